@@ -1,0 +1,37 @@
+# Thin: every target only calls a tool. `make setup` builds .venv; all others build on it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test check bench lock clean
+
+setup: $(VENV)/.ready ## make .venv with everything for development, from the lock file
+
+$(VENV)/.ready: requirements-dev.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip uv
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements-dev.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup ## a simulated site under a power budget, with a grid curtailment; report in out/demo/report.html
+	$(BIN)/powerhall-twin demo --out out/demo
+
+test: setup ## the test suite (tests whose server programs are absent say so and skip)
+	$(BIN)/python -m pytest
+
+check: setup ## style, types, import rules, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## the short form of every benchmark
+	for b in benchmarks/*.py; do $(BIN)/python $$b --quick || exit 1; done
+
+lock: ## recompute the lock file from pyproject.toml
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --extra dev pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) out build dist

@@ -1,0 +1,1 @@
+"""Dashboards as code, their publication to Grafana and a preview without it."""

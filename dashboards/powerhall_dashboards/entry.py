@@ -1,0 +1,8 @@
+"""Console entry of `powerhall-dashboards`: checks its extra, then hands over to the command line."""
+
+from powerhall.extras import run_command
+
+
+def main() -> int:
+    """Run `powerhall-dashboards` and return its exit code."""
+    return run_command("powerhall-dashboards", "dashboards", ("influxdb_client", "grafana_foundation_sdk", "plotly"), "powerhall_dashboards.cli")

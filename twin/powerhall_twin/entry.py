@@ -1,0 +1,8 @@
+"""Console entry of `powerhall-twin`: checks its extra, then hands over to the command line."""
+
+from powerhall.extras import run_command
+
+
+def main() -> int:
+    """Run `powerhall-twin` and return its exit code."""
+    return run_command("powerhall-twin", "twin", ("pynvml", "numpy", "ortools", "plotly"), "powerhall_twin.cli")
