@@ -1,0 +1,84 @@
+"""InfluxDB line protocol: escaping, encoding of one point, and reading lines back.
+
+Format: `measurement,tag=value field=1.5,text="x" 1700000000000` with a timestamp in milliseconds
+(https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/).
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from powerhall.errors import Rejected
+
+__all__ = ["Point", "encode", "escape_tag", "escape_text", "parse_lines"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point: measurement, tags, fields (floats or text) and its time in milliseconds since the epoch."""
+
+    measurement: str
+    tags: Mapping[str, str]
+    fields: Mapping[str, float | str]
+    time_ms: int = field(default=0)
+
+
+def escape_tag(text: str) -> str:
+    """Escape a measurement, tag key, tag value or field key; newlines become spaces."""
+    text = text.replace("\n", " ").replace("\r", " ").rstrip("\\")
+    return text.replace(",", "\\,").replace("=", "\\=").replace(" ", "\\ ")
+
+
+def escape_text(text: str) -> str:
+    """Escape and quote a text field; newlines become spaces."""
+    text = text.replace("\n", " ").replace("\r", " ")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def encode(point: Point) -> bytes:
+    """Encode one point with a trailing newline; fields that are NaN or infinite are left out.
+
+    Empty tag values are left out too. A point without a field that can be written gives `b""`.
+    """
+    parts = [
+        f"{escape_tag(k)}={escape_text(v) if isinstance(v, str) else repr(float(v))}"
+        for k, v in point.fields.items()
+        if isinstance(v, str) or math.isfinite(v)
+    ]
+    if not parts:
+        return b""
+    tags = "".join(f",{escape_tag(k)}={escape_tag(v)}" for k, v in point.tags.items() if v)
+    return f"{escape_tag(point.measurement)}{tags} {','.join(parts)} {point.time_ms}\n".encode()
+
+
+_PAIR = re.compile(r'((?:[^,= \\]|\\.)+)=("(?:[^"\\]|\\.)*"|(?:[^, \\"]|\\.)+)(?:,|$)')
+_LINE = re.compile(
+    r'((?:[^, \\]|\\.)+)((?:,(?:[^,= \\]|\\.)+=(?:[^, \\]|\\.)+)*) ((?:[^ "]|\\ |"(?:[^"\\]|\\.)*")+) (-?\d+)'
+)
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([,= ])", r"\1", text)
+
+
+def _value(text: str) -> float | str:
+    if text.startswith('"'):
+        return re.sub(r'\\(["\\])', r"\1", text[1:-1])
+    return float(text[:-1] if text[-1] in "iu" else text)
+
+
+def parse_lines(data: bytes) -> Iterator[Point]:
+    """Read line protocol with millisecond timestamps; a malformed line raises Rejected with its number."""
+    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise Rejected(f"line protocol: line {number}: {line[:80]!r}: must be 'measurement,tags fields time_ms'")
+        tags = {_unescape(m[1]): _unescape(m[2]) for m in _PAIR.finditer(found[2].lstrip(","))}
+        try:
+            fields = {_unescape(m[1]): _value(m[2]) for m in _PAIR.finditer(found[3])}
+        except ValueError as error:
+            raise Rejected(f"line protocol: line {number}: {line[:80]!r}: {error}") from None
+        yield Point(_unescape(found[1]), tags, fields, int(found[4]))

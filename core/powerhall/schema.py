@@ -1,0 +1,369 @@
+"""The one table of what Powerhall stores: measurements, tags, fields, units, cadence and retention (schema version 1).
+
+Rules that keep it portable over InfluxDB 1.6 to 3 and SQLite, and small at 350,000 GPUs:
+every numeric field is a float (an integer once written as float, or the reverse, is a type conflict in InfluxDB);
+a measurement's tag set is fixed; job, user and UUID are never tags; timestamps are written in milliseconds.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["MEASUREMENTS", "SCHEMA_VERSION", "Field", "Measurement", "measurement"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: its name, its unit ("" where it has none), what it means, and whether it is text."""
+
+    name: str
+    unit: str
+    text: str
+    is_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One measurement: fixed tags in order, fields, usual seconds between points and days of retention."""
+
+    name: str
+    text: str
+    tags: tuple[str, ...]
+    fields: tuple[Field, ...]
+    cadence_s: float
+    retention_days: int
+
+    def field(self, name: str) -> Field:
+        """Return the field of this name; KeyError when the measurement has none."""
+        for entry in self.fields:
+            if entry.name == name:
+                return entry
+        raise KeyError(f"{self.name}.{name}")
+
+
+_GPU_TAGS = ("site", "hall", "rack", "node", "gpu")
+_NODE_TAGS = ("site", "hall", "rack", "node")
+_ROLLUP = (
+    Field("it_power_w", "W", "IT power of the zone"),
+    Field("cooling_power_w", "W", "power of the cooling plant for this zone"),
+    Field("loss_power_w", "W", "losses of the power chain for this zone"),
+    Field("facility_power_w", "W", "IT, cooling and losses together"),
+    Field("heat_w", "W", "heat that the cooling plant takes up"),
+    Field("cooling_capacity_w", "W", "heat that the plant can take up in this weather"),
+    Field("budget_w", "W", "power budget in force"),
+    Field("headroom_w", "W", "budget less power; negative when over budget"),
+    Field("planned_w", "W", "power that the plan in force foresees"),
+    Field("temp_max_c", "degC", "hottest GPU"),
+    Field("gpus", "", "GPUs in the zone"),
+    Field("gpus_busy", "", "GPUs with utilization above 5 %"),
+    Field("gpus_throttled", "", "GPUs slowed by power or heat"),
+    Field("gpus_lost", "", "GPUs that do not answer"),
+    Field("nodes", "", "nodes in the zone"),
+    Field("nodes_stale", "", "nodes without fresh telemetry, counted at their worst case"),
+)
+
+_ALL = (
+    Measurement(
+        "gpu",
+        "GPU readings of the hot set; a power is the mean of its interval, with its extremes",
+        _GPU_TAGS,
+        (
+            Field("power_w", "W", "mean of instantaneous power over the interval"),
+            Field("power_min_w", "W", "lowest instantaneous power in the interval"),
+            Field("power_max_w", "W", "highest instantaneous power in the interval"),
+            Field("power_average_w", "W", "the driver's own one-second average"),
+            Field("module_power_w", "W", "power of the whole module (superchips)"),
+            Field("hbm_power_w", "W", "power of the memory stacks"),
+            Field("energy_j", "J", "energy counter, made monotonic over driver reloads and restarts"),
+            Field("energy_integral_j", "J", "energy integrated from power samples"),
+            Field("power_limit_w", "W", "limit that the GPU enforces now, whoever set it"),
+            Field("power_limit_requested_w", "W", "limit that was asked for in band"),
+            Field("temp_c", "degC", "GPU temperature"),
+            Field("temp_margin_c", "K", "distance to the nearest slowdown threshold"),
+            Field("hbm_temp_c", "degC", "memory temperature"),
+            Field("util_percent", "%", "share of time with a kernel running"),
+            Field("mem_util_percent", "%", "share of time with memory traffic"),
+            Field("mem_used_bytes", "B", "memory in use"),
+            Field("mem_total_bytes", "B", "memory present"),
+            Field("sm_clock_mhz", "MHz", "streaming multiprocessor clock"),
+            Field("mem_clock_mhz", "MHz", "memory clock"),
+            Field("pstate", "", "performance state, 0 is the fastest"),
+            Field("clocks_event_reasons", "", "bit mask of the reasons that hold clocks down now"),
+            Field("slow_power_cap_s", "s", "time held down by the software power cap"),
+            Field("slow_thermal_s", "s", "time held down by software or hardware thermal slowdown"),
+            Field("slow_hw_power_brake_s", "s", "time held down by the power brake"),
+            Field("pcie_tx_bytes", "B", "bytes sent over PCIe since the driver was loaded"),
+            Field("pcie_rx_bytes", "B", "bytes received over PCIe since the driver was loaded"),
+            Field("nvlink_tx_bytes", "B", "bytes sent over NVLink"),
+            Field("nvlink_rx_bytes", "B", "bytes received over NVLink"),
+            Field("recovery_action", "", "what the driver asks for: 0 none, 1 GPU reset, 2 node reboot, 3 drain"),
+        ),
+        1.0,
+        7,
+    ),
+    Measurement(
+        "gpu_fast",
+        "full-rate power around an event, from the flight recorder",
+        _GPU_TAGS,
+        (
+            Field("power_w", "W", "instantaneous power"),
+            Field("energy_j", "J", "energy counter"),
+        ),
+        0.1,
+        30,
+    ),
+    Measurement(
+        "gpu_slow",
+        "health counters and settings that change rarely",
+        _GPU_TAGS,
+        (
+            Field("ecc_corrected", "", "corrected memory errors, lifetime"),
+            Field("ecc_uncorrected", "", "uncorrected memory errors, lifetime"),
+            Field("remapped_rows", "", "memory rows remapped"),
+            Field("remap_pending", "", "1 while a remapping waits for a reset"),
+            Field("retired_pages", "", "retired memory pages"),
+            Field("power_limit_min_w", "W", "lowest power limit that the GPU accepts"),
+            Field("power_limit_max_w", "W", "highest power limit that the GPU accepts"),
+            Field("power_limit_default_w", "W", "power limit after a driver load"),
+            Field("temp_slowdown_c", "degC", "temperature at which clocks are lowered"),
+            Field("temp_shutdown_c", "degC", "temperature at which the GPU turns itself off"),
+            Field("processes", "", "processes that use the GPU"),
+            Field("fabric_state", "", "NVLink fabric state as NVML numbers it"),
+            Field("mig_mode", "", "1 when partitioned into MIG instances"),
+            Field("energy_closure", "", "energy counter over integral, less one, over the last interval"),
+        ),
+        10.0,
+        90,
+    ),
+    Measurement(
+        "gpu_mig",
+        "one MIG instance: its memory and activity (power and temperature are those of the parent GPU)",
+        (*_GPU_TAGS, "instance"),
+        (
+            Field("mem_used_bytes", "B", "memory in use"),
+            Field("mem_total_bytes", "B", "memory of the instance"),
+            Field("activity_percent", "%", "share of the instance's multiprocessors that are active"),
+        ),
+        10.0,
+        7,
+    ),
+    Measurement(
+        "gpu_state",
+        "whether a GPU answers, and why not",
+        _GPU_TAGS,
+        (
+            Field("up", "", "1 when the GPU answers, 0 when quarantined"),
+            Field("reason", "", "lost, reset_required, hung, unknown_error, or ok", is_text=True),
+            Field("call_latency_s", "s", "slowest driver call in the interval"),
+        ),
+        1.0,
+        90,
+    ),
+    Measurement(
+        "gpu_identity",
+        "what a GPU is; written at start, on every rebind and every ten minutes",
+        _GPU_TAGS,
+        (
+            Field("uuid", "", "GPU UUID", is_text=True),
+            Field("name", "", "product name", is_text=True),
+            Field("serial", "", "board serial", is_text=True),
+            Field("pci_bus_id", "", "PCI bus id", is_text=True),
+            Field("vbios", "", "VBIOS version", is_text=True),
+            Field("driver", "", "driver version", is_text=True),
+            Field("architecture", "", "NVML architecture number"),
+        ),
+        600.0,
+        365,
+    ),
+    Measurement(
+        "event",
+        "something that happened: XID, ECC, MIG change, GPU unavailable, throttle onset, limit change, curtailment, plan change",
+        (*_NODE_TAGS, "gpu", "kind"),
+        (
+            Field("code", "", "XID number, or the code of the event"),
+            Field("detail", "", "in plain words", is_text=True),
+            Field("severity", "", "0 information, 1 warning, 2 critical"),
+        ),
+        0.0,
+        365,
+    ),
+    Measurement(
+        "node",
+        "host readings",
+        _NODE_TAGS,
+        (
+            Field("power_w", "W", "node power from the BMC"),
+            Field("gpu_power_w", "W", "sum of the GPUs' power"),
+            Field("cpu_power_w", "W", "CPU packages, from RAPL"),
+            Field("dram_power_w", "W", "memory, from RAPL"),
+            Field("cpu_energy_j", "J", "CPU package energy"),
+            Field("inlet_temp_c", "degC", "air or coolant entering the node"),
+            Field("gpus", "", "GPUs that the driver lists"),
+            Field("gpus_up", "", "GPUs that answer"),
+        ),
+        1.0,
+        30,
+    ),
+    Measurement(
+        "agent",
+        "the agent about itself",
+        _NODE_TAGS,
+        (
+            Field("cpu_percent", "%", "CPU of one core, all processes of the agent"),
+            Field("rss_bytes", "B", "memory, all processes of the agent"),
+            Field("lag_s", "s", "age of the newest point that the store acknowledged"),
+            Field("spool_bytes", "B", "bytes waiting on disk"),
+            Field("spool_points", "", "points waiting on disk"),
+            Field("dropped_points", "", "points dropped since start because the spool was full"),
+            Field("rejected_points", "", "points that the store refused, kept aside in a file"),
+            Field("sent_points", "", "points that the store acknowledged since start"),
+            Field("retries", "", "failed deliveries since start"),
+            Field("ticks_missed", "", "sampling ticks missed since start"),
+            Field("driver_time_s", "s", "time inside driver calls since start"),
+            Field("driver_stuck", "", "1 while the sampler does not answer"),
+            Field("sampler_restarts", "", "sampler restarts since start"),
+        ),
+        10.0,
+        90,
+    ),
+    Measurement(
+        "collector",
+        "each collector's success and duration, so that a broken sensor is data",
+        (*_NODE_TAGS, "collector"),
+        (
+            Field("success", "", "1 when the collector ran, 0 when it failed"),
+            Field("duration_s", "s", "how long it ran"),
+            Field("detail", "", "why it failed", is_text=True),
+        ),
+        10.0,
+        30,
+    ),
+    Measurement(
+        "job_interval",
+        "which job used which GPU from when to when; the row number keeps points apart",
+        (*_NODE_TAGS, "gpu"),
+        (
+            Field("job", "", "job id of the scheduler", is_text=True),
+            Field("user_hash", "", "salted hash of the user, where configured", is_text=True),
+            Field("uuid", "", "GPU UUID", is_text=True),
+            Field("start_s", "s", "start, seconds since the epoch"),
+            Field("end_s", "s", "end, seconds since the epoch; 0 while it runs"),
+            Field("energy_j", "J", "energy of this GPU over the interval"),
+        ),
+        0.0,
+        365,
+    ),
+    Measurement(
+        "facility",
+        "meters of the building: power, flow, temperatures, by device and point",
+        ("site", "hall", "device", "point"),
+        (
+            Field("value", "", "reading in the unit that the point's name ends in"),
+            Field("quality", "", "1 good, 0 stale or implausible"),
+        ),
+        5.0,
+        365,
+    ),
+    Measurement(
+        "weather",
+        "outdoor air",
+        ("site",),
+        (
+            Field("dry_bulb_c", "degC", "dry-bulb temperature"),
+            Field("wet_bulb_c", "degC", "wet-bulb temperature"),
+        ),
+        300.0,
+        3650,
+    ),
+    Measurement("rack_10s", "roll-up of a rack", ("site", "hall", "rack"), _ROLLUP, 10.0, 90),
+    Measurement("hall_10s", "roll-up of a hall", ("site", "hall"), _ROLLUP, 10.0, 3650),
+    Measurement("site_10s", "roll-up of the site", ("site",), _ROLLUP, 10.0, 3650),
+    Measurement(
+        "plan",
+        "one published plan",
+        ("site",),
+        (
+            Field("plan_id", "", "hash of the plan's inputs", is_text=True),
+            Field("status", "", "optimal, feasible or fallback", is_text=True),
+            Field("value", "", "weighted work that the plan delivers"),
+            Field("bound", "", "proven upper bound of any plan's value"),
+            Field("gap", "", "bound less value, over bound"),
+            Field("verified", "", "1 when the independent checker passed the plan"),
+            Field("solve_s", "s", "time to solve"),
+            Field("jobs_running", "", "jobs that the plan keeps running"),
+            Field("jobs_started", "", "jobs that the plan starts within its horizon"),
+            Field("jobs_waiting", "", "jobs that the plan leaves waiting"),
+            Field("work_gpu_s", "s", "GPU seconds of work delivered within the horizon"),
+            Field("energy_j", "J", "facility energy over the horizon"),
+            Field("cost", "currency", "energy cost over the horizon"),
+            Field("stale_share", "", "share of nodes without fresh telemetry"),
+        ),
+        300.0,
+        3650,
+    ),
+    Measurement(
+        "plan_zone",
+        "what the newest plan foresees per zone and slot",
+        ("site", "zone"),
+        (
+            Field("planned_w", "W", "planned power"),
+            Field("budget_w", "W", "power budget"),
+            Field("headroom_w", "W", "budget less plan"),
+            Field("heat_w", "W", "planned heat (halls)"),
+            Field("cooling_capacity_w", "W", "cooling capacity in the forecast weather (halls)"),
+            Field("price_per_mw", "", "value of one more MW in this zone and slot"),
+        ),
+        300.0,
+        90,
+    ),
+    Measurement(
+        "plan_job",
+        "one job of the newest plan; the row number keeps points apart, the job is a field",
+        ("site", "row"),
+        (
+            Field("job", "", "job id", is_text=True),
+            Field("state", "", "running, planned or waiting", is_text=True),
+            Field("hall", "", "hall", is_text=True),
+            Field("mode", "", "power mode", is_text=True),
+            Field("gpus", "", "GPUs"),
+            Field("power_w", "W", "planned draw"),
+            Field("start_s", "s", "planned start, seconds since the epoch; 0 when waiting"),
+            Field("end_s", "s", "planned end, seconds since the epoch; 0 when waiting"),
+            Field("weight", "", "priority weight"),
+            Field("reason", "", "why it waits or runs slowed, in plain words", is_text=True),
+        ),
+        300.0,
+        90,
+    ),
+    Measurement(
+        "lease",
+        "power-cap lease of a node",
+        ("site", "hall", "node"),
+        (
+            Field("cap_w", "W", "cap of the node under the lease"),
+            Field("safe_cap_w", "W", "cap without a lease"),
+            Field("expires_s", "s", "end of the lease, seconds since the epoch"),
+            Field("plan_id", "", "plan that gave the lease", is_text=True),
+        ),
+        60.0,
+        90,
+    ),
+    Measurement(
+        "alert",
+        "alarms raised by Powerhall itself",
+        ("site", "zone", "kind"),
+        (
+            Field("active", "", "1 while the alarm stands"),
+            Field("detail", "", "in plain words", is_text=True),
+        ),
+        0.0,
+        365,
+    ),
+)
+
+MEASUREMENTS: dict[str, Measurement] = {entry.name: entry for entry in _ALL}
+
+
+def measurement(name: str) -> Measurement:
+    """Return the measurement of this name; KeyError when the schema has none."""
+    return MEASUREMENTS[name]
