@@ -2,7 +2,7 @@
 
 * PowerhallError
   x Retryable      try again later: a server is busy, a lock is held, a network is cut
-  x Rejected       never as it is: input, plan or point that is refused; one line says file, field, value, what is allowed
+  x Rejected       never as it is: the line says file, field, value and what is allowed
     + ConfigError  a settings or site file that is refused
 """
 
@@ -13,11 +13,11 @@ class PowerhallError(Exception):
     """Root of all errors that Powerhall raises on purpose; its text is one line that a person can act on."""
 
 
-class Retryable(PowerhallError):
+class Retryable(PowerhallError):  # noqa: N818 - named after what the caller does
     """The same call may succeed later."""
 
 
-class Rejected(PowerhallError):
+class Rejected(PowerhallError):  # noqa: N818 - named after what the caller does
     """The same call will never succeed; the input has to change."""
 
     @classmethod

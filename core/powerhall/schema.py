@@ -177,7 +177,7 @@ _ALL = (
     ),
     Measurement(
         "event",
-        "something that happened: XID, ECC, MIG change, GPU unavailable, throttle onset, limit change, curtailment, plan change",
+        "something that happened: XID, ECC, MIG change, GPU unavailable, throttle onset, curtailment, plan change",
         (*_NODE_TAGS, "gpu", "kind"),
         (
             Field("code", "", "XID number, or the code of the event"),
