@@ -1,0 +1,1 @@
+"""The solver pipeline: repair, prices, greedy, neighbourhood search, exact; each stage runs alone."""
