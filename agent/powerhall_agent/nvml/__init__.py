@@ -1,0 +1,1 @@
+"""NVML through unmodified pynvml: return codes, field batches, and one loaded driver generation."""

@@ -1,0 +1,1 @@
+"""Simulated GPUs: a state file with physics, read by a stand-in for the NVML library."""
