@@ -1,4 +1,4 @@
-"""Settings files: TOML into frozen structs with defaults; unknown keys refused by name; secrets by file, never in repr."""
+"""Settings: TOML into frozen structs with defaults; unknown keys refused by name; secrets by file, never shown."""
 
 import os
 import tomllib

@@ -1,0 +1,168 @@
+"""Snapshot and plan: what the optimizer saw, and what it decided, as versioned JSON that can be verified alone.
+
+A plan carries its snapshot, so `powerhall-optimizer verify plan.json` needs nothing else. Times are whole seconds since
+the epoch; slot `i` spans `start_s + i * slot_s` to `start_s + (i + 1) * slot_s`. Powers are whole watts.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from powerhall.errors import Rejected
+from powerhall.jobs.model import Job
+from powerhall.settings import read_json
+from powerhall.topology import JobClass, Mode, NodeType, Site
+
+__all__ = [
+    "PLAN_VERSION",
+    "Assignment",
+    "Certificate",
+    "Placement",
+    "Plan",
+    "Snapshot",
+    "Waiting",
+    "ZonePlan",
+    "gpu_power_w",
+    "gpu_speed",
+    "read_plan",
+    "snapshot_hash",
+    "write_plan",
+]
+
+PLAN_VERSION = 1
+
+
+class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a round decides from, resolved to slots: immutable, hashed, replayable.
+
+    The tuples of weather, prices ($/MWh) and carbon (g/kWh) have one value per slot, or are empty where not known.
+    `down_nodes` cannot be used and draw nothing; `stale_nodes` have no fresh telemetry and count at their worst case.
+    """
+
+    taken_s: int
+    start_s: int
+    slot_s: int
+    slots: int
+    site: Site
+    jobs: tuple[Job, ...]
+    dry_bulb_c: tuple[float, ...] = ()
+    wet_bulb_c: tuple[float, ...] = ()
+    price_per_mwh: tuple[float, ...] = ()
+    carbon_g_per_kwh: tuple[float, ...] = ()
+    down_nodes: tuple[str, ...] = ()
+    stale_nodes: tuple[str, ...] = ()
+    allow_raises: bool = True
+
+
+class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nodes of one rack (host list) that a job uses, with the same number of GPUs on each."""
+
+    rack: str
+    nodes: str
+    gpus_per_node: int
+
+
+class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A job that runs within the horizon: where, when and how. `end_s` may lie beyond the horizon.
+
+    `gpu_power_w` is the planned draw of each of its GPUs, counted from zero. `running` says that it already runs.
+    """
+
+    job_id: str
+    hall: str
+    node_type: str
+    mode: str
+    gpus: int
+    gpu_power_w: float
+    start_s: int
+    end_s: int
+    placements: tuple[Placement, ...]
+    running: bool = False
+    reason: str = ""
+
+
+class Waiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A job that does not start within the horizon, or was stopped, and why.
+
+    `code` is one word for machines (power, cooling, gpus, window, ineligible, ...), `reason` is for people;
+    `binding` names the zones that hold it back; `what_if` says in numbers what would start it.
+    """
+
+    job_id: str
+    code: str
+    reason: str
+    binding: tuple[str, ...] = ()
+    earliest_start_s: int | None = None
+    what_if: tuple[str, ...] = ()
+
+
+class ZonePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the plan foresees for a zone, one value per slot; heat and capacity for halls, prices where it binds."""
+
+    zone: str
+    planned_w: tuple[int, ...]
+    budget_w: tuple[int, ...] = ()
+    heat_w: tuple[int, ...] = ()
+    cooling_capacity_w: tuple[int, ...] = ()
+    price_per_mw: tuple[float, ...] = ()
+
+
+class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Prices that prove the bound: per resource one whole number per slot, in units of value over `scale`."""
+
+    scale: int
+    prices: dict[str, tuple[int, ...]]
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A plan with its snapshot; `value` and `bound` are whole numbers of the objective, gap = (bound - value) / bound."""
+
+    version: int
+    plan_id: str
+    created_s: int
+    status: Literal["optimal", "feasible", "fallback"]
+    value: int
+    bound: int
+    gap: float
+    assignments: tuple[Assignment, ...]
+    waiting: tuple[Waiting, ...]
+    zones: tuple[ZonePlan, ...]
+    snapshot: Snapshot
+    certificate: Certificate | None = None
+    notes: tuple[str, ...] = ()
+    solve_s: float = 0.0
+
+
+def gpu_power_w(kind: NodeType, mode: Mode, job_class: JobClass | None) -> float:
+    """Return the planned draw of one busy GPU in W, counted from zero: idle share plus the class's part of the rest."""
+    draw = 1.0 if job_class is None else job_class.draw.get(mode.name, 1.0)
+    idle_w = kind.idle_gpu_power_w
+    return idle_w + draw * (mode.gpu_power_w - idle_w)
+
+
+def gpu_speed(mode: Mode, job_class: JobClass | None) -> float:
+    """Return work per second relative to the fastest mode, in (0, 1]."""
+    return mode.speed if job_class is None else job_class.speed.get(mode.name, mode.speed)
+
+
+def snapshot_hash(snapshot: Snapshot) -> str:
+    """Return the SHA-256 of the snapshot's canonical JSON: the plan's id, equal for equal inputs."""
+    return hashlib.sha256(msgspec.json.encode(snapshot, order="sorted")).hexdigest()
+
+
+def read_plan(path: str | Path) -> Plan:
+    """Read plan.json; a truncated, unfitting or newer file raises Rejected or ConfigError with one line."""
+    plan = read_json(path, Plan)
+    if plan.version != PLAN_VERSION:
+        raise Rejected.field(str(path), "version", plan.version, f"must be {PLAN_VERSION}")
+    return plan
+
+
+def write_plan(plan: Plan, path: str | Path) -> None:
+    """Write plan.json in one step: a reader sees the old file or the new one, never half of one."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(msgspec.json.encode(plan))
+    part.replace(path)
