@@ -13,6 +13,7 @@ Simple steady-state models, monotone in the weather and convex in the heat, so t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from powerhall.topology import Hall, Plant, Site
 
@@ -57,7 +58,7 @@ def tower_approach_k(wet_bulb_c: float) -> float:
     points = _TOWER_APPROACH
     if wet_bulb_c <= points[0][0]:
         return points[0][1]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if wet_bulb_c <= x1:
             return y0 + (y1 - y0) * (wet_bulb_c - x0) / (x1 - x0)
     return points[-1][1]

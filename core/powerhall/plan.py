@@ -117,7 +117,7 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A plan with its snapshot; `value` and `bound` are whole numbers of the objective, gap = (bound - value) / bound."""
+    """A plan with its snapshot; `value` and `bound` are whole numbers of the objective."""
 
     version: int
     plan_id: str
@@ -126,6 +126,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value: int
     bound: int
     gap: float
+    """(bound - value) / bound."""
     assignments: tuple[Assignment, ...]
     waiting: tuple[Waiting, ...]
     zones: tuple[ZonePlan, ...]

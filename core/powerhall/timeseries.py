@@ -91,15 +91,14 @@ def _column(header: Iterable[str], wanted: Iterable[str], path: str | Path) -> s
 def read_series(path: str | Path, columns: Mapping[str, float]) -> Series:
     """Read a series from CSV; `columns` maps each accepted value column to its factor into base units.
 
-    `read_series("budget.csv", {"power_w": 1, "power_mw": 1e6})`. Rows whose time repeats keep the first value
-    (daylight-saving hours do this in real price files); a NaN, an empty file or times that go back raise Rejected.
+    `read_series("budget.csv", {"power_w": 1, "power_mw": 1e6})`. Rows may come in any order; of rows with
+    the same time the first counts (real price files repeat hours). A NaN or an empty file raises Rejected.
     """
     rows = csv.DictReader(open_text(path))
     header = rows.fieldnames or ()
     time_column = _column(header, _TIME_COLUMNS, path)
     value_column = _column(header, columns, path)
-    times: list[float] = []
-    values: list[float] = []
+    steps: dict[float, float] = {}
     for number, row in enumerate(rows, 2):
         try:
             time_s = parse_time(row[time_column] or "")
@@ -110,14 +109,8 @@ def read_series(path: str | Path, columns: Mapping[str, float]) -> Series:
             ) from None
         if not math.isfinite(value):
             raise Rejected.field(str(path), f"line {number}: {value_column}", value, "must be finite")
-        if times and time_s < times[-1]:
-            raise Rejected.field(
-                str(path), f"line {number}: {time_column}", row[time_column], "must not go back in time"
-            )
-        if times and time_s == times[-1]:
-            continue
-        times.append(time_s)
-        values.append(value * columns[value_column])
-    if not times:
+        steps.setdefault(time_s, value * columns[value_column])
+    if not steps:
         raise Rejected(f"{path}: no rows: must have at least one time and value")
-    return Series(tuple(times), tuple(values))
+    times = sorted(steps)
+    return Series(tuple(times), tuple(steps[time_s] for time_s in times))

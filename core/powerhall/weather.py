@@ -18,7 +18,7 @@ def wet_bulb_c(dry_bulb_c: float, humidity_percent: float) -> float:
         t * math.atan(0.151977 * math.sqrt(rh + 8.313659))
         + math.atan(t + rh)
         - math.atan(rh - 1.676331)
-        + 0.00391838 * rh**1.5 * math.atan(0.023101 * rh)
+        + 0.00391838 * rh * math.sqrt(rh) * math.atan(0.023101 * rh)
         - 4.686035
     )
 
@@ -27,7 +27,9 @@ def _read_epw(path: Path, year: int) -> tuple[Series, Series]:
     lines = open_text(path).read().splitlines()
     try:
         offset_s = float(lines[0].split(",")[8]) * 3600
-        times, dry, wet = [], [], []
+        times: list[float] = []
+        dry: list[float] = []
+        wet: list[float] = []
         for line in lines[8:]:
             cells = line.split(",")
             month, day, hour = int(cells[1]), int(cells[2]), int(cells[3])
@@ -49,7 +51,9 @@ def _read_csv(path: Path) -> tuple[Series, Series]:
     for name in (dry_column, wet_column, "time"):
         if name not in header:
             raise Rejected.field(str(path), "header", ",".join(header)[:80], f"must have the column {name}")
-    times, dry, wet = [], [], []
+    times: list[float] = []
+    dry: list[float] = []
+    wet: list[float] = []
     for number, row in enumerate(rows, 2):
         try:
             time_s = parse_time(row["time"]) - float(row.get("tz_offset_s") or 0.0)
