@@ -1,0 +1,141 @@
+"""InfluxDB 1, 2 and 3 as a store: v2 writes through influxdb-client, reads by InfluxQL over /query with Basic auth.
+
+Only what the three generations answer alike is used. A version 1 server without a v2 endpoint (before 1.8) is written
+to by /write; the first write finds out. Secret files are read again at every call, so that a token can be rotated.
+"""
+
+# ruff: noqa: S608 - names come from the schema, checked when a Query is built; values are bound or quoted
+
+import math
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from powerhall.errors import Rejected
+from powerhall.store.documents import DOCUMENT, join_parts, split_document
+from powerhall.store.http import InfluxHttp
+from powerhall.store.influxql import identifier, literal, render_influxql
+from powerhall.store.query import Query, Row
+from powerhall.store.url import InfluxAddress
+
+__all__ = ["InfluxStore"]
+
+_DOCUMENT_TRIES = 3
+"""How many of the newest documents are looked at before the search for a complete one ends."""
+_RECENT_S = 2 * 86400.0
+"""InfluxDB 3 Core refuses to read more than about three days at once."""
+
+
+class _Series(msgspec.Struct):
+    """One series of an InfluxQL answer."""
+
+    columns: list[str]
+    values: list[list[float | str | bool | None]] = []
+    tags: dict[str, str] = {}
+
+
+class _Result(msgspec.Struct):
+    """The answer to one statement."""
+
+    series: list[_Series] = []
+    error: str = ""
+
+
+class _Answer(msgspec.Struct):
+    """The answer of /query."""
+
+    results: list[_Result] = []
+    error: str = ""
+
+
+class InfluxStore:
+    """A store in one bucket (or database) of an InfluxDB server; may be used from several threads."""
+
+    def __init__(self, address: InfluxAddress) -> None:
+        self.address = address
+        self._http = InfluxHttp(address)
+
+    def write(self, lines: bytes) -> None:
+        """Write line protocol with millisecond timestamps."""
+        if lines.strip():
+            self._http.write(lines)
+
+    def query(self, query: Query, start_s: float, end_s: float) -> list[Row]:
+        """Answer a query over start_s <= time < end_s, ordered by group and time."""
+        start_ms = round(start_s * 1000)
+        found = self._select(render_influxql(query, start_ms, round(end_s * 1000)))
+        whole_range_ms = start_ms if query.aggregated and query.every_s is None else None
+        names = [entry.name for entry in query.select]
+        rows = [row for series in found for row in _rows(series, names, query.group_by, whole_range_ms)]
+        sign = -1 if query.order == "desc" else 1
+        rows.sort(key=lambda row: (*(row.tags[tag] for tag in query.group_by), sign * row.time_s))
+        return rows
+
+    def put_document(self, kind: str, key: str, time_s: float, body: bytes) -> None:
+        """Keep a document under its kind and key as of `time_s`, in one request."""
+        self._http.write(split_document(kind, key, round(time_s * 1000), body))
+
+    def latest_document(self, kind: str, key: str | None = None) -> bytes | None:
+        """Return the newest complete document of this kind and key, or of any key; None where there is none."""
+        where = [f'"kind" = {literal(kind)}', *([] if key is None else [f'"key" = {literal(key)}'])]
+        if self.address.version == 3:
+            now_s = time.time()
+            where.append(f"time > {round((now_s - _RECENT_S) * 1000)}ms")
+        text = f'SELECT "digest", "parts", "key" FROM {identifier(DOCUMENT.name)}'
+        text += f" WHERE {' AND '.join(where)} AND \"part\" = '0' ORDER BY time DESC LIMIT {_DOCUMENT_TRIES}"
+        for series in self._select(text):
+            for time_ms, digest, _, tag in series.values:
+                exact = [f'"kind" = {literal(kind)}', f'"key" = {literal(str(tag or ""))}', f"time = {_int(time_ms)}ms"]
+                body = self._document(exact, str(digest))
+                if body is not None:
+                    return body
+        return None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def names(self, statement: str) -> list[str]:
+        """Return the first column of a SHOW statement, such as SHOW DATABASES."""
+        return [str(line[0]) for series in self._select(statement) for line in series.values]
+
+    def _document(self, where: list[str], digest: str) -> bytes | None:
+        text = f'SELECT "body", "part" FROM {identifier(DOCUMENT.name)} WHERE {" AND ".join(where)}'
+        parts = {int(str(line[2])): str(line[1]) for series in self._select(text) for line in series.values}
+        return join_parts([parts[number] for number in sorted(parts)], digest)
+
+    def _select(self, statement: str) -> list[_Series]:
+        body = self._http.query(statement)
+        try:
+            answer = msgspec.json.decode(body, type=_Answer)
+        except msgspec.DecodeError as error:
+            raise Rejected(f"{self.address.name}: answer is not InfluxQL's JSON: {error}") from None
+        for error_text in (answer.error, *(result.error for result in answer.results)):
+            if error_text:
+                raise self._http.refusal(200, error_text)
+        return [series for result in answer.results for series in result.series]
+
+
+def _rows(series: _Series, names: Sequence[str], tags: Sequence[str], whole_range_ms: int | None) -> list[Row]:
+    at = {name: series.columns.index(name) for name in names}
+    group = {tag: series.tags.get(tag, "") or "" for tag in tags}
+    rows = []
+    for line in series.values:
+        values = {name: _value(line[index]) for name, index in at.items()}
+        if any(value is not None for value in values.values()):
+            time_ms = _int(line[0]) if whole_range_ms is None else whole_range_ms
+            rows.append(Row(time_ms / 1000, group, values))
+    return rows
+
+
+def _value(value: float | str | bool | None) -> float | str | None:
+    if isinstance(value, str) or value is None:
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _int(value: float | str | bool | None) -> int:
+    assert isinstance(value, int | float)
+    return int(value)

@@ -1,0 +1,132 @@
+"""Store URLs: `sqlite:///PATH` and `influxdb://HOST:PORT/BUCKET?version=1|2|3&token_file=...`."""
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from powerhall.errors import ConfigError
+from powerhall.settings import Secret
+from powerhall.store.base import Store
+
+__all__ = ["InfluxAddress", "open_store", "parse_influx_url"]
+
+_KEYS = ("version", "org", "token_file", "user", "password_file", "tls", "ca_file", "allow_http", "timeout_s")
+_FORMS = "sqlite:///PATH or influxdb://HOST:PORT/BUCKET?version=1|2|3&token_file=FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class InfluxAddress:
+    """Where an InfluxDB is and how to log in; `bucket` is BUCKET, or DATABASE/RETENTION_POLICY for version 1."""
+
+    base_url: str
+    bucket: str
+    version: int = 2
+    org: str = ""
+    token: Secret | None = None
+    user: str = ""
+    password: Secret | None = None
+    ca_file: str | None = None
+    timeout_s: float = 10.0
+
+    @property
+    def name(self) -> str:
+        """Name for errors and logs; holds no secret."""
+        return f"{self.base_url}/{self.bucket}"
+
+    @property
+    def database(self) -> tuple[str, str]:
+        """Database and retention policy ("" for the default one) that InfluxQL knows the bucket by."""
+        name, _, policy = self.bucket.partition("/")
+        return name, policy
+
+
+def parse_influx_url(url: str) -> InfluxAddress:
+    """Read an `influxdb://` URL; what is wrong in it raises ConfigError that names the part."""
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise ConfigError(f"store URL: {parts.hostname}: must not hold a password; use password_file or token_file")
+    where = f"influxdb://{parts.netloc}{parts.path}"
+    options = _options(parts.query, where)
+    bucket = unquote(parts.path.strip("/"))
+    try:
+        port = parts.port or 8086
+    except ValueError:
+        raise ConfigError.field(where, "port", parts.netloc, "must be a number up to 65535") from None
+    if not parts.hostname or not bucket:
+        raise ConfigError(f"store URL: {where}: must be influxdb://HOST:PORT/BUCKET")
+    version = _choice(where, options, "version", "2", ("1", "2", "3"))
+    scheme = _scheme(where, parts.hostname, options)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return InfluxAddress(
+        base_url=f"{scheme}://{host}:{port}",
+        bucket=bucket,
+        version=int(version),
+        org=options.get("org", ""),
+        token=Secret(options["token_file"]) if "token_file" in options else None,
+        user=options.get("user", ""),
+        password=Secret(options["password_file"]) if "password_file" in options else None,
+        ca_file=options.get("ca_file"),
+        timeout_s=_seconds(where, options.get("timeout_s", "10")),
+    )
+
+
+def _options(query: str, where: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for key in options:
+        if key in ("token", "password"):
+            raise ConfigError(f"{where}: {key}: must not stand in the URL; put it into a file and name it {key}_file")
+        if key not in _KEYS:
+            raise ConfigError.field(where, "option", key, f"must be one of {', '.join(_KEYS)}")
+    return options
+
+
+def _choice(where: str, options: dict[str, str], key: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = options.get(key, default)
+    if value not in allowed:
+        raise ConfigError.field(where, key, value, f"must be one of {', '.join(allowed)}")
+    return value
+
+
+def _scheme(where: str, host: str, options: dict[str, str]) -> str:
+    """TLS unless the server is on this machine or plain http is allowed in so many words."""
+    local = _is_loopback(host)
+    tls = _choice(where, options, "tls", "false" if local else "true", ("true", "false"))
+    allow_http = _choice(where, options, "allow_http", "false", ("true", "false"))
+    if tls == "false" and not local and allow_http == "false":
+        raise ConfigError(
+            f"{where}: tls=false sends tokens in the clear to another machine; allow it by allow_http=true"
+        )
+    return "https" if tls == "true" else "http"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _seconds(where: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value <= 3600.0:
+        raise ConfigError.field(where, "timeout_s", text, "must be a number of seconds up to 3600")
+    return value
+
+
+def open_store(url: str) -> Store:
+    """Open the store of this URL; nothing is sent to an InfluxDB server before the first read or write."""
+    if url.startswith("sqlite:///"):
+        path = unquote(url.removeprefix("sqlite:///"))
+        if not path:
+            raise ConfigError(f"store URL: {url}: names no file; must be sqlite:///PATH")
+        from powerhall.store.sqlite import SqliteStore
+
+        return SqliteStore(path)
+    if url.startswith("influxdb://"):
+        from powerhall.store.influxdb import InfluxStore
+
+        return InfluxStore(parse_influx_url(url))
+    raise ConfigError(f"store URL: {url.partition('?')[0]!r}: must be {_FORMS}")
