@@ -25,6 +25,11 @@ __all__ = [
 DEFAULT_SPOOL = "/var/lib/powerhall-agent/spool"
 
 
+def _range(field: str, value: float, low: float, high: float, unit: str) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{field}: {value:g}: must be from {low:g} to {high:g} {unit}".rstrip())
+
+
 class IdentitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The tags of every point of this node; `node` is the host name where it is empty."""
 
@@ -44,7 +49,7 @@ class SimulateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     enabled: bool = False
     gpus: int = 8
-    model: str = "H100-SXM"
+    model: str = "H100"
     seed: int = 1
     state: str = ""
 
@@ -168,11 +173,6 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"output.name: {', '.join(names)}: every output needs a name of its own")
 
 
-def _range(field: str, value: float, low: float, high: float, unit: str) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{field}: {value:g}: must be from {low:g} to {high:g} {unit}".rstrip())
-
-
 def load_settings(
     config: str | Path | None,
     *,
@@ -183,7 +183,7 @@ def load_settings(
 ) -> AgentSettings:
     """Read agent.toml, if one is named, and lay the command line's values over it.
 
-    `stores` replaces the file's outputs, `overrides` single keys of a table; what is wrong raises ConfigError or Rejected.
+    `stores` replaces the file's outputs, `overrides` single keys of a table; what is wrong raises Rejected.
     """
     base = read_toml(config, AgentSettings) if config is not None else AgentSettings()
     data = msgspec.to_builtins(base)
