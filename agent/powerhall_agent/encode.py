@@ -1,4 +1,4 @@
-"""Line protocol by precomputed prefixes: a series is its escaped measurement and tags, then only numbers are formatted."""
+"""Line protocol by precomputed prefixes: measurement and tags are escaped once, then only numbers are formatted."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class Series:
         values: list[float | str] = []
         for value in fields.values():
             if value.__class__ is float:
-                if not math.isfinite(value):  # type: ignore[arg-type]
+                if not math.isfinite(value):
                     return self._encode_finite(fields, time_ms)
                 values.append(value)
             elif isinstance(value, str):

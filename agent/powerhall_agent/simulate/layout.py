@@ -23,7 +23,7 @@ H_MAGIC, H_VERSION, H_GPUS, H_GPU_WORDS, H_STEPS = 0, 1, 2, 3, 4
 H_DRIVER_RETURN: Final = 5
 """Return code of every call, 0 while the driver is well (9 driver not loaded, 18 version mismatch)."""
 H_GENERATION: Final = 6
-"""Counts driver loads; a reader initialised in an earlier generation gets 1 (uninitialized) until it initialises again."""
+"""Counts driver loads; a reader of an earlier generation gets 1 (uninitialized) until it initialises again."""
 H_LATENCY_NS: Final = 7
 """Every device call takes this long."""
 H_WORLD_PID: Final = 8
@@ -79,7 +79,10 @@ GETTERS: Final = (
     "LIMIT_RANGE", "THRESHOLD_SHUTDOWN", "THRESHOLD_SLOWDOWN", "THRESHOLD_MEM_MAX", "THRESHOLD_GPU_MAX", "MIG_MODE",
     "FABRIC", "ARCHITECTURE", "SERIAL", "PROCESSES", "VBIOS",
 )  # fmt: skip
-"""UTILIZATION: gpu, memory. MEMORY: total, used. LIMIT_RANGE: min, max. MIG_MODE: current, pending. FABRIC: state, status."""
+"""Value and second value. UTILIZATION: gpu, memory. MEMORY: total, used. LIMIT_RANGE: min, max.
+
+MIG_MODE: current, pending. FABRIC: state, status. All others have one value.
+"""
 
 # Field values: two words each: code | type << 32, then the bits of the value.
 F_BASE, F_WORDS, FIELD_IDS, FIELD_SLOTS = 192, 2, 320, 336
