@@ -1,0 +1,48 @@
+"""Imports run one way: lint-imports holds it, and a planted violation fails."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("core", "agent", "optimizer", "twin", "dashboards")
+
+
+def lint(tree: Path) -> subprocess.CompletedProcess[str]:
+    """Run lint-imports on the packages of `tree`, whatever is installed."""
+    program = Path(sys.executable).with_name("lint-imports")
+    path = ":".join(str(tree / part) for part in PACKAGES)
+    return subprocess.run(
+        [program, "--no-cache"], cwd=tree, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def copy(root, tmp_path):
+    for part in PACKAGES:
+        shutil.copytree(root / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_the_house_as_it_stands_is_clean(copy):
+    done = lint(copy)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("agent/powerhall_agent/planted.py", "import powerhall_optimizer"),
+        ("optimizer/powerhall_optimizer/planted.py", "import powerhall_agent"),
+        ("core/powerhall/planted.py", "import powerhall_agent"),
+        ("dashboards/powerhall_dashboards/planted.py", "import powerhall_twin"),
+    ],
+)
+def test_a_planted_import_against_the_direction_fails(copy, module, line):
+    (copy / module).write_text(f"{line}\n")
+    done = lint(copy)
+    assert done.returncode == 1
+    assert "planted" in done.stdout
