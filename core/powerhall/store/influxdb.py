@@ -86,7 +86,7 @@ class InfluxStore:
         text += f" WHERE {' AND '.join(where)} AND \"part\" = '0' ORDER BY time DESC LIMIT {_DOCUMENT_TRIES}"
         for series in self._select(text):
             for time_ms, digest, _, tag in series.values:
-                exact = [f'"kind" = {literal(kind)}', f'"key" = {literal(str(tag or ""))}', f"time = {_int(time_ms)}ms"]
+                exact = [*where[:1], f'"key" = {literal(str(tag or ""))}', f"time = {_int(time_ms)}ms"]
                 body = self._document(exact, str(digest))
                 if body is not None:
                     return body
@@ -101,6 +101,7 @@ class InfluxStore:
         return [str(line[0]) for series in self._select(statement) for line in series.values]
 
     def _document(self, where: list[str], digest: str) -> bytes | None:
+        where = [*where, f'"digest" = {literal(digest)}']  # parts of an older document of this very time have another
         text = f'SELECT "body", "part" FROM {identifier(DOCUMENT.name)} WHERE {" AND ".join(where)}'
         parts = {int(str(line[2])): str(line[1]) for series in self._select(text) for line in series.values}
         return join_parts([parts[number] for number in sorted(parts)], digest)

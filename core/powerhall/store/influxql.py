@@ -2,7 +2,7 @@
 
 # ruff: noqa: S608 - names come from the schema, checked when a Query is built; values are bound or quoted
 
-import math
+from decimal import Decimal
 
 from powerhall.errors import Rejected
 from powerhall.store.query import Filter, Query, Select, TagValue, Variable
@@ -45,8 +45,8 @@ def _column(entry: Select) -> str:
     text = _call(entry.field, entry.aggregate)
     if entry.per:
         text += f" / {_call(entry.per, entry.aggregate)}"
-    if not math.isclose(entry.scale, 1.0, rel_tol=0.0, abs_tol=0.0):
-        text += f" * {entry.scale!r}"
+    if entry.scale != 1.0:
+        text += f" * {_number(entry.scale)}"
     return text if text == identifier(entry.name) else f"{text} AS {identifier(entry.name)}"
 
 
@@ -76,8 +76,13 @@ def _field_condition(entry: Filter) -> str:
     if isinstance(entry.value, Variable):
         return f"{identifier(entry.field)} {entry.operator} '${{{entry.value.name}}}'"
     operator = "<>" if entry.operator == "!=" else entry.operator
-    value = literal(entry.value) if isinstance(entry.value, str) else repr(float(entry.value))
+    value = literal(entry.value) if isinstance(entry.value, str) else _number(entry.value)
     return f"{identifier(entry.field)} {operator} {value}"
+
+
+def _number(value: float) -> str:
+    """Write a number without an exponent, which InfluxQL does not read."""
+    return format(Decimal(repr(float(value))), "f")
 
 
 def _duration(every_s: float) -> str:

@@ -5,6 +5,7 @@ times as many lines a second.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,14 @@ def _pair(pair: str, line: str, where: str) -> tuple[str, str]:
     return key, value
 
 
+_NAME = r"(?:[^,= \\]|\\.)+"
+_FIELD = rf'{_NAME}=(?:"(?:[^"\\]|\\.)*"|[^,= \\"]+)'
+_STRICT = re.compile(rf"(?:[^, \\]|\\.)+(?:,{_NAME}={_NAME})* {_FIELD}(?:,{_FIELD})* -?\d+")
+
+
 def _parse(line: str, where: str) -> Parsed:
+    if not _STRICT.fullmatch(line):
+        raise Rejected(f"{where}: {line[:80]!r}: must be 'measurement,tag=value field=value time_ms'")
     try:
         point = next(parse_lines(line.encode()))
     except Rejected as error:

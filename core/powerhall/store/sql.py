@@ -113,7 +113,7 @@ def _tags(query: Query, prefix: str) -> tuple[list[str], Parameters]:
 
 
 def _values(tag: str, value: TagValue) -> tuple[str, ...]:
-    if isinstance(value, Variable) or not value:
+    if isinstance(value, Variable) or value == ():
         raise Rejected.field("query", tag, value, "must hold at least one value")
     return (value,) if isinstance(value, str) else value
 
