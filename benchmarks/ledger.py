@@ -1,0 +1,142 @@
+"""Leases through a bad network: rounds over budget with the ledger and with naive planning, on the same losses.
+
+Each round every node wants a random cap. Leases are lost, delayed (and so overtaken), repeated, and nodes are cut off
+for many rounds; nodes obey the capper's rules (no older sequence, safe cap when a lease runs out). Naive planning scales
+the wanted caps so that the new caps fit the budget; the ledger grants against what nodes may still hold. Powers are
+checked every round after delivery.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from powerhall_optimizer.ledger import Budget, Ledger
+
+NODES, BUDGET_W, SAFE_W, MAX_W = 20, 10_000, 300, 1_000
+ROUND_S, LEASE_S = 10.0, 35.0
+LOSS, DELAY, REPEAT, CUT, CUT_ROUNDS = 0.15, 0.15, 0.10, 0.002, 30
+
+
+@dataclass
+class Node:
+    """A node as its capper behaves."""
+
+    cap_w: int = SAFE_W
+    sequence: int = 0
+    expires_s: float = 0.0
+    cut_until: int = 0
+
+    def receive(self, sequence: int, cap_w: int, expires_s: float, now_s: float) -> None:
+        if sequence > self.sequence and expires_s > now_s:
+            self.sequence, self.cap_w, self.expires_s = sequence, cap_w, expires_s
+
+    def power_w(self, now_s: float) -> int:
+        return self.cap_w if self.expires_s > now_s else SAFE_W
+
+
+@dataclass
+class Network:
+    """Loses, delays, repeats and cuts, the same for both rules because both draw from the same seed."""
+
+    rng: random.Random
+    nodes: list[Node] = field(default_factory=lambda: [Node() for _ in range(NODES)])
+    late: list[tuple[int, int, int, int, float]] = field(default_factory=list)  # round, node, sequence, cap, expiry
+
+    def send(self, now_round: int, leases: list[tuple[int, int, int, float]]) -> None:
+        now_s = now_round * ROUND_S
+        for node, sequence, cap, expires_s in leases:
+            if self.rng.random() < CUT:
+                self.nodes[node].cut_until = now_round + CUT_ROUNDS
+            lost, delayed, repeated = (self.rng.random() < p for p in (LOSS, DELAY, REPEAT))
+            wait = self.rng.randint(1, 3)
+            if delayed or repeated:
+                self.late.append((now_round + wait, node, sequence, cap, expires_s))
+            if not lost and not delayed and self.nodes[node].cut_until <= now_round:
+                self.nodes[node].receive(sequence, cap, expires_s, now_s)
+        due = [m for m in self.late if m[0] <= now_round]
+        self.late = [m for m in self.late if m[0] > now_round]
+        for _, node, sequence, cap, expires_s in due:
+            if self.nodes[node].cut_until <= now_round:
+                self.nodes[node].receive(sequence, cap, expires_s, now_s)
+
+    def total_w(self, now_round: int) -> int:
+        return sum(node.power_w(now_round * ROUND_S) for node in self.nodes)
+
+
+def wanted(rng: random.Random) -> list[int]:
+    """Random caps that change every round: the hardest case for leases."""
+    return [rng.randint(SAFE_W, MAX_W) for _ in range(NODES)]
+
+
+def naive(want: list[int]) -> list[int]:
+    """Scale what is above safe so that the new caps alone fit the budget."""
+    room, extra = BUDGET_W - SAFE_W * NODES, sum(w - SAFE_W for w in want)
+    share = min(1.0, room / extra) if extra else 0.0
+    return [SAFE_W + int((w - SAFE_W) * share) for w in want]
+
+
+def run(rounds: int, seed: int, use_ledger: bool) -> dict[str, float]:
+    """Play the rounds under one rule."""
+    rng, network = random.Random(seed), Network(random.Random(seed + 1))
+    names = tuple(f"n{i}" for i in range(NODES))
+    budgets = [Budget("site", BUDGET_W, names)]
+    ledger = Ledger(dict.fromkeys(names, SAFE_W))
+    over = worst = used = 0
+    for number in range(1, rounds + 1):
+        caps, expires_s = naive(wanted(rng)), number * ROUND_S + LEASE_S
+        if use_ledger:
+            grants = ledger.grant(dict(zip(names, caps, strict=True)), budgets, number * ROUND_S, expires_s)
+            leases = [(i, grants[n].sequence, grants[n].cap_w, expires_s) for i, n in enumerate(names)]
+        else:
+            leases = [(i, number, caps[i], expires_s) for i in range(NODES)]
+        network.send(number, leases)
+        total = network.total_w(number)
+        over += total > BUDGET_W
+        worst = max(worst, total - BUDGET_W)
+        used += total
+    return {"over": over, "worst_w": worst, "use": used / rounds / BUDGET_W}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="2,000 rounds")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+    rounds = 2_000 if args.quick else args.rounds
+    begin = time.perf_counter()
+    ledger, plain = run(rounds, args.seed, True), run(rounds, args.seed, False)
+    seconds = time.perf_counter() - begin
+    print(
+        f"{NODES} nodes, {BUDGET_W} W, loss {LOSS:.0%}, delay {DELAY:.0%}, repeats {REPEAT:.0%}, cuts {CUT_ROUNDS} rounds"
+    )
+    print(
+        f"{rounds} rounds, seed {args.seed}, {platform.machine()}, Python {platform.python_version()}, {seconds:.1f} s\n"
+    )
+    print(f"{'rule':<10}{'rounds over':>14}{'share':>9}{'worst excess':>15}{'mean use':>10}")
+    for name, row in (("ledger", ledger), ("naive", plain)):
+        print(
+            f"{name:<10}{row['over']:>14}{row['over'] / rounds:>9.2%}{max(0, row['worst_w']):>13} W{row['use']:>10.1%}"
+        )
+    if args.json:
+        figures = {
+            "rounds": rounds,
+            "seed": args.seed,
+            "over_budget": ledger["over"],
+            "naive_over_budget": plain["over"],
+            "naive_worst_excess_w": plain["worst_w"],
+            "budget_use_mean": ledger["use"],
+            "naive_budget_use_mean": plain["use"],
+        }
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

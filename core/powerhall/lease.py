@@ -1,0 +1,81 @@
+"""Power-cap leases: what a node's GPUs may draw until when, signed for that node alone.
+
+A lease says "until `expires_s` these caps hold on this node". When it runs out the node falls back to its safe cap by
+itself, without the network. Signatures are HMAC-SHA256 with a key per node, derived from the site key, so that a stolen
+node key forges leases for that node only; the capper holds no other.
+"""
+
+import hashlib
+import hmac
+
+import msgspec
+
+from powerhall.errors import Rejected
+
+__all__ = ["GpuCap", "Lease", "SignedLease", "node_key", "open_lease", "sign_lease"]
+
+
+class GpuCap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Cap of one GPU: a power limit in W, or a lock of the SM clock in MHz, or both."""
+
+    gpu: int
+    power_limit_w: float | None = None
+    sm_clock_mhz: float | None = None
+
+
+class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Caps of one node from one plan. `sequence` rises with every lease of a site; an older one is never applied.
+
+    `node_cap_w` is the most the node draws under these caps: the figure that the ledger counts.
+    """
+
+    node: str
+    plan_id: str
+    sequence: int
+    issued_s: float
+    expires_s: float
+    node_cap_w: float
+    caps: tuple[GpuCap, ...]
+
+
+class SignedLease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A lease as it travels: its JSON bytes and their HMAC-SHA256 in hex."""
+
+    body: bytes
+    signature: str
+
+
+def node_key(site_key: bytes, node: str) -> bytes:
+    """Derive the key of one node from the site key: HMAC-SHA256 of the node's name."""
+    if len(site_key) < 32:
+        raise Rejected("site key: too short: must have at least 32 bytes")
+    return hmac.new(site_key, b"powerhall lease key\0" + node.encode(), hashlib.sha256).digest()
+
+
+def _signature(body: bytes, key: bytes) -> str:
+    return hmac.new(key, body, hashlib.sha256).hexdigest()
+
+
+def sign_lease(lease: Lease, key: bytes) -> SignedLease:
+    """Sign a lease with its node's key."""
+    body = msgspec.json.encode(lease)
+    return SignedLease(body, _signature(body, key))
+
+
+def open_lease(signed: SignedLease, key: bytes, node: str, newest_sequence: int, now_s: float) -> Lease:
+    """Check signature, node, age and order of a lease and return it; what fails raises Rejected with the reason."""
+    if not hmac.compare_digest(_signature(signed.body, key), signed.signature):
+        raise Rejected(f"lease: signature: does not belong to node {node!r}: must be signed with the node's key")
+    try:
+        lease = msgspec.json.decode(signed.body, type=Lease)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise Rejected(f"lease: body: {error}") from None
+    if lease.node != node:
+        raise Rejected.field("lease", "node", lease.node, f"must be {node!r}")
+    if lease.sequence <= newest_sequence:
+        raise Rejected.field(
+            "lease", "sequence", lease.sequence, f"must be above {newest_sequence}: a newer lease holds"
+        )
+    if lease.expires_s <= now_s:
+        raise Rejected.field("lease", "expires_s", lease.expires_s, "must lie in the future: the lease has run out")
+    return lease

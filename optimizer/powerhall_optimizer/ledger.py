@@ -1,0 +1,157 @@
+"""The lease ledger: grants node caps so that no zone can go over budget, whatever happens to the leases on their way.
+
+Invariants:
+
+* A node's exposure is the highest cap that it may hold now or later: its safe cap, or the cap of any lease that was
+  ever sent to it and has neither run out nor been replaced by a lease that the node confirmed.
+* For every zone, at every moment until the last lease runs out, the sum of exposures stays within the zone's budget.
+  So a lease that is lost, late, repeated or overtaken changes nothing: whatever subset arrives was counted.
+* A lower cap frees nothing until the node confirms it or the higher lease runs out.
+* The ledger is written to disk before a lease leaves; after a crash it counts what may have left.
+
+A node's clock may differ by `clock_skew_s`; a lease counts that much longer than it says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from powerhall.errors import Rejected
+from powerhall.settings import read_json
+from powerhall.topology import Site
+from powerhall.units import format_power
+
+__all__ = ["Budget", "Entry", "Ledger", "it_budgets"]
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A lease that may still be in force on a node."""
+
+    sequence: int
+    cap_w: int
+    expires_s: float
+
+
+class _State(msgspec.Struct, forbid_unknown_fields=True):
+    sequence: int = 0
+    entries: dict[str, list[Entry]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a zone may draw at most while the leases to be granted can be in force, and the nodes in it."""
+
+    zone: str
+    budget_w: int
+    nodes: tuple[str, ...]
+
+
+class Ledger:
+    """Grants caps within budgets and remembers what each node may still hold."""
+
+    def __init__(self, safe_caps_w: Mapping[str, int], path: Path | None = None, clock_skew_s: float = 1.0) -> None:
+        """`safe_caps_w` names every node with its cap without a lease; `path` keeps the ledger over restarts."""
+        self.safe_caps_w = dict(safe_caps_w)
+        self.path = path
+        self.clock_skew_s = clock_skew_s
+        self._state = read_json(path, _State) if path is not None and path.exists() else _State()
+
+    def check(self, budgets: Sequence[Budget]) -> None:
+        """Refuse a configuration in which safe caps alone exceed a budget: nothing could keep it."""
+        for budget in budgets:
+            least = sum(self.safe_caps_w[node] for node in budget.nodes)
+            if least > budget.budget_w:
+                raise Rejected(
+                    f"safe caps: {budget.zone}: {format_power(least)}: "
+                    f"must not exceed the zone's budget of {format_power(budget.budget_w)}"
+                )
+
+    def exposure_w(self, node: str, now_s: float) -> int:
+        """Return the highest cap in W that the node may hold at `now_s` or later."""
+        held = self._state.entries.get(node, ())
+        alive = (entry.cap_w for entry in held if entry.expires_s + self.clock_skew_s > now_s)
+        return max(self.safe_caps_w[node], *alive, 0)
+
+    def grant(
+        self, wanted_w: Mapping[str, int], budgets: Sequence[Budget], now_s: float, expires_s: float
+    ) -> dict[str, Entry]:
+        """Grant caps until `expires_s`: each node gets what it wants, or as much as every zone above it has left.
+
+        Nodes come in the order of `wanted_w`: put the most valuable first. A cap may lie below the safe cap, but counts
+        as the safe cap. Budgets must be the lowest until the leases have run out. The ledger is on disk afterwards.
+        """
+        self.check(budgets)
+        self._forget(now_s)
+        exposure = {node: self.exposure_w(node, now_s) for node in self.safe_caps_w}
+        zones: dict[str, list[int]] = {}
+        left = [b.budget_w - sum(exposure[node] for node in b.nodes) for b in budgets]
+        for index, budget in enumerate(budgets):
+            for node in budget.nodes:
+                zones.setdefault(node, []).append(index)
+        granted: dict[str, Entry] = {}
+        for node, want_w in wanted_w.items():
+            room = min((left[i] for i in zones.get(node, ())), default=max(0, want_w))
+            # A budget that fell below what is out already gives no room, and no cap may rise before it recovers.
+            cap = min(want_w, exposure[node] + max(0, room))
+            raised = max(0, cap - exposure[node])
+            for i in zones.get(node, ()):
+                left[i] -= raised
+            exposure[node] += raised
+            self._state.sequence += 1
+            granted[node] = Entry(self._state.sequence, cap, expires_s)
+        for node, entry in granted.items():
+            self._state.entries.setdefault(node, []).append(entry)
+        self._save()
+        return granted
+
+    def confirm(self, node: str, sequence: int) -> None:
+        """The node holds the lease `sequence`: older leases can no longer come into force there."""
+        held = self._state.entries.get(node, [])
+        if any(entry.sequence == sequence for entry in held):
+            self._state.entries[node] = [entry for entry in held if entry.sequence >= sequence]
+
+    def _forget(self, now_s: float) -> None:
+        for node, held in list(self._state.entries.items()):
+            alive = [entry for entry in held if entry.expires_s + self.clock_skew_s > now_s]
+            if alive:
+                self._state.entries[node] = alive
+            else:
+                del self._state.entries[node]
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        part = self.path.with_name(f".{self.path.name}.part")
+        with part.open("wb") as file:
+            file.write(msgspec.json.encode(self._state))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.path)
+
+
+def it_budgets(site: Site, now_s: float, until_s: float) -> list[Budget]:
+    """Return the IT power budgets of every limited hall, row, rack and feed: the lowest until `until_s`, in whole W.
+
+    The site's own budget is facility power; the caller adds it as IT power after losses and cooling.
+    """
+    members: dict[str, list[str]] = {}
+    for rack in site.racks():
+        parts = rack.zone.split("/")
+        for depth in range(1, len(parts) + 1):
+            members.setdefault("/".join(parts[:depth]), []).extend(rack.nodes)
+    for feed in site.feeds:
+        members[feed.zone] = [node for rack in site.feed_racks(feed) for node in rack.nodes]
+    budgets: list[Budget] = []
+    for zone, limit_w in site.limits_w().items():
+        series = site.budgets.get(zone)
+        lowest = [] if limit_w is None else [limit_w]
+        if series is not None:
+            lowest += series.slots(int(now_s), max(1, int(until_s - now_s)), 1, "min")
+        if lowest and zone in members:
+            budgets.append(Budget(zone, int(min(lowest)), tuple(members[zone])))
+    return budgets
