@@ -84,7 +84,7 @@ def _pair(pair: str, line: str, where: str) -> tuple[str, str]:
 
 
 _NAME = r"(?:[^,= \\]|\\.)+"
-_FIELD = rf'{_NAME}=(?:"(?:[^"\\]|\\.)*"|[^,= \\"]+)'
+_FIELD = rf'{_NAME}=(?:"(?:[^"\\]|\\.)*"|[-+.0-9eE]+)'
 _STRICT = re.compile(rf"(?:[^, \\]|\\.)+(?:,{_NAME}={_NAME})* {_FIELD}(?:,{_FIELD})* -?\d+")
 
 
