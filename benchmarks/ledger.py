@@ -1,9 +1,9 @@
 """Leases through a bad network: rounds over budget with the ledger and with naive planning, on the same losses.
 
 Each round every node wants a random cap. Leases are lost, delayed (and so overtaken), repeated, and nodes are cut off
-for many rounds; nodes obey the capper's rules (no older sequence, safe cap when a lease runs out). Naive planning scales
-the wanted caps so that the new caps fit the budget; the ledger grants against what nodes may still hold. Powers are
-checked every round after delivery.
+for many rounds; nodes obey the capper's rules (no older sequence, safe cap when a lease runs out). Naive planning
+scales the wanted caps so that the new caps fit the budget; the ledger grants against what nodes may still hold. Powers
+are checked every round after delivery.
 """
 
 from __future__ import annotations
@@ -114,12 +114,9 @@ def main() -> None:
     begin = time.perf_counter()
     ledger, plain = run(rounds, args.seed, True), run(rounds, args.seed, False)
     seconds = time.perf_counter() - begin
-    print(
-        f"{NODES} nodes, {BUDGET_W} W, loss {LOSS:.0%}, delay {DELAY:.0%}, repeats {REPEAT:.0%}, cuts {CUT_ROUNDS} rounds"
-    )
-    print(
-        f"{rounds} rounds, seed {args.seed}, {platform.machine()}, Python {platform.python_version()}, {seconds:.1f} s\n"
-    )
+    machine = f"{platform.machine()}, Python {platform.python_version()}"
+    print(f"{NODES} nodes, {BUDGET_W} W, loss {LOSS:.0%}, delay {DELAY:.0%}, repeats {REPEAT:.0%}, cuts {CUT_ROUNDS}")
+    print(f"{rounds} rounds, seed {args.seed}, {machine}, {seconds:.1f} s\n")
     print(f"{'rule':<10}{'rounds over':>14}{'share':>9}{'worst excess':>15}{'mean use':>10}")
     for name, row in (("ledger", ledger), ("naive", plain)):
         print(
