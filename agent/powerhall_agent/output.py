@@ -1,0 +1,47 @@
+"""Where batches go: InfluxDB by influxdb-client's synchronous write service, or any other store by its URL."""
+
+from typing import Protocol
+
+from powerhall.errors import Retryable
+
+__all__ = ["Output", "SetupError", "StoreBusy", "open_output"]
+
+
+class Output(Protocol):
+    """A place that takes lines whole and synchronously."""
+
+    def send(self, lines: bytes) -> None:
+        """Deliver newline-terminated lines; returns when the store has them.
+
+        Retryable (with its children StoreBusy and SetupError): nothing may have arrived, send the same again.
+        Rejected: some line of them is refused; the others may have arrived.
+        """
+        ...
+
+    def cut(self) -> None:
+        """End a request that takes too long; its `send` then raises Retryable."""
+        ...
+
+
+class StoreBusy(Retryable):
+    """The store asks for a pause of `after_s` seconds."""
+
+    def __init__(self, text: str, after_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.after_s = after_s
+
+
+class SetupError(Retryable):
+    """A person has to act (token, bucket, address); the points wait in the spool until then."""
+
+
+def open_output(url: str, timeout_s: float) -> Output:
+    """Open the output of a store URL; a URL that makes no sense raises ConfigError."""
+    if url.startswith("influxdb://"):
+        from powerhall.store.url import parse_influx_url
+        from powerhall_agent.influx_output import InfluxOutput
+
+        return InfluxOutput(parse_influx_url(url), timeout_s)
+    from powerhall_agent.store_output import StoreOutput
+
+    return StoreOutput(url)
