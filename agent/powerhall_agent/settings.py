@@ -1,23 +1,22 @@
 """Settings of the node agent: one TOML file into frozen structs; the command line overrides single values."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from powerhall.errors import ConfigError, Rejected
+from powerhall.errors import ConfigError
 from powerhall.settings import convert, read_toml
+from powerhall_agent.sampler_settings import SamplerSettings
 
 __all__ = [
     "AgentSettings",
     "DaemonSettings",
-    "IdentitySettings",
     "OutputSettings",
     "PrometheusSettings",
-    "SamplerSettings",
     "ShipSettings",
-    "SimulateSettings",
     "SpoolSettings",
     "load_settings",
 ]
@@ -28,54 +27,6 @@ DEFAULT_SPOOL = "/var/lib/powerhall-agent/spool"
 def _range(field: str, value: float, low: float, high: float, unit: str) -> None:
     if not low <= value <= high:
         raise ValueError(f"{field}: {value:g}: must be from {low:g} to {high:g} {unit}".rstrip())
-
-
-class IdentitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The tags of every point of this node; `node` is the host name where it is empty."""
-
-    site: str = "site"
-    hall: str = ""
-    rack: str = ""
-    node: str = ""
-
-    def tags(self) -> dict[str, str]:
-        """Return the node's tags in the schema's order."""
-        node = self.node or socket.gethostname().partition(".")[0]
-        return {"site": self.site, "hall": self.hall, "rack": self.rack, "node": node}
-
-
-class SimulateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Simulated GPUs in the place of the driver; `state` is the file they live in, "" for a private one."""
-
-    enabled: bool = False
-    gpus: int = 8
-    model: str = "H100"
-    seed: int = 1
-    state: str = ""
-
-
-class SamplerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How often each set of sensors is read, and the flight recorder."""
-
-    fast_hz: float = 10.0
-    full_s: float = 1.0
-    slow_s: float = 10.0
-    ring_s: float = 120.0
-    record_before_s: float = 60.0
-    record_after_s: float = 60.0
-    processes: bool = True
-    user_hash_salt_file: str = ""
-    redfish_url: str = ""
-    redfish_user: str = ""
-    redfish_password_file: str = ""
-    redfish_ca_file: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse rates that a driver cannot serve."""
-        _range("sampler.fast_hz", self.fast_hz, 0.1, 100.0, "Hz")
-        _range("sampler.full_s", self.full_s, 0.1, 3600.0, "s")
-        _range("sampler.slow_s", self.slow_s, 1.0, 3600.0, "s")
-        _range("sampler.ring_s", self.ring_s, 1.0, 600.0, "s")
 
 
 class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,11 +106,9 @@ class DaemonSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything in agent.toml; every key has a default, so an empty file is a valid one."""
+    """Everything in agent.toml; `[sampler]` says where the node is and what to read."""
 
-    identity: IdentitySettings = IdentitySettings()
-    sampler: SamplerSettings = SamplerSettings()
-    simulate: SimulateSettings = SimulateSettings()
+    sampler: SamplerSettings
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
     output: tuple[OutputSettings, ...] = ()
@@ -178,27 +127,35 @@ def load_settings(
     *,
     stores: Sequence[str] = (),
     spool: str | None = None,
-    simulate: bool = False,
-    overrides: dict[str, dict[str, object]] | None = None,
+    overrides: Mapping[str, Mapping[str, object]] | None = None,
 ) -> AgentSettings:
     """Read agent.toml, if one is named, and lay the command line's values over it.
 
-    `stores` replaces the file's outputs, `overrides` single keys of a table; what is wrong raises Rejected.
+    `stores` replaces the file's outputs, `overrides` single keys of a table (None leaves a key alone). The node is named
+    after the host where nothing names it. What is wrong raises Rejected.
     """
-    base = read_toml(config, AgentSettings) if config is not None else AgentSettings()
-    data = msgspec.to_builtins(base)
-    for table, values in (overrides or {}).items():
-        data[table].update({key: value for key, value in values.items() if value is not None})
+    data = read_toml(config, dict[str, Any]) if config is not None else {}
+    for path, values in (overrides or {}).items():
+        given = {key: value for key, value in values.items() if value is not None}
+        if given:
+            _table(data, path).update(given)
     if spool is not None:
-        data["spool"]["path"] = spool
-    if simulate:
-        data["simulate"]["enabled"] = True
+        _table(data, "spool")["path"] = spool
     if stores:
         data["output"] = [{"url": url, "name": _name(index)} for index, url in enumerate(stores)]
-    try:
-        return convert(data, AgentSettings, "command line")
-    except Rejected as error:
-        raise ConfigError(str(error)) from None
+    sampler = _table(data, "sampler")
+    sampler.setdefault("node", socket.gethostname().partition(".")[0])
+    sampler.setdefault("state_dir", str(Path(str(_table(data, "spool").get("path", DEFAULT_SPOOL))) / ".state"))
+    return convert(data, AgentSettings, str(config) if config is not None else "command line")
+
+
+def _table(data: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the table of this dotted path, made when absent."""
+    for name in path.split("."):
+        data = data.setdefault(name, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path}: must be a table, such as [{path}]")
+    return data
 
 
 def _name(index: int) -> str:
