@@ -1,0 +1,68 @@
+"""Time: the clocks that the agent reads, and timestamps that always rise."""
+
+import time
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+__all__ = ["Clock", "Moment", "Stamper", "SystemClock"]
+
+_SLEW: Final = 0.5
+
+
+class Clock(Protocol):
+    """The two clocks of a machine, in nanoseconds."""
+
+    def monotonic_ns(self) -> int:
+        """Return a clock that is never set."""
+
+    def time_ns(self) -> int:
+        """Return the wall clock since the epoch."""
+
+
+class SystemClock:
+    """The clocks of this machine."""
+
+    def monotonic_ns(self) -> int:
+        """Return a clock that is never set."""
+        return time.monotonic_ns()
+
+    def time_ns(self) -> int:
+        """Return the wall clock since the epoch."""
+        return time.time_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a tick happens: by the monotonic clock, and the timestamp of its records."""
+
+    mono_ns: int
+    ms: int
+
+
+class Stamper:
+    """Gives millisecond timestamps that strictly rise, whatever happens to the wall clock.
+
+    After the wall clock was set back, stamps go on from the last one at half the pace of the monotonic clock until
+    the wall clock has caught up: no point is written where an older one may lie. A step forward is followed at once.
+    """
+
+    def __init__(self, last_ms: int = 0) -> None:
+        """Go on after `last_ms`, the last stamp of an earlier run."""
+        self.last_ms = last_ms
+        self._last_mono_ns: int | None = None
+
+    def stamp(self, mono_ns: int, wall_ns: int) -> int:
+        """Return the next timestamp in milliseconds since the epoch."""
+        wall_ms = wall_ns // 1_000_000
+        elapsed_ms = 0 if self._last_mono_ns is None else (mono_ns - self._last_mono_ns) // 1_000_000
+        self._last_mono_ns = mono_ns
+        if wall_ms > self.last_ms:
+            self.last_ms = wall_ms
+        else:
+            self.last_ms += max(1, int(elapsed_ms * _SLEW))
+        return self.last_ms
+
+    def moment(self, clock: Clock) -> Moment:
+        """Return the next timestamp by a clock."""
+        mono_ns = clock.monotonic_ns()
+        return Moment(mono_ns, self.stamp(mono_ns, clock.time_ns()))

@@ -1,0 +1,17 @@
+"""What a collector is: one sensor family behind one method."""
+
+from typing import Protocol
+
+from powerhall_agent.encode import Fields
+
+__all__ = ["Collector"]
+
+
+class Collector(Protocol):
+    """Reads one sensor family of one GPU, MIG instance or host."""
+
+    def collect(self) -> Fields:
+        """Return the values by field name of the schema; a sensor without data is left out.
+
+        Raises pynvml.NVMLError, OSError or powerhall.errors.PowerhallError where the family cannot be read.
+        """

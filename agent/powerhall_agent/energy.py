@@ -1,0 +1,88 @@
+"""Energy of one GPU, twice: from the driver's counter and integrated from power samples, both in integers.
+
+The counter restarts on a driver reload or GPU reset and may wrap at 2^32 mJ; both are told apart by what the GPU could
+have used in the meantime. Published totals never fall. Gaps longer than two seconds are filled from the counter.
+Powers are kept in mW and times in ns, so their product is pJ; totals are kept in mJ with the rest in pJ.
+"""
+
+from typing import Final
+
+__all__ = ["EnergyTruth"]
+
+_PJ_PER_MJ: Final = 1_000_000_000
+_GAP_NS: Final = 2_000_000_000
+_PLAUSIBLE_MW: Final = 6_000_000
+"""More than any GPU module can draw (GB300 module: 2.9 kW), times two."""
+_SLACK_MJ: Final = 50_000
+_WRAP: Final = 1 << 32
+
+
+class EnergyTruth:
+    """Monotonic counter and integral of one GPU, and how well they close."""
+
+    def __init__(self, counter_mj: int = 0, integral_mj: int = 0, raw_mj: int | None = None) -> None:
+        """Go on from totals of an earlier run; `raw_mj` is what the driver's counter showed then."""
+        self.counter_mj = counter_mj
+        self.raw_mj = raw_mj
+        self.resets = 0
+        self._integral_pj = integral_mj * _PJ_PER_MJ
+        self._last_ns: int | None = None
+        self._last_mw: int | None = None
+        self._window_mj = 0
+        self._window_pj = 0
+        self._window_whole = True
+
+    @property
+    def integral_mj(self) -> int:
+        """Energy integrated from power samples, in mJ."""
+        return self._integral_pj // _PJ_PER_MJ
+
+    def add(self, now_ns: int, power_mw: int | None, raw_mj: int | None) -> bool:
+        """Take a sample; `now_ns` is of the monotonic clock. Returns True when the driver's counter had restarted."""
+        first = self._last_ns is None
+        elapsed_ns = 0 if self._last_ns is None else max(0, now_ns - self._last_ns)
+        self._last_ns = now_ns
+        sampled_pj = self._trapezoid(elapsed_ns, power_mw)
+        step_mj, restarted = (0, False) if raw_mj is None else self._counter_step(raw_mj, elapsed_ns, sampled_pj, first)
+        gap = first or elapsed_ns > _GAP_NS or sampled_pj is None
+        step_pj = step_mj * _PJ_PER_MJ if gap or sampled_pj is None else sampled_pj
+        self.counter_mj += step_mj if raw_mj is not None else step_pj // _PJ_PER_MJ
+        self._integral_pj += step_pj
+        self._window_mj += step_mj
+        self._window_pj += step_pj
+        self._window_whole = self._window_whole and not gap and raw_mj is not None and not restarted
+        self._last_mw = power_mw
+        return restarted
+
+    def _trapezoid(self, elapsed_ns: int, power_mw: int | None) -> int | None:
+        if power_mw is None or self._last_mw is None:
+            return None
+        return (power_mw + self._last_mw) * elapsed_ns // 2
+
+    def _counter_step(self, raw_mj: int, elapsed_ns: int, sampled_pj: int | None, first: bool) -> tuple[int, bool]:
+        """Return what the counter rose by, and whether it had restarted."""
+        last_mj, self.raw_mj = self.raw_mj, raw_mj
+        if last_mj is None:
+            return 0, False
+        most_mj = _PLAUSIBLE_MW * elapsed_ns // 1_000_000_000 + _SLACK_MJ
+        if raw_mj >= last_mj:
+            step_mj = raw_mj - last_mj
+            if first or step_mj <= most_mj:
+                return step_mj, False
+            return (sampled_pj or 0) // _PJ_PER_MJ, False
+        wrapped_mj = raw_mj + _WRAP - last_mj
+        if last_mj < _WRAP and wrapped_mj <= most_mj:
+            return wrapped_mj, False
+        self.resets += 1
+        if first or raw_mj <= most_mj:
+            return raw_mj, True
+        return (sampled_pj or 0) // _PJ_PER_MJ, True
+
+    def closure(self) -> float | None:
+        """Return counter over integral, less one, since the last call; None when a gap or restart lies between."""
+        whole, counter_mj, integral_pj = self._window_whole, self._window_mj, self._window_pj
+        self._window_mj = self._window_pj = 0
+        self._window_whole = True
+        if not whole or integral_pj <= 0:
+            return None
+        return counter_mj * _PJ_PER_MJ / integral_pj - 1.0

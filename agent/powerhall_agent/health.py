@@ -1,0 +1,56 @@
+"""Whether a GPU answers: quarantine with a reason, strikes, and retries with backoff."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from powerhall_agent.nvml.codes import Action, action, reason
+
+__all__ = ["Health"]
+
+_STRIKES: Final = 3
+_FIRST_RETRY_S: Final = 5.0
+_LAST_RETRY_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class Health:
+    """The state of one GPU; times are of the monotonic clock."""
+
+    reason: str = "ok"
+    retry_ns: int = 0
+    strikes: int = 0
+    backoff_s: float = _FIRST_RETRY_S
+
+    @property
+    def up(self) -> bool:
+        """True while the GPU answers."""
+        return self.reason == "ok"
+
+    def fault(self, code: int, now_ns: int) -> bool:
+        """Take a failed call; True when that quarantines the GPU."""
+        if action(code) is Action.STRIKE:
+            self.strikes += 1
+            if self.strikes < _STRIKES:
+                return False
+        return self.quarantine(reason(code), now_ns)
+
+    def quarantine(self, why: str, now_ns: int) -> bool:
+        """Set the GPU aside; True when it was up or the reason is new. A further fault doubles the wait."""
+        changed = why != self.reason
+        if not self.up:
+            self.backoff_s = min(_LAST_RETRY_S, self.backoff_s * 2)
+        self.reason = why
+        self.retry_ns = now_ns + int(self.backoff_s * 1e9)
+        return changed
+
+    def well(self) -> bool:
+        """Take a good call; True when that ends a quarantine."""
+        was_up = self.up
+        self.reason, self.strikes = "ok", 0
+        if not was_up:
+            self.backoff_s = _FIRST_RETRY_S
+        return not was_up
+
+    def due(self, now_ns: int) -> bool:
+        """Say whether a quarantined GPU should be tried again."""
+        return not self.up and now_ns >= self.retry_ns

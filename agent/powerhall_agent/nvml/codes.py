@@ -1,0 +1,57 @@
+"""NVML return codes and what the agent does about each."""
+
+from enum import Enum, auto
+from typing import Final
+
+__all__ = ["Action", "action", "reason"]
+
+
+class Action(Enum):
+    """What follows from a return code other than success."""
+
+    UNSUPPORTED = auto()
+    """Not asked again in this driver generation, unless it has once succeeded."""
+    NO_PERMISSION = auto()
+    """Warned about once, asked again after the next refresh."""
+    NO_SAMPLE = auto()
+    """Nothing to report this time."""
+    QUARANTINE = auto()
+    """This GPU alone is set aside and tried again later."""
+    REINIT = auto()
+    """The driver generation is dead: initialise again, with backoff."""
+    RESPAWN = auto()
+    """The loaded library does not fit the driver: only a new process can load another one."""
+    STRIKE = auto()
+    """Three in a row quarantine the GPU."""
+
+
+_ACTIONS: Final = {
+    1: Action.REINIT,
+    2: Action.UNSUPPORTED,
+    3: Action.UNSUPPORTED,
+    4: Action.NO_PERMISSION,
+    6: Action.NO_SAMPLE,
+    9: Action.REINIT,
+    10: Action.NO_SAMPLE,
+    11: Action.QUARANTINE,
+    13: Action.UNSUPPORTED,
+    15: Action.QUARANTINE,
+    16: Action.QUARANTINE,
+    18: Action.RESPAWN,
+    21: Action.NO_SAMPLE,
+    25: Action.UNSUPPORTED,
+    26: Action.UNSUPPORTED,
+    27: Action.NO_SAMPLE,
+    28: Action.QUARANTINE,
+}
+_REASONS: Final = {11: "irq_issue", 15: "lost", 16: "reset_required", 28: "not_found", 999: "unknown_error"}
+
+
+def action(code: int) -> Action:
+    """Return what to do about a return code; codes that the table does not know count as strikes."""
+    return _ACTIONS.get(code, Action.STRIKE)
+
+
+def reason(code: int) -> str:
+    """Return the word for a GPU's state that a return code means."""
+    return _REASONS.get(code, f"error_{code}")

@@ -1,0 +1,75 @@
+"""One loaded generation of the NVIDIA driver: initialise, list the GPUs, find symbols, shut down."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pynvml
+
+from powerhall_agent.nvml.fields import FieldBatch, FieldSpec
+
+__all__ = ["Driver", "Gpu"]
+
+
+@dataclass(slots=True)
+class Gpu:
+    """One GPU of a node: its number there, its handle in this generation, and how to find it again."""
+
+    index: int
+    handle: Any
+    uuid: str
+    bus_id: str
+    name: str
+
+    def reopen(self) -> None:
+        """Find the GPU again by its PCI bus id; raises NVMLError while it is gone."""
+        self.handle = pynvml.nvmlDeviceGetHandleByPciBusId(self.bus_id.encode())
+
+
+class Driver:
+    """NVML between `nvmlInit` and `nvmlShutdown`."""
+
+    def __init__(self, first: int = 0, count: int | None = None) -> None:
+        """Initialise; `first` and `count` narrow the GPUs to a window (several simulated nodes in one process).
+
+        Raises NVMLError when the driver is not there. A GPU that cannot be opened is listed in `unopened`.
+        """
+        pynvml.nvmlInit()
+        self.version: str = pynvml.nvmlSystemGetDriverVersion()
+        total = pynvml.nvmlDeviceGetCount()
+        last = total if count is None else min(total, first + count)
+        self.gpus: list[Gpu] = []
+        self.unopened: dict[int, int] = {}
+        for number in range(first, last):
+            try:
+                self.gpus.append(_open(number, number - first))
+            except pynvml.NVMLError as error:
+                self.unopened[number - first] = error.value
+
+    @staticmethod
+    def has(symbol: str) -> bool:
+        """Say whether the loaded library has a function."""
+        return hasattr(pynvml.nvmlLib, symbol)
+
+    def batch(self, gpu: Gpu, specs: list[FieldSpec]) -> FieldBatch:
+        """Make a batch of fields; where the driver has no field values at all, the batch is empty."""
+        call: Callable[..., int] | None = getattr(pynvml.nvmlLib, "nvmlDeviceGetFieldValues", None)
+        return FieldBatch(call or _nothing, gpu.handle, specs if call else [])
+
+    def close(self) -> None:
+        """Shut NVML down; a driver that is already gone is no error."""
+        try:
+            pynvml.nvmlShutdown()
+        except pynvml.NVMLError:
+            return
+
+
+def _nothing(*_args: object) -> int:
+    return 0
+
+
+def _open(number: int, index: int) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+    pci = pynvml.nvmlDeviceGetPciInfo(handle)
+    bus_id = pci.busId.decode() if isinstance(pci.busId, bytes) else pci.busId
+    return Gpu(index, handle, pynvml.nvmlDeviceGetUUID(handle), bus_id, pynvml.nvmlDeviceGetName(handle))

@@ -1,0 +1,31 @@
+"""Turns a counter that wraps or restarts into one that only rises."""
+
+__all__ = ["Unwrap"]
+
+
+class Unwrap:
+    """Adds up the steps of a counter of `bits` bits; a step back is a wrap, or a restart when it is a long one.
+
+    A wrap is believed when the step it implies is under half the counter's range; otherwise the counter has restarted
+    at zero and what it shows now is new.
+    """
+
+    __slots__ = ("_last", "_range", "_total")
+
+    def __init__(self, bits: int) -> None:
+        """Start without a reading."""
+        self._range = 1 << bits
+        self._last: int | None = None
+        self._total = 0
+
+    def total(self, raw: int) -> int:
+        """Take a reading and return the sum so far; the first reading is the start of the sum."""
+        if self._last is None:
+            self._total = raw
+        elif raw >= self._last:
+            self._total += raw - self._last
+        else:
+            step = raw + self._range - self._last
+            self._total += step if step < self._range // 2 else raw
+        self._last = raw
+        return self._total
