@@ -1,0 +1,73 @@
+"""The agent's end of the capper's socket: offers leases, says that it is alive, and hands back what the capper says."""
+
+import socket
+from pathlib import Path
+
+import msgspec
+
+from powerhall.errors import Rejected, Retryable
+from powerhall.lease import SignedLease
+from powerhall_agent.capper.server import Message
+from powerhall_agent.capper.state import Status
+
+__all__ = ["CapperClient", "Reply"]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The capper's answer: its status, and why it refused the message where it did."""
+
+    status: Status
+    refused: str = ""
+
+
+class CapperClient:
+    """One connection to the capper; connects again by itself. A capper that does not answer raises Retryable."""
+
+    def __init__(self, path: Path, timeout_s: float = 2.0) -> None:
+        self._path = path
+        self._timeout_s = timeout_s
+        self._socket: socket.socket | None = None
+
+    def offer(self, lease: SignedLease) -> Reply:
+        """Hand a lease over; a refused one raises Rejected with the capper's reason."""
+        reply = self._ask(Message(lease=lease))
+        if reply.refused:
+            raise Rejected(reply.refused)
+        return reply
+
+    def alive(self) -> Reply:
+        """Say that the agent is alive; do so at least once a second."""
+        return self._ask(Message(alive=True))
+
+    def close(self) -> None:
+        """Close the connection; the capper falls back to the safe caps when nobody else speaks to it."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _ask(self, message: Message) -> Reply:
+        try:
+            connection = self._socket or self._connect()
+            connection.sendall(msgspec.json.encode(message) + b"\n")
+            answer = _line(connection)
+        except OSError as error:
+            self.close()
+            raise Retryable(f"capper: {self._path}: {error}") from None
+        return msgspec.json.decode(answer, type=Reply)
+
+    def _connect(self) -> socket.socket:
+        self.close()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(self._timeout_s)
+        self._socket.connect(str(self._path))
+        return self._socket
+
+
+def _line(connection: socket.socket) -> bytes:
+    answer = b""
+    while not answer.endswith(b"\n"):
+        part = connection.recv(65536)
+        if not part:
+            raise ConnectionResetError("the capper closed the connection")
+        answer += part
+    return answer

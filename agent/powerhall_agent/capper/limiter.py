@@ -1,0 +1,106 @@
+"""Sets and reads back the caps of the GPUs of this node through NVML.
+
+pynvml's `nvmlDeviceSetPowerManagementLimit_v2` drops the return code (seen in nvidia-ml-py 13.615), so the first
+version of the setter is used, and every write is read back. NVML takes milliwatts. Limits do not survive a driver
+reload, after which only a new process can speak to the driver: `DriverGone` ends the capper and systemd starts it anew.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import pynvml
+
+from powerhall.errors import PowerhallError, Rejected
+from powerhall.lease import GpuCap
+from powerhall_agent.nvml.codes import Action, action
+from powerhall_agent.nvml.driver import Driver, Gpu
+
+__all__ = ["DriverGone", "Limiter", "NvmlLimiter", "Range"]
+
+_TOLERANCE_W = 1.0
+
+
+class DriverGone(PowerhallError):  # noqa: N818 - says what happened
+    """The driver that this process had opened is no longer loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The power limits that a GPU accepts, in W."""
+
+    min_w: float
+    max_w: float
+
+
+class Limiter(Protocol):
+    """What the capper needs of the GPUs."""
+
+    def ranges(self) -> dict[int, Range]:
+        """Return the accepted range per GPU number."""
+
+    def read(self) -> tuple[GpuCap, ...]:
+        """Return the caps in force."""
+
+    def apply(self, caps: tuple[GpuCap, ...]) -> None:
+        """Set caps and read them back; raises PowerhallError naming the GPUs that do not hold theirs."""
+
+
+class NvmlLimiter:
+    """The GPUs that the driver lists, or the simulated ones where the library has been put in its place."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._gpus: dict[int, Gpu] = {gpu.index: gpu for gpu in driver.gpus}
+
+    def ranges(self) -> dict[int, Range]:
+        """Return the accepted range per GPU number; a GPU that does not answer is left out."""
+        found: dict[int, Range] = {}
+        for index, gpu in self._gpus.items():
+            try:
+                low, high = pynvml.nvmlDeviceGetPowerManagementLimitConstraints(gpu.handle)
+            except pynvml.NVMLError:
+                continue
+            found[index] = Range(low / 1000, high / 1000)
+        return found
+
+    def read(self) -> tuple[GpuCap, ...]:
+        """Return the requested power limits; NVML has no way to read a clock lock back. May raise DriverGone."""
+        caps = []
+        for index, gpu in self._gpus.items():
+            try:
+                caps.append(GpuCap(index, pynvml.nvmlDeviceGetPowerManagementLimit(gpu.handle) / 1000))
+            except pynvml.NVMLError as error:
+                if action(error.value) in (Action.REINIT, Action.RESPAWN):
+                    raise DriverGone(str(error)) from None
+        return tuple(caps)
+
+    def apply(self, caps: tuple[GpuCap, ...]) -> None:
+        """Set each cap and read it back; a GPU that fails does not keep the others from theirs."""
+        failed = []
+        for cap in caps:
+            try:
+                self._set(self._gpus[cap.gpu], cap)
+            except KeyError:
+                failed.append(f"GPU {cap.gpu}: not there")
+            except (pynvml.NVMLError, Rejected) as error:
+                failed.append(f"GPU {cap.gpu}: {error}")
+        if failed:
+            raise PowerhallError("caps not held: " + "; ".join(failed))
+
+    def _set(self, gpu: Gpu, cap: GpuCap) -> None:
+        if cap.sm_clock_mhz is None:
+            self._unlock(gpu)
+        else:
+            pynvml.nvmlDeviceSetGpuLockedClocks(gpu.handle, int(cap.sm_clock_mhz), int(cap.sm_clock_mhz))
+        if cap.power_limit_w is None:
+            return
+        pynvml.nvmlDeviceSetPowerManagementLimit(gpu.handle, round(cap.power_limit_w * 1000))
+        held_w = pynvml.nvmlDeviceGetPowerManagementLimit(gpu.handle) / 1000
+        if abs(held_w - cap.power_limit_w) > _TOLERANCE_W:
+            raise Rejected(f"power limit reads {held_w:.0f} W after {cap.power_limit_w:.0f} W was set")
+
+    @staticmethod
+    def _unlock(gpu: Gpu) -> None:
+        try:
+            pynvml.nvmlDeviceResetGpuLockedClocks(gpu.handle)
+        except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+            return

@@ -1,0 +1,263 @@
+"""The capper holds what a lease says and nothing else; deadlines are part of each sentence."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import msgspec
+import pytest
+
+from powerhall.errors import PowerhallError, Rejected, Retryable
+from powerhall.lease import GpuCap, Lease, node_key, sign_lease
+from powerhall_agent.capper.client import CapperClient
+from powerhall_agent.capper.limiter import Range
+from powerhall_agent.capper.state import Capper
+from powerhall_agent.simulate import layout
+from powerhall_agent.simulate.state import StateFile
+
+PROGRAM = """
+import argparse
+from powerhall_agent.capper.command import add_parsers
+parser = argparse.ArgumentParser()
+add_parsers(parser.add_subparsers())
+args = parser.parse_args()
+raise SystemExit(args.func(args))
+"""
+KEY = node_key(bytes(range(32)), "n1")
+
+
+class FakeGpus:
+    """Two GPUs at the limiter's seam: 200 to 700 W."""
+
+    def __init__(self):
+        self.limits = {0: 700.0, 1: 650.0}
+        self.broken = set()
+
+    def ranges(self):
+        return {0: Range(200.0, 700.0), 1: Range(200.0, 700.0)}
+
+    def read(self):
+        return tuple(GpuCap(gpu, watts) for gpu, watts in self.limits.items())
+
+    def apply(self, caps):
+        for cap in caps:
+            if cap.gpu not in self.broken and cap.power_limit_w is not None:
+                self.limits[cap.gpu] = cap.power_limit_w
+        if self.broken & {cap.gpu for cap in caps}:
+            raise PowerhallError("caps not held")
+
+
+CAPS = (GpuCap(0, 500.0), GpuCap(1, 400.0))
+
+
+def lease(sequence=1, expires_s=130.0, caps=CAPS, node="n1", key=KEY):
+    return sign_lease(Lease(node, "plan", sequence, 100.0, expires_s, 4000.0, caps), key)
+
+
+@pytest.fixture
+def gpus():
+    return FakeGpus()
+
+
+@pytest.fixture
+def capper(gpus, tmp_path):
+    return Capper(gpus, node="n1", key=KEY, safe_limit_w=300.0, memory=tmp_path / "found.json")
+
+
+def test_it_starts_at_the_safe_caps(capper, gpus):
+    assert gpus.limits == {0: 300.0, 1: 300.0}
+
+
+def test_a_lease_is_applied_and_ends_by_itself(capper, gpus):
+    capper.offer(lease(), 100.0, 0.0)
+    assert gpus.limits == {0: 500.0, 1: 400.0}
+    for second in range(30):
+        capper.heard(float(second))
+        capper.tick(float(second))
+        assert gpus.limits[0] == 500.0
+    capper.heard(30.0)
+    capper.tick(30.0)
+    assert gpus.limits == {0: 300.0, 1: 300.0}
+    assert capper.status().reason == "expired"
+
+
+def test_a_silent_agent_brings_the_safe_caps_within_two_seconds(capper, gpus):
+    capper.offer(lease(), 100.0, 0.0)
+    capper.tick(1.4)
+    assert gpus.limits[0] == 500.0
+    capper.tick(1.8)
+    assert gpus.limits[0] == 300.0
+    assert capper.status().reason == "agent_silent"
+
+
+def test_a_step_of_the_wall_clock_does_not_prolong_a_lease(capper, gpus):
+    capper.offer(lease(expires_s=130.0), 100.0, 50.0)
+    capper.heard(80.1)
+    capper.tick(80.1)  # 30 s of monotonic time later, whatever the wall clock says
+    assert gpus.limits[0] == 300.0
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        lease(caps=(GpuCap(0, 500.0), GpuCap(1, 900.0))),
+        lease(caps=(GpuCap(0, 500.0), GpuCap(7, 500.0))),
+        lease(caps=(GpuCap(0, 500.0, 1e9),)),
+        lease(expires_s=99.0),
+        lease(node="n2"),
+        lease(key=node_key(bytes(32), "n1")),
+    ],
+    ids=["above the range", "unknown GPU", "absurd clock", "run out", "another node", "another key"],
+)
+def test_an_unsound_lease_changes_nothing(capper, gpus, signed):
+    before = dict(gpus.limits)
+    with pytest.raises(Rejected):
+        capper.offer(signed, 100.0, 0.0)
+    assert gpus.limits == before
+
+
+def test_an_older_lease_is_refused_even_after_a_restart(capper, gpus, tmp_path):
+    capper.offer(lease(sequence=5), 100.0, 0.0)
+    again = Capper(gpus, node="n1", key=KEY, safe_limit_w=300.0, memory=tmp_path / "found.json")
+    with pytest.raises(Rejected, match="sequence"):
+        again.offer(lease(sequence=5), 100.0, 0.0)
+
+
+def test_caps_that_were_found_come_back_after_a_crash_and_an_orderly_stop(gpus, tmp_path):
+    memory = tmp_path / "found.json"
+    Capper(gpus, node="n1", key=KEY, safe_limit_w=300.0, memory=memory)  # and dies here
+    Capper(gpus, node="n1", key=KEY, safe_limit_w=300.0, memory=memory).restore()
+    assert gpus.limits == {0: 700.0, 1: 650.0}
+    assert not memory.exists()
+
+
+def test_a_limit_changed_by_somebody_else_is_set_again_within_a_second(capper, gpus):
+    capper.offer(lease(), 100.0, 0.0)
+    gpus.limits[0] = 700.0
+    capper.tick(1.0)
+    assert gpus.limits[0] == 500.0
+    assert capper.rewrites == 1
+
+
+def test_a_failed_write_means_safe_caps_where_possible_and_is_tried_again(capper, gpus):
+    gpus.broken = {1}
+    capper.offer(lease(), 100.0, 0.0)
+    assert gpus.limits[0] == 300.0
+    assert capper.status().reason == "write_failed"
+    gpus.limits[1] = 700.0
+    gpus.broken = set()
+    capper.tick(1.0)
+    assert gpus.limits[1] == 300.0
+
+
+class Process:
+    """The real command on simulated GPUs whose state file the test reads."""
+
+    def __init__(self, folder):
+        self.state = StateFile.create(folder / "gpus", gpus=2, node="n1")
+        (folder / "key").write_text(KEY.hex())
+        config = {"node": "n1", "key_file": folder / "key", "safe_gpu_power_limit": "300 W"}
+        config |= {"socket": folder / "sock", "memory": folder / "found.json"}
+        (folder / "capper.toml").write_text("".join(f'{k} = "{v}"\n' for k, v in config.items()))
+        self.command = [
+            sys.executable, "-c", PROGRAM,
+            "cap", "--config", str(folder / "capper.toml"), "--simulate-state", str(folder / "gpus"),
+        ]  # fmt: skip
+        self.folder = folder
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, stderr=subprocess.PIPE)
+        self.client = CapperClient(self.folder / "sock")
+        self.until(lambda: self.limits()[0], 300.0, 10.0)
+
+    def limits(self):
+        try:
+            return {cap.gpu: cap.power_limit_w for cap in self.client.alive().status.caps}
+        except Retryable:
+            return {0: None}
+
+    def until(self, read, wanted, within_s):
+        begin = time.monotonic()
+        while read() != wanted:
+            assert time.monotonic() - begin < within_s, f"still {read()} after {within_s} s"
+            time.sleep(0.02)
+
+    def limit_in_state_w(self):
+        return self.state.doubles[self.state.base(0) + layout.C_LIMIT_W]
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        self.process.wait(10)
+        self.process.stderr.close()
+        self.client.close()
+
+
+@pytest.fixture
+def process(tmp_path):
+    running = Process(tmp_path)
+    yield running
+    if running.process.poll() is None:
+        running.stop(signal.SIGKILL)
+
+
+def fresh(sequence, seconds):
+    now_s = time.time()
+    body = Lease("n1", "plan", sequence, now_s, now_s + seconds, 1000.0, (GpuCap(0, 500.0), GpuCap(1, 500.0)))
+    return sign_lease(body, KEY)
+
+
+def test_the_command_applies_a_lease_and_restores_on_stop(process):
+    before_w = 700.0
+    process.client.offer(fresh(1, 60))
+    assert process.limit_in_state_w() == 500.0
+    process.stop()
+    assert process.process.returncode == 0
+    assert process.limit_in_state_w() == before_w
+
+
+def test_safe_caps_hold_two_seconds_after_the_agent_dies(process):
+    process.client.offer(fresh(1, 60))
+    process.client.close()
+    process.until(process.limit_in_state_w, 300.0, 2.0)
+
+
+def test_safe_caps_hold_two_seconds_after_the_lease_ends_while_the_agent_lives(process):
+    process.client.offer(fresh(1, 1.0))
+    begin = time.monotonic()
+    while process.limits()[0] != 300.0:
+        assert time.monotonic() - begin < 1.0 + 2.0
+        time.sleep(0.1)
+
+
+def test_a_killed_capper_starts_safe_and_still_restores_what_was_found(process):
+    process.client.offer(fresh(1, 60))
+    process.stop(signal.SIGKILL)
+    assert process.limit_in_state_w() == 500.0
+    process.start()
+    assert process.limit_in_state_w() == 300.0
+    process.stop()
+    assert process.limit_in_state_w() == 700.0
+
+
+def test_a_user_that_is_not_named_may_not_speak(process, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    tmp_path.chmod(0o755)
+    (tmp_path / "sock").chmod(0o666)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o055)
+    script = "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
+    script += "s.sendall(b'{\"status\": true}\\n'); sys.exit(0 if s.recv(10) == b'' else 1)"
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "sock"], check=False, capture_output=True)
+    assert done.returncode == 0 or b"ConnectionResetError" in done.stderr or b"BrokenPipe" in done.stderr, done.stderr
+
+
+def test_garbage_on_the_socket_is_refused_and_changes_nothing(process):
+    connection = process.client._connect()
+    connection.sendall(b"not json\n")
+    answer = msgspec.json.decode(connection.recv(65536))
+    assert "refused" in answer
+    assert process.limits()[0] == 300.0
