@@ -112,8 +112,7 @@ class Sampler:
 
     def _opening(self, moment: Moment) -> None:
         """Open the driver with backoff, on a driver thread."""
-        if self._opened is not None:
-            self._bound(self._opened)
+        if self._take_opened():
             return
         if self._open_failed:
             code, self._open_failed = self._open_failed, 0
@@ -124,8 +123,14 @@ class Sampler:
             self.event(DriverEvent("driver_missing", None, code, f"no NVML: {pynvml.NVMLError(code)}", 2), moment)
         elif moment.mono_ns >= self._open_at_ns and self.crew.blocked_since_ns(_DRIVER) is None:
             self.crew.run([Task(_DRIVER, self._try_open)])
-            if self._opened is not None:
-                self._bound(self._opened)
+            self._take_opened()
+
+    def _take_opened(self) -> bool:
+        """Take over the driver that a driver thread has opened, if any."""
+        opened = self._opened
+        if opened is not None:
+            self._bound(opened)
+        return opened is not None
 
     def _bound(self, driver: Driver) -> None:
         self.driver, self._opened = driver, None

@@ -23,18 +23,29 @@ _SPECS = (
     FieldSpec("power_limit_requested_w", 192, 0, 1e-3),
     FieldSpec("hbm_temp_c", 82),
     FieldSpec("slow_power_cap_s", 74, 0, 1e-9),
-    FieldSpec("sw_thermal_s", 269, 0, 1e-9),
-    FieldSpec("hw_thermal_s", 270, 0, 1e-9),
-    FieldSpec("slow_hw_power_brake_s", 271, 0, 1e-9),
     FieldSpec("nvlink_tx_bytes", 138, _ALL_LINKS, 1024.0),
     FieldSpec("nvlink_rx_bytes", 139, _ALL_LINKS, 1024.0),
     FieldSpec("pcie_tx_bytes", 197),
     FieldSpec("pcie_rx_bytes", 198),
     FieldSpec("recovery_action", 230),
 )
+_SLOWDOWN_TIMES = ("sw_thermal_s", "hw_thermal_s", "slow_hw_power_brake_s")
 _GPU_SENSOR = 0
 _SM, _MEM = 1, 2
 _THRESHOLD_SLOWDOWN = 1
+
+
+def slowdown_specs(driver_version: str) -> list[FieldSpec]:
+    """Return the fields of the slowdown times (ns).
+
+    Their ids moved: 251 to 253 in drivers 575 to 580.65, 269 to 271 from 580.82 on, where the old ids mean power
+    smoothing (nvidia-ml-py 12.575.51, 13.580.65 and 13.580.82 show it). Older drivers have none.
+    """
+    version = tuple(int(part) for part in driver_version.split(".")[:2] if part.isdigit())
+    if version < (575,):
+        return []
+    first = 251 if version < (580, 82) else 269
+    return [FieldSpec(name, first + number, 0, 1e-9) for number, name in enumerate(_SLOWDOWN_TIMES)]
 
 
 class GpuFull:
@@ -42,7 +53,7 @@ class GpuFull:
 
     def __init__(self, driver: Driver, gpu: Gpu) -> None:
         """Prepare the batch and the getters with their fallbacks."""
-        self.batch = driver.batch(gpu, list(_SPECS))
+        self.batch = driver.batch(gpu, [*_SPECS, *slowdown_specs(driver.version)])
         self._gpu = gpu
         self._pcie = {"pcie_tx_bytes": Unwrap(32), "pcie_rx_bytes": Unwrap(32)}
         nv = pynvml

@@ -10,7 +10,7 @@ from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.models import GpuModel
 from powerhall_agent.simulate.physics import enforced_limit_w
 
-__all__ = ["describe", "publish"]
+__all__ = ["describe", "publish", "support_slowdown_times"]
 
 _EVENT_TYPES: Final = 0xFB0B
 """Single- and double-bit ECC, XID, MIG change, storm, retirement, poison, unavailable, recovery action."""
@@ -24,7 +24,6 @@ _FIELDS_ALWAYS: Final = (
     (142, _UINT), (143, _UINT), (144, _UINT), (145, _UINT),
     (185, _UINT), (186, _UINT), (187, _UINT), (188, _UINT), (189, _UINT), (190, _UINT), (191, _ULL), (192, _UINT),
     (193, _INT), (194, _INT), (195, _INT), (196, _INT), (197, _UINT), (198, _UINT), (230, _UINT),
-    (269, _ULL), (270, _ULL), (271, _ULL),
 )  # fmt: skip
 _GETTERS_ALWAYS: Final = tuple(name for name in at.GETTERS if not name.startswith("THRESHOLD"))
 
@@ -33,6 +32,15 @@ def _support(ints: "memoryview[int]", base: int, field_id: int, value_type: int,
     slot = at.field_slot(field_id, scope_id)
     if slot is not None:
         ints[base + at.F_BASE + at.F_WORDS * slot] = value_type << 32
+
+
+def support_slowdown_times(ints: "memoryview[int]", base: int, driver: str) -> None:
+    """Support the slowdown time counters under the ids that this driver gives them (they moved in 580.82)."""
+    version = tuple(int(part) for part in driver.split(".")[:2] if part.isdigit())
+    if version >= (575,):
+        first = 251 if version < (580, 82) else 269
+        for field_id in range(first, first + 3):
+            _support(ints, base, field_id, _ULL)
 
 
 def describe(ints: "memoryview[int]", d: "memoryview[float]", base: int, spec: GpuModel, inlet_c: float) -> None:
@@ -105,7 +113,8 @@ def publish(ints: "memoryview[int]", d: "memoryview[float]", base: int, reasons:
         (193, max_c - round(d[base + at.C_TEMP_SHUTDOWN_C])), (194, max_c - round(d[base + at.C_TEMP_SLOWDOWN_C])),
         (197, int(d[base + at.C_PCIE_TX]) % _WRAP32), (198, int(d[base + at.C_PCIE_RX]) % _WRAP32),
         (269, int(d[base + at.C_SLOW_SW_THERMAL_NS])), (270, int(d[base + at.C_SLOW_HW_THERMAL_NS])),
-        (271, int(d[base + at.C_SLOW_BRAKE_NS])),
+        (271, int(d[base + at.C_SLOW_BRAKE_NS])), (251, int(d[base + at.C_SLOW_SW_THERMAL_NS])),
+        (252, int(d[base + at.C_SLOW_HW_THERMAL_NS])), (253, int(d[base + at.C_SLOW_BRAKE_NS])),
         (at.FIELD_IDS + 8, int(average_mw * d[base + at.C_HBM_SHARE])),
     ):  # fmt: skip
         ints[first + 2 * field_id] = value
