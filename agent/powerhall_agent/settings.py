@@ -131,8 +131,8 @@ def load_settings(
 ) -> AgentSettings:
     """Read agent.toml, if one is named, and lay the command line's values over it.
 
-    `stores` replaces the file's outputs, `overrides` single keys of a table (None leaves a key alone). The node is named
-    after the host where nothing names it. What is wrong raises Rejected.
+    `stores` replaces the file's outputs, `overrides` single keys of a table (None leaves a key alone). The node is
+    named after the host where nothing names it. What is wrong raises Rejected.
     """
     data = read_toml(config, dict[str, Any]) if config is not None else {}
     for path, values in (overrides or {}).items():

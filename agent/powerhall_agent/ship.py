@@ -75,6 +75,7 @@ class Shipper:
         self._busy_since: float | None = None
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._deadline_s = 0.0
 
     def step(self) -> float:
         """Run one cycle; return after how many seconds the next one is due."""
@@ -91,7 +92,7 @@ class Shipper:
         return self._settings.interval_s
 
     def run(self) -> None:
-        """Repeat cycles until `stop`; a cycle begins when lines come in, at most once per interval."""
+        """Repeat cycles until `stop`, then flush; a cycle begins when lines come in, at most once per interval."""
         delay_s = self._rng.uniform(0.0, self._settings.interval_s)
         while not self._stop.wait(delay_s):
             delay_s = self.step()
@@ -100,13 +101,15 @@ class Shipper:
             elif not self.spool.backlog_points():
                 self._wake.wait(10 * self._settings.interval_s)
                 self._wake.clear()
+        self.flush(self._deadline_s)
 
     def notify(self) -> None:
         """Say that new lines were appended."""
         self._wake.set()
 
-    def stop(self) -> None:
-        """End `run` after the cycle under way."""
+    def stop(self, deadline_s: float) -> None:
+        """End `run` after the cycle under way and a last delivery, before the clock reaches `deadline_s`."""
+        self._deadline_s = deadline_s
         self._stop.set()
         self._wake.set()
 

@@ -1,0 +1,62 @@
+"""One output with all that belongs to it: spool, shipper, quarantine and the thread that delivers."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from powerhall_agent.log import Log
+from powerhall_agent.output import open_output
+from powerhall_agent.quarantine import Quarantine
+from powerhall_agent.settings import AgentSettings, OutputSettings
+from powerhall_agent.ship import Shipper
+from powerhall_agent.spool import Spool
+
+__all__ = ["Lane", "open_lanes"]
+
+
+class Lane:
+    """Delivers to one store in a thread of its own, so that a slow store holds up nothing else."""
+
+    def __init__(self, settings: AgentSettings, output: OutputSettings, log: Log) -> None:
+        self.name = output.name
+        folder = Path(settings.spool.path) / output.name
+        store = open_output(output.url, settings.ship.timeout_s)
+        self.spool = Spool(folder, settings.spool.max_bytes, settings.spool.segment_bytes, log)
+        self.quarantine = Quarantine(folder, log)
+        self.shipper = Shipper(self.spool, store, self.quarantine, settings.ship, log, name=output.name)
+        self._thread = threading.Thread(target=self.shipper.run, name=f"ship-{output.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._thread.start()
+
+    def append(self, lines: bytes) -> None:
+        """Spool lines and wake the shipper."""
+        self.spool.append(lines)
+        self.shipper.notify()
+
+    def stop(self, deadline_s: float) -> None:
+        """Ask the thread to deliver what is live and to end before the monotonic clock reaches `deadline_s`."""
+        self.shipper.stop(deadline_s)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread; a request that is still under way is cut."""
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        if self._thread.is_alive():
+            self.shipper.output.cut()
+            self._thread.join(0.5)
+        self.spool.close()
+
+
+def open_lanes(settings: AgentSettings, log: Log) -> Sequence[Lane]:
+    """Open all outputs; when one is refused, those already open are closed again."""
+    lanes: list[Lane] = []
+    try:
+        for output in settings.output:
+            lanes.append(Lane(settings, output, log))  # noqa: PERF401 - the ones before a refused one are closed
+    except BaseException:
+        for lane in lanes:
+            lane.spool.close()
+        raise
+    return lanes

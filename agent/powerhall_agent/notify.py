@@ -1,0 +1,53 @@
+"""The daemon's words to systemd (sd_notify): ready, alive, reloading, stopping; silent where nothing listens.
+
+Protocol: datagrams of KEY=VALUE lines to the socket in NOTIFY_SOCKET (sd_notify(3), systemd 252).
+"""
+
+import os
+import socket
+import time
+
+__all__ = ["Notifier"]
+
+
+class Notifier:
+    """Sends states to the service manager that started us."""
+
+    def __init__(self, environment: dict[str, str] | None = None) -> None:
+        values = dict(os.environ) if environment is None else environment
+        path = values.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + path[1:] if path.startswith("@") else path
+        mine = values.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        usec = values.get("WATCHDOG_USEC", "")
+        self.watchdog_s = int(usec) / 2e6 if usec.isdigit() and mine and self._address else None
+        """Seconds between signs of life: half of what the unit asks for; None when it asks for none."""
+
+    def ready(self, status: str) -> None:
+        """Start or reload is complete."""
+        self._send(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`."""
+        self._send(f"STATUS={text}")
+
+    def alive(self) -> None:
+        """Tell the watchdog that the main loop runs."""
+        self._send("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """A reload begins (Type=notify-reload wants the monotonic time with it)."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """The shutdown begins."""
+        self._send("STOPPING=1")
+
+    def _send(self, text: str) -> None:
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+                out.connect(self._address)
+                out.sendall(text.encode())
+        except OSError:
+            return  # the manager is gone; the daemon does not depend on it

@@ -1,0 +1,116 @@
+"""The sampler in a process of its own: settings come in on stdin as JSON, lines go out on stdout.
+
+A driver call that never returns, or a library that no longer fits the driver, costs this process and not the daemon.
+A line `#` is a sign of life when there is nothing to say. The process ends with the daemon: by SIGTERM, by the death
+signal of its parent, or because nobody reads its pipe any more.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from types import FrameType
+
+import msgspec
+
+from powerhall_agent.sampler import run_sampler
+from powerhall_agent.sampler_settings import SamplerSettings
+
+__all__ = ["PipeSink", "main"]
+
+_PR_SET_PDEATHSIG = 1
+_KEEP_BYTES = 1024 * 1024
+_BEAT_S = 0.5
+_LAST_WORDS_S = 1.0
+
+
+class PipeSink:
+    """Writes lines to a pipe without ever waiting for its reader; the oldest lines go when a megabyte waits."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.closed = threading.Event()
+        self.dropped_points = 0
+        self._descriptor = descriptor
+        self._waiting: deque[bytes] = deque()
+        self._rest = b""
+        self._last_s = time.monotonic()
+
+    def write(self, lines: bytes) -> None:
+        """Queue whole lines and write what the pipe takes."""
+        self._waiting.append(lines)
+        while sum(map(len, self._waiting)) > _KEEP_BYTES and len(self._waiting) > 1:
+            self.dropped_points += self._waiting.popleft().count(b"\n")
+        self._push()
+
+    def beat(self) -> None:
+        """Give a sign of life when nothing was written for a while."""
+        if time.monotonic() - self._last_s > _BEAT_S:
+            self.write(b"#\n")
+
+    def finish(self) -> None:
+        """Write what is left, for at most a second."""
+        end_s = time.monotonic() + _LAST_WORDS_S
+        while (self._rest or self._waiting) and not self.closed.is_set() and time.monotonic() < end_s:
+            self._push()
+            if self._rest:
+                time.sleep(0.01)
+
+    def _push(self) -> None:
+        while self._rest or self._waiting:
+            data = self._rest or self._waiting.popleft()
+            try:
+                done = os.write(self._descriptor, data)
+            except BlockingIOError:
+                self._rest = data
+                return
+            except OSError:
+                self.closed.set()
+                return
+            self._rest = data[done:]
+            self._last_s = time.monotonic()
+
+
+class _Stop:
+    """Ends the sampler on SIGTERM or a closed pipe; every wait is a chance for a sign of life."""
+
+    def __init__(self, sink: PipeSink) -> None:
+        self._sink = sink
+        self._asked = threading.Event()
+
+    def ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._sink.beat()
+        return self._sink.closed.is_set() or self._asked.wait(timeout)
+
+
+def main() -> int:
+    """Run until told to stop; the exit code says why the sampler ended."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s event=sampler detail=%(message)r")
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=SamplerSettings)
+    sink = PipeSink(sys.stdout.fileno())
+    stop = _Stop(sink)
+    signal.signal(signal.SIGTERM, stop.ask)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the daemon, which ends us in order
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if os.getppid() != parent:
+        return 0  # the daemon died before the death signal was set
+    sink.beat()
+    outcome = run_sampler(settings, sink, stop)
+    sink.finish()
+    return int(outcome.value)
+
+
+if __name__ == "__main__":
+    # Threads that hang in the driver would keep an ordinary exit waiting.
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)
