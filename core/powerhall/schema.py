@@ -336,6 +336,17 @@ _ALL = (
         90,
     ),
     Measurement(
+        "plan_slot",
+        "which job the newest plan runs, per slot and lane; lanes hold a hall's largest jobs, for a Gantt chart",
+        ("site", "hall", "lane"),
+        (
+            Field("job", "", "job id, or - where the lane is free", is_text=True),
+            Field("gpus", "", "GPUs of the job"),
+        ),
+        300.0,
+        90,
+    ),
+    Measurement(
         "lease",
         "power-cap lease of a node",
         ("site", "hall", "node"),

@@ -5,4 +5,9 @@ from powerhall.extras import run_command
 
 def main() -> int:
     """Run `powerhall-dashboards` and return its exit code."""
-    return run_command("powerhall-dashboards", "dashboards", ("influxdb_client", "grafana_foundation_sdk", "plotly"), "powerhall_dashboards.cli")
+    return run_command(
+        "powerhall-dashboards",
+        "dashboards",
+        ("influxdb_client", "grafana_foundation_sdk", "plotly"),
+        "powerhall_dashboards.cli",
+    )

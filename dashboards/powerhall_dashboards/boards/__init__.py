@@ -1,0 +1,22 @@
+"""The seven dashboards; each module's first line is the question that its dashboard answers."""
+
+from powerhall_dashboards.boards.cooling import COOLING_BOARD
+from powerhall_dashboards.boards.hall import HALL_BOARD
+from powerhall_dashboards.boards.health import HEALTH_BOARD
+from powerhall_dashboards.boards.job import JOB_BOARD
+from powerhall_dashboards.boards.node import NODE_BOARD
+from powerhall_dashboards.boards.optimizer import OPTIMIZER_BOARD
+from powerhall_dashboards.boards.site import SITE_BOARD
+from powerhall_dashboards.model import Board
+
+__all__ = ["BOARDS"]
+
+BOARDS: tuple[Board, ...] = (
+    SITE_BOARD,
+    HALL_BOARD,
+    COOLING_BOARD,
+    NODE_BOARD,
+    JOB_BOARD,
+    OPTIMIZER_BOARD,
+    HEALTH_BOARD,
+)

@@ -1,0 +1,134 @@
+"""Cooling: does each plant take up the heat, how much capacity does the weather leave, and what gets hot?"""
+
+from powerhall.store import Select
+from powerhall_dashboards.boards.parts import HALL, HIGH_IS_BAD, SITE, chosen, columns, extreme, series, stat, table
+from powerhall_dashboards.model import Board, Panel, Step
+
+__all__ = ["COOLING_BOARD"]
+
+_HERE = chosen("site", "hall")
+
+_STATS = (
+    stat(
+        "Capacity in use",
+        "Heat per cooling capacity of the most loaded chosen hall.",
+        extreme(
+            "hall_10s", "max", Select("heat_w", "mean", "used", per="cooling_capacity_w", scale=100.0), _HERE, "hall"
+        ),
+        steps=HIGH_IS_BAD,
+        width=6,
+    ),
+    stat(
+        "Cooling per IT",
+        "Cooling power per IT power, in percent.",
+        series("hall_10s", (Select("cooling_power_w", "mean", "share", per="it_power_w", scale=100.0),), _HERE),
+        width=6,
+    ),
+    stat(
+        "Hottest GPU",
+        "The highest GPU temperature in the chosen halls.",
+        series("hall_10s", columns("max", hottest="temp_max_c"), _HERE),
+        steps=(Step(None, "good"), Step(80.0, "warning"), Step(87.0, "critical")),
+        width=6,
+    ),
+    stat(
+        "Wet bulb",
+        "Outdoor wet-bulb temperature.",
+        series("weather", columns("last", wet_bulb="wet_bulb_c"), chosen("site"), every_s=300.0),
+        width=6,
+    ),
+)
+
+COOLING_BOARD = Board(
+    "powerhall-cooling",
+    "Powerhall: Cooling",
+    "Does each plant take up the heat, how much capacity does the weather leave, and what gets hot?",
+    (SITE, HALL),
+    (
+        ("Now", _STATS),
+        (
+            "Heat",
+            (
+                Panel(
+                    "Heat against capacity",
+                    "Heat that each hall gives off, and what its plants can take up in this weather.",
+                    "timeseries",
+                    (
+                        series(
+                            "hall_10s", columns("max", heat="heat_w", capacity="cooling_capacity_w"), _HERE, ("hall",)
+                        ),
+                    ),
+                    12,
+                    9,
+                ),
+                Panel(
+                    "Cooling power",
+                    "What the plants of each hall draw.",
+                    "timeseries",
+                    (series("hall_10s", columns("mean", cooling="cooling_power_w"), _HERE, ("hall",)),),
+                    12,
+                    9,
+                    stack=("cooling",),
+                ),
+            ),
+        ),
+        (
+            "Temperatures",
+            (
+                Panel(
+                    "Hottest GPU by rack",
+                    "The highest GPU temperature of each rack over the last 15 minutes: hot spots stand out.",
+                    "heatmap",
+                    (series("rack_10s", columns("max", hottest="temp_max_c"), _HERE, ("rack",)),),
+                    12,
+                    9,
+                    recent_s=900,
+                ),
+                Panel(
+                    "Outdoor air",
+                    "Wet bulb and dry bulb.",
+                    "timeseries",
+                    (
+                        series(
+                            "weather",
+                            columns("mean", wet_bulb="wet_bulb_c", dry_bulb="dry_bulb_c"),
+                            chosen("site"),
+                            every_s=300.0,
+                        ),
+                    ),
+                    12,
+                    9,
+                ),
+            ),
+        ),
+        (
+            "Plant",
+            (
+                Panel(
+                    "Cooling per IT by hall",
+                    "Cooling power per IT power of each hall: where cooling works hardest.",
+                    "timeseries",
+                    (
+                        series(
+                            "hall_10s",
+                            (Select("cooling_power_w", "mean", "share", per="it_power_w", scale=100.0),),
+                            _HERE,
+                            ("hall",),
+                        ),
+                    ),
+                    12,
+                ),
+                Panel(
+                    "Meters of the building",
+                    "The newest reading of every meter, in the unit that its point's name ends in.",
+                    "table",
+                    (table("facility", {"value": "value", "quality": "quality"}, _HERE, ("hall", "device", "point")),),
+                    12,
+                    recent_s=900,
+                    sort="device",
+                    limit=100,
+                ),
+            ),
+        ),
+    ),
+)

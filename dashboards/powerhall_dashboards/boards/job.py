@@ -1,0 +1,135 @@
+"""Job: where does a job run, what does it draw, how well does it use its GPUs, and what slowed it down?"""
+
+from powerhall.store import Filter, Query, Select, Variable
+from powerhall_dashboards.boards.parts import JOB, SITE, chosen, columns, series, table
+from powerhall_dashboards.model import Board, Choice, Link, Panel
+
+__all__ = ["JOB_BOARD"]
+
+_THIS = (Filter("job", "=", Variable("job")),)
+_NODES = Choice("node", "job_interval", ("site", "job"))
+_GPUS = chosen("site", "node")
+
+
+def _total(title: str, text: str, select: Select) -> Panel:
+    return Panel(title, text, "stat", (Query("job_interval", (select,), chosen("site"), filters=_THIS),), 8, 4)
+
+
+JOB_BOARD = Board(
+    "powerhall-job",
+    "Powerhall: Job",
+    "Where does a job run, what does it draw, how well does it use its GPUs, and what slowed it down?",
+    (SITE, JOB, _NODES),
+    (
+        (
+            "Totals in this range",
+            (
+                _total("GPU energy", "Energy of the job's GPUs in its intervals.", Select("energy_j", "sum", "energy")),
+                _total(
+                    "GPU intervals", "How many GPU intervals the job had.", Select("energy_j", "count", "intervals")
+                ),
+                _total("Started", "When its first interval began.", Select("start_s", "min", "started", scale=1000.0)),
+            ),
+        ),
+        (
+            "Power and use (whole nodes)",
+            (
+                Panel(
+                    "Power by node",
+                    "Power of all GPUs on each of the job's nodes.",
+                    "timeseries",
+                    (
+                        Query(
+                            "gpu",
+                            (Select("power", "sum", "power"),),
+                            group_by=("node",),
+                            every_s=10.0,
+                            inner=Query("gpu", columns("mean", power="power_w"), _GPUS, ("node", "gpu"), every_s=10.0),
+                        ),
+                    ),
+                    stack=("power",),
+                ),
+                Panel(
+                    "Utilization by node",
+                    "Mean share of time with a kernel running.",
+                    "timeseries",
+                    (series("gpu", columns("mean", util="util_percent"), _GPUS, ("node",)),),
+                ),
+                Panel(
+                    "Memory in use by node",
+                    "Memory in use on the fullest GPU of each node.",
+                    "timeseries",
+                    (series("gpu", columns("max", used="mem_used_bytes"), _GPUS, ("node",)),),
+                    8,
+                ),
+                Panel(
+                    "Hottest GPU by node",
+                    "Temperature of the hottest GPU of each node.",
+                    "timeseries",
+                    (series("gpu", columns("max", hottest="temp_c"), _GPUS, ("node",)),),
+                    8,
+                ),
+                Panel(
+                    "Held down by power or heat",
+                    "Longest time per interval in which a cap or a thermal slowdown held clocks down.",
+                    "timeseries",
+                    (
+                        series(
+                            "gpu",
+                            columns("max", power_cap="slow_power_cap_s", thermal="slow_thermal_s"),
+                            _GPUS,
+                            ("node",),
+                        ),
+                    ),
+                    8,
+                ),
+            ),
+        ),
+        (
+            "Where and how",
+            (
+                Panel(
+                    "GPU intervals",
+                    "Each GPU that the job used, from when to when; click a node for its page.",
+                    "table",
+                    (
+                        table(
+                            "job_interval",
+                            {"job": "job", "start": "start_s", "end": "end_s", "energy": "energy_j"},
+                            chosen("site"),
+                            ("hall", "rack", "node", "gpu"),
+                            filters=_THIS,
+                            limit=20,
+                        ),
+                    ),
+                    12,
+                    9,
+                    links=(Link("node", "powerhall-node", ("hall", "rack", "node")),),
+                    sort="start",
+                    limit=200,
+                    hide=("job",),
+                ),
+                Panel(
+                    "What the plan says",
+                    "State, power mode and reason of the job in the newest plans.",
+                    "table",
+                    (
+                        table(
+                            "plan_job",
+                            {"job": "job", "state": "state", "mode": "mode", "power": "power_w", "reason": "reason"},
+                            chosen("site"),
+                            (),
+                            filters=_THIS,
+                            limit=10,
+                        ),
+                    ),
+                    12,
+                    9,
+                    sort="Time",
+                    hide=("job",),
+                ),
+            ),
+        ),
+    ),
+    hours=24,
+)

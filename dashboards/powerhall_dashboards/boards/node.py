@@ -1,0 +1,185 @@
+"""Node and GPU: what does each GPU draw, how hot is it, what holds it down, and is it healthy?"""
+
+from powerhall.store import Query
+from powerhall_dashboards.boards.parts import GPU, HALL, NODE, RACK, SITE, chosen, columns, events, series, stat, table
+from powerhall_dashboards.model import Board, Link, Panel, Step
+
+__all__ = ["NODE_BOARD"]
+
+_HERE = chosen("site", "node", "gpu")
+_NODE = chosen("site", "node")
+
+
+def _gpus(aggregate: str, **fields: str) -> Query:
+    return series("gpu", columns(aggregate, **fields), _HERE, ("gpu",))
+
+
+_STATS = (
+    stat(
+        "Hottest GPU",
+        "The highest GPU temperature of this node.",
+        series("gpu", columns("max", hottest="temp_c"), _NODE),
+        steps=(Step(None, "good"), Step(80.0, "warning"), Step(87.0, "critical")),
+        width=6,
+    ),
+    stat(
+        "Margin to slowdown",
+        "Distance of the GPU nearest to its slowdown temperature.",
+        series("gpu", columns("min", margin="temp_margin_c"), _NODE),
+        steps=(Step(None, "critical"), Step(3.0, "warning"), Step(10.0, "good")),
+        width=6,
+    ),
+    stat(
+        "Utilization",
+        "Mean share of time with a kernel running.",
+        series("gpu", columns("mean", util="util_percent"), _NODE),
+        width=6,
+    ),
+    stat(
+        "Node power",
+        "Power of the whole node from its BMC.",
+        series("node", columns("mean", power="power_w"), _NODE),
+        width=6,
+    ),
+)
+
+NODE_BOARD = Board(
+    "powerhall-node",
+    "Powerhall: Node and GPU",
+    "What does each GPU draw, how hot is it, what holds it down, and is it healthy?",
+    (SITE, HALL, RACK, NODE, GPU),
+    (
+        ("Now", _STATS),
+        (
+            "Power and heat",
+            (
+                Panel(
+                    "GPU power",
+                    "Mean power of each GPU; the limit in force is on the next panel.",
+                    "timeseries",
+                    (_gpus("mean", power="power_w"),),
+                ),
+                Panel(
+                    "Power limit",
+                    "The power limit that each GPU enforces, whoever set it.",
+                    "timeseries",
+                    (_gpus("min", limit="power_limit_w"),),
+                ),
+                Panel("GPU temperature", "Temperature of each GPU.", "timeseries", (_gpus("max", temp="temp_c"),)),
+                Panel(
+                    "Memory temperature",
+                    "Temperature of each GPU's memory.",
+                    "timeseries",
+                    (_gpus("max", hbm_temp="hbm_temp_c"),),
+                ),
+            ),
+        ),
+        (
+            "Work",
+            (
+                Panel(
+                    "Utilization",
+                    "Share of time with a kernel running.",
+                    "timeseries",
+                    (_gpus("mean", util="util_percent"),),
+                    8,
+                ),
+                Panel(
+                    "SM clock",
+                    "Clock of the streaming multiprocessors.",
+                    "timeseries",
+                    (_gpus("mean", clock="sm_clock_mhz"),),
+                    8,
+                ),
+                Panel(
+                    "Memory in use",
+                    "Memory in use on each GPU.",
+                    "timeseries",
+                    (_gpus("max", used="mem_used_bytes"),),
+                    8,
+                ),
+            ),
+        ),
+        (
+            "What holds it down",
+            (
+                Panel(
+                    "Held down by power or heat",
+                    "Seconds per interval in which the power cap or a thermal slowdown held clocks down.",
+                    "timeseries",
+                    (_gpus("max", power_cap="slow_power_cap_s", thermal="slow_thermal_s"),),
+                ),
+                Panel(
+                    "State of each GPU",
+                    "ok, or why the GPU does not answer.",
+                    "timeline",
+                    (series("gpu_state", columns("last", state="reason"), _HERE, ("gpu",)),),
+                ),
+            ),
+        ),
+        (
+            "Health",
+            (
+                Panel(
+                    "Memory errors and settings",
+                    "Newest health counters of each GPU.",
+                    "table",
+                    (
+                        table(
+                            "gpu_slow",
+                            {
+                                "corrected": "ecc_corrected",
+                                "uncorrected": "ecc_uncorrected",
+                                "remapped": "remapped_rows",
+                                "pending": "remap_pending",
+                                "processes": "processes",
+                                "closure": "energy_closure",
+                            },
+                            _HERE,
+                            ("gpu",),
+                        ),
+                    ),
+                    12,
+                    recent_s=900,
+                    sort="uncorrected",
+                ),
+                Panel(
+                    "What each GPU is",
+                    "Product, UUID and driver, as last reported.",
+                    "table",
+                    (table("gpu_identity", {"name": "name", "uuid": "uuid", "driver": "driver"}, _HERE, ("gpu",)),),
+                    12,
+                    sort="gpu",
+                ),
+                Panel(
+                    "Events of this node",
+                    "XID errors, throttling and lost GPUs, newest first.",
+                    "table",
+                    (events("site", "node"),),
+                    12,
+                    sort="Time",
+                    limit=20,
+                ),
+                Panel(
+                    "Jobs on this node",
+                    "Which job used which GPU; click a job for its page.",
+                    "table",
+                    (
+                        table(
+                            "job_interval",
+                            {"job": "job", "start": "start_s", "end": "end_s", "energy": "energy_j"},
+                            _HERE,
+                            ("gpu",),
+                            limit=5,
+                        ),
+                    ),
+                    12,
+                    links=(Link("job", "powerhall-job", ("job",)),),
+                    sort="start",
+                    limit=40,
+                ),
+            ),
+        ),
+    ),
+    hours=1,
+)

@@ -1,0 +1,210 @@
+"""Optimizer: what was planned and why, how good is it proven to be, does the site follow it, and who waits?"""
+
+from powerhall.store import Filter, Query, Select
+from powerhall_dashboards.boards.parts import SITE, chosen, columns, series, stat, table
+from powerhall_dashboards.model import Board, Link, Panel, Step
+
+__all__ = ["OPTIMIZER_BOARD"]
+
+_HERE = chosen("site")
+_ROUND_S = 300.0
+_AHEAD_S = 43_200
+
+
+def _plan(aggregate: str, **fields: str) -> Query:
+    return series("plan", columns(aggregate, **fields), _HERE, every_s=_ROUND_S)
+
+
+_STATS = (
+    Panel(
+        "Plan age",
+        "Time since the plan in force was published. More than two rounds is an alarm.",
+        "age",
+        (table("plan", {"value": "value"}, _HERE, ()),),
+        4,
+        4,
+        steps=(Step(None, "good"), Step(600.0, "warning"), Step(900.0, "critical")),
+    ),
+    Panel(
+        "Verified",
+        "1 when the independent checker passed the plan.",
+        "stat",
+        (_plan("last", verified="verified"),),
+        4,
+        4,
+        steps=(Step(None, "critical"), Step(1.0, "good")),
+    ),
+    stat(
+        "Gap",
+        "How far the plan may at most be from the best one: bound less value, over bound.",
+        series("plan", (Select("gap", "last", "gap", scale=100.0),), _HERE, every_s=_ROUND_S),
+        width=4,
+    ),
+    stat("Time to solve", "How long the newest round took to solve.", _plan("last", solve="solve_s"), width=4),
+    stat("Jobs waiting", "Jobs that the plan leaves waiting.", _plan("last", waiting="jobs_waiting"), width=4),
+    stat(
+        "Stale telemetry",
+        "Share of nodes without fresh telemetry when the plan was made. Above 20 % no cap is raised.",
+        series("plan", (Select("stale_share", "last", "stale", scale=100.0),), _HERE, every_s=_ROUND_S),
+        steps=(Step(None, "good"), Step(5.0, "warning"), Step(20.0, "critical")),
+        width=4,
+    ),
+)
+
+_ACTUAL = Panel(
+    "Planned against actual power",
+    "Power at the meter as measured, as the plan in force foresaw it, and the budget.",
+    "timeseries",
+    (
+        series("site_10s", columns("mean", facility="facility_power_w", planned="planned_w"), _HERE),
+        series("site_10s", columns("min", budget="budget_w"), _HERE),
+    ),
+    12,
+    9,
+)
+
+_GANTT = Panel(
+    "The plan",
+    "Which job runs when, in the halls' widest lanes, over the next 12 hours.",
+    "timeline",
+    (series("plan_slot", columns("last", job="job"), _HERE, ("hall", "lane"), every_s=_ROUND_S),),
+    24,
+    12,
+    recent_s=_AHEAD_S,
+    future=True,
+)
+
+_WAITING = Panel(
+    "Waiting jobs and why",
+    "Each job that does not start within the horizon, what holds it back and what would start it.",
+    "table",
+    (
+        table(
+            "plan_job",
+            {"job": "job", "gpus": "gpus", "weight": "weight", "state": "state", "reason": "reason"},
+            _HERE,
+            ("row",),
+            filters=(Filter("state", "=", "waiting"),),
+        ),
+    ),
+    12,
+    10,
+    links=(Link("job", "powerhall-job", ("job",)),),
+    recent_s=900,
+    sort="weight",
+    limit=100,
+    hide=("row", "state"),
+)
+
+_RUNNING = Panel(
+    "Planned jobs",
+    "Jobs that run or start within the horizon: where, in which power mode, and from when to when.",
+    "table",
+    (
+        table(
+            "plan_job",
+            {
+                "job": "job",
+                "state": "state",
+                "where": "hall",
+                "mode": "mode",
+                "gpus": "gpus",
+                "power": "power_w",
+                "start": "start_s",
+                "end": "end_s",
+                "reason": "reason",
+            },
+            _HERE,
+            ("row",),
+            filters=(Filter("state", "!=", "waiting"),),
+        ),
+    ),
+    12,
+    10,
+    links=(Link("job", "powerhall-job", ("job",)),),
+    recent_s=900,
+    sort="power",
+    limit=100,
+    hide=("row",),
+)
+
+OPTIMIZER_BOARD = Board(
+    "powerhall-optimizer",
+    "Powerhall: Optimizer",
+    "What was planned and why, how good is it proven to be, does the site follow it, and who waits?",
+    (SITE,),
+    (
+        ("Now", _STATS),
+        ("The plan", (_GANTT,)),
+        ("Jobs", (_WAITING, _RUNNING)),
+        (
+            "Power",
+            (
+                _ACTUAL,
+                Panel(
+                    "Headroom ahead",
+                    "Budget less planned power per zone over the next 12 hours.",
+                    "timeseries",
+                    (series("plan_zone", columns("min", headroom="headroom_w"), _HERE, ("zone",), every_s=_ROUND_S),),
+                    12,
+                    9,
+                    recent_s=_AHEAD_S,
+                    future=True,
+                ),
+            ),
+        ),
+        (
+            "Quality",
+            (
+                Panel(
+                    "Value and bound",
+                    "Weighted work that each plan delivers, and the proven upper bound of any plan.",
+                    "timeseries",
+                    (_plan("last", value="value", bound="bound"),),
+                    8,
+                ),
+                Panel(
+                    "What one more megawatt is worth",
+                    "Price of power per zone over the next 12 hours; where it is above 0, power holds work back.",
+                    "timeseries",
+                    (series("plan_zone", columns("max", price="price_per_mw"), _HERE, ("zone",), every_s=_ROUND_S),),
+                    8,
+                    recent_s=_AHEAD_S,
+                    future=True,
+                ),
+                Panel(
+                    "Jobs per round",
+                    "Jobs that each plan keeps running, starts, and leaves waiting.",
+                    "timeseries",
+                    (_plan("last", running="jobs_running", started="jobs_started", waiting="jobs_waiting"),),
+                    8,
+                ),
+                Panel(
+                    "Newest plans",
+                    "The newest rounds: status, value, gap and cost.",
+                    "table",
+                    (
+                        table(
+                            "plan",
+                            {
+                                "status": "status",
+                                "verified": "verified",
+                                "value": "value",
+                                "gap": "gap",
+                                "solve": "solve_s",
+                                "energy": "energy_j",
+                                "cost": "cost",
+                                "plan": "plan_id",
+                            },
+                            _HERE,
+                            (),
+                            limit=20,
+                        ),
+                    ),
+                    24,
+                    sort="Time",
+                ),
+            ),
+        ),
+    ),
+)

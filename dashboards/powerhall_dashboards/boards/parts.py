@@ -1,0 +1,95 @@
+"""Queries and steps that several dashboards share."""
+
+from powerhall.schema import MEASUREMENTS
+from powerhall.store import Filter, Query, Select, Variable
+from powerhall.store.query import TagValue
+from powerhall_dashboards.model import Choice, Panel, Step, is_moment
+
+__all__ = [
+    "GPU",
+    "HALL",
+    "HIGH_IS_BAD",
+    "JOB",
+    "NODE",
+    "RACK",
+    "SHARE_OF_BUDGET",
+    "SITE",
+    "ZERO_IS_GOOD",
+    "chosen",
+    "columns",
+    "events",
+    "extreme",
+    "series",
+    "stat",
+    "table",
+]
+
+SITE = Choice("site", "site_10s", several=False)
+HALL = Choice("hall", "hall_10s", ("site",))
+RACK = Choice("rack", "rack_10s", ("site", "hall"))
+NODE = Choice("node", "gpu_state", ("site", "hall", "rack"), several=False)
+GPU = Choice("gpu", "gpu_state", ("site", "node"))
+JOB = Choice("job", "job_interval", ("site",), several=False, is_field=True)
+
+ZERO_IS_GOOD = (Step(None, "good"), Step(1.0, "warning"))
+SHARE_OF_BUDGET = (Step(None, "critical"), Step(0.0, "warning"), Step(5.0, "good"))
+HIGH_IS_BAD = (Step(None, "good"), Step(85.0, "warning"), Step(95.0, "critical"))
+
+
+def chosen(*names: str) -> dict[str, TagValue]:
+    """Return conditions that tie these tags to the choices of the same name."""
+    return {name: Variable(name) for name in names}
+
+
+def columns(aggregate: str, **fields: str) -> tuple[Select, ...]:
+    """Return columns: `columns("mean", it="it_power_w")`."""
+    return tuple(Select(field, aggregate, name) for name, field in fields.items())
+
+
+def series(
+    measurement: str,
+    select: tuple[Select, ...],
+    where: dict[str, TagValue],
+    group_by: tuple[str, ...] = (),
+    *,
+    every_s: float = 10.0,
+) -> Query:
+    """Return a query in time buckets."""
+    return Query(measurement, select, where, group_by, every_s=every_s)
+
+
+def table(
+    measurement: str,
+    fields: dict[str, str],
+    where: dict[str, TagValue],
+    group_by: tuple[str, ...],
+    *,
+    filters: tuple[Filter, ...] = (),
+    limit: int = 1,
+) -> Query:
+    """Return the newest points of each group, as rows; `fields` maps column names to fields."""
+    select = tuple(
+        Select(field, "", name, scale=1000.0 if is_moment(MEASUREMENTS[measurement].field(field)) else 1.0)
+        for name, field in fields.items()
+    )
+    return Query(measurement, select, where, group_by, order="desc", limit=limit, filters=filters)
+
+
+def extreme(measurement: str, aggregate: str, column: Select, where: dict[str, TagValue], group: str) -> Query:
+    """Return the largest or smallest over a tag's values of each one's column."""
+    inner = Query(measurement, (column,), where, (group,), every_s=10.0)
+    return Query(measurement, (Select(column.name, aggregate, column.name),), every_s=10.0, inner=inner)
+
+
+def stat(title: str, text: str, query: Query, *, steps: tuple[Step, ...] = (), width: int = 3) -> Panel:
+    """Return a panel that shows one number, the newest, with its course behind it."""
+    return Panel(title, text, "stat", (query,), width, 4, steps=steps)
+
+
+def events(*tags: str, kinds: tuple[str, ...] = ()) -> Query:
+    """Return the newest events, twenty of each kind."""
+    where = chosen(*tags)
+    if kinds:
+        where["kind"] = kinds
+    group = ("kind", "hall", "node", "gpu")
+    return table("event", {"code": "code", "severity": "severity", "detail": "detail"}, where, group, limit=20)

@@ -1,0 +1,80 @@
+"""A query of a Grafana panel: raw InfluxQL, which the foundation SDK has no type for."""
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.variants import Dataquery
+from grafana_foundation_sdk.models import common
+
+from powerhall.store import Query, Select, Variable
+from powerhall.store.influxql import render_grafana
+from powerhall_dashboards.model import Panel
+
+__all__ = ["DATASOURCE", "AnnotationTarget", "Target", "targets"]
+
+DATASOURCE = common.DataSourceRef(type_val="influxdb", uid="${datasource}")
+TABLE_KINDS = ("table", "age")
+
+
+class Target(Dataquery, Builder[Dataquery]):
+    """One query; it is its own builder, as the SDK's panels take builders."""
+
+    def __init__(self, ref_id: str, query: str, alias: str, result_format: str) -> None:
+        self.ref_id, self.query, self.alias, self.result_format = ref_id, query, alias, result_format
+
+    def build(self) -> Dataquery:
+        """Return the query itself."""
+        return self
+
+    def to_json(self) -> dict[str, object]:
+        """Return what Grafana's InfluxDB data source reads."""
+        data: dict[str, object] = {
+            "refId": self.ref_id,
+            "datasource": DATASOURCE,
+            "query": self.query,
+            "rawQuery": True,
+            "resultFormat": self.result_format,
+        }
+        return data | ({"alias": self.alias} if self.alias else {})
+
+
+def targets(panel: Panel) -> list[Target]:
+    """Return the queries of a panel with their letters and the names of their series."""
+    result_format = "table" if panel.kind in TABLE_KINDS else "time_series"
+    return [
+        Target(chr(ord("A") + number), render_grafana(query), _alias(query, panel), result_format)
+        for number, query in enumerate(panel.queries)
+    ]
+
+
+def _alias(query: Query, panel: Panel) -> str:
+    """Name series by their group, and by their column where a panel shows several."""
+    if panel.kind in TABLE_KINDS:
+        return ""
+    parts = [f"$tag_{tag}" for tag in query.group_by]
+    columns = {entry.name for other in panel.queries for entry in other.select}
+    return " ".join([*parts, "$col"] if len(columns) > 1 or not parts else parts)
+
+
+class AnnotationTarget(Dataquery, Builder[Dataquery]):
+    """The events of some kinds, drawn as vertical lines on every panel of a dashboard."""
+
+    def __init__(self, kinds: tuple[str, ...]) -> None:
+        self.kinds = kinds
+
+    def build(self) -> Dataquery:
+        """Return the query itself."""
+        return self
+
+    def to_json(self) -> dict[str, object]:
+        """Return what Grafana's InfluxDB data source reads for annotations."""
+        query = Query("event", (Select("detail"),), {"site": Variable("site"), "kind": self.kinds}, ("kind", "node"))
+        return {
+            "refId": "Anno",
+            "datasource": DATASOURCE,
+            "fromAnnotations": True,
+            "query": render_grafana(query),
+            "rawQuery": True,
+            "textEditor": True,
+            "resultFormat": "table",
+            "textColumn": "detail",
+            "tagsColumn": "kind,node",
+        }
