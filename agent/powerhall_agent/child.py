@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from powerhall.errors import ConfigError
 from powerhall_agent.log import Log
 from powerhall_agent.sampler_settings import SamplerSettings
 
@@ -22,7 +23,8 @@ _FIRST_WORD_S = 20.0
 """Silence that is normal while Python and the driver start."""
 _KILL_AFTER_S = 30.0
 _BACKOFF_S, _BACKOFF_MAX_S, _WELL_S = 0.5, 30.0, 60.0
-_UNBIND, _MISMATCH = 10, 11
+_UNBIND, _MISMATCH, _REFUSED = 10, 11, 12
+"""Exit codes of a sampler that ended on purpose (sampler.SamplerExit, sampler_process.EXIT_REFUSED)."""
 _READ_BYTES = 1 << 20
 
 
@@ -131,6 +133,8 @@ class SamplerChild:
 
     def _ended(self, code: int, now_s: float) -> None:
         self._process, self.stuck = None, False
+        if code == _REFUSED:
+            raise ConfigError("the sampler refused its settings; its line above says why")
         self.restarts += 1
         if now_s - self._started_s > _WELL_S:
             self._pause_s = _BACKOFF_S

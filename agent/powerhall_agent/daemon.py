@@ -168,12 +168,15 @@ def run_daemon(load: Callable[[], AgentSettings], log: Log, duration_s: float | 
             daemon.start()
             log.info("started", node=settings.sampler.node, outputs=len(daemon.lanes), spool=settings.spool.path)
             notifier.ready(f"{len(daemon.lanes)} outputs, spool {settings.spool.path}")
-            fresh = _live(daemon, signals, load, log, end_s)
-            if fresh is None:
-                notifier.stopping()
-            else:
-                notifier.reloading()
-            daemon.stop()
+            fresh = None
+            try:
+                fresh = _live(daemon, signals, load, log, end_s)
+            finally:
+                if fresh is None:
+                    notifier.stopping()
+                else:
+                    notifier.reloading()
+                daemon.stop()
             if fresh is None:
                 log.info("stopped", waiting_points=sum(lane.spool.stats().points_waiting for lane in daemon.lanes))
                 return 0

@@ -2,13 +2,12 @@
 
 import json
 import time
-from collections.abc import Iterable
 
-from powerhall.line import Point, parse_lines
+from powerhall.line import parse_lines
 from powerhall_agent.sampler import run_sampler
 from powerhall_agent.sampler_settings import SamplerSettings
 
-__all__ = ["sample", "table", "to_json"]
+__all__ = ["gpus_of", "sample", "table", "to_json"]
 
 _PATIENCE_S = 5.0
 _COLUMNS = (
@@ -54,7 +53,7 @@ def sample(settings: SamplerSettings) -> bytes:
 def table(lines: bytes) -> str:
     """Render the GPUs as a table with one row each; a value that a GPU does not have is a dash."""
     rows = [[title for _, title, _ in _COLUMNS]]
-    for gpu, values in sorted(_by_gpu(parse_lines(lines)).items(), key=lambda item: (len(item[0]), item[0])):
+    for gpu, values in gpus_of(lines):
         rows.append([_cell({**values, "gpu": gpu}, key, form) for key, _, form in _COLUMNS])
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     texts = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -70,9 +69,10 @@ def to_json(lines: bytes) -> str:
     return json.dumps(points, indent=1) + "\n"
 
 
-def _by_gpu(points: Iterable[Point]) -> dict[str, dict[str, float | str]]:
+def gpus_of(lines: bytes) -> list[tuple[str, dict[str, float | str]]]:
+    """Gather what the lines say about each GPU, in order of GPU number; `state` is its health."""
     gpus: dict[str, dict[str, float | str]] = {}
-    for point in points:
+    for point in parse_lines(lines):
         if "gpu" not in point.tags or point.measurement not in ("gpu", "gpu_identity", "gpu_state"):
             continue
         values = gpus.setdefault(point.tags["gpu"], {})
@@ -80,7 +80,7 @@ def _by_gpu(points: Iterable[Point]) -> dict[str, dict[str, float | str]]:
             values["state"] = str(point.fields.get("reason", "-"))
         else:
             values.update(point.fields)
-    return gpus
+    return sorted(gpus.items(), key=lambda item: (len(item[0]), item[0]))
 
 
 def _cell(values: dict[str, float | str], key: str, form: str) -> str:

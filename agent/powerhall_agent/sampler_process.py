@@ -17,10 +17,14 @@ from types import FrameType
 
 import msgspec
 
+from powerhall.errors import Rejected
 from powerhall_agent.sampler import run_sampler
 from powerhall_agent.sampler_settings import SamplerSettings
 
-__all__ = ["PipeSink", "main"]
+__all__ = ["EXIT_REFUSED", "PipeSink", "main"]
+
+EXIT_REFUSED = 12
+"""Beside the values of SamplerExit: the settings make no sense, starting again would not help."""
 
 _PR_SET_PDEATHSIG = 1
 _KEEP_BYTES = 1024 * 1024
@@ -104,7 +108,11 @@ def main() -> int:
     if os.getppid() != parent:
         return 0  # the daemon died before the death signal was set
     sink.beat()
-    outcome = run_sampler(settings, sink, stop)
+    try:
+        outcome = run_sampler(settings, sink, stop)
+    except Rejected as error:
+        sys.stderr.write(f"level=error event=sampler_refused detail={str(error)!r}\n")
+        return EXIT_REFUSED
     sink.finish()
     return int(outcome.value)
 
