@@ -19,8 +19,10 @@ __all__ = [
     "PLAN_VERSION",
     "Assignment",
     "Certificate",
+    "Objective",
     "Placement",
     "Plan",
+    "Planned",
     "Snapshot",
     "Waiting",
     "ZonePlan",
@@ -34,11 +36,37 @@ __all__ = [
 PLAN_VERSION = 1
 
 
+class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a plan is worth: a GPU hour at full speed and weight 1, less energy, carbon, delay and churn (in USD).
+
+    `delay_share` is the part of a job's worth that is lost when it ends a horizon later; `shift_share` the part lost
+    when it moves by a horizon against the last plan; `move_share` the part lost when it changes hall or mode.
+    `carbon_usd_per_t` prices emissions. A job that ends after its deadline is worth nothing.
+    """
+
+    usd_per_gpu_h: float = 2.0
+    carbon_usd_per_t: float = 0.0
+    delay_share: float = 0.05
+    shift_share: float = 0.02
+    move_share: float = 0.002
+
+
+class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where and when the last plan meant to start a job that still waits; moving away from it costs a little."""
+
+    job_id: str
+    hall: str
+    mode: str
+    start_s: int
+
+
 class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a round decides from, resolved to slots: immutable, hashed, replayable.
 
     The tuples of weather, prices ($/MWh) and carbon (g/kWh) have one value per slot, or are empty where not known.
-    `down_nodes` cannot be used and draw nothing; `stale_nodes` have no fresh telemetry and count at their worst case.
+    `down_nodes` cannot be used and draw nothing; `stale_nodes` have no fresh telemetry and count at their worst case:
+    they draw their maximum whatever runs on them, and nothing new starts there. `margin_w` is kept free below the
+    budget of a zone for the error of the draw forecast. `planned` is what the last plan foresaw, no part of the hash.
     """
 
     taken_s: int
@@ -54,6 +82,9 @@ class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     down_nodes: tuple[str, ...] = ()
     stale_nodes: tuple[str, ...] = ()
     allow_raises: bool = True
+    margin_w: dict[str, float] = {}
+    objective: Objective = Objective()
+    planned: tuple[Planned, ...] = ()
 
 
 class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,7 +141,10 @@ class ZonePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Prices that prove the bound: per resource one whole number per slot, in units of value over `scale`."""
+    """Prices that prove the bound: per resource one whole number per slot, in units of value over `scale`.
+
+    A key `NAME//D` prices the resource counted in whole multiples of D (see optimizer-model.md).
+    """
 
     scale: int
     prices: dict[str, tuple[int, ...]]
@@ -149,8 +183,13 @@ def gpu_speed(mode: Mode, job_class: JobClass | None) -> float:
 
 
 def snapshot_hash(snapshot: Snapshot) -> str:
-    """Return the SHA-256 of the snapshot's canonical JSON: the plan's id, equal for equal inputs."""
-    return hashlib.sha256(msgspec.json.encode(snapshot, order="sorted")).hexdigest()
+    """Return the SHA-256 of the snapshot's canonical JSON: the plan's id, equal for equal inputs.
+
+    The last plan is left out, so that a round that is run twice gives the same plan id.
+    """
+    inputs = msgspec.structs.replace(snapshot, planned=())
+    inputs = msgspec.json.decode(msgspec.json.encode(inputs), type=Snapshot)  # 1 and 1.0 are the same number
+    return hashlib.sha256(msgspec.json.encode(inputs, order="sorted")).hexdigest()
 
 
 def read_plan(path: str | Path) -> Plan:

@@ -1,0 +1,124 @@
+"""A placed schedule into a plan: assignments, waiting jobs with reasons, zones, certificate."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from powerhall.plan import PLAN_VERSION, Assignment, Certificate, Plan, Snapshot, Waiting, ZonePlan, snapshot_hash
+from powerhall_optimizer.budgets import time_text
+from powerhall_optimizer.build import Built
+from powerhall_optimizer.keep import Kept
+from powerhall_optimizer.place import Placed
+from powerhall_optimizer.verify.loads import budget_w, plan_loads
+
+__all__ = ["assemble", "zone_plans"]
+
+
+def _assignments(snapshot: Snapshot, built: Built, placed: Placed) -> tuple[Assignment, ...]:
+    found: list[Assignment] = []
+    for number, nodes in placed.nodes.items():
+        option = int(placed.schedule.option[number])
+        choice = built.choices[option]
+        start_s = snapshot.start_s + int(placed.schedule.start[number]) * snapshot.slot_s
+        end_s = start_s + int(built.problem.option_duration[option]) * snapshot.slot_s
+        found.append(
+            Assignment(
+                choice.job.job_id,
+                choice.hall,
+                choice.node_type,
+                choice.mode,
+                choice.job.gpus,
+                choice.gpu_power_w,
+                start_s,
+                end_s,
+                nodes,
+                choice.running,
+            )
+        )
+    return tuple(sorted(found, key=lambda a: (a.start_s, a.job_id)))
+
+
+def _shed(snapshot: Snapshot, kept: Kept, job_id: str) -> Waiting:
+    zones = kept.broken[job_id]
+    slot = kept.stops[job_id]
+    when = "now" if slot == 0 else f"at {time_text(snapshot.start_s + slot * snapshot.slot_s)}"
+    reason = (
+        f"stopped {when}: even in its lowest mode it would break {', '.join(zones)} beside the jobs that are kept "
+        "before it (those that may not be preempted first, then by weight, then the longest-running)"
+    )
+    return Waiting(job_id, "shed", reason, zones)
+
+
+def _waiting(snapshot: Snapshot, built: Built, placed: Placed, kept: Kept) -> tuple[Waiting, ...]:
+    found = [_shed(snapshot, kept, job_id) for job_id in kept.stops]
+    for number, job in enumerate(built.jobs):
+        if placed.schedule.option[number] >= 0 or job.job_id in kept.stops:
+            continue
+        if job.job_id in built.without:
+            code, reason = built.without[job.job_id]
+        elif number in placed.left_out:
+            code, reason = placed.left_out[number]
+        elif job.state == "running":
+            code, reason = "preempted", "stopped so that jobs of more worth can run; it may be preempted"
+        else:
+            code, reason = "capacity", "no start within the horizon is worth what it displaces"
+        found.append(Waiting(job.job_id, code, reason))
+    return tuple(found)
+
+
+def _whole(values: Sequence[float] | np.ndarray) -> tuple[int, ...]:
+    return tuple(int(v) for v in np.rint(np.asarray(values, float)))
+
+
+def zone_plans(plan: Plan, prices: Mapping[str, tuple[float, ...]]) -> tuple[ZonePlan, ...]:
+    """Return what every zone carries per slot: the site at the meter, all others in IT power; heat for halls."""
+    loads = plan_loads(plan)
+    found: list[ZonePlan] = []
+    for zone in plan.snapshot.site.zones():
+        budget = budget_w(plan.snapshot, zone)
+        overview = loads.halls.get(zone)
+        heat = capacity = np.zeros(0)
+        if overview is not None and overview.heat_w:
+            heat = np.sum(list(overview.heat_w.values()), axis=0)
+            capacity = np.sum(list(overview.capacity_w.values()), axis=0)
+        shown = () if budget is None else _whole(np.minimum(budget, 1e15))
+        found.append(
+            ZonePlan(zone, _whole(loads.zone_w[zone]), shown, _whole(heat), _whole(capacity), prices.get(zone, ()))
+        )
+    return tuple(found)
+
+
+def assemble(
+    snapshot: Snapshot,
+    built: Built,
+    placed: Placed,
+    kept: Kept,
+    *,
+    status: str,
+    bound: int,
+    created_s: int,
+    certificate: Certificate | None = None,
+    prices: Mapping[str, tuple[float, ...]] | None = None,
+    notes: tuple[str, ...] = (),
+    solve_s: float = 0.0,
+) -> Plan:
+    """Return the plan of a placed schedule; whether it holds is for `verify_plan` to say."""
+    value = placed.schedule.value(built.problem)
+    plan = Plan(
+        version=PLAN_VERSION,
+        plan_id=snapshot_hash(snapshot),
+        created_s=created_s,
+        status=status,  # type: ignore[arg-type]
+        value=value,
+        bound=bound,
+        gap=(bound - value) / bound if bound > 0 else 0.0,
+        assignments=_assignments(snapshot, built, placed),
+        waiting=_waiting(snapshot, built, placed, kept),
+        zones=(),
+        snapshot=snapshot,
+        certificate=certificate,
+        notes=notes,
+        solve_s=solve_s,
+    )
+    return msgspec.structs.replace(plan, zones=zone_plans(plan, prices or {}))

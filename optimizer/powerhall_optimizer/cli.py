@@ -1,0 +1,80 @@
+"""Command line of `powerhall-optimizer`: round, verify, explain, report and the judges' front door rcpsp."""
+
+import argparse
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+import powerhall
+from powerhall.errors import PowerhallError
+from powerhall.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
+
+__all__ = ["main"]
+
+_EXAMPLES = """\
+examples:
+  powerhall-optimizer round --site site.toml --jobs jobs.csv --out plan.json --report report.html
+  powerhall-optimizer round --site site.toml --store sqlite:///powerhall.db --seconds 30
+  powerhall-optimizer round --site site.toml --jobs jobs.csv --what-if "hall3.power=12MW,grid=-20%" --dry-run
+  powerhall-optimizer verify plan.json
+  powerhall-optimizer explain job42 --plan plan.json
+
+exit codes: 0 done, 1 refused input or failed check, 2 usage, 3 internal error
+"""
+_COMMANDS = (
+    "powerhall_optimizer.commands.round",
+    "powerhall_optimizer.commands.verify",
+    "powerhall_optimizer.commands.explain",
+    "powerhall_optimizer.commands.report",
+    "powerhall_optimizer.rcpsp.command",
+    "powerhall_optimizer.rollup.command",
+    "powerhall_optimizer.shed.command",
+)
+"""Modules with `add_parser(subparsers)`; the ones that a distribution leaves out are passed over."""
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def _present(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser with every sub-command that is there; each sets `run`."""
+    top = argparse.ArgumentParser(
+        prog="powerhall-optimizer",
+        description="Plans which job runs where, when and at which power level, within every power and cooling budget.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"powerhall-optimizer {powerhall.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    for module in _COMMANDS:
+        if _present(module):
+            importlib.import_module(module).add_parser(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command and return its exit code; what is refused is one line on stderr."""
+    top = parser()
+    args = top.parse_args(argv)
+    if args.command is None:
+        top.print_help()
+        return EXIT_OK
+    run: Run = args.run
+    try:
+        return run(args)
+    except PowerhallError as error:
+        sys.stderr.write(f"powerhall-optimizer: {error}\n")
+        return EXIT_REFUSED
+    except BrokenPipeError:
+        return EXIT_OK
+    except Exception:  # noqa: BLE001 - the last line of defence; the trace goes to stderr and the exit code says so
+        traceback.print_exc()
+        return EXIT_INTERNAL

@@ -1,0 +1,44 @@
+"""`powerhall-optimizer verify`: judge a plan from its file alone."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from powerhall.extras import EXIT_OK, EXIT_REFUSED
+from powerhall.plan import read_plan
+from powerhall_optimizer.verify.plan import verify_plan
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the sub-command."""
+    parser = commands.add_parser(
+        "verify",
+        help="recompute every limit, the value and the bound of a plan from plan.json alone",
+        description="Recomputes every power limit of every zone, cooling, GPUs, eligibility, residency, gangs, "
+        "running jobs, value and bound at every slot, without any solver. Exit code 1 when anything is broken.",
+    )
+    parser.add_argument("plan", type=Path, help="plan.json")
+    parser.add_argument("--json", action="store_true", help="print the violations as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge the plan; one line per violation."""
+    plan = read_plan(args.plan)
+    found = verify_plan(plan)
+    if args.json:
+        listed = [{"kind": v.kind, "where": v.where, "text": v.text} for v in found]
+        sys.stdout.write(json.dumps({"plan_id": plan.plan_id, "verified": not found, "violations": listed}) + "\n")
+    elif found:
+        sys.stdout.write("".join(f"{violation}\n" for violation in found))
+        sys.stdout.write(f"{args.plan}: {len(found)} violations\n")
+    else:
+        s = plan.snapshot
+        sys.stdout.write(
+            f"{args.plan}: verified: {len(plan.assignments)} jobs on {s.slots} slots of {s.slot_s} s, "
+            f"value {plan.value}, bound {plan.bound}, gap {plan.gap:.2%}\n"
+        )
+    return EXIT_REFUSED if found else EXIT_OK

@@ -1,0 +1,60 @@
+"""Settings of a round: one optional TOML file (`--settings`), every value with a default."""
+
+from pathlib import Path
+
+import msgspec
+
+from powerhall.errors import Rejected
+from powerhall.plan import Objective
+from powerhall.settings import read_toml
+
+__all__ = ["RoundSettings", "read_settings"]
+
+
+class RoundSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a round plans.
+
+    `slot_s`: length of a slot. `stale_after_s`: a node without telemetry for this long counts at its worst case.
+    `stale_share`: with a larger part of the nodes stale, no job is raised and nothing new starts.
+    `risk`: how rarely the true draw of a zone may exceed its planned draw; sets the margins.
+    """
+
+    slot_s: int = 300
+    target_gap: float = 0.005
+    seed: int = 1
+    workers: int = 2
+    stale_after_s: float = 120.0
+    stale_share: float = 0.2
+    risk: float = 0.01
+    learn_days: float = 7.0
+    objective: Objective = Objective()
+
+
+_RANGES = {
+    "slot_s": (10, 3600),
+    "target_gap": (0.0, 1.0),
+    "workers": (1, 256),
+    "stale_after_s": (1.0, 86400.0),
+    "stale_share": (0.0, 1.0),
+    "risk": (1e-6, 0.5),
+    "learn_days": (0.0, 365.0),
+    "objective.usd_per_gpu_h": (1e-6, 1e6),
+    "objective.carbon_usd_per_t": (0.0, 1e6),
+    "objective.delay_share": (0.0, 1.0),
+    "objective.shift_share": (0.0, 1.0),
+    "objective.move_share": (0.0, 1.0),
+}
+
+
+def read_settings(path: Path | None) -> RoundSettings:
+    """Read the settings, or the defaults without a file; a wrong one is refused by file, field and value."""
+    if path is None:
+        return RoundSettings()
+    settings = read_toml(path, RoundSettings)
+    for name, (low, high) in _RANGES.items():
+        value: object = settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        if not isinstance(value, int | float) or not low <= value <= high:
+            raise Rejected.field(str(path), name, value, f"must be from {low:g} to {high:g}")
+    return settings

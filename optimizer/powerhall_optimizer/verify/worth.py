@@ -1,0 +1,53 @@
+"""Value and proven bound of a plan in exact integers, from its assignments and its certificate."""
+
+import numpy as np
+
+from powerhall.plan import Plan
+from powerhall_optimizer.build import Built, build
+from powerhall_optimizer.problem import Problem, Schedule
+
+__all__ = ["plan_stops", "schedule_of", "trivial_bound", "value_and_bound"]
+
+
+def plan_stops(plan: Plan) -> dict[str, int]:
+    """Return for each running job that the plan sheds how many slots it still runs."""
+    slots = {a.job_id: (a.end_s - a.start_s) // plan.snapshot.slot_s for a in plan.assignments}
+    return {entry.job_id: slots.get(entry.job_id, 0) for entry in plan.waiting if entry.code == "shed"}
+
+
+def schedule_of(plan: Plan, built: Built) -> Schedule:
+    """Return the plan's assignments as options and start slots; KeyError where the problem has no such option."""
+    schedule = Schedule.empty(built.problem.jobs)
+    assigned = {entry.job_id: entry for entry in plan.assignments}
+    for number, job in enumerate(built.jobs):
+        entry = assigned.get(job.job_id)
+        if entry is None:
+            continue
+        key = entry.hall, entry.node_type, entry.mode
+        for option in built.problem.options_of(number):
+            choice = built.choices[option]
+            if (choice.hall, choice.node_type, choice.mode) == key:
+                schedule.option[number] = option
+                schedule.start[number] = (entry.start_s - plan.snapshot.start_s) // plan.snapshot.slot_s
+                break
+        else:
+            raise KeyError(job.job_id)
+    return schedule
+
+
+def trivial_bound(problem: Problem) -> int:
+    """Return the value when every job gets its best option and nothing is limited: what prices of zero prove."""
+    total = 0
+    for job in range(problem.jobs):
+        best = int(problem.job_wait_value[job])
+        for option in problem.options_of(job):
+            best = max(best, int(np.max(problem.values(job, option))))
+        total += best
+    return total
+
+
+def value_and_bound(plan: Plan) -> tuple[int, int]:
+    """Return the plan's value and the bound that its certificate proves (without one: the trivial bound)."""
+    built = build(plan.snapshot, stops=plan_stops(plan))
+    value = schedule_of(plan, built).value(built.problem)
+    return value, trivial_bound(built.problem)

@@ -1,0 +1,125 @@
+"""A small site with every kind of limit, and a verified plan for it."""
+
+import random
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from powerhall.jobs import Job
+from powerhall.plan import Plan, Snapshot, snapshot_hash
+from powerhall.sitefile import read_site
+from powerhall_optimizer.planner import make_plan
+from powerhall_optimizer.settings import RoundSettings
+
+START_S = 1_700_000_100
+SITE = """
+[site]
+name = "phx"
+power_limit = "330 kW"
+
+[node_types.h100]
+gpu = "H100"
+gpus = 8
+idle_power = "2 kW"
+max_power = "10.2 kW"
+liquid_fraction = 0.7
+modes = [
+  {name = "full", gpu_power = "1.2 kW", speed = 1.0},
+  {name = "eco", gpu_power = "0.9 kW", speed = 0.9},
+  {name = "low", gpu_power = "0.7 kW", speed = 0.75},
+]
+
+[node_types.a100]
+gpu = "A100"
+gpus = 4
+idle_power = "1 kW"
+max_power = "3 kW"
+modes = [{name = "full", gpu_power = "0.7 kW", speed = 1.0}, {name = "low", gpu_power = "0.5 kW", speed = 0.8}]
+
+[[halls]]
+name = "a"
+power_limit = "170 kW"
+losses = {fixed = "1 kW", linear = 0.02, quadratic_per_w = 2e-8}
+cooling = [
+  {kind = "fixed", capacity = "200 kW", serves = "liquid", cop = 30.0, fan_power = "3 kW"},
+  {kind = "fixed", capacity = "60 kW", serves = "air", fan_power = "2 kW", pump_power = "1 kW"},
+]
+rows = [
+  {name = "r1", power_limit = "100 kW", racks = [
+    {node_type = "h100", count = 2, nodes = 4, power_limit = "41 kW"}, {node_type = "h100", name = "z", nodes = 4}]},
+  {name = "r2", racks = [{node_type = "h100", count = 3, nodes = 4}]},
+]
+
+[[halls]]
+name = "b"
+rows = [{name = "r1", racks = [
+  {node_type = "h100", count = 3, nodes = 4, power_limit = "38 kW"}, {node_type = "a100", name = "old", nodes = 4}]}]
+cooling = [{kind = "fixed", capacity = "130 kW", cop = 5.0}]
+
+[[feeds]]
+name = "A"
+power_limit = "300 kW"
+members = ["a", "b"]
+
+[[feeds]]
+name = "A1"
+power_limit = "95 kW"
+members = ["a/r2"]
+parent = "A"
+
+[[events]]
+zone = "phx"
+start = 1700020000
+end = 1700030000
+reduce_percent = 25
+"""
+
+
+def some_jobs(count: int, seed: int) -> tuple[Job, ...]:
+    """Waiting jobs of all sizes, some pinned, some submitted later."""
+    draw = random.Random(seed)
+    return tuple(
+        Job(
+            f"j{i}",
+            draw.choice([1, 2, 4, 8, 12, 16, 32]),
+            draw.randint(10, 600) * 60.0,
+            START_S + draw.randint(-5000, 50_000),
+            weight=draw.choice([1.0, 1.0, 2.0, 4.0]),
+            halls=draw.choice([(), (), ("a",), ("b",)]),
+            node_types=draw.choice([(), (), ("h100",)]),
+        )
+        for i in range(count)
+    )
+
+
+@pytest.fixture
+def site(tmp_path):
+    """The site, read from its file."""
+    path = tmp_path / "site.toml"
+    path.write_text(SITE)
+    return read_site(path)[0]
+
+
+@pytest.fixture
+def snapshot(site) -> Snapshot:
+    """The site with 80 waiting jobs over twelve hours."""
+    return Snapshot(START_S, START_S, 300, 144, site, some_jobs(80, 3))
+
+
+@pytest.fixture
+def plan(snapshot) -> Plan:
+    """A verified plan."""
+    return make_plan(snapshot, RoundSettings(), 5.0, created_s=START_S)
+
+
+def changed(plan: Plan, **snapshot_fields: object) -> Plan:
+    """The plan with a changed snapshot, its id made to fit."""
+    snapshot = msgspec.structs.replace(plan.snapshot, **snapshot_fields)
+    return msgspec.structs.replace(plan, snapshot=snapshot, plan_id=snapshot_hash(snapshot))
+
+
+@pytest.fixture
+def change() -> Callable[..., Plan]:
+    """Change the snapshot of a plan by hand."""
+    return changed
