@@ -23,6 +23,7 @@ from powerhall_agent.events import DriverEvent, EventWatch
 from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.nvml.driver import Driver
 from powerhall_agent.sampler_settings import SamplerSettings
+from powerhall_agent.simulate.setup import start_simulation
 from powerhall_agent.sink import Sink
 from powerhall_agent.track import FAST, FULL, IDENTITY, SLOW, GpuTrack, TrackContext
 from powerhall_agent.watch import Families
@@ -314,7 +315,12 @@ def _boot_id() -> int:
 
 
 def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock | None = None) -> SamplerExit:
-    """Sample until `stop` is set or the process must be replaced; lines go to the sink from the calling thread."""
+    """Sample until `stop` is set or the process must be replaced; lines go to the sink from the calling thread.
+
+    With `settings.simulate` the simulated GPUs are put in the driver's place first; bad settings raise Rejected.
+    """
+    if settings.simulate is not None:
+        start_simulation(settings.simulate, settings.node)
     sampler = Sampler(settings, sink, clock)
     period_ns = int(settings.fast_interval_s * 1e9)
     rng = random.Random(settings.node)  # noqa: S311  # phase jitter, nothing secret

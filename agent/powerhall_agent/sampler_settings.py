@@ -35,6 +35,8 @@ class SimulateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     recording: str = ""
     """A recording to replay instead of physics."""
     seed: int = 1
+    load: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.9
+    """Utilization of the GPUs when nothing else drives them; not used with a state file that exists or a recording."""
 
 
 class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,17 +14,18 @@ from powerhall_agent.unwrap import Unwrap
 __all__ = ["GpuFull"]
 
 _ALL_LINKS = 0xFFFFFFFF
+_KIB = 1 / 1024
 _SPECS = (
-    FieldSpec("power_average_w", 185, 0, 1e-3),
-    FieldSpec("module_power_w", 186, 1, 1e-3),
-    FieldSpec("module_average_w", 185, 1, 1e-3),
-    FieldSpec("hbm_power_w", 185, 2, 1e-3),
-    FieldSpec("power_limit_w", 190, 0, 1e-3),
-    FieldSpec("power_limit_requested_w", 192, 0, 1e-3),
+    FieldSpec("power_average_w", 185, 0, 1e3),
+    FieldSpec("module_power_w", 186, 1, 1e3),
+    FieldSpec("module_average_w", 185, 1, 1e3),
+    FieldSpec("hbm_power_w", 185, 2, 1e3),
+    FieldSpec("power_limit_w", 190, 0, 1e3),
+    FieldSpec("power_limit_requested_w", 192, 0, 1e3),
     FieldSpec("hbm_temp_c", 82),
-    FieldSpec("slow_power_cap_s", 74, 0, 1e-9),
-    FieldSpec("nvlink_tx_bytes", 138, _ALL_LINKS, 1024.0),
-    FieldSpec("nvlink_rx_bytes", 139, _ALL_LINKS, 1024.0),
+    FieldSpec("slow_power_cap_s", 74, 0, 1e9),
+    FieldSpec("nvlink_tx_bytes", 138, _ALL_LINKS, _KIB),
+    FieldSpec("nvlink_rx_bytes", 139, _ALL_LINKS, _KIB),
     FieldSpec("pcie_tx_bytes", 197),
     FieldSpec("pcie_rx_bytes", 198),
     FieldSpec("recovery_action", 230),
@@ -45,7 +46,7 @@ def slowdown_specs(driver_version: str) -> list[FieldSpec]:
     if version < (575,):
         return []
     first = 251 if version < (580, 82) else 269
-    return [FieldSpec(name, first + number, 0, 1e-9) for number, name in enumerate(_SLOWDOWN_TIMES)]
+    return [FieldSpec(name, first + number, 0, 1e9) for number, name in enumerate(_SLOWDOWN_TIMES)]
 
 
 class GpuFull:

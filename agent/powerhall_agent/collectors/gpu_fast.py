@@ -13,10 +13,10 @@ from powerhall_agent.nvml.probe import Probe
 
 __all__ = ["GpuFast"]
 
-INSTANT = FieldSpec("power_w", 186, 0, 1e-3)
-AVERAGE = FieldSpec("average_w", 185, 0, 1e-3)
-ENERGY = FieldSpec("energy_j", 191, 0, 1e-3)
-TOTAL_ENERGY = FieldSpec("total_energy_j", 83, 0, 1e-3)
+INSTANT = FieldSpec("power_w", 186, 0, 1e3)
+AVERAGE = FieldSpec("average_w", 185, 0, 1e3)
+ENERGY = FieldSpec("energy_j", 191, 0, 1e3)
+TOTAL_ENERGY = FieldSpec("total_energy_j", 83, 0, 1e3)
 
 
 class GpuFast:

@@ -23,9 +23,9 @@ _SPECS = (
     FieldSpec("remap_pending", 144),
     FieldSpec("retired_single", 29),
     FieldSpec("retired_double", 30),
-    FieldSpec("power_limit_min_w", 187, 0, 1e-3),
-    FieldSpec("power_limit_max_w", 188, 0, 1e-3),
-    FieldSpec("power_limit_default_w", 189, 0, 1e-3),
+    FieldSpec("power_limit_min_w", 187, 0, 1e3),
+    FieldSpec("power_limit_max_w", 188, 0, 1e3),
+    FieldSpec("power_limit_default_w", 189, 0, 1e3),
     FieldSpec("shutdown_tlimit_c", 193),
     FieldSpec("slowdown_tlimit_c", 194),
 )

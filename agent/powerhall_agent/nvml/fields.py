@@ -26,12 +26,12 @@ _FATAL: Final = {Action.QUARANTINE, Action.REINIT, Action.RESPAWN, Action.STRIKE
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """A field to read: our name, NVML's id and scope, and what to multiply the value with."""
+    """A field to read: our name, NVML's id and scope, and how many of NVML's units make one of ours."""
 
     name: str
     field_id: int
     scope_id: int = 0
-    scale: float = 1.0
+    per: float = 1.0
 
 
 class FieldBatch:
@@ -69,7 +69,7 @@ class FieldBatch:
             if result:
                 self._refused(spec, result, dropped)
                 continue
-            values[spec.name] = _decode(kind, bits) * spec.scale
+            values[spec.name] = _decode(kind, bits) / spec.per
         self._seen.update(values)
         self.latency_s = latency_us / 1e6
         if dropped:
