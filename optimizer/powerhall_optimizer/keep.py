@@ -2,7 +2,8 @@
 
 Jobs are kept in a stated order: those that may not be preempted first, then by weight, then the longest-running; the
 last ones are shed first. Each is tried in its lowest-power mode, then in others; what does not fit at all runs until
-the first slot that it would break, and stops there. Kept jobs then go back up to the mode that they run in where that fits.
+the first slot that it would break, and stops there. Kept jobs then go back to the mode that they run in where that
+fits.
 """
 
 from collections.abc import Iterable

@@ -9,13 +9,13 @@ from powerhall.errors import Rejected
 from powerhall.hostlist import expand
 from powerhall.jobs import Job, read_jobs, read_philly, read_sacct, read_swf
 from powerhall.plan import Objective, Snapshot
-from powerhall.sitefile import Planning, read_site
+from powerhall.sitefile import Planning
 from powerhall.timeseries import open_text, read_series
 from powerhall.topology import Site
 from powerhall.weather import read_weather
 from powerhall_optimizer.build import running_type, whole_gpus
 
-__all__ = ["FORMATS", "Horizon", "check_fit", "detect_format", "read_queue", "site_snapshot"]
+__all__ = ["FORMATS", "Horizon", "check_fit", "detect_format", "floor_slot", "read_queue", "site_snapshot"]
 
 FORMATS: dict[str, Callable[[str | Path], tuple[Job, ...]]] = {
     "own": read_jobs,
@@ -161,14 +161,6 @@ def site_snapshot(
         carbon_g_per_kwh=carbon,
         objective=objective,
     )
-
-
-def from_files(site_path: Path, jobs_path: Path, form: str | None, horizon: Horizon, objective: Objective) -> Snapshot:
-    """Return the snapshot of a site file and a job file."""
-    site, planning = read_site(site_path)
-    jobs = read_queue(jobs_path, form)
-    check_fit(site, jobs, str(jobs_path))
-    return site_snapshot(site, planning, jobs, horizon, objective)
 
 
 def floor_slot(time_s: float, slot_s: int) -> int:

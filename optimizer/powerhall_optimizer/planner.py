@@ -11,6 +11,7 @@ from powerhall_optimizer.budgets import Ground
 from powerhall_optimizer.build import Built, build
 from powerhall_optimizer.greedy import fill
 from powerhall_optimizer.keep import Kept, keep_running
+from powerhall_optimizer.log import Log
 from powerhall_optimizer.place import place
 from powerhall_optimizer.problem import Schedule
 from powerhall_optimizer.settings import RoundSettings
@@ -18,8 +19,6 @@ from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.verify.worth import trivial_bound
 
 __all__ = ["Unplannable", "make_plan"]
-
-Log = Callable[..., None]
 
 
 class Unplannable(PowerhallError):  # noqa: N818 - named after what it says
@@ -44,7 +43,7 @@ def make_plan(
     *,
     created_s: int,
     stop: Callable[[], bool] = lambda: False,
-    log: Log = lambda **_: None,
+    log: Log,
 ) -> Plan:
     """Return a plan that passed the checker; `Unplannable` when there is none. Takes about `seconds`."""
     began = time.monotonic()
@@ -54,13 +53,13 @@ def make_plan(
     if kept.stops:
         before, built = built, build(snapshot, ground, kept.stops)
         kept = Kept(_rekeyed(before, built, kept), kept.stops, kept.broken)
-        log(event="shed", jobs=len(kept.stops))
+        log("shed", "warning", jobs=len(kept.stops))
     last = None
     for step in (_solved, _greedy, _kept):
         try:
             draft = step(built, kept, settings, began + seconds, stop)
         except PowerhallError as error:
-            log(event="stage_failed", stage=step.__name__.strip("_"), reason=str(error))
+            log("stage_failed", "warning", stage=step.__name__.strip("_"), reason=error)
             continue
         if draft is None:
             continue
@@ -81,7 +80,7 @@ def make_plan(
         if not broken:
             return plan
         last = str(broken[0])
-        log(event="draft_refused", stage=step.__name__.strip("_"), reason=last, violations=len(broken))
+        log("draft_refused", "error", stage=step.__name__.strip("_"), reason=last, violations=len(broken))
     raise Unplannable(f"no plan holds every limit: {last}")
 
 

@@ -9,6 +9,7 @@ import pytest
 from powerhall.jobs import Job
 from powerhall.plan import Plan, Snapshot, snapshot_hash
 from powerhall.sitefile import read_site
+from powerhall_optimizer.log import Log
 from powerhall_optimizer.planner import make_plan
 from powerhall_optimizer.settings import RoundSettings
 
@@ -110,7 +111,7 @@ def snapshot(site) -> Snapshot:
 @pytest.fixture
 def plan(snapshot) -> Plan:
     """A verified plan."""
-    return make_plan(snapshot, RoundSettings(), 5.0, created_s=START_S)
+    return make_plan(snapshot, RoundSettings(), 5.0, created_s=START_S, log=Log(quiet=True))
 
 
 def changed(plan: Plan, **snapshot_fields: object) -> Plan:

@@ -1,47 +1,144 @@
-"""`powerhall-optimizer round`: one planning round."""
+"""`powerhall-optimizer round`: one planning round, for a person, cron or a timer."""
 
 import argparse
+import json
+import signal
 import sys
 import time
 from pathlib import Path
 
 from powerhall.errors import Rejected
 from powerhall.extras import EXIT_OK
-from powerhall.plan import write_plan
+from powerhall.hostlist import expand
+from powerhall.plan import Plan
+from powerhall.store import Store, open_store
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
-from powerhall_optimizer.observe import FORMATS, Horizon, floor_slot, from_files
-from powerhall_optimizer.planner import make_plan
-from powerhall_optimizer.settings import read_settings
+from powerhall_optimizer.log import Log
+from powerhall_optimizer.observe import FORMATS, Horizon, floor_slot
+from powerhall_optimizer.publish import figures
+from powerhall_optimizer.round import Request, only_one, run_round
+from powerhall_optimizer.settings import RoundSettings, read_settings
 
 __all__ = ["add_parser"]
+
+_EPILOG = """\
+examples:
+  powerhall-optimizer round --site site.toml --jobs jobs.csv --report report.html
+  powerhall-optimizer round --site site.toml --store sqlite:///var/powerhall.db --seconds 30 --quiet
+  powerhall-optimizer round --site site.toml --jobs jobs.csv --start 2026-07-01T00:00Z --horizon 48h --dry-run
+
+SIGTERM ends the solving; the best verified plan so far is published. A second round on the same plan file is refused.
+"""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the sub-command."""
-    parser = commands.add_parser("round", help="read, solve, verify and publish one plan")
+    parser = commands.add_parser(
+        "round",
+        help="read, solve, verify and publish one plan",
+        description="Reads site, queue, telemetry, weather and prices; plans; verifies the plan; publishes it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--site", type=Path, required=True, help="site.toml")
-    parser.add_argument("--jobs", type=Path, help="job file: own CSV or JSON, Philly CSV, sacct --parsable2, SWF")
+    parser.add_argument("--jobs", type=Path, help="queue: own CSV or JSON, Philly CSV, sacct --parsable2, or SWF")
     parser.add_argument("--jobs-format", choices=FORMATS, help="format of --jobs (default: detected)")
-    parser.add_argument("--out", type=Path, default=Path("plan.json"), help="plan file (default: plan.json)")
+    parser.add_argument("--store", help="store URL: telemetry and queue come from it, the plan goes to it")
+    parser.add_argument("--out", type=Path, help="plan file (default: plan.json, or none with --store)")
+    parser.add_argument("--report", type=Path, help="write a self-contained HTML report")
     parser.add_argument("--settings", type=Path, help="TOML file with the round's settings")
-    parser.add_argument("--start", help="begin of the plan (default: now)")
+    parser.add_argument("--start", help="now, as ISO 8601 or seconds since the epoch (default: the clock)")
     parser.add_argument("--horizon", default="24h", help="length of the plan (default: 24h)")
     parser.add_argument("--seconds", type=float, default=60.0, help="time to solve (default: 60)")
+    parser.add_argument("--down", default="", help="nodes that cannot be used and draw nothing, as a host list")
+    parser.add_argument("--dry-run", action="store_true", help="plan and verify, publish nothing")
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Plan once."""
-    settings = read_settings(args.settings)
+class _Stop:
+    """Turns SIGTERM and SIGINT into a wish to end."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def __call__(self) -> bool:
+        return self.wanted
+
+    def listen(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._want)
+
+    def _want(self, _number: int, _frame: object) -> None:
+        self.wanted = True
+
+
+def _request(args: argparse.Namespace, settings: RoundSettings, store: Store | None) -> Request:
     try:
         length_s = parse_duration(args.horizon)
-        start_s = time.time() if args.start is None else parse_time(args.start)
     except ValueError as error:
-        raise Rejected.field("command line", "--start or --horizon", args.horizon, str(error)) from None
-    horizon = Horizon(floor_slot(start_s, settings.slot_s), settings.slot_s, int(length_s))
-    snapshot = from_files(args.site, args.jobs, args.jobs_format, horizon, settings.objective)
-    plan = make_plan(snapshot, settings, args.seconds, created_s=int(time.time()))
-    write_plan(plan, args.out)
-    sys.stdout.write(f"{args.out}: {plan.status}, {len(plan.assignments)} jobs, gap {plan.gap:.2%}\n")
+        raise Rejected.field("command line", "--horizon", args.horizon, str(error)) from None
+    try:
+        now_s = time.time() if args.start is None else parse_time(args.start)
+    except ValueError as error:
+        raise Rejected.field("command line", "--start", args.start, str(error)) from None
+    if not settings.slot_s <= length_s <= 14 * 86400:
+        raise Rejected.field("command line", "--horizon", args.horizon, "must be from one slot to 14 d")
+    if not 0 < args.seconds <= 86400:
+        raise Rejected.field("command line", "--seconds", args.seconds, "must be above 0 and at most 86400")
+    try:
+        down = expand(args.down)
+    except ValueError as error:
+        raise Rejected.field("command line", "--down", args.down, str(error)) from None
+    return Request(
+        site=args.site,
+        horizon=Horizon(floor_slot(now_s, settings.slot_s), settings.slot_s, int(length_s)),
+        now_s=now_s,
+        seconds=args.seconds,
+        jobs=args.jobs,
+        jobs_format=args.jobs_format,
+        store=store,
+        out=args.out or (None if args.store else Path("plan.json")),
+        dry_run=args.dry_run,
+        down_nodes=down,
+    )
+
+
+def _tell(plan: Plan, request: Request, as_json: bool) -> None:
+    come = figures(plan)
+    if as_json:
+        fields = {"plan_id": plan.plan_id, "status": plan.status, "value": plan.value, "bound": plan.bound}
+        fields |= {"gap": plan.gap, "verified": True, "solve_s": plan.solve_s}
+        fields |= {name: getattr(come, name) for name in come.__struct_fields__}
+        sys.stdout.write(json.dumps(fields) + "\n")
+        return
+    where = "not published" if request.dry_run else str(request.out or "store")
+    sys.stdout.write(
+        f"{where}: {plan.status} plan {plan.plan_id[:12]}, verified: {come.jobs_running} jobs go on, "
+        f"{come.jobs_started} start, {come.jobs_waiting} wait; gap {plan.gap:.2%}; "
+        f"{come.energy_j / 3.6e9:.2f} MWh, {come.cost:.0f} USD\n"
+    )
+    sys.stdout.writelines(f"note: {note}\n" for note in plan.notes)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one round."""
+    settings = read_settings(args.settings)
+    store = None if args.store is None else open_store(args.store)
+    stop = _Stop()
+    stop.listen()
+    try:
+        request = _request(args, settings, store)
+        with only_one(None if request.dry_run else request.out):
+            plan = run_round(request, settings, stop, Log(quiet=args.quiet), int(time.time()))
+    finally:
+        if store is not None:
+            store.close()
+    if args.report is not None:
+        from powerhall_optimizer.report import write_report
+
+        write_report(plan, args.report)
+    _tell(plan, request, args.json)
     return EXIT_OK

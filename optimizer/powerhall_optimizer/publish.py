@@ -1,0 +1,144 @@
+"""A verified plan into the store (points and document) and into plan.json; nothing else is ever published."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from powerhall.errors import PowerhallError
+from powerhall.line import Point, encode
+from powerhall.plan import Assignment, Plan, write_plan
+from powerhall.store import Store
+from powerhall_optimizer.verify.plan import verify_plan
+
+__all__ = ["Figures", "figures", "plan_points", "publish"]
+
+_MOST_ZONE_POINTS = 100_000
+_CHUNK_BYTES = 4_000_000
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What a plan comes to over its horizon, in base units."""
+
+    jobs_running: int
+    jobs_started: int
+    jobs_waiting: int
+    work_gpu_s: float
+    energy_j: float
+    cost: float
+    stale_share: float
+
+
+def figures(plan: Plan) -> Figures:
+    """Return the plan's figures; energy and cost are those of the whole site at the meter."""
+    s = plan.snapshot
+    end_s = s.start_s + s.slots * s.slot_s
+    site_w = next((zone.planned_w for zone in plan.zones if zone.zone == s.site.name), ())
+    energy = [w * s.slot_s for w in site_w]
+    price = s.price_per_mwh or (0.0,) * len(energy)
+    nodes = sum(len(rack.nodes) for rack in s.site.racks())
+    running = sum(a.running for a in plan.assignments)
+    return Figures(
+        running,
+        len(plan.assignments) - running,
+        len(plan.waiting),
+        sum(a.gpus * (min(a.end_s, end_s) - a.start_s) * _speed(plan, a) for a in plan.assignments),
+        float(sum(energy)),
+        sum(e / 3.6e9 * p for e, p in zip(energy, price, strict=True)),
+        len(s.stale_nodes) / max(1, nodes),
+    )
+
+
+def _speed(plan: Plan, entry: Assignment) -> float:
+    modes = plan.snapshot.site.node_types[entry.node_type].modes
+    return next(mode.speed for mode in modes if mode.name == entry.mode)
+
+
+def _zone_points(plan: Plan) -> Iterator[Point]:
+    """Points per zone and slot; racks and rows are left out where they would be too many."""
+    s = plan.snapshot
+    few = len(plan.zones) * s.slots <= _MOST_ZONE_POINTS
+    for zone in plan.zones:
+        if "/" in zone.zone and not few:
+            continue
+        for slot, planned_w in enumerate(zone.planned_w):
+            fields: dict[str, float | str] = {"planned_w": float(planned_w)}
+            if zone.budget_w:
+                fields["budget_w"] = float(zone.budget_w[slot])
+                fields["headroom_w"] = float(zone.budget_w[slot] - planned_w)
+            if zone.heat_w:
+                fields["heat_w"] = float(zone.heat_w[slot])
+                fields["cooling_capacity_w"] = float(zone.cooling_capacity_w[slot])
+            if zone.price_per_mw:
+                fields["price_per_mw"] = zone.price_per_mw[slot]
+            time_ms = (s.start_s + slot * s.slot_s) * 1000
+            yield Point("plan_zone", {"site": s.site.name, "zone": zone.zone}, fields, time_ms)
+
+
+def _job_points(plan: Plan) -> Iterator[Point]:
+    s = plan.snapshot
+    weights = {job.job_id: job for job in s.jobs}
+    rows: list[dict[str, float | str]] = [
+        {
+            "job": a.job_id,
+            "state": "running" if a.running else "planned",
+            "hall": a.hall,
+            "mode": a.mode,
+            "gpus": float(a.gpus),
+            "power_w": a.gpus * a.gpu_power_w,
+            "start_s": float(a.start_s),
+            "end_s": float(a.end_s),
+            "weight": weights[a.job_id].weight,
+            "reason": a.reason,
+        }
+        for a in plan.assignments
+    ]
+    rows += [
+        {
+            "job": w.job_id,
+            "state": "waiting",
+            "gpus": float(weights[w.job_id].gpus),
+            "power_w": 0.0,
+            "start_s": 0.0,
+            "end_s": 0.0,
+            "weight": weights[w.job_id].weight,
+            "reason": w.reason,
+        }
+        for w in plan.waiting
+    ]
+    for row, fields in enumerate(rows):
+        yield Point("plan_job", {"site": s.site.name, "row": f"{row:06d}"}, fields, s.taken_s * 1000)
+
+
+def plan_points(plan: Plan) -> Iterator[Point]:
+    """Yield every point of a plan as powerhall.schema names them."""
+    s = plan.snapshot
+    fields: dict[str, float | str] = {
+        name: float(value) for name, value in msgspec.structs.asdict(figures(plan)).items() if math.isfinite(value)
+    }
+    fields |= {"plan_id": plan.plan_id, "status": plan.status, "value": float(plan.value), "bound": float(plan.bound)}
+    fields |= {"gap": plan.gap, "verified": 1.0, "solve_s": plan.solve_s}
+    yield Point("plan", {"site": s.site.name}, fields, s.taken_s * 1000)
+    yield from _zone_points(plan)
+    yield from _job_points(plan)
+
+
+def publish(plan: Plan, store: Store | None, out: Path | None) -> None:
+    """Check the plan once more as it will be read, then write document and points, then plan.json in one step."""
+    body = msgspec.json.encode(plan)
+    if broken := verify_plan(msgspec.json.decode(body, type=Plan)):
+        raise PowerhallError(f"plan {plan.plan_id[:12]} is not published: {broken[0]}")
+    if store is not None:
+        lines: list[bytes] = []
+        size = 0
+        for point in plan_points(plan):
+            lines.append(encode(point))
+            size += len(lines[-1])
+            if size > _CHUNK_BYTES:
+                store.write(b"".join(lines))
+                lines, size = [], 0
+        store.write(b"".join(lines))
+        store.put_document("plan", plan.snapshot.site.name, plan.snapshot.taken_s, body)
+    if out is not None:
+        write_plan(plan, out)
