@@ -5,14 +5,11 @@
 import json
 from typing import Any
 
-from grafana_foundation_sdk.builders import dashboard as make
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import dashboard
-
 from powerhall.store.influxql import identifier
 from powerhall_dashboards.grafana_panels import build_panel
 from powerhall_dashboards.grafana_query import DATASOURCE, AnnotationTarget
 from powerhall_dashboards.model import GRID, Board, Choice
+from powerhall_dashboards.sdk import JSONEncoder, dashboard, make
 
 __all__ = ["TAG", "board_json"]
 
@@ -68,7 +65,6 @@ def _variable(choice: Choice, others: dict[str, Choice]) -> make.QueryVariable:
         make.QueryVariable(choice.name)
         .label(choice.name.capitalize())
         .query(query)
-        .definition(query)
         .datasource(DATASOURCE)
         .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(dashboard.VariableSort.NATURAL_ASC)
@@ -121,8 +117,10 @@ def _place(made: make.Dashboard, board: Board) -> None:
 
 
 def _clean(data: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what the SDK adds to variables that are not intervals."""
+    """Leave out what the SDK adds beyond the schema: intervals of other variables, and a menu of Grafana 12 alone."""
     for variable in data["templating"]["list"]:
         for name in ("auto", "auto_min", "auto_count"):
             variable.pop(name, None)
+    for entry in (*data["annotations"]["list"], *data["links"]):
+        entry.pop("placement", None)
     return data

@@ -1,14 +1,20 @@
 """Panels as the foundation SDK builds them: one function per kind of panel."""
 
-from grafana_foundation_sdk.builders import common as make_common
-from grafana_foundation_sdk.builders import dashboard as make
-from grafana_foundation_sdk.builders import heatmap, stat, statetimeline, table, timeseries
-from grafana_foundation_sdk.models import common, dashboard
-from grafana_foundation_sdk.models import heatmap as heatmap_model
-
 from powerhall_dashboards.grafana_query import DATASOURCE, targets
 from powerhall_dashboards.model import Link, Panel, Step, column_unit
 from powerhall_dashboards.palette import COLOURS, GRAFANA_UNITS, ROLES
+from powerhall_dashboards.sdk import (
+    common,
+    dashboard,
+    heatmap,
+    heatmap_model,
+    make,
+    make_common,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+)
 
 __all__ = ["build_panel"]
 

@@ -1,14 +1,14 @@
 """A query of a Grafana panel: raw InfluxQL, which the foundation SDK has no type for."""
 
-from grafana_foundation_sdk.cog.builder import Builder
-from grafana_foundation_sdk.cog.variants import Dataquery
-from grafana_foundation_sdk.models import common
+import re
+from collections.abc import Mapping
 
 from powerhall.store import Query, Select, Variable
-from powerhall.store.influxql import render_grafana
+from powerhall.store.influxql import literal, render_grafana
 from powerhall_dashboards.model import Panel
+from powerhall_dashboards.sdk import Builder, Dataquery, common
 
-__all__ = ["DATASOURCE", "AnnotationTarget", "Target", "targets"]
+__all__ = ["DATASOURCE", "AnnotationTarget", "Target", "interpolate", "targets"]
 
 DATASOURCE = common.DataSourceRef(type_val="influxdb", uid="${datasource}")
 TABLE_KINDS = ("table", "age")
@@ -78,3 +78,17 @@ class AnnotationTarget(Dataquery, Builder[Dataquery]):
             "textColumn": "detail",
             "tagsColumn": "kind,node",
         }
+
+
+def interpolate(text: str, chosen: Mapping[str, tuple[str, ...]]) -> str:
+    """Put chosen values in the place of variables, as Grafana's page does before it sends a query; none means all."""
+    for name in sorted(_NAMES.findall(text), key=len, reverse=True):
+        values = chosen.get(name, ())
+        pattern = "|".join(re.escape(value).replace("/", r"\/") for value in values) or ".*"
+        text = text.replace(f"/^${name}$/", f"/^({pattern})$/")
+    for name, values in chosen.items():
+        text = text.replace(f"'${{{name}}}'", literal(values[0]) if values else "''")
+    return text
+
+
+_NAMES = re.compile(r"/\^\$(\w+)\$/")

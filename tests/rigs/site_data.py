@@ -1,4 +1,4 @@
-"""A small site's telemetry, made up deterministically: every measurement that the dashboards read, with some trouble in it.
+"""A small site's telemetry, made up deterministically, with some trouble in it: all that the dashboards read.
 
 Two halls of two racks, one node of four GPUs each per rack; a curtailment half-way, a GPU that gets lost, a failing
 collector, an XID, a plan every five minutes that looks twelve hours ahead.
@@ -32,7 +32,9 @@ class SiteData:
 
     def lines(self) -> bytes:
         """Return everything as line protocol."""
-        return b"".join(encode(point) for part in (self._gpus(), self._zones(), self._plans(), self._rare()) for point in part)
+        return b"".join(
+            encode(point) for part in (self._gpus(), self._zones(), self._plans(), self._rare()) for point in part
+        )
 
     def _budget_w(self, time_s: int) -> float:
         """A curtailment takes a fifth of the budget in the third quarter of the time."""
@@ -50,7 +52,9 @@ class SiteData:
         for time_s in self._times(self.step_s):
             for index, (hall, rack, node) in enumerate(RACKS):
                 tags = {"site": SITE, "hall": hall, "rack": rack, "node": node}
-                yield Point("node", tags, {"power_w": 4 * self._gpu_w(time_s, index) * 1.15, "gpus": 4.0}, time_s * 1000)
+                yield Point(
+                    "node", tags, {"power_w": 4 * self._gpu_w(time_s, index) * 1.15, "gpus": 4.0}, time_s * 1000
+                )
                 for gpu in range(GPUS):
                     yield from self._gpu({**tags, "gpu": str(gpu)}, time_s, index * GPUS + gpu)
 
@@ -118,10 +122,21 @@ class SiteData:
     def _plans(self) -> Iterator[Point]:
         for number, time_s in enumerate(self._times(300)):
             plan = {
-                "plan_id": f"plan{number}", "status": "feasible", "value": 9000.0 + number, "bound": 9200.0 + number,
-                "gap": 0.02, "verified": 1.0, "solve_s": 4.0 + number % 3, "jobs_running": 3.0, "jobs_started": 1.0,
-                "jobs_waiting": 2.0, "work_gpu_s": 5e5, "energy_j": 4e8, "cost": 11.0, "stale_share": 0.0,
-            }  # fmt: skip
+                "plan_id": f"plan{number}",
+                "status": "feasible",
+                "value": 9000.0 + number,
+                "bound": 9200.0 + number,
+                "gap": 0.02,
+                "verified": 1.0,
+                "solve_s": 4.0 + number % 3,
+                "jobs_running": 3.0,
+                "jobs_started": 1.0,
+                "jobs_waiting": 2.0,
+                "work_gpu_s": 5e5,
+                "energy_j": 4e8,
+                "cost": 11.0,
+                "stale_share": 0.0,
+            }
             yield Point("plan", {"site": SITE}, plan, time_s * 1000)
         last_s = time_s
         yield from self._jobs(last_s)
@@ -130,23 +145,33 @@ class SiteData:
                 planned_w = (6000.0 + 1500 * math.sin(slot_s / 5000 + index)) / (1 if zone == SITE else 2)
                 budget_w = 11_000.0 if zone == SITE else 5500.0
                 fields = {
-                    "planned_w": planned_w, "budget_w": budget_w, "headroom_w": budget_w - planned_w,
+                    "planned_w": planned_w,
+                    "budget_w": budget_w,
+                    "headroom_w": budget_w - planned_w,
                     "price_per_mw": max(0.0, planned_w - 3500.0) if zone != SITE else 0.0,
-                }  # fmt: skip
+                }
                 yield Point("plan_zone", {"site": SITE, "zone": zone}, fields, slot_s * 1000)
             for index, (hall, lane) in enumerate((h, str(n)) for h in HALLS for n in (0, 1)):
                 job = f"job-{100 + index}" if (slot_s - last_s) < 9000 * (index + 1) else "-"
-                yield Point("plan_slot", {"site": SITE, "hall": hall, "lane": lane}, {"job": job, "gpus": 4.0}, slot_s * 1000)
+                yield Point(
+                    "plan_slot", {"site": SITE, "hall": hall, "lane": lane}, {"job": job, "gpus": 4.0}, slot_s * 1000
+                )
 
     def _jobs(self, time_s: int) -> Iterator[Point]:
         for row in range(6):
             waits = row >= 4
             fields = {
-                "job": f"job-{100 + row}", "state": "waiting" if waits else "running", "hall": "" if waits else HALLS[row // 2],
-                "mode": "" if waits else "560W", "gpus": 4.0, "power_w": 0.0 if waits else 2200.0,
-                "start_s": 0.0 if waits else float(self.start_s), "end_s": 0.0 if waits else float(time_s + 9000),
-                "weight": 10.0 + row, "reason": "waits for power in h1; starts if +2.2 kW" if waits else "",
-            }  # fmt: skip
+                "job": f"job-{100 + row}",
+                "state": "waiting" if waits else "running",
+                "hall": "" if waits else HALLS[row // 2],
+                "mode": "" if waits else "560W",
+                "gpus": 4.0,
+                "power_w": 0.0 if waits else 2200.0,
+                "start_s": 0.0 if waits else float(self.start_s),
+                "end_s": 0.0 if waits else float(time_s + 9000),
+                "weight": 10.0 + row,
+                "reason": "waits for power in h1; starts if +2.2 kW" if waits else "",
+            }
             yield Point("plan_job", {"site": SITE, "row": str(row)}, fields, time_s * 1000)
         for index, (hall, rack, node) in enumerate(RACKS):
             for gpu in range(GPUS):
@@ -159,29 +184,72 @@ class SiteData:
         site = {"site": SITE}
         curtailed = {"code": 1.0, "detail": "grid asks for 2 kW less", "severity": 1.0}
         yield Point("event", {**site, "kind": "curtailment"}, curtailed, middle_ms)
-        yield Point("event", {**site, "kind": "plan_change"}, {"code": 0.0, "detail": "2 jobs slowed", "severity": 0.0}, middle_ms + 9000)
+        yield Point(
+            "event",
+            {**site, "kind": "plan_change"},
+            {"code": 0.0, "detail": "2 jobs slowed", "severity": 0.0},
+            middle_ms + 9000,
+        )
         xid = {"code": 79.0, "detail": "GPU has fallen off the bus", "severity": 2.0}
         hall, rack, node = RACKS[3]
-        yield Point("event", {**site, "hall": hall, "rack": rack, "node": node, "gpu": "1", "kind": "xid"}, xid, (self.end_s - 600) * 1000)
-        yield Point("alert", {**site, "zone": "h1", "kind": "budget"}, {"active": 0.0, "detail": "above 95 % of the budget"}, middle_ms)
-        for hall, device, point, value in (("h1", "cdu1", "supply_temp_c", 32.0), ("h1", "cdu1", "flow_l_per_min", 410.0), ("h2", "pdu7", "power_w", 3900.0)):
-            yield Point("facility", {**site, "hall": hall, "device": device, "point": point}, {"value": value, "quality": 1.0}, now_ms)
+        yield Point(
+            "event",
+            {**site, "hall": hall, "rack": rack, "node": node, "gpu": "1", "kind": "xid"},
+            xid,
+            (self.end_s - 600) * 1000,
+        )
+        yield Point(
+            "alert",
+            {**site, "zone": "h1", "kind": "budget"},
+            {"active": 0.0, "detail": "above 95 % of the budget"},
+            middle_ms,
+        )
+        for hall, device, point, value in (
+            ("h1", "cdu1", "supply_temp_c", 32.0),
+            ("h1", "cdu1", "flow_l_per_min", 410.0),
+            ("h2", "pdu7", "power_w", 3900.0),
+        ):
+            yield Point(
+                "facility",
+                {**site, "hall": hall, "device": device, "point": point},
+                {"value": value, "quality": 1.0},
+                now_ms,
+            )
         for hall, rack, node in RACKS:
             tags = {**site, "hall": hall, "rack": rack, "node": node}
             lease = {"cap_w": 2300.0, "safe_cap_w": 1200.0, "expires_s": float(self.end_s + 600), "plan_id": "plan"}
             yield Point("lease", {**site, "hall": hall, "node": node}, lease, now_ms)
             for success, name in ((1.0, "gpu"), (0.0 if node == "n2" else 1.0, "rapl")):
-                fields = {"success": success, "duration_s": 0.01, "detail": "" if success else "no permission to read energy_uj"}
+                fields = {
+                    "success": success,
+                    "duration_s": 0.01,
+                    "detail": "" if success else "no permission to read energy_uj",
+                }
                 yield Point("collector", {**tags, "collector": name}, fields, now_ms)
             for gpu in range(GPUS):
-                slow = {"ecc_corrected": 3.0, "ecc_uncorrected": 0.0, "remapped_rows": 0.0, "remap_pending": 0.0, "processes": 1.0, "energy_closure": 0.004}
+                slow = {
+                    "ecc_corrected": 3.0,
+                    "ecc_uncorrected": 0.0,
+                    "remapped_rows": 0.0,
+                    "remap_pending": 0.0,
+                    "processes": 1.0,
+                    "energy_closure": 0.004,
+                }
                 yield Point("gpu_slow", {**tags, "gpu": str(gpu)}, slow, now_ms)
                 named = {"uuid": f"GPU-{node}-{gpu}", "name": "NVIDIA H100 80GB HBM3", "driver": "580.95.05"}
                 yield Point("gpu_identity", {**tags, "gpu": str(gpu)}, named, (self.end_s - 300) * 1000)
         for time_s in self._times(10):
             for index, (hall, rack, node) in enumerate(RACKS):
                 agent = {
-                    "cpu_percent": 0.8 + 0.1 * index, "rss_bytes": 45e6, "lag_s": 1.0 + index, "spool_bytes": 4096.0 * index,
-                    "spool_points": 10.0, "dropped_points": 0.0, "rejected_points": 0.0, "sent_points": 1e5, "retries": 1.0, "ticks_missed": 0.0,
-                }  # fmt: skip
+                    "cpu_percent": 0.8 + 0.1 * index,
+                    "rss_bytes": 45e6,
+                    "lag_s": 1.0 + index,
+                    "spool_bytes": 4096.0 * index,
+                    "spool_points": 10.0,
+                    "dropped_points": 0.0,
+                    "rejected_points": 0.0,
+                    "sent_points": 1e5,
+                    "retries": 1.0,
+                    "ticks_missed": 0.0,
+                }
                 yield Point("agent", {**site, "hall": hall, "rack": rack, "node": node}, agent, time_s * 1000)

@@ -1,0 +1,51 @@
+"""A small site's telemetry in a SQLite store and in a real InfluxDB, written once for all tests of dashboards."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from powerhall.store import Store, open_store
+from rigs.site_data import SITE, SiteData
+
+DATA = SiteData(end_s=1_790_000_100)
+CHOSEN = {"site": (SITE,), "node": ("n4",), "job": ("job-103",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A store that holds the telemetry, its URL, and when the telemetry ends."""
+
+    url: str
+    store: Store
+    end_s: int = DATA.end_s
+
+    def chosen(self, uid: str) -> dict[str, tuple[str, ...]]:
+        """What a reader of this dashboard would have chosen."""
+        return {name: CHOSEN[name] for name in CHOSEN if name != "node" or uid in ("powerhall-node", "powerhall-job")}
+
+
+@pytest.fixture(scope="session")
+def filled_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('site') / 'site.db'}"
+    store = open_store(url)
+    store.write(DATA.lines())
+    yield Filled(url, store)
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def filled_influx(influx: object) -> Iterator[Filled]:
+    url = influx.url(influx.database("site"))
+    store = open_store(url)
+    lines = DATA.lines().splitlines(keepends=True)
+    for at in range(0, len(lines), 5000):
+        store.write(b"".join(lines[at : at + 5000]))
+    yield Filled(url, store)
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def dashboards_dir(root: Path) -> Path:
+    return root / "dashboards" / "grafana"
