@@ -35,3 +35,8 @@ lock: ## recompute the lock file from pyproject.toml
 
 clean:
 	rm -rf $(VENV) out build dist
+
+manifests: ## the plain Kubernetes manifests, from the chart
+	{ printf '# Rendered from deploy/helm/powerhall by `make manifests`; change the chart, not this file.\n'; \
+	  printf '# Needs: namespace powerhall, Secret powerhall-store (key token), ConfigMap powerhall-site (site.toml).\n\n'; \
+	  helm template powerhall deploy/helm/powerhall --namespace powerhall --kube-version 1.33.0; } > deploy/kubernetes/powerhall.yaml
