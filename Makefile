@@ -30,8 +30,16 @@ check: setup ## style, types, import rules, documentation
 bench: setup ## the short form of every benchmark
 	for b in benchmarks/*.py; do $(BIN)/python $$b --quick || exit 1; done
 
-lock: ## recompute the lock file from pyproject.toml
-	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --extra dev pyproject.toml -o requirements-dev.lock
+COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal pyproject.toml
+lock: ## recompute the lock files from pyproject.toml
+	$(COMPILE) --extra dev -o requirements-dev.lock
+	$(COMPILE) --no-annotate --extra agent -o deploy/locks/agent.lock
+	$(COMPILE) --no-annotate --extra optimizer --extra kubernetes -o deploy/locks/optimizer.lock
+	$(COMPILE) --no-annotate --extra dashboards -o deploy/locks/dashboards.lock
+	sed -i '/^powerhall/d' requirements-dev.lock deploy/locks/*.lock # the project itself comes from the checkout
+
+airgap: setup ## one archive that installs without a network
+	deploy/airgap/build
 
 clean:
 	rm -rf $(VENV) out build dist
