@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from powerhall_agent.nvml.pulse import on_call
+
 __all__ = ["Crew", "Task"]
 
 
@@ -23,7 +25,7 @@ class Task:
 
 
 class _Worker:
-    """One thread; `started_ns` is when the running task began, 0 between tasks."""
+    """One thread; `started_ns` is when the running task began (0 between tasks), `call_ns` when its driver call did."""
 
     def __init__(self, crew: "Crew") -> None:
         self._crew = crew
@@ -33,10 +35,15 @@ class _Worker:
         self.tasks: Sequence[Task] = ()
         self.position = 0
         self.started_ns = 0
+        self.call_ns = 0
         self.retired = False
         threading.Thread(target=self._loop, name="driver-calls", daemon=True).start()
 
+    def _call_begins(self) -> None:
+        self.call_ns = time.monotonic_ns()
+
     def _loop(self) -> None:
+        on_call(self._call_begins)
         while True:
             tasks = self.inbox.get()
             if tasks is None:
@@ -45,7 +52,8 @@ class _Worker:
                 self.tasks = tasks
             for number, task in enumerate(tasks):
                 with self.lock:
-                    self.position, self.started_ns = number, time.monotonic_ns()
+                    self.position = number
+                    self.started_ns = self.call_ns = time.monotonic_ns()
                 task.run()
                 with self.lock:
                     elapsed_ns = time.monotonic_ns() - self.started_ns
@@ -64,14 +72,15 @@ class Crew:
         """Start one thread; `patience_s` is how long a task may take before the others go on without it."""
         self._patience_ns = int(patience_s * 1e9)
         self._worker = _Worker(self)
-        self._blocked: dict[int, int] = {}
+        self._blocked: dict[int, _Worker] = {}
         self._lock = threading.Lock()
         self.busy_s = 0.0
         self.slowest_s: dict[int, float] = {}
 
     def blocked_since_ns(self, owner: int) -> int | None:
-        """Return when the blocked task of an owner began, by the monotonic clock; None when it has none."""
-        return self._blocked.get(owner)
+        """Return when the driver call began that keeps an owner's task, by the monotonic clock; None without one."""
+        worker = self._blocked.get(owner)
+        return None if worker is None else worker.call_ns
 
     def note(self, owner: int, elapsed_ns: int) -> None:
         """Count the time of a finished task."""
@@ -116,7 +125,7 @@ class Crew:
         owner = tasks[worker.position].owner
         worker.retired = True
         with self._lock:
-            self._blocked[owner] = worker.started_ns
+            self._blocked[owner] = worker
         left.append(owner)
         self._worker = _Worker(self)
         return [task for task in tasks[worker.position + 1 :] if task.owner != owner]

@@ -33,7 +33,7 @@ __all__ = ["Sampler", "SamplerExit", "run_sampler"]
 _log = logging.getLogger(__name__)
 _DRIVER: Final = -1
 _REPORT_S: Final = 10.0
-_STUCK_NS: Final = 5_000_000_000
+_STUCK_NS: Final = 4_500_000_000
 _REINIT_FIRST_S, _REINIT_LAST_S = 1.0, 30.0
 
 
@@ -77,6 +77,7 @@ class Sampler:
         self._due: dict[int, int] = {}
         self._report_ns = 0
         self._full_ns = 0
+        self._was_stuck = False
         self._state_series: list[Series] = []
         self._own = {name: Series(name, self.tags) for name in ("node", "agent")}
         self.out: deque[Record] = deque()
@@ -178,7 +179,9 @@ class Sampler:
             self._full_ns = _next(self._full_ns, moment.mono_ns, self.settings.interval_s)
             self._states(moment)
             self._checkpoint.keep_ms(self.stamper.last_ms)
-        if moment.mono_ns >= self._report_ns:
+        stuck = self.driver_stuck(moment)
+        if moment.mono_ns >= self._report_ns or stuck != self._was_stuck:
+            self._was_stuck = stuck
             self._report_ns = _next(self._report_ns, moment.mono_ns, _REPORT_S)
             self._report(moment)
         self._flush()
@@ -278,12 +281,12 @@ class Sampler:
         fields = {
             "ticks_missed": float(self.ticks_missed),
             "driver_time_s": round(self.crew.busy_s, 6),
-            "driver_stuck": 1.0 if self.driver_stuck(moment) else 0.0,
+            "driver_stuck": 1.0 if self._was_stuck else 0.0,
         }
         self.out.append(Record(self._own["agent"], fields, moment.ms))
 
     def driver_stuck(self, moment: Moment) -> bool:
-        """Say whether no GPU has answered for five seconds because driver calls do not return."""
+        """Say whether no GPU has answered for 4.5 seconds because driver calls do not return."""
         owners = [track.gpu.index for track in self.tracks] or [_DRIVER]
         since = [self.crew.blocked_since_ns(owner) for owner in owners]
         return all(begun is not None and moment.mono_ns - begun >= _STUCK_NS for begun in since)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import pynvml
 
 from powerhall_agent.nvml.codes import Action, action
+from powerhall_agent.nvml.pulse import call_begins
 
 __all__ = ["FieldBatch", "FieldSpec"]
 
@@ -58,6 +59,7 @@ class FieldBatch:
         specs = self.specs
         if not specs:
             return {}
+        call_begins()
         code = self._call(self._handle, self._count, self._array)
         if code and action(code) in _FATAL:
             raise pynvml.NVMLError(code)

@@ -12,7 +12,7 @@ from powerhall_agent.simulate.physics import enforced_limit_w
 
 __all__ = ["describe", "publish", "support_slowdown_times"]
 
-_EVENT_TYPES: Final = 0xFB0B
+_EVENT_TYPES: Final = 0xFF0B
 """Single- and double-bit ECC, XID, MIG change, storm, retirement, poison, unavailable, recovery action."""
 _ULL, _UINT, _INT = at.VALUE_ULONG_LONG, at.VALUE_UINT, at.VALUE_SIGNED_INT
 _WRAP32: Final = 1 << 32

@@ -1,0 +1,282 @@
+"""The sampler on simulated GPUs that fail: each fault shows as the right event and state, and spares the neighbours."""
+
+import itertools
+import threading
+import time
+
+import pytest
+
+from powerhall.line import parse_lines
+from powerhall_agent.sampler import SamplerExit, run_sampler
+from powerhall_agent.sampler_settings import SamplerSettings
+from powerhall_agent.simulate import layout as at
+from powerhall_agent.simulate.faults import apply, parse_script
+from powerhall_agent.simulate.install import install
+from powerhall_agent.simulate.state import StateFile
+from powerhall_agent.simulate.world import advance
+
+
+class Run:
+    """A sampler in a thread, and the points that it has written with the wall time of their arrival."""
+
+    def __init__(self, state, **settings):
+        self.state = state
+        self.arrived = []
+        self.done_s = time.monotonic()
+        self.outcome = None
+        self.stop = threading.Event()
+        self.settings = SamplerSettings(node="gn01", site="s", rapl=False, attribution=False, **settings)
+        install([state])
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self):
+        self.outcome = run_sampler(self.settings, self, self.stop)
+
+    def write(self, lines):
+        assert lines.endswith(b"\n")
+        self.arrived.append((time.monotonic(), lines))
+
+    @property
+    def points(self):
+        return [point for _, lines in list(self.arrived) for point in parse_lines(lines)]
+
+    def find(self, measurement, **wanted):
+        return [
+            point
+            for point in self.points
+            if point.measurement == measurement
+            and all(point.tags.get(key, point.fields.get(key)) == value for key, value in wanted.items())
+        ]
+
+    def until(self, seconds, measurement, **wanted):
+        """Wait for a point that came in after the last `do`; returns how long after it."""
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            for at_s, lines in list(self.arrived):
+                if at_s >= self.done_s and any(
+                    point.measurement == measurement
+                    and all(point.tags.get(k, point.fields.get(k)) == v for k, v in wanted.items())
+                    for point in parse_lines(lines)
+                ):
+                    return at_s - self.done_s
+            time.sleep(0.02)
+        pytest.fail(f"no {measurement} with {wanted} within {seconds} s")
+
+    def do(self, script):
+        self.done_s = time.monotonic()
+        for step in parse_script("\n".join(f"at 0 {line}" for line in script.splitlines() if line.strip())):
+            apply(self.state, step)
+
+
+@pytest.fixture
+def start():
+    runs = []
+
+    def begin(gpus=8, **settings):
+        state = StateFile.create(gpus=gpus, node="gn01")
+        for gpu in range(gpus):
+            state.set_load(gpu, 0.9)
+        advance(state, 5.0)
+        run = Run(state, **settings)
+        runs.append(run)
+        run.until(5, "gpu_state", gpu="0", up=1.0)
+        return run
+
+    yield begin
+    for run in runs:
+        run.state.ints[at.H_DRIVER_RETURN] = 0
+        run.do("well")
+        run.stop.set()
+        run.thread.join(10)
+        assert not run.thread.is_alive()
+
+
+def gaps(points):
+    times = sorted(point.time_ms for point in points)
+    return [after - before for before, after in itertools.pairwise(times)]
+
+
+def test_full_set_comes_every_second_with_the_extremes_of_power(start):
+    run = start(gpus=2)
+    time.sleep(3.3)
+    records = run.find("gpu", gpu="1")
+    assert 2 <= len(records) <= 4
+    for record in records:
+        fields = record.fields
+        assert fields["power_min_w"] <= fields["power_w"] <= fields["power_max_w"]
+    assert records[-1].fields["power_w"] == pytest.approx(650, rel=0.02)
+    assert records[-1].fields["energy_j"] > records[0].fields["energy_j"] + 500
+    assert set(records[0].tags) == {"site", "node", "gpu"}
+    assert run.find("node")[-1].fields["gpu_power_w"] == pytest.approx(1300, rel=0.02)
+
+
+def test_one_hung_gpu_of_eight_costs_the_others_no_tick(start):
+    run = start()
+    run.do("\n".join(f"gpu {gpu} xid 13" for gpu in range(8)))
+    time.sleep(1.5)
+    begun_ms = run.points[-1].time_ms
+    run.do("gpu 3 hung 4")
+    assert run.until(2, "gpu_state", gpu="3", reason="hung") < 1.0
+    time.sleep(3)
+    for gpu in "01245678"[:7]:
+        ticks = [point for point in run.find("gpu_fast", gpu=gpu) if point.time_ms >= begun_ms]
+        assert len(ticks) >= 30
+        assert max(gaps(ticks)) < 200, f"GPU {gpu} missed a tick"
+        assert max(gaps(run.find("gpu", gpu=gpu))) < 1300
+    assert not [p for p in run.find("gpu_fast", gpu="3") if p.time_ms > begun_ms + 600]
+    run.until(10, "event", gpu="3", kind="gpu_recovered")
+    run.done_s = time.monotonic()
+    run.until(3, "gpu_state", gpu="3", up=1.0)
+
+
+def test_lost_gpu_is_flagged_within_half_a_second(start):
+    run = start()
+    run.do("gpu 5 lost")
+    assert run.until(2, "event", gpu="5", kind="gpu_quarantined") < 0.5
+    run.until(2, "gpu_state", gpu="5", up=0.0, reason="lost")
+    run.until(2, "node", gpus_up=7.0)
+    assert run.find("event", gpu="5", kind="gpu_quarantined")[0].fields["code"] == 15
+    before = len(run.find("gpu", gpu="4"))
+    time.sleep(1.2)
+    assert len(run.find("gpu", gpu="4")) > before
+
+
+def test_gpu_that_needs_a_reset_and_one_with_unknown_errors_are_told_apart(start):
+    run = start(gpus=3)
+    run.do("gpu 0 reset_required\ngpu 1 unknown")
+    run.until(2, "gpu_state", gpu="0", reason="reset_required")
+    run.until(2, "gpu_state", gpu="1", reason="unknown_error")
+    assert run.find("gpu_state", gpu="2")[-1].fields["up"] == 1.0
+
+
+def test_slow_gpu_loses_its_turns_but_is_not_called_hung(start):
+    run = start(gpus=3)
+    run.do("gpu 1 slow 0.02")
+    time.sleep(3.5)
+    assert not run.find("event", kind="gpu_quarantined")
+    assert max(gaps(run.find("gpu", gpu="2"))) < 1300
+
+
+def test_xid_comes_as_an_event_with_a_recording_around_it(start):
+    run = start(gpus=2)
+    time.sleep(1)
+    run.do("gpu 1 xid 79")
+    assert run.until(2, "event", gpu="1", kind="xid", code=79.0) < 1.0
+    run.until(2, "gpu_fast", gpu="1")
+    fast = run.find("gpu_fast", gpu="1")
+    assert len(fast) > 10, "the ring's past comes with it"
+    assert not run.find("gpu_fast", gpu="0")
+    assert fast[0].fields["energy_j"] <= fast[-1].fields["energy_j"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("ecc", "ecc_double_bit"), ("retired", "dram_retirement"), ("unavailable", "gpu_unavailable"),
+     ("recovery 1", "recovery_action")],
+)  # fmt: skip
+def test_driver_events_keep_their_kind(start, fault, kind):
+    run = start(gpus=1)
+    run.do(f"gpu 0 {fault}")
+    assert run.until(3, "event", gpu="0", kind=kind) < 1.0
+
+
+def test_mig_change_shows_the_instances_within_a_second(start):
+    run = start(gpus=2)
+    run.do("gpu 1 mig 3:20GiB 5:10GiB")
+    assert run.until(3, "gpu_mig", gpu="1", instance="5") < 1.2
+    assert run.find("event", gpu="1", kind="mig_change")
+    assert run.find("gpu_mig", instance="3")[0].fields["mem_total_bytes"] == 20 << 30
+    run.until(3, "gpu_slow", gpu="1", mig_mode=1.0)
+    run.do("gpu 1 mig off")
+    run.until(3, "gpu_slow", gpu="1", mig_mode=0.0)
+
+
+def test_driver_reload_goes_on_with_rising_energy(start):
+    run = start(gpus=2)
+    time.sleep(1.2)
+    before = run.find("gpu", gpu="0")[-1].fields["energy_j"]
+    run.do("reload 595.45.01")
+    run.until(5, "event", kind="driver_gone")
+    run.until(5, "gpu_identity", gpu="0", driver="595.45.01")
+    run.until(5, "gpu", gpu="0")
+    energies = [point.fields["energy_j"] for point in run.find("gpu", gpu="0")]
+    assert energies == sorted(energies)
+    assert energies[-1] >= before
+
+
+def test_missing_driver_is_tried_again_until_it_is_there(start):
+    run = start(gpus=1)
+    run.do("unload")
+    run.until(3, "event", kind="driver_gone", code=9.0)
+    run.until(3, "event", kind="driver_missing", code=9.0)
+    run.do("load")
+    run.until(5, "gpu_state", gpu="0", up=1.0)
+
+
+def test_unbind_lets_go_of_the_driver_within_two_seconds(start):
+    run = start(gpus=2)
+    started = time.monotonic()
+    run.do("unbind")
+    run.thread.join(3)
+    assert run.outcome is SamplerExit.UNBIND
+    assert time.monotonic() - started < 2
+    assert run.find("event", kind="driver_unbind")
+
+
+def test_library_that_no_longer_fits_ends_the_process(start):
+    run = start(gpus=1)
+    run.do("mismatch")
+    run.thread.join(3)
+    assert run.outcome is SamplerExit.MISMATCH
+
+
+def test_limit_change_power_step_and_throttle_are_recorded(start):
+    run = start(gpus=3)
+    time.sleep(1.5)
+    run.do("gpu 0 limit 300\ngpu 1 brake on")
+    run.until(3, "event", gpu="0", kind="limit_change", code=300.0)
+    run.until(3, "event", gpu="0", kind="power_step")
+    run.until(3, "event", gpu="1", kind="throttle_onset")
+    assert not run.find("event", gpu="2")
+
+
+def test_counter_reset_and_wrap_leave_energy_rising(start):
+    run = start(gpus=2)
+    time.sleep(1)
+    run.do("gpu 0 reset\ngpu 1 wrap 32")
+    time.sleep(2.2)
+    for gpu in "01":
+        energies = [point.fields["energy_j"] for point in run.find("gpu", gpu=gpu)]
+        assert energies == sorted(energies)
+        assert energies[-1] < 10_000
+    assert run.find("event", gpu="0", kind="counter_reset")
+    assert not [p for p in run.find("event", gpu="1", kind="counter_reset") if p.time_ms > run.points[0].time_ms + 2500]
+
+
+def test_all_gpus_hung_is_a_stuck_driver(start):
+    run = start(gpus=2)
+    run.do("hung 9")
+    assert run.until(12, "agent", driver_stuck=1.0) < 6.5
+
+
+def test_restart_goes_on_with_energy_and_timestamps(tmp_path):
+    state = StateFile.create(gpus=1, node="gn01")
+    state.set_load(0, 0.9)
+    last = (0, 0.0)
+    for _ in range(2):
+        run = Run(state, state_dir=str(tmp_path))
+        run.until(5, "gpu")
+        run.stop.set()
+        run.thread.join(5)
+        first, final = run.find("gpu")[0], run.find("gpu")[-1]
+        assert run.points[0].time_ms > last[0]
+        assert first.fields["energy_j"] > last[1]
+        last = (run.points[-1].time_ms, final.fields["energy_j"])
+
+
+def test_collectors_report_success_and_duration(start):
+    run = start(gpus=1)
+    names = {point.tags["collector"] for point in run.find("collector")}
+    assert {"gpu_fast", "gpu_slow", "gpu_identity"} <= names
+    assert all(point.fields["success"] == 1.0 for point in run.find("collector"))

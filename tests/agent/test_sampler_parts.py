@@ -1,0 +1,322 @@
+"""Energy, timestamps, checkpoint, recorder, crew, health and encoder, each on its own."""
+
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from powerhall.line import parse_lines
+from powerhall_agent.checkpoint import Checkpoint, Totals
+from powerhall_agent.clock import Stamper
+from powerhall_agent.crew import Crew, Task
+from powerhall_agent.encode import Series
+from powerhall_agent.energy import EnergyTruth
+from powerhall_agent.health import Health
+from powerhall_agent.recorder import Recorder
+from powerhall_agent.unwrap import Unwrap
+
+SECOND = 1_000_000_000
+
+
+def feed(energy, seconds, watts, start_ns=SECOND, raw=0, step_s=0.1):
+    for number in range(int(seconds / step_s) + 1):
+        energy.add(start_ns + int(number * step_s * SECOND), watts * 1000, raw + round(watts * number * step_s * 1000))
+    return start_ns + int(seconds * SECOND), raw + round(watts * seconds * 1000)
+
+
+def test_counter_and_integral_close_for_constant_power():
+    energy = EnergyTruth()
+    feed(energy, 60, 700)
+    assert energy.counter_mj == 42_000_000
+    assert energy.integral_mj == 42_000_000
+    assert energy.closure() is None, "the first sample has no interval"
+    feed(energy, 10, 700, start_ns=61 * SECOND + SECOND // 10, raw=42_070_000)
+    assert energy.closure() == pytest.approx(0.0, abs=1e-3)
+
+
+def test_closure_shows_a_counter_that_runs_fast():
+    energy = EnergyTruth()
+    for number in range(200):
+        energy.add(SECOND + number * SECOND // 10, 500_000, number * 52_500)
+        if number == 1:
+            energy.closure()
+    assert energy.closure() == pytest.approx(0.05, abs=1e-3)
+
+
+def test_counter_goes_on_over_a_driver_reload():
+    energy = EnergyTruth()
+    end_ns, _ = feed(energy, 10, 500)
+    before = energy.counter_mj
+    assert energy.add(end_ns + SECOND, 500_000, 400) is True
+    assert energy.counter_mj == before + 400
+    assert energy.resets == 1
+    assert energy.closure() is None
+
+
+def test_counter_wrap_is_no_restart():
+    energy = EnergyTruth()
+    energy.add(SECOND, 500_000, (1 << 32) - 20_000)
+    assert energy.add(SECOND + SECOND // 10, 500_000, 30_000) is False
+    assert energy.counter_mj == 50_000
+    assert energy.resets == 0
+
+
+def test_implausible_jump_of_the_counter_is_replaced_by_the_integral():
+    energy = EnergyTruth()
+    end_ns, raw = feed(energy, 10, 500)
+    energy.add(end_ns + SECOND // 10, 500_000, raw + 10**12)
+    assert energy.counter_mj == pytest.approx(5_050_000, abs=100)
+
+
+def test_gap_is_filled_from_the_counter():
+    energy = EnergyTruth()
+    end_ns, raw = feed(energy, 10, 500)
+    energy.add(end_ns + 60 * SECOND, 500_000, raw + 30_000_000)
+    assert energy.integral_mj == 35_000_000
+
+
+def test_totals_go_on_after_a_restart_and_after_a_reboot():
+    kept = EnergyTruth(counter_mj=1000, integral_mj=990, raw_mj=400)
+    kept.add(SECOND, 100_000, 450)
+    assert (kept.counter_mj, kept.integral_mj) == (1050, 1040)
+    rebooted = EnergyTruth(counter_mj=1000, integral_mj=990, raw_mj=0)
+    rebooted.add(SECOND, 100_000, 70)
+    assert rebooted.counter_mj == 1070
+
+
+def test_gpu_without_a_counter_counts_the_integral():
+    energy = EnergyTruth()
+    for number in range(11):
+        energy.add(SECOND + number * SECOND // 10, 300_000, None)
+    assert energy.counter_mj == pytest.approx(300_000, abs=1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5 * SECOND), st.one_of(st.none(), st.integers(0, 10**6)),
+                  st.one_of(st.none(), st.integers(0, 2**64 - 1))),
+        min_size=1, max_size=60,
+    )
+)  # fmt: skip
+def test_totals_never_fall_whatever_the_driver_says(samples):
+    energy = EnergyTruth()
+    now_ns, last = 0, (0, 0)
+    for step_ns, power_mw, raw_mj in samples:
+        now_ns += step_ns
+        energy.add(now_ns, power_mw, raw_mj)
+        assert energy.counter_mj >= last[0]
+        assert energy.integral_mj >= last[1]
+        last = (energy.counter_mj, energy.integral_mj)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2 * SECOND), st.integers(-3600 * SECOND, 3600 * SECOND)), max_size=60),
+    st.integers(0, 10**13),
+)
+def test_timestamps_strictly_rise_over_clock_steps(moves, last_ms):
+    stamper = Stamper(last_ms)
+    mono_ns, wall_ns, last = 0, 1_700_000_000 * SECOND, last_ms
+    for step_ns, jump_ns in moves:
+        mono_ns += step_ns
+        wall_ns += step_ns + jump_ns
+        stamp = stamper.stamp(mono_ns, wall_ns)
+        assert stamp > last
+        last = stamp
+
+
+def test_timestamps_meet_the_wall_clock_again_after_a_step_back():
+    stamper = Stamper()
+    assert stamper.stamp(0, 10_000 * SECOND) == 10_000_000
+    stamps = [stamper.stamp(k * SECOND, (10_000 - 60 + k) * SECOND) for k in range(1, 200)]
+    assert stamps[10] == 10_000_000 + 11 * 500
+    assert stamps[-1] == (10_000 - 60 + 199) * 1000
+
+
+def test_checkpoint_outlives_its_process_and_damage(tmp_path):
+    path = tmp_path / "node.energy"
+    first = Checkpoint(path)
+    first.keep(Totals("GPU-a", 10, 9, 8, 1))
+    first.keep(Totals("GPU-b", 20, 19, 18, 1))
+    first.keep(Totals("GPU-a", 11, 10, 9, 1))
+    first.keep_ms(123456)
+    again = Checkpoint(path)
+    assert again.totals("GPU-a") == Totals("GPU-a", 11, 10, 9, 1)
+    assert again.totals("GPU-b") == Totals("GPU-b", 20, 19, 18, 1)
+    assert again.totals("GPU-c") is None
+    assert again.last_ms() == 123456
+    path.write_bytes(b"nonsense" * 100)
+    assert Checkpoint(path).totals("GPU-a") is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(offset=st.integers(0, 64 + 2 * 128 * 2 + 100), length=st.integers(1, 200), fill=st.integers(0, 255))
+def test_damaged_checkpoint_gives_a_whole_record_or_none(tmp_path_factory, offset, length, fill):
+    path = tmp_path_factory.mktemp("ckpt") / "node.energy"
+    kept = Checkpoint(path)
+    for value in range(1, 5):
+        kept.keep(Totals("GPU-a", value, value, value, 1))
+    data = bytearray(path.read_bytes())
+    data[offset : offset + length] = bytes([fill]) * len(data[offset : offset + length])
+    path.write_bytes(data)
+    found = Checkpoint(path).totals("GPU-a")
+    assert found is None or found in [Totals("GPU-a", value, value, value, 1) for value in (3, 4)]
+
+
+def test_checkpoint_keeps_64_gpus():
+    kept = Checkpoint(None)
+    for gpu in range(64):
+        kept.keep(Totals(f"GPU-{gpu}", gpu, gpu, gpu, 1))
+    assert [kept.totals(f"GPU-{gpu}").counter_mj for gpu in range(64)] == list(range(64))
+
+
+def drain(recorder):
+    taken = []
+    while True:
+        some = recorder.take()
+        if not some:
+            return taken
+        taken += some
+
+
+def test_recorder_ships_a_minute_on_either_side_of_a_trigger():
+    recorder = Recorder()
+    shipped = []
+    for tick in range(2000):
+        recorder.add(tick * 100, 1000, tick)
+        if tick == 1000:
+            assert recorder.trigger(tick * 100)
+        shipped += recorder.take()
+    assert shipped == [(tick * 100, 1000, tick) for tick in range(400, 1601)]
+
+
+def test_recorder_is_silent_without_a_trigger():
+    recorder = Recorder()
+    for tick in range(3000):
+        recorder.add(tick * 100, 1000, tick)
+        assert recorder.take() == []
+
+
+def test_triggers_close_together_make_one_recording_without_repeats():
+    recorder = Recorder()
+    shipped = []
+    for tick in range(3000):
+        recorder.add(tick * 100, 1000, tick)
+        if tick in (1000, 1300):
+            assert recorder.trigger(tick * 100)
+        shipped += recorder.take()
+    assert [sample[2] for sample in shipped] == list(range(400, 1901))
+
+
+def test_recordings_of_an_hour_are_limited():
+    recorder = Recorder()
+    allowed = sum(recorder.trigger(start * 200_000) for start in range(1, 18))
+    assert allowed == 6
+    assert recorder.refused == 11
+    assert recorder.trigger(2 * 3_600_000 + 18 * 200_000)
+
+
+def test_crew_runs_tasks_in_order_and_spares_others_from_a_blocked_one():
+    crew = Crew(patience_s=0.05)
+    release, done = threading.Event(), []
+    tasks = [Task(n, (lambda n=n: done.append(n)) if n != 2 else release.wait) for n in range(5)]
+    started = time.monotonic()
+    assert crew.run(tasks) == [2]
+    assert time.monotonic() - started < 0.4
+    assert done == [0, 1, 3, 4]
+    assert crew.run(tasks) == []
+    assert done == [0, 1, 3, 4, 0, 1, 3, 4]
+    assert crew.blocked_since_ns(2) is not None
+    release.set()
+    deadline = time.monotonic() + 2
+    while crew.blocked_since_ns(2) is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert crew.blocked_since_ns(2) is None
+    crew.close()
+
+
+def test_crew_with_several_blocked_tasks_leaves_each_once():
+    crew = Crew(patience_s=0.03)
+    release, done = threading.Event(), []
+    tasks = [Task(n, release.wait if n < 3 else (lambda n=n: done.append(n))) for n in range(6)]
+    assert crew.run(tasks) == [0, 1, 2]
+    assert done == [3, 4, 5]
+    release.set()
+    crew.close()
+
+
+def test_health_needs_three_strikes_for_an_unknown_error():
+    health = Health()
+    assert [health.fault(999, 0), health.fault(999, 0), health.fault(999, 0)] == [False, False, True]
+    assert health.reason == "unknown_error"
+
+
+def test_good_call_between_strikes_starts_over():
+    health = Health()
+    health.fault(999, 0)
+    health.fault(999, 0)
+    health.well()
+    assert health.fault(999, 0) is False
+    assert health.up
+
+
+def test_retries_of_a_lost_gpu_back_off_to_a_minute():
+    health = Health()
+    waits, now_ns = [], 0
+    assert health.fault(15, now_ns)
+    for _ in range(6):
+        waits.append((health.retry_ns - now_ns) / SECOND)
+        now_ns = health.retry_ns
+        assert health.due(now_ns)
+        assert health.fault(15, now_ns) is False
+    assert waits == [5, 10, 20, 40, 60, 60]
+    assert health.well()
+    assert health.up
+
+
+def test_encoder_writes_what_the_reader_reads():
+    series = Series("gpu", {"site": "s 1", "hall": "", "node": "a,b", "gpu": "0"})
+    line = series.encode({"power_w": 1.5, "temp_c": 40, "energy_j": float("nan")}, 1700000000123)
+    (point,) = parse_lines(line)
+    assert point.tags == {"site": "s 1", "node": "a,b", "gpu": "0"}
+    assert point.fields == {"power_w": 1.5, "temp_c": 40.0}
+    assert point.time_ms == 1700000000123
+
+
+def test_encoder_keeps_percent_signs_and_quotes():
+    series = Series("event", {"node": "50%s", "kind": "x"})
+    (point,) = parse_lines(series.encode({"detail": 'a "b" 5%', "code": 1.0}, 5))
+    assert point.tags["node"] == "50%s"
+    assert point.fields["detail"] == 'a "b" 5%'
+
+
+def test_encoder_refuses_fields_that_the_schema_does_not_have():
+    with pytest.raises(ValueError, match=r"gpu.*no field 'job'"):
+        Series("gpu", {"node": "n"}).encode({"job": 1.0}, 1)
+    with pytest.raises(ValueError, match="must be a number"):
+        Series("gpu", {"node": "n"}).encode({"power_w": "high"}, 1)
+
+
+def test_point_without_values_is_no_line():
+    assert Series("gpu", {"node": "n"}).encode({"power_w": float("inf")}, 1) == b""
+
+
+@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=50))
+def test_wrapping_counter_is_unwrapped_exactly(steps):
+    unwrap, truth = Unwrap(32), 7
+    assert unwrap.total(7) == 7
+    for step in steps:
+        truth += step
+        assert unwrap.total(truth % 2**32) == truth
+
+
+def test_restarted_counter_counts_what_is_new():
+    unwrap = Unwrap(32)
+    unwrap.total(3_000_000_000)
+    assert unwrap.total(100) == 3_000_000_000 + (100 + 2**32 - 3_000_000_000)
+    fresh = Unwrap(32)
+    fresh.total(1000)
+    assert fresh.total(10) == 1010
