@@ -35,7 +35,7 @@ from powerhall.errors import Rejected
 Ints = npt.NDArray[np.int64]
 
 NO_DEADLINE = 1 << 40  # any end slot is before it
-MUST_RUN = -(1 << 33)  # wait_value of a job that stops only when nothing else keeps the budgets (sum < VALUE_LIMIT)
+MUST_RUN = -(1 << 36)  # wait_value of a job that stops only when nothing else keeps the budgets (sum < VALUE_LIMIT)
 VALUE_LIMIT = 1 << 52  # float64 holds every integer below 2**53
 
 

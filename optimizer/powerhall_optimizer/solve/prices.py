@@ -1,0 +1,164 @@
+"""Lagrangian prices: one per resource group and slot, by a subgradient method with momentum.
+
+With the capacities priced the problem falls apart into jobs: each takes its best option and start. The bound
+
+    L(lambda) = sum(lambda * capacity) + sum over jobs of the best (value - priced usage)
+
+is convex in lambda; capacity minus usage is a subgradient. Steps are taken per coordinate from running first and second
+moments of it (Adam, Kingma and Ba 2015, projected on lambda >= 0) with a step that falls to zero. Between full
+evaluations only the columns near their job's best are priced, which changes the direction a little and the bound not
+at all: a bound is taken from full evaluations only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from powerhall_optimizer.problem import Ints
+from powerhall_optimizer.solve import kernels
+from powerhall_optimizer.solve.compiled import Compiled, profile_prices
+from powerhall_optimizer.solve.stage import Budget, State
+
+Floats = npt.NDArray[np.float64]
+ROUNDING = 1e-9  # relative margin for float64 sums; the checker recomputes the bound exactly
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """L(lambda) and what the jobs choose at these prices."""
+
+    bound: float
+    usage: Floats  # [R, T]
+    gain: Floats  # [J] value less price of the best decision
+    choice: Ints  # [J] option or -1
+    start: Ints  # [J]
+    column_gain: Floats  # [C]
+
+
+def evaluate(compiled: Compiled, price: Floats, budget: Budget, columns: tuple[Ints, Ints] | None = None) -> Evaluation:
+    """Price all jobs in `budget.workers` threads; with `columns` (options, pointers per job) only over these."""
+    problem = compiled.problem
+    options, pointers = columns if columns is not None else (compiled.column_option, compiled.job_columns)
+    prefix = profile_prices(compiled, price)
+    workers = budget.workers
+    change = np.zeros((workers, problem.resources, problem.slots + 1))
+    gain, column_gain = np.zeros(problem.jobs), np.zeros(len(options))
+    choice, start = np.zeros(problem.jobs, np.int64), np.zeros(problem.jobs, np.int64)
+    edges = np.searchsorted(pointers, np.linspace(0, len(options), workers + 1))
+    edges[0], edges[-1] = 0, problem.jobs
+
+    def part(worker: int) -> None:
+        lo, hi = edges[worker], edges[worker + 1]
+        result = (gain, choice, start, change[worker], column_gain)
+        kernels.price_jobs(compiled.tables, lo, hi, pointers, options, prefix, *result)
+
+    list(budget.pool.map(part, range(workers)))
+    usage = np.cumsum(change.sum(axis=0)[:, :-1], axis=1)
+    bound = float((price * problem.capacity).sum() + gain.sum())
+    return Evaluation(bound, usage, gain, choice, start, column_gain)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """The stage: `rounds` iterations at most, fewer when the budget says so; warm when the state has prices."""
+
+    rounds: int = 300
+    step: float = 0.06
+    warm_step: float = 0.01
+    full_every: int = 8
+
+    def run(self, state: State, budget: Budget) -> State:
+        """Lower the bound; the schedule stays as it is."""
+        compiled = state.compiled
+        if compiled.problem.resources == 0 or compiled.problem.jobs == 0:
+            zero = np.zeros(compiled.problem.capacity.shape)
+            return state.tighter(zero, evaluate(compiled, zero, budget).bound)
+        return _descend(self, state, budget)
+
+
+def _descend(stage: Prices, state: State, budget: Budget) -> State:
+    compiled = state.compiled
+    capacity = _grouped(compiled, compiled.problem.capacity.astype(float))
+    mean = np.maximum(1e-9, capacity.mean(axis=1, keepdims=True))
+    worth = _worth(compiled) * mean
+    warm = state.price is not None
+    price = state.price if state.price is not None else np.zeros(compiled.problem.capacity.shape)
+    scaled = _grouped_mean(compiled, price) * mean
+    first = np.zeros_like(scaled)
+    second = np.zeros_like(scaled)
+    began = budget.clock()
+    rounds = budget.iterations or stage.rounds
+    near: tuple[Ints, Ints] | None = None
+    done = 0
+    progress = 0.0
+    while progress < 1.0:
+        price = (scaled / mean)[compiled.resource_group]
+        full = done % stage.full_every == 0 or progress > 0.9
+        at = evaluate(compiled, price, budget, None if full else near)
+        if full:
+            state = state.tighter(price, at.bound * (1 + ROUNDING) + 1)
+            near = _near_columns(compiled, at, 0.01 + 0.1 * (1 - progress) ** 2)
+        if state.gap <= budget.target_gap:
+            break
+        slope = (capacity - _grouped(compiled, at.usage)) / mean
+        done += 1
+        first = 0.9 * first + 0.1 * slope
+        second = 0.98 * second + 0.02 * slope * slope
+        length = (stage.warm_step if warm else stage.step) * worth * (1 - progress) ** 1.5
+        move = (first / (1 - 0.9**done)) / (np.sqrt(second / (1 - 0.98**done)) + 1e-3)
+        scaled = np.maximum(0.0, scaled - length * move)
+        progress = _progress(done, rounds, began, budget)
+    return state
+
+
+def _progress(done: int, rounds: int, began: float, budget: Budget) -> float:
+    share = done / rounds
+    if budget.iterations is not None:
+        return 1.0 if budget.stop() else share
+    left = budget.left()
+    if left <= 0.0:
+        return 1.0
+    spent = budget.clock() - began
+    return max(share, spent / (spent + left))
+
+
+def _near_columns(compiled: Compiled, at: Evaluation, width: float) -> tuple[Ints, Ints]:
+    """Columns whose gain is within `width` of the job's unpriced worth from the job's best."""
+    counts = np.diff(compiled.job_columns)
+    job = np.repeat(np.arange(len(counts)), counts)
+    option = compiled.column_option
+    length = np.minimum(compiled.problem.option_duration[option], compiled.problem.slots)
+    worth = np.abs(compiled.tables.option_value[option, 0] * length) + np.abs(compiled.tables.option_value[option, 1])
+    keep = at.column_gain >= at.gain[job] - width * worth
+    pointers = np.concatenate(([0], np.cumsum(np.bincount(job[keep], minlength=len(counts)))))
+    return option[keep], pointers.astype(np.int64)
+
+
+def _grouped(compiled: Compiled, series: Floats) -> Floats:
+    total = np.zeros((compiled.groups, series.shape[1]))
+    np.add.at(total, compiled.resource_group, series)
+    return total
+
+
+def _grouped_mean(compiled: Compiled, series: Floats) -> Floats:
+    size = np.bincount(compiled.resource_group, minlength=compiled.groups)
+    return _grouped(compiled, series) / size[:, None]
+
+
+def _worth(compiled: Compiled) -> Floats:
+    """Typical value per unit of resource and slot [G, 1], from at most 200,000 of the usage entries."""
+    problem = compiled.problem
+    entry = np.arange(0, len(problem.use_amount), max(1, len(problem.use_amount) // 200_000))
+    option = np.searchsorted(problem.option_uses, entry, side="right") - 1
+    length = np.maximum(1, np.minimum(problem.option_duration[option], problem.slots))
+    value = np.abs(problem.option_rate[option]) + np.maximum(0, problem.option_bonus[option]) / length
+    density = value / problem.use_amount[entry]
+    group = compiled.resource_group[problem.use_resource[entry]]
+    total = np.bincount(group, density, minlength=compiled.groups)
+    counts = np.bincount(group, minlength=compiled.groups)
+    typical = total / np.maximum(1, counts)
+    fallback = float(typical.max(initial=0.0)) or 1.0
+    return np.where(counts > 0, np.where(typical > 0, typical, fallback), 0.0)[:, None]

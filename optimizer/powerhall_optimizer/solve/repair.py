@@ -1,0 +1,84 @@
+"""The previous plan made feasible again: what still fits stays, the rest is placed anew, gaps are filled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from powerhall_optimizer.problem import Ints, Problem, Schedule
+from powerhall_optimizer.solve.compiled import Compiled, profile_prices
+from powerhall_optimizer.solve.greedy import LAST_RESORT, fill, value_of
+from powerhall_optimizer.solve.stage import Budget, State, usage_of
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """The stage: starts from `previous` (decisions that no longer exist count as waiting), or from nothing."""
+
+    previous: Schedule | None = None
+
+    def run(self, state: State, budget: Budget) -> State:
+        """Offer the repaired previous schedule; needs no prices but uses those there are."""
+        del budget
+        compiled = state.compiled
+        problem = compiled.problem
+        if problem.options == 0:
+            return state
+        kept = keep_what_fits(compiled, self.previous) if self.previous is not None else Schedule.empty(problem.jobs)
+        price = state.price if state.price is not None else np.zeros(problem.capacity.shape)
+        order = _order(problem)
+        must = order[: int((problem.job_wait_value < 0).sum())]
+        if (kept.option[must] < 0).any():
+            kept = _with_all(compiled, kept, must)
+        schedule, value = fill(compiled, kept, order, [profile_prices(compiled, price)])
+        return state.better(schedule, value)
+
+
+def _order(problem: Problem) -> Ints:
+    """Jobs that must run first, then by value per slot and largest amount."""
+    density = np.zeros(problem.jobs)
+    owner = np.repeat(np.arange(problem.jobs), np.diff(problem.job_options))
+    largest = np.ones(problem.options)
+    share = problem.use_amount / np.maximum(1, problem.capacity.max(axis=1, initial=1))[problem.use_resource]
+    np.maximum.at(largest, np.repeat(np.arange(problem.options), np.diff(problem.option_uses)), share)
+    np.maximum.at(density, owner, problem.option_rate / largest)
+    result: Ints = np.lexsort((-density, problem.job_wait_value * (problem.job_wait_value < 0))).astype(np.int64)
+    return result
+
+
+def keep_what_fits(compiled: Compiled, previous: Schedule) -> Schedule:
+    """The decisions of `previous` that exist and fit together, those that must run first."""
+    problem = compiled.problem
+    option, start = previous.option.astype(np.int64), previous.start.astype(np.int64)
+    known = (option >= problem.job_options[:-1]) & (option < problem.job_options[1:])
+    safe = np.where(known, option, 0)
+    known &= (start >= problem.option_earliest[safe]) & (start <= problem.option_latest[safe])
+    kept = Schedule(np.where(known, option, -1), np.where(known, start, -1))
+    free = problem.capacity - usage_of(problem, kept)
+    if (free >= 0).all():
+        return kept
+    free = problem.capacity.copy()
+    option, start = kept.option.copy(), kept.start.copy()
+    for job in _order(problem).tolist():
+        if option[job] < 0:
+            continue
+        stop = min(problem.slots, int(start[job]) + int(problem.option_duration[option[job]]))
+        uses = problem.uses_of(int(option[job]))
+        if all((free[r, start[job] : stop] >= amount).all() for r, amount in uses):
+            for r, amount in uses:
+                free[r, start[job] : stop] -= amount
+        else:
+            option[job] = start[job] = -1
+    return Schedule(option, start)
+
+
+def _with_all(compiled: Compiled, kept: Schedule, must: Ints) -> Schedule:
+    """Make sure that jobs that must run do, at their smallest options where nothing else works."""
+    free_price = profile_prices(compiled, np.zeros(compiled.problem.capacity.shape))
+    tight = profile_prices(compiled, LAST_RESORT / np.maximum(1.0, compiled.problem.capacity))
+    attempts = [fill(compiled, kept, must, [free_price]), fill(compiled, kept, must, [tight])]
+    attempts.append(fill(compiled, Schedule.empty(len(kept.option)), must, [tight]))
+    best = max(attempts, key=lambda found: int((found[0].option[must] >= 0).sum()))
+    assert value_of(compiled, best[0].option, best[0].start) == best[1]
+    return best[0]
