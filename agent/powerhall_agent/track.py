@@ -154,8 +154,10 @@ class GpuTrack:
             fields["power_min_w"], fields["power_max_w"] = self._low_w, self._high_w
         self._low_w = self._high_w = self._sum_w = 0.0
         self._count = 0
-        fields["energy_j"] = self.energy.counter_mj / 1000.0
-        fields["energy_integral_j"] = self.energy.integral_mj / 1000.0
+        if self.energy.raw_mj is not None:
+            fields["energy_j"] = self.energy.counter_mj / 1000.0
+        if self.power_w is not None:
+            fields["energy_integral_j"] = self.energy.integral_mj / 1000.0
         fields.update(self._run("gpu"))
         self.out.append(Record(self._series["gpu"], fields, moment.ms))
         self._watch_limits(fields, moment)

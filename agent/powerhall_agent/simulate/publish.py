@@ -10,7 +10,7 @@ from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.models import GpuModel
 from powerhall_agent.simulate.physics import enforced_limit_w
 
-__all__ = ["describe", "publish", "support_slowdown_times"]
+__all__ = ["describe", "publish", "slowdown_ids", "support_slowdown_times"]
 
 _EVENT_TYPES: Final = 0xFF0B
 """Single- and double-bit ECC, XID, MIG change, storm, retirement, poison, unavailable, recovery action."""
@@ -34,13 +34,18 @@ def _support(ints: "memoryview[int]", base: int, field_id: int, value_type: int,
         ints[base + at.F_BASE + at.F_WORDS * slot] = value_type << 32
 
 
-def support_slowdown_times(ints: "memoryview[int]", base: int, driver: str) -> None:
-    """Support the slowdown time counters under the ids that this driver gives them (they moved in 580.82)."""
+def slowdown_ids(driver: str) -> range:
+    """Return the ids of the slowdown time counters: they moved in driver 580.82, and none are older than 575."""
     version = tuple(int(part) for part in driver.split(".")[:2] if part.isdigit())
-    if version >= (575,):
-        first = 251 if version < (580, 82) else 269
-        for field_id in range(first, first + 3):
-            _support(ints, base, field_id, _ULL)
+    if version < (575,):
+        return range(0)
+    return range(251, 254) if version < (580, 82) else range(269, 272)
+
+
+def support_slowdown_times(ints: "memoryview[int]", base: int, driver: str) -> None:
+    """Support the slowdown time counters under the ids that this driver gives them."""
+    for field_id in slowdown_ids(driver):
+        _support(ints, base, field_id, _ULL)
 
 
 def describe(ints: "memoryview[int]", d: "memoryview[float]", base: int, spec: GpuModel, inlet_c: float) -> None:
