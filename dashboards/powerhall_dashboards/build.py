@@ -1,35 +1,45 @@
-"""Writes the dashboards' JSON and says where files on disk differ from what the code makes."""
+"""Writes what is made from code (dashboards, alert rules, two pages of documentation) and says where files differ."""
 
 from pathlib import Path
 
+from powerhall_dashboards.alert_files import alerts_markdown, provisioning_json
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.grafana import board_json
+from powerhall_dashboards.schema_text import schema_markdown
 
 __all__ = ["built", "differences", "write"]
 
 
 def built() -> dict[str, str]:
-    """Return file name to JSON text of every dashboard."""
-    return {f"{board.uid}.json": board_json(board) for board in BOARDS}
+    """Return path in the repository to text of every file that is made from code."""
+    texts = {f"dashboards/grafana/{board.uid}.json": board_json(board) for board in BOARDS}
+    return texts | {
+        "deploy/grafana/provisioning/alerting/powerhall.json": provisioning_json(),
+        "docs/schema.md": schema_markdown(),
+        "docs/alerts.md": alerts_markdown(),
+    }
 
 
-def write(folder: Path) -> list[Path]:
-    """Write every dashboard into the folder, made when absent; return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write(root: Path) -> list[Path]:
+    """Write every file under this folder; return their paths."""
     paths = []
     for name, text in built().items():
-        path = folder / name
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         paths.append(path)
     return paths
 
 
-def differences(folder: Path) -> list[str]:
-    """Return one line for each file that is absent, differs or is not ours; none when the folder is up to date."""
+def differences(root: Path) -> list[str]:
+    """Return one line for each file that is absent or differs, and for each foreign dashboard; none when up to date."""
+    lines = []
     texts = built()
-    found = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.json"))}
-    lines = [f"{folder / name}: absent" for name in texts if name not in found]
-    lines += [
-        f"{folder / name}: differs from the code" for name in texts if name in found and found[name] != texts[name]
-    ]
-    return lines + [f"{folder / name}: no dashboard makes it" for name in found if name not in texts]
+    for name, text in texts.items():
+        path = root / name
+        if not path.is_file():
+            lines.append(f"{name}: absent")
+        elif path.read_text(encoding="utf-8") != text:
+            lines.append(f"{name}: differs from the code")
+    there = (f"dashboards/grafana/{path.name}" for path in sorted((root / "dashboards/grafana").glob("*.json")))
+    return lines + [f"{name}: no dashboard makes it" for name in there if name not in texts]

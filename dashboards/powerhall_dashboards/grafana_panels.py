@@ -2,7 +2,7 @@
 
 from powerhall_dashboards.grafana_query import DATASOURCE, targets
 from powerhall_dashboards.model import Link, Panel, Step, column_unit
-from powerhall_dashboards.palette import COLOURS, GRAFANA_UNITS, ROLES
+from powerhall_dashboards.palette import COLOURS, DASHED, GRAFANA_UNITS, ROLES
 from powerhall_dashboards.sdk import (
     common,
     dashboard,
@@ -18,7 +18,6 @@ from powerhall_dashboards.sdk import (
 
 __all__ = ["build_panel"]
 
-_DASHED = ("budget", "planned", "bound", "capacity", "limit")
 _FREE_LANE = "-"
 
 
@@ -131,7 +130,7 @@ def _series_style(panel: Panel, name: str, *, grouped: bool) -> list[dashboard.D
     if name in panel.stack:
         properties.append(_property("custom.stacking", {"mode": "normal", "group": "A"}))
         properties.append(_property("custom.fillOpacity", 35))
-    if name in _DASHED:
+    if name in DASHED:
         properties.append(_property("custom.lineStyle", {"fill": "dash", "dash": [10, 6]}))
         properties.append(_property("custom.fillOpacity", 0))
         properties.append(_property("custom.lineWidth", 2))
@@ -146,7 +145,7 @@ def _heatmap(panel: Panel) -> heatmap.Panel:
     colours = (
         heatmap.HeatmapColorOptions()
         .mode(heatmap_model.HeatmapColorMode.SCHEME)
-        .scheme("Turbo")
+        .scheme("YlOrRd")
         .steps(64)
         .exponent(0.5)
         .fill("dark-orange")

@@ -2,7 +2,7 @@
 
 from powerhall_dashboards.model import Step
 
-__all__ = ["COLOURS", "GRAFANA_UNITS", "ROLES", "SERIES", "colour_of", "step_colour"]
+__all__ = ["COLOURS", "DASHED", "GRAFANA_UNITS", "ROLES", "SERIES", "step_colour"]
 
 COLOURS = {
     "budget": "#D64550",
@@ -30,6 +30,9 @@ COLOURS = {
 }
 """Column name (or its last word) to colour."""
 
+DASHED = frozenset({"budget", "planned", "bound", "capacity", "limit"})
+"""Columns drawn as a dashed line: what holds or was foreseen, not what was measured."""
+
 SERIES = ("#3274D9", "#E0752D", "#56A64B", "#8F5BD6", "#2CB5C0", "#F2A33A", "#B877D9", "#8E8E8E", "#705DA0", "#0B8A94")
 """For series without a colour of their own, such as halls."""
 
@@ -49,11 +52,6 @@ GRAFANA_UNITS = {
     "": "short",
 }
 """Unit of the schema to Grafana's unit id."""
-
-
-def colour_of(name: str) -> str | None:
-    """Return the colour that a column of this name always has, None where it has none."""
-    return COLOURS.get(name)
 
 
 def step_colour(steps: tuple[Step, ...], value: float) -> str:

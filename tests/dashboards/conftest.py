@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -44,8 +43,3 @@ def filled_influx(influx: object) -> Iterator[Filled]:
         store.write(b"".join(lines[at : at + 5000]))
     yield Filled(url, store)
     store.close()
-
-
-@pytest.fixture(scope="session")
-def dashboards_dir(root: Path) -> Path:
-    return root / "dashboards" / "grafana"

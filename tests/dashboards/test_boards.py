@@ -15,24 +15,27 @@ from powerhall_dashboards.model import Board, Panel, column_unit
 from powerhall_dashboards.palette import COLOURS, GRAFANA_UNITS
 
 BY_UID = {board.uid: board for board in BOARDS}
-JSON = {name.removesuffix(".json"): json.loads(text) for name, text in built().items()}
+JSON = {Path(name).stem: json.loads(text) for name, text in built().items() if name.startswith("dashboards/")}
 PANELS = [pytest.param(board, panel, id=f"{board.uid}: {panel.title}") for board in BOARDS for panel in board.panels]
 each_board = pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 
 
-def test_the_committed_json_is_what_the_code_makes(dashboards_dir: Path) -> None:
-    assert differences(dashboards_dir) == [], "run: powerhall-dashboards build"
+def test_the_committed_json_is_what_the_code_makes(root: Path) -> None:
+    assert differences(root) == [], "run: powerhall-dashboards build"
 
 
 def test_a_changed_absent_or_foreign_file_is_a_difference(tmp_path: Path) -> None:
     write(tmp_path)
     assert differences(tmp_path) == []
-    (tmp_path / "powerhall-site.json").write_text("{}")
-    (tmp_path / "powerhall-job.json").unlink()
-    (tmp_path / "other.json").write_text("{}")
+    folder = tmp_path / "dashboards" / "grafana"
+    (folder / "powerhall-site.json").write_text("{}")
+    (folder / "powerhall-job.json").unlink()
+    (folder / "other.json").write_text("{}")
+    (tmp_path / "docs" / "schema.md").write_text("")
     assert [line.rpartition("/")[2] for line in differences(tmp_path)] == [
-        "powerhall-job.json: absent",
         "powerhall-site.json: differs from the code",
+        "powerhall-job.json: absent",
+        "schema.md: differs from the code",
         "other.json: no dashboard makes it",
     ]
 

@@ -1,0 +1,219 @@
+"""The alert rules: what raises each, what it means and what to do about it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from powerhall.schema import MEASUREMENTS
+from powerhall.store import Filter, Query, Select
+
+__all__ = ["RULES", "Rule"]
+
+_ROUND_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One alert rule: it looks at the last `look_back_s`, reduces each series to one number and compares it.
+
+    With two queries the number is the second's less the first's. `silence` says what no data at all means.
+    """
+
+    uid: str
+    title: str
+    means: str
+    do: str
+    severity: Literal["warning", "critical"]
+    queries: tuple[Query, ...]
+    compare: Literal["gt", "lt", "outside_range"]
+    limits: tuple[float, ...]
+    board: str
+    reduce: Literal["last", "max", "sum", "mean"] = "last"
+    look_back_s: int = 120
+    for_s: int = 60
+    silence: Literal["OK", "Alerting"] = "OK"
+
+
+def _bucketed(
+    measurement: str, aggregate: str, field: str, *, per: str = "", scale: float = 1.0, every_s: float = 10.0
+) -> Query:
+    entry = MEASUREMENTS[measurement]
+    group = tuple(tag for tag in ("site", "hall", "rack", "node") if tag in entry.tags)
+    return Query(measurement, (Select(field, aggregate, "value", per=per, scale=scale),), {}, group, every_s=every_s)
+
+
+def _whole(measurement: str, aggregate: str, field: str) -> Query:
+    """Return one number per node over the whole range."""
+    return Query(measurement, (Select(field, aggregate, "value"),), {}, ("site", "hall", "rack", "node"))
+
+
+def _zone_rules(level: str, measurement: str) -> tuple[Rule, Rule]:
+    share = _bucketed(measurement, "mean", "headroom_w", per="budget_w", scale=100.0)
+    board = "powerhall-site" if level == "site" else "powerhall-hall"
+    return (
+        Rule(
+            f"powerhall-{level}-near-budget",
+            f"{level.capitalize()} above 95 % of its power budget",
+            f"A {level} draws more than 95 % of its budget for a minute. It is still within it.",
+            "Look at planned against actual power. If actual is above plan, find the racks that draw more than "
+            "planned; if the plan itself is that close, expect the next round to lower caps.",
+            "warning",
+            (share,),
+            "lt",
+            (5.0,),
+            board,
+        ),
+        Rule(
+            f"powerhall-{level}-over-budget",
+            f"{level.capitalize()} over its power budget",
+            f"A {level} draws more than its budget. Breakers and contracts are at risk.",
+            "Check that leases are in force and cappers answer (Health). Lower the safe caps of the racks on top of "
+            "the list, or stop jobs there; then find out why the plan did not hold.",
+            "critical",
+            (share,),
+            "lt",
+            (0.0,),
+            board,
+            for_s=30,
+        ),
+    )
+
+
+def _plan(aggregate: str, field: str, name: str = "value") -> Query:
+    return Query("plan", (Select(field, aggregate, name),), {}, ("site",), every_s=float(_ROUND_S))
+
+
+RULES: tuple[Rule, ...] = (
+    *_zone_rules("site", "site_10s"),
+    *_zone_rules("hall", "hall_10s"),
+    *_zone_rules("rack", "rack_10s"),
+    Rule(
+        "powerhall-cooling-low",
+        "Cooling headroom low",
+        "A hall gives off more than 95 % of the heat that its plants can take up in this weather.",
+        "Check the plants (Cooling) and the forecast of the wet bulb. If it keeps rising, let the optimizer lower the "
+        "hall's power, or bring standby plant in.",
+        "warning",
+        (_bucketed("hall_10s", "mean", "heat_w", per="cooling_capacity_w", scale=100.0),),
+        "gt",
+        (95.0,),
+        "powerhall-cooling",
+        for_s=120,
+    ),
+    Rule(
+        "powerhall-thermal-slowdown",
+        "GPU slowed down by heat",
+        "A GPU of this node had its clocks held down by a thermal slowdown.",
+        "Check the node's inlet or coolant temperature and its neighbours. One GPU alone points to its cold plate or "
+        "paste, all of them to the supply.",
+        "warning",
+        (_bucketed("gpu", "max", "slow_thermal_s"),),
+        "gt",
+        (0.0,),
+        "powerhall-node",
+        reduce="max",
+    ),
+    Rule(
+        "powerhall-fatal-xid",
+        "Fatal XID error",
+        "The driver reported an XID error of a fatal kind on this node.",
+        "Drain the node, collect the driver's bug report, reset the GPU or reboot as the event's detail says.",
+        "critical",
+        (
+            Query(
+                "event",
+                (Select("code", "count", "value"),),
+                {"kind": "xid"},
+                ("site", "hall", "node"),
+                every_s=60.0,
+                filters=(Filter("severity", ">=", 2.0),),
+            ),
+        ),
+        "gt",
+        (0.0,),
+        "powerhall-health",
+        reduce="sum",
+        look_back_s=600,
+        for_s=0,
+    ),
+    Rule(
+        "powerhall-gpu-lost",
+        "GPU lost",
+        "At least one GPU of this hall does not answer its driver any more.",
+        "Find it under Health; its jobs are dead or stuck. Reset or reboot, then return the node.",
+        "critical",
+        (_bucketed("hall_10s", "last", "gpus_lost"),),
+        "gt",
+        (0.0,),
+        "powerhall-health",
+    ),
+    Rule(
+        "powerhall-stale-agent",
+        "Nodes without fresh telemetry",
+        "Nodes of this hall have sent nothing lately; they count at their worst case, which costs headroom.",
+        "Check the agents of the stale nodes, the network to the store, and the store's own health.",
+        "warning",
+        (_bucketed("hall_10s", "last", "nodes_stale"),),
+        "gt",
+        (0.0,),
+        "powerhall-health",
+        for_s=120,
+    ),
+    Rule(
+        "powerhall-spool-growing",
+        "Agent's spool grows",
+        "An agent has kept more than 1 MB more on disk over ten minutes: it samples faster than the store takes.",
+        "Check the store's load and the agent's retries. Nothing is lost until the spool is full.",
+        "warning",
+        (
+            _whole("agent", "first", "spool_bytes"),
+            _whole("agent", "last", "spool_bytes"),
+        ),
+        "gt",
+        (1e6,),
+        "powerhall-health",
+        look_back_s=600,
+        for_s=120,
+    ),
+    Rule(
+        "powerhall-plan-old",
+        "Plan older than two rounds",
+        "No plan was published for more than two rounds. Leases will expire and nodes fall back to their safe caps.",
+        "Check the optimizer's timer and its last log line; run one round by hand.",
+        "critical",
+        (_plan("count", "value"),),
+        "lt",
+        (1.0,),
+        "powerhall-optimizer",
+        reduce="sum",
+        look_back_s=2 * _ROUND_S,
+        for_s=0,
+        silence="Alerting",
+    ),
+    Rule(
+        "powerhall-plan-unverified",
+        "Plan not verified",
+        "The newest plan did not pass the independent checker; the repaired previous one is in force.",
+        "Run `powerhall-optimizer verify` on the plan: it names the limit that is broken.",
+        "critical",
+        (_plan("last", "verified"),),
+        "lt",
+        (1.0,),
+        "powerhall-optimizer",
+        look_back_s=2 * _ROUND_S,
+        for_s=0,
+    ),
+    Rule(
+        "powerhall-telemetry-closure",
+        "Energy counter and power samples disagree",
+        "On this node the GPUs' energy counters and the integral of their power samples differ by more than 5 %.",
+        "Distrust this node's power until it is explained: driver, sampling gaps, or a sensor's scope.",
+        "warning",
+        (_bucketed("gpu_slow", "mean", "energy_closure", every_s=60.0),),
+        "outside_range",
+        (-0.05, 0.05),
+        "powerhall-node",
+        reduce="mean",
+        look_back_s=600,
+        for_s=300,
+    ),
+)

@@ -1,0 +1,114 @@
+"""Asks a store the questions of every panel: which site, node and job to look at, over which time, and the rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from powerhall.errors import ConfigError
+from powerhall.store import Query, Row, Select, Store
+from powerhall_dashboards.boards.parts import table
+from powerhall_dashboards.model import Board, Panel
+
+__all__ = ["Answer", "Event", "answer_board", "choose", "events", "newest_s"]
+
+_FAR_S = 4e9
+_SITES = (("gpu", {"power": "power_w"}), ("site_10s", {"it": "it_power_w"}))
+_DAY_S = 86_400.0
+_POINTS = 360
+"""Time buckets that a panel is drawn with at most."""
+Chosen = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A panel with the rows that each of its queries gave, over start_s to end_s."""
+
+    panel: Panel
+    rows: tuple[tuple[Query, list[Row]], ...]
+    start_s: float
+    end_s: float
+
+    @property
+    def empty(self) -> bool:
+        """Whether no query gave a row."""
+        return not any(rows for _, rows in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to mark on every chart."""
+
+    time_s: float
+    kind: str
+    text: str
+
+
+def newest_s(store: Store) -> float:
+    """Return when the newest roll-up was taken, or the newest reading of a GPU; an empty store raises ConfigError."""
+    for measurement, field in (("site_10s", "it_power_w"), ("gpu", "power_w")):
+        rows = store.query(Query(measurement, (Select(field),), order="desc", limit=1), 0.0, _FAR_S)
+        if rows:
+            return rows[0].time_s
+    raise ConfigError("preview: the store holds no telemetry yet (no site_10s and no gpu points)")
+
+
+def choose(store: Store, end_s: float, given: Chosen) -> dict[str, tuple[str, ...]]:
+    """Return what to look at where nothing is given: the site, its hottest node, the job that used most energy."""
+    chosen = dict(given)
+    since_s = end_s - _DAY_S
+    if "site" not in chosen:
+        newest = (table(name, fields, {}, ("site",)) for name, fields in _SITES)
+        rows = next((found for query in newest if (found := store.query(query, since_s, end_s + 1))), [])
+        chosen["site"] = (rows[0].tags["site"],) if rows else ("",)
+    if "node" not in chosen:
+        hottest = Query("gpu", (Select("temp_c", "max"),), {"site": chosen["site"]}, ("node",))
+        rows = store.query(hottest, end_s - 600, end_s + 1)
+        ranked = sorted(rows, key=lambda row: row.number("temp_c") or 0.0)
+        chosen["node"] = (ranked[-1].tags["node"],) if ranked else ("",)
+    if "job" not in chosen:
+        chosen["job"] = (_largest_job(store, chosen["site"], since_s, end_s),)
+    return chosen
+
+
+def _largest_job(store: Store, site: tuple[str, ...], since_s: float, end_s: float) -> str:
+    jobs = Query("job_interval", (Select("job"), Select("energy_j")), {"site": site}, ("node", "gpu"))
+    energy_j: dict[str, float] = {}
+    for row in store.query(jobs, since_s, end_s + 1):
+        job = str(row.values["job"] or "")
+        energy_j[job] = energy_j.get(job, 0.0) + (row.number("energy_j") or 0.0)
+    return max(energy_j, key=lambda job: energy_j[job], default="")
+
+
+def _chosen_of(store: Store, board: Board, chosen: Chosen, end_s: float) -> Chosen:
+    """Keep what the board can choose; on a job's page the nodes are those of the job."""
+    names = {choice.name for choice in board.choices}
+    kept = {name: values for name, values in chosen.items() if name in names}
+    if "job" not in names:
+        return kept
+    intervals = Query("job_interval", (Select("job"),), {"site": chosen["site"]}, ("node",))
+    rows = store.query(intervals, end_s - board.hours * 3600, end_s + 1)
+    nodes = sorted({row.tags["node"] for row in rows if row.values["job"] == chosen["job"][0]})
+    return kept | {"node": tuple(nodes) or ("",)}
+
+
+def answer_board(store: Store, board: Board, chosen: Chosen, end_s: float, hours: float | None = None) -> list[Answer]:
+    """Ask every query of a board; the end of the range is inside."""
+    kept = _chosen_of(store, board, chosen, end_s)
+    answers = []
+    for panel in board.panels:
+        start_s, until_s = end_s - (panel.recent_s or (hours or board.hours) * 3600), end_s + 1
+        if panel.future:
+            start_s, until_s = end_s - 300, end_s + (panel.recent_s or 0)
+        wide_s = max(1.0, round((until_s - start_s) / _POINTS))
+        queries = [query.bind(kept).bucketed(wide_s) for query in panel.queries]
+        rows = tuple((query, store.query(query, start_s, until_s)) for query in queries)
+        answers.append(Answer(panel, rows, start_s, until_s))
+    return answers
+
+
+def events(store: Store, site: tuple[str, ...], start_s: float, end_s: float) -> list[Event]:
+    """Return the events that are marked on charts."""
+    kinds = ("curtailment", "plan_change", "xid", "gpu_unavailable")
+    query = Query("event", (Select("detail"),), {"site": site, "kind": kinds}, ("kind",))
+    return [
+        Event(row.time_s, row.tags["kind"], str(row.values["detail"])) for row in store.query(query, start_s, end_s)
+    ]

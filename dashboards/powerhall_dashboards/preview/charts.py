@@ -1,0 +1,174 @@
+"""Panels as Plotly figures: plain data that the page's script draws."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import groupby
+from zlib import crc32
+
+from powerhall.store import Query, Row
+from powerhall_dashboards.model import column_unit
+from powerhall_dashboards.palette import COLOURS, DASHED, ROLES, SERIES
+from powerhall_dashboards.preview.answers import Answer, Event
+
+__all__ = ["figure"]
+
+Json = dict[str, object]
+_FREE_LANE = "-"
+_SUFFIX = {
+    "W": "W",
+    "J": "J",
+    "B": "B",
+    "degC": " °C",
+    "K": " K",
+    "%": " %",
+    "s": " s",
+    "MHz": " MHz",
+    "currency": " $",
+}
+_EVENT_COLOURS = {"curtailment": "#D64550", "plan_change": "#8F5BD6"}
+
+
+def figure(answer: Answer, events: list[Event]) -> Json:
+    """Return Plotly's data and layout of a chart."""
+    match answer.panel.kind:
+        case "heatmap":
+            layout = _layout(answer, showlegend=False, hovermode="closest")
+            layout["yaxis"] = {"automargin": True, "type": "category"}
+            return {"data": _heatmap(answer), "layout": layout}
+        case "timeline":
+            bars = _timeline(answer)
+            layout = _layout(answer, barmode="overlay", showlegend=False, bargap=0.15, hovermode="closest")
+            layout["yaxis"] = {"automargin": True, "type": "category", "autorange": "reversed", "dtick": 1}
+            return {"data": bars, "layout": layout}
+        case _:
+            layout = _layout(answer)
+            layout["shapes"] = [_line(event) for event in events if answer.start_s <= event.time_s < answer.end_s]
+            return {"data": list(_lines(answer)), "layout": layout}
+
+
+def _iso(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _span(answer: Answer) -> list[str]:
+    """Return the range of time to draw: what was asked for, less what lies before the first point."""
+    first_s = min(row.time_s for _, rows in answer.rows for row in rows)
+    return [_iso(max(answer.start_s, first_s)), _iso(answer.end_s)]
+
+
+def _layout(answer: Answer, **more: object) -> Json:
+    query, _ = answer.rows[0]
+    unit = column_unit(query, query.select[0])
+    return {
+        "margin": {"l": 10, "r": 10, "t": 6, "b": 10},
+        "xaxis": {"type": "date", "range": _span(answer), "automargin": True},
+        "yaxis": {
+            "automargin": True,
+            "ticksuffix": _SUFFIX.get(unit, ""),
+            "tickformat": "~s" if unit in "WJB" else "~g",
+        },
+        "legend": {"orientation": "h", "y": -0.18},
+        "hovermode": "x unified",
+        "showlegend": True,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        **more,
+    }
+
+
+def _line(event: Event) -> Json:
+    colour = _EVENT_COLOURS.get(event.kind, "#F2A33A")
+    x = _iso(event.time_s)
+    line = {"color": colour, "dash": "dot", "width": 1}
+    return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line}
+
+
+def _groups(query: Query, rows: list[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the rows of each group under its name."""
+    for tags, found in groupby(rows, key=lambda row: tuple(row.tags[tag] for tag in query.group_by)):
+        yield " ".join(tag for tag in tags if tag), list(found)
+
+
+def _lines(answer: Answer) -> Iterator[Json]:
+    columns = {entry.name for query, _ in answer.rows for entry in query.select}
+    number = 0
+    for query, rows in answer.rows:
+        for group, found in _groups(query, rows):
+            for entry in query.select:
+                points = [(_iso(row.time_s), row.number(entry.name)) for row in found]
+                name = " ".join(part for part in (group, entry.name if len(columns) > 1 or not group else "") if part)
+                own = COLOURS.get(entry.name) if not query.group_by else None
+                yield _trace(answer, entry.name, name, points, own or SERIES[number % len(SERIES)])
+                number += 1
+
+
+def _trace(answer: Answer, column: str, name: str, points: list[tuple[str, float | None]], colour: str) -> Json:
+    trace: Json = {
+        "type": "scatter",
+        "mode": "lines" if len(points) > 1 else "markers",
+        "name": name,
+        "x": [x for x, _ in points],
+        "y": [y for _, y in points],
+        "line": {"color": colour, "width": 1.5, "dash": "dash" if column in DASHED else "solid"},
+        "marker": {"color": colour},
+    }
+    if column in answer.panel.stack:
+        trace |= {"stackgroup": "stack", "line": {"color": colour, "width": 0.5}}
+    return trace
+
+
+def _heatmap(answer: Answer) -> list[Json]:
+    ((query, rows),) = answer.rows
+    (entry,) = query.select
+    times = sorted({row.time_s for row in rows})
+    grid = {name: {row.time_s: row.number(entry.name) for row in found} for name, found in _groups(query, rows)}
+    unit = column_unit(query, entry)
+    return [
+        {
+            "type": "heatmap",
+            "x": [_iso(time_s) for time_s in times],
+            "y": list(grid),
+            "z": [[cells.get(time_s) for time_s in times] for cells in grid.values()],
+            "colorscale": "YlOrRd",
+            "reversescale": True,
+            "colorbar": {"ticksuffix": _SUFFIX.get(unit, ""), "thickness": 10, "tickformat": "~s"},
+        }
+    ]
+
+
+def _timeline(answer: Answer) -> list[Json]:
+    ((query, rows),) = answer.rows
+    (entry,) = query.select
+    lanes, bases, widths, texts, colours = [], [], [], [], []
+    every_s = max((query.every_s or 0.0), 1.0)
+    for lane, found in _groups(query, rows):
+        for text, run in groupby(found, key=lambda row: row.values[entry.name]):
+            held = list(run)
+            if text in (_FREE_LANE, None):
+                continue
+            lanes.append(lane)
+            bases.append(_iso(held[0].time_s))
+            widths.append((held[-1].time_s + every_s - held[0].time_s) * 1000)
+            texts.append(str(text))
+            colours.append(_state_colour(str(text)))
+    bar: Json = {
+        "type": "bar",
+        "orientation": "h",
+        "y": lanes,
+        "base": bases,
+        "x": widths,
+        "text": texts,
+        "textposition": "inside",
+        "insidetextanchor": "start",
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
+        "marker": {"color": colours},
+    }
+    return [bar]
+
+
+def _state_colour(text: str) -> str:
+    if text == "ok":
+        return ROLES["good"]
+    if text in ("lost", "hung", "reset_required", "unknown_error"):
+        return ROLES["critical"]
+    return SERIES[crc32(text.encode()) % len(SERIES)]
