@@ -17,7 +17,7 @@ from powerhall.jobs import Job
 from powerhall.plan import Snapshot, gpu_power_w, gpu_speed
 from powerhall.topology import Feed, Hall, Mode, NodeType, Rack
 from powerhall_optimizer.budgets import Ground
-from powerhall_optimizer.linear import it_for_heat_w, loss_slope, site_line
+from powerhall_optimizer.linear import Rise, it_for_heat_w, loss_slope, rise, site_capacity
 from powerhall_optimizer.problem import Problem, ProblemBuilder
 
 __all__ = ["Built", "Choice", "build", "feed_halls", "may_use", "running_type", "whole_gpus"]
@@ -175,17 +175,19 @@ class _Rooms:
 
     def _meter(self) -> None:
         """Facility power at the site: every hall's line added up."""
-        low = np.zeros(self.ground.snapshot.slots)
+        rises: list[Rise] = []
         for hall in self.site.halls:
             kinds = [key[1] for key in self.per_watt if key[0] == hall.zone]
             liquid = {k: self.site.node_types[k].liquid_fraction for k in kinds}
             base = self.ground.hall_base(hall)
-            line, slope = site_line(hall, base, liquid, self._most_w(hall), self.ground.weather)
-            low += line
-            self.meter |= {(hall.zone, kind): slope[kind] for kind in kinds}
+            rises.append(rise(hall, base, liquid, self._most_w(hall), self.ground.weather))
+            self.meter |= {(hall.zone, kind): rises[-1].slope(kind) for kind in kinds}
         budget = self.ground.budgets_w.get(self.site.name)
         if budget is not None:
-            self._add(f"{self.site.name}.facility_w", "power budget", budget - low, self.meter)
+            free_w = budget - sum(r.low_w for r in rises)
+            self.ground.refuse_below(self.site.name, "power budget", free_w)
+            capacity = site_capacity(rises, np.clip(free_w, 0, 2**45))
+            self._add(f"{self.site.name}.facility_w", "power budget", capacity, self.meter)
 
 
 def _dynamic_w(kind: NodeType, mode: Mode, snapshot: Snapshot) -> float:

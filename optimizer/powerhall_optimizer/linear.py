@@ -6,6 +6,7 @@ plan that holds the straight line holds the true curve.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from powerhall.cooling import Weather, hall_load
 from powerhall.topology import Hall, Losses
 from powerhall_optimizer.budgets import Heat
 
-__all__ = ["it_for_heat_w", "loss_slope", "site_line"]
+__all__ = ["Rise", "it_for_heat_w", "loss_slope", "rise", "site_capacity"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,14 +38,21 @@ def _at(hall: Hall, heat: Heat, weather: Weather) -> float:
     return hall_load(hall, heat.liquid_w, heat.air_w, weather).facility_power_w
 
 
-def site_line(
-    hall: Hall, base: Heat, liquid: Mapping[str, float], most_w: float, weather: Sequence[Weather]
-) -> tuple[Floats, dict[str, float]]:
-    """Return (power in W at the meter of the idle hall per slot, W at the meter per W of IT by node type).
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """A hall at the meter: power when idle, and what `most_w` of IT power on one node type adds, in W per slot."""
 
-    `liquid` is the liquid fraction of each node type, `most_w` the most IT power that jobs can add. The slopes hold for
-    all slots; where the weather is worse than theirs the whole line is raised, so that it never falls below the curve.
-    """
+    low_w: Floats
+    rise_w: dict[str, Floats]
+    most_w: float
+
+    def slope(self, kind: str) -> float:
+        """W at the meter per W of IT, over all slots."""
+        return float(np.mean(self.rise_w[kind])) / self.most_w if self.most_w > 0 else 1.0
+
+
+def rise(hall: Hall, base: Heat, liquid: Mapping[str, float], most_w: float, weather: Sequence[Weather]) -> Rise:
+    """Return the corners of a hall's facility power; `liquid` is the liquid fraction of each of its node types."""
     corners = {
         kind: Heat(base.liquid_w + share * most_w, base.air_w + (1 - share) * most_w) for kind, share in liquid.items()
     }
@@ -53,11 +61,31 @@ def site_line(
         if moment not in known:
             known[moment] = _at(hall, base, moment), {k: _at(hall, heat, moment) for k, heat in corners.items()}
     low = np.array([known[moment][0] for moment in weather])
-    high = {kind: np.array([known[moment][1][kind] for moment in weather]) for kind in liquid}
-    if most_w <= 0:
-        return low, dict.fromkeys(liquid, 1.0)
-    slope = {kind: float(np.mean(high[kind] - low)) / most_w for kind in liquid}
-    line = low.copy()
-    for kind in liquid:
-        line = np.maximum(line, high[kind] - slope[kind] * most_w)
-    return line, slope
+    return Rise(low, {kind: np.array([known[moment][1][kind] for moment in weather]) - low for kind in liquid}, most_w)
+
+
+def site_capacity(halls: Sequence[Rise], free_w: Floats) -> Floats:
+    """Return how much weighted IT power (sum of slope times IT power) is safe per slot within `free_w` at the meter.
+
+    A hall's rise stays below the plane through its corners, so the dearest way to spread a weighted load over the halls
+    is a fractional knapsack by rise per weight; the capacity is where even that way meets the budget.
+    """
+    result = np.zeros_like(free_w)
+    for slot, free in enumerate(free_w):
+        items = sorted((_dearest(hall, slot) for hall in halls if hall.most_w > 0), reverse=True)
+        left, room = float(free), 0.0
+        for dearness, weight in items:
+            if left <= dearness * weight:
+                room += max(0.0, left) / max(dearness, 1e-12)
+                left = 0.0
+                break
+            left -= dearness * weight
+            room += weight
+        result[slot] = room + left
+    return result
+
+
+def _dearest(hall: Rise, slot: int) -> tuple[float, float]:
+    """Return (rise per weight of its dearest node type, weight at most)."""
+    weights = {kind: hall.slope(kind) * hall.most_w for kind in hall.rise_w}
+    return max(float(hall.rise_w[kind][slot]) / weights[kind] for kind in weights), max(weights.values())

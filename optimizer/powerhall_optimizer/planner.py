@@ -15,7 +15,9 @@ from powerhall_optimizer.log import Log
 from powerhall_optimizer.place import place
 from powerhall_optimizer.problem import Schedule
 from powerhall_optimizer.settings import RoundSettings
+from powerhall_optimizer.verify.certify import from_prices
 from powerhall_optimizer.verify.plan import verify_plan
+from powerhall_optimizer.verify.schedule import exact_bound
 from powerhall_optimizer.verify.worth import trivial_bound
 
 __all__ = ["Unplannable", "make_plan"]
@@ -100,9 +102,22 @@ def _rekeyed(before: Built, built: Built, kept: Kept) -> Schedule:
 
 
 def _solved(
-    _built: Built, _kept: Kept, _settings: RoundSettings, _deadline_s: float, _stop: Callable[[], bool]
+    built: Built, kept: Kept, settings: RoundSettings, deadline_s: float, stop: Callable[[], bool]
 ) -> Draft | None:
-    return None
+    from powerhall_optimizer.solve.pipeline import solve
+
+    result = solve(
+        built.problem,
+        seconds=max(0.1, deadline_s - time.monotonic()),
+        target_gap=settings.target_gap,
+        seed=settings.seed,
+        workers=settings.workers,
+        previous=kept.schedule,
+        stop=stop,
+    )
+    certificate = from_prices(built.problem, result.certificate)
+    bound = exact_bound(built.problem, result.certificate)
+    return Draft(result.schedule, "feasible", bound, certificate)
 
 
 def _greedy(

@@ -5,6 +5,8 @@ import numpy as np
 from powerhall.plan import Plan
 from powerhall_optimizer.build import Built, build
 from powerhall_optimizer.problem import Problem, Schedule
+from powerhall_optimizer.verify.certify import to_prices
+from powerhall_optimizer.verify.schedule import exact_bound, exact_value
 
 __all__ = ["plan_stops", "schedule_of", "trivial_bound", "value_and_bound"]
 
@@ -49,5 +51,7 @@ def trivial_bound(problem: Problem) -> int:
 def value_and_bound(plan: Plan) -> tuple[int, int]:
     """Return the plan's value and the bound that its certificate proves (without one: the trivial bound)."""
     built = build(plan.snapshot, stops=plan_stops(plan))
-    value = schedule_of(plan, built).value(built.problem)
-    return value, trivial_bound(built.problem)
+    value = exact_value(built.problem, schedule_of(plan, built))
+    if plan.certificate is None:
+        return value, trivial_bound(built.problem)
+    return value, exact_bound(built.problem, to_prices(built.problem, plan.certificate))

@@ -1,0 +1,26 @@
+"""`powerhall-optimizer report`: a plan as an HTML page."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from powerhall.extras import EXIT_OK
+from powerhall.plan import read_plan
+from powerhall_optimizer.report import write_report
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the sub-command."""
+    parser = commands.add_parser("report", help="write a plan as one self-contained HTML page")
+    parser.add_argument("plan", type=Path, help="plan.json")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default: report.html)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page."""
+    write_report(read_plan(args.plan), args.out)
+    sys.stdout.write(f"{args.out}\n")
+    return EXIT_OK

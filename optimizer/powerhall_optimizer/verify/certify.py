@@ -1,0 +1,49 @@
+"""Certificates as the plan carries them (prices by resource name) and as the problem has them (arrays)."""
+
+import numpy as np
+
+from powerhall.errors import Rejected
+from powerhall.plan import Certificate
+from powerhall_optimizer.problem import Certificate as Prices
+from powerhall_optimizer.problem import Cut, Problem
+
+__all__ = ["from_prices", "to_prices"]
+
+
+def from_prices(problem: Problem, prices: Prices) -> Certificate:
+    """Return the certificate to publish; resources that nowhere bind are left out."""
+    named = {
+        name: tuple(row.tolist()) for name, row in zip(problem.resource_names, prices.price, strict=True) if row.any()
+    }
+    for cut, row in zip(prices.cuts, prices.cut_price, strict=True):
+        if row.any():
+            named[f"{problem.resource_names[cut.resource]}//{cut.divisor}"] = tuple(row.tolist())
+    return Certificate(1 << prices.scale_bits, named)
+
+
+def to_prices(problem: Problem, certificate: Certificate, shift: int = 0) -> Prices:
+    """Return the prices as arrays, `shift` slots later; names that the problem does not have raise Rejected.
+
+    Slots beyond the certificate's own take its last price.
+    """
+    bits = certificate.scale.bit_length() - 1
+    if certificate.scale != 1 << max(bits, 0):
+        raise Rejected.field("plan", "certificate.scale", certificate.scale, "must be a power of two")
+    index = {name: number for number, name in enumerate(problem.resource_names)}
+    price = np.zeros(problem.capacity.shape, np.int64)
+    cuts: list[Cut] = []
+    cut_rows: list[np.ndarray] = []
+    for key, values in certificate.prices.items():
+        name, _, divisor = key.partition("//")
+        if name not in index or not values or (divisor and not divisor.isdigit()):
+            raise Rejected.field("plan", "certificate.prices", key, "must name a resource, with one price per slot")
+        if shift == 0 and len(values) != problem.slots:
+            raise Rejected.field("plan", f"certificate.prices.{key}", len(values), f"must be {problem.slots} prices")
+        row = np.array([values[min(shift + i, len(values) - 1)] for i in range(problem.slots)], np.int64)
+        if divisor:
+            cuts.append(Cut(index[name], int(divisor)))
+            cut_rows.append(row)
+        else:
+            price[index[name]] = row
+    cut_price = np.array(cut_rows, np.int64).reshape(len(cuts), problem.slots)
+    return Prices(price, bits, tuple(cuts), cut_price)
