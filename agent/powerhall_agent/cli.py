@@ -6,9 +6,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from powerhall import __version__
 from powerhall.errors import PowerhallError
 from powerhall.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
+from powerhall_agent.sampler_settings import SamplerSettings
 from powerhall_agent.settings import AgentSettings, load_settings
 
 __all__ = ["main"]
@@ -174,6 +177,11 @@ def _settings(arguments: argparse.Namespace) -> AgentSettings:
     return load_settings(arguments.config, stores=given.get("store", ()), spool=given.get("spool"), overrides=overrides)
 
 
+def _glance(arguments: argparse.Namespace) -> SamplerSettings:
+    """Settings for a look that leaves nothing behind: the daemon alone keeps energy totals."""
+    return msgspec.structs.replace(_settings(arguments).sampler, state_dir="")
+
+
 def _run(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     if not settings.output:
@@ -187,7 +195,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _once(arguments: argparse.Namespace) -> int:
     from powerhall_agent.once import sample, table, to_json
 
-    lines = sample(_settings(arguments).sampler)
+    lines = sample(_glance(arguments))
     if arguments.format == "line":
         sys.stdout.write(lines.decode())
     else:
@@ -198,7 +206,7 @@ def _once(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from powerhall_agent.doctor import examine, report
 
-    findings = examine(_settings(arguments))
+    findings = examine(msgspec.structs.replace(_settings(arguments), sampler=_glance(arguments)))
     sys.stdout.write(report(findings, as_json=arguments.json))
     return EXIT_REFUSED if any(finding.level == "bad" for finding in findings) else EXIT_OK
 
@@ -206,7 +214,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _top(arguments: argparse.Namespace) -> int:
     from powerhall_agent.top import run_top
 
-    return run_top(_settings(arguments).sampler, plain=arguments.plain, count=arguments.count)
+    return run_top(_glance(arguments), plain=arguments.plain, count=arguments.count)
 
 
 def _spool(arguments: argparse.Namespace) -> int:

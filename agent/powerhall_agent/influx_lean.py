@@ -1,18 +1,21 @@
 """influxdb-client's synchronous write service without the rest of the package.
 
 `import influxdb_client` loads some 500 modules of the management API, ReactiveX and, where installed, NumPy: 20 to
-30 MiB in a daemon that may take 48. The write service itself needs seven of them. Their packages are therefore entered
-into `sys.modules` without running the `__init__` files that import everything else. A release laid out differently
-makes `load` fall back on the ordinary import.
+30 MiB in a daemon that may take 48. The write service itself needs a dozen of them. While they are imported, their
+packages stand in `sys.modules` without having run the `__init__` files that import everything else; afterwards the
+entries are taken out again, so that the whole package can still be imported by others. A release laid out differently
+makes `write_client` fall back on the ordinary import.
 """
 
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-__all__ = ["load"]
+__all__ = ["write_client"]
 
 _ROOT = "influxdb_client"
 _PACKAGES = ("", ".client", ".domain", ".service", "._sync")
@@ -23,23 +26,35 @@ _NAMES = {
 }
 
 
-def load() -> tuple[Any, Any, Any, Any]:
-    """Return Configuration, ApiClient, WriteService and ApiException of influxdb-client."""
-    if _ROOT not in sys.modules:
-        try:
-            return _load_lean()
-        except (ImportError, AttributeError):
-            for name in [key for key in sys.modules if key == _ROOT or key.startswith(_ROOT + ".")]:
-                del sys.modules[name]
-    importlib.import_module(_ROOT)
-    return _classes()
+def write_client(configure: Callable[[Any], None]) -> tuple[Any, Any, Any]:
+    """Make an ApiClient, its Configuration filled in by `configure`; return it, its WriteService and ApiException."""
+    try:
+        with _lean():
+            return _make(configure)
+    except (ImportError, AttributeError):
+        return _make(configure)
 
 
-def _load_lean() -> tuple[Any, Any, Any, Any]:
+@contextmanager
+def _lean() -> Iterator[None]:
     spec = importlib.util.find_spec(_ROOT)
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(_ROOT)
-    folder = next(iter(spec.submodule_search_locations))
+    before = _take_out()
+    try:
+        _enter_bare_packages(next(iter(spec.submodule_search_locations)))
+        yield
+    finally:
+        _take_out()
+        sys.modules.update(before)
+
+
+def _take_out() -> dict[str, ModuleType]:
+    names = [name for name in sys.modules if name == _ROOT or name.startswith(_ROOT + ".")]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+def _enter_bare_packages(folder: str) -> None:
     for suffix in _PACKAGES:
         package = ModuleType(_ROOT + suffix)
         package.__path__ = [folder + suffix.replace(".", "/")]
@@ -48,13 +63,12 @@ def _load_lean() -> tuple[Any, Any, Any, Any]:
             setattr(sys.modules[_ROOT], suffix[1:], package)
     for name, module in _NAMES.items():
         setattr(sys.modules[_ROOT], name, getattr(importlib.import_module(_ROOT + module), name))
-    return _classes()
 
 
-def _classes() -> tuple[Any, Any, Any, Any]:
-    return (
-        importlib.import_module(_ROOT + ".configuration").Configuration,
-        importlib.import_module(_ROOT + "._sync.api_client").ApiClient,
-        importlib.import_module(_ROOT + ".service.write_service").WriteService,
-        importlib.import_module(_ROOT + ".rest").ApiException,
-    )
+def _make(configure: Callable[[Any], None]) -> tuple[Any, Any, Any]:
+    importlib.import_module(_ROOT)
+    configuration = importlib.import_module(_ROOT + ".configuration").Configuration()
+    configure(configuration)
+    client = importlib.import_module(_ROOT + "._sync.api_client").ApiClient(configuration)
+    service = importlib.import_module(_ROOT + ".service.write_service").WriteService(client)
+    return client, service, importlib.import_module(_ROOT + ".rest").ApiException

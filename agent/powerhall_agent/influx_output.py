@@ -9,11 +9,11 @@ import base64
 import gzip
 import json
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from powerhall.errors import ConfigError, Rejected, Retryable
 from powerhall.store.url import InfluxAddress
-from powerhall_agent.influx_lean import load
+from powerhall_agent.influx_lean import write_client
 from powerhall_agent.output import SetupError, StoreBusy
 from powerhall_agent.sockets import track_sockets
 
@@ -28,15 +28,14 @@ class InfluxOutput:
     """One server and bucket. One `send` at a time; `cut` may come from another thread."""
 
     def __init__(self, address: InfluxAddress, timeout_s: float) -> None:
-        configuration_class, client_class, service_class, self._error = load()
-        configuration = configuration_class()
-        configuration.host = address.base_url
-        configuration.ssl_ca_cert = address.ca_file
-        configuration.timeout = round(timeout_s * 1000)
-        configuration.debug = False
         self._address = address
-        self._client = client_class(configuration)
-        self._service = service_class(self._client)
+
+        def configure(configuration: Any) -> None:  # noqa: ANN401 - influxdb-client's own class
+            configuration.host = address.base_url
+            configuration.ssl_ca_cert = address.ca_file
+            configuration.timeout = round(timeout_s * 1000)
+
+        self._client, self._service, self._error = write_client(configure)
         self._v1_write = False
         self._authorization: str | None = None
         self._sockets = track_sockets(self._client.rest_client.pool_manager)

@@ -56,7 +56,7 @@ class ShipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _range("ship.interval_s", self.interval_s, 0.01, 60.0, "s")
         _range("ship.batch_bytes", self.batch_bytes, 4096, 16 * 1024 * 1024, "bytes")
         _range("ship.backlog_factor", self.backlog_factor, 1.0, 100.0, "")
-        _range("ship.backoff_max_s", self.backoff_max_s, 0.1, 3600.0, "s")
+        _range("ship.backoff_max_s", self.backoff_max_s, 0.01, 3600.0, "s")
         _range("ship.timeout_s", self.timeout_s, 0.1, 600.0, "s")
 
 
