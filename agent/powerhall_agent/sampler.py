@@ -15,11 +15,14 @@ from typing import Final, Protocol
 
 import pynvml
 
+from powerhall_agent.attribution.intervals import GpuNow
 from powerhall_agent.checkpoint import Checkpoint
 from powerhall_agent.clock import Clock, Moment, Stamper, SystemClock
+from powerhall_agent.collectors.rapl import POWERCAP, Rapl
 from powerhall_agent.crew import Crew, Task
-from powerhall_agent.encode import Record, Series, encode_all
+from powerhall_agent.encode import Fields, Record, Series, encode_all
 from powerhall_agent.events import DriverEvent, EventWatch
+from powerhall_agent.hostlane import Pace, collect_into, look_into
 from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.nvml.driver import Driver
 from powerhall_agent.sampler_settings import SamplerSettings
@@ -81,7 +84,9 @@ class Sampler:
         self._state_series: list[Series] = []
         self._own = {name: Series(name, self.tags) for name in ("node", "agent")}
         self.out: deque[Record] = deque()
-        """Records from other threads (host collectors, job intervals), shipped with the next tick."""
+        """Records from any thread, shipped with the next tick."""
+        self.host: deque[Fields] = deque(maxlen=100)
+        """Readings of the host from other threads; they get the next tick's timestamp."""
 
     # Opening and closing a driver generation.
 
@@ -184,6 +189,8 @@ class Sampler:
             self._was_stuck = stuck
             self._report_ns = _next(self._report_ns, moment.mono_ns, _REPORT_S)
             self._report(moment)
+        while self.host:
+            self.out.append(Record(self._own["node"], self.host.popleft(), moment.ms))
         self._flush()
 
     def _read(self, moment: Moment) -> None:
@@ -291,6 +298,10 @@ class Sampler:
         since = [self.crew.blocked_since_ns(owner) for owner in owners]
         return all(begun is not None and moment.mono_ns - begun >= _STUCK_NS for begun in since)
 
+    def gpus(self) -> dict[int, GpuNow]:
+        """Return what job attribution needs to know of the GPUs that answer."""
+        return {track.gpu.index: track.now for track in self.tracks if track.health.up}
+
     def _flush(self) -> None:
         records = []
         for source in (*(track.out for track in self.tracks), self.out):
@@ -317,6 +328,26 @@ def _boot_id() -> int:
     return int(text.replace("-", "")[:15], 16)
 
 
+def _host_readings(settings: SamplerSettings, sampler: Sampler) -> list[Pace]:
+    """Start what is read beside the GPUs, as the settings say."""
+    paces = []
+    if settings.rapl and POWERCAP.is_dir():
+        run = collect_into(sampler.host, sampler.families.family("rapl"), Rapl())
+        paces.append(Pace("host-rapl", run, settings.interval_s))
+    if settings.redfish is not None:
+        from powerhall_agent.collectors.redfish import Redfish
+
+        run = collect_into(sampler.host, sampler.families.family("redfish"), Redfish(settings.redfish))
+        paces.append(Pace("host-redfish", run, settings.redfish.interval_s))
+    if settings.attribution:
+        from powerhall_agent.attribution.collect import Attribution, user_hasher
+        from powerhall_agent.attribution.host import HostJobs
+
+        jobs = Attribution(sampler.tags, HostJobs(user_hasher(settings.user_hash_salt_file)), sampler.gpus)
+        paces.append(Pace("host-jobs", look_into(sampler.out, jobs.look), settings.slow_interval_s / 2))
+    return paces
+
+
 def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock | None = None) -> SamplerExit:
     """Sample until `stop` is set or the process must be replaced; lines go to the sink from the calling thread.
 
@@ -325,6 +356,7 @@ def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock 
     if settings.simulate is not None:
         start_simulation(settings.simulate, settings.node)
     sampler = Sampler(settings, sink, clock)
+    paces = _host_readings(settings, sampler)
     period_ns = int(settings.fast_interval_s * 1e9)
     rng = random.Random(settings.node)  # noqa: S311  # phase jitter, nothing secret
     due_ns = sampler.clock.monotonic_ns()
@@ -341,6 +373,8 @@ def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock 
                 sampler.ticks_missed += late
                 due_ns += late * period_ns
     finally:
+        for pace in paces:
+            pace.close()
         sampler.close()
         sampler.crew.close()
     return sampler.exit or SamplerExit.STOPPED

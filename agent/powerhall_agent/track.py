@@ -6,10 +6,12 @@ from typing import Final
 
 import pynvml
 
+from powerhall_agent.attribution.intervals import GpuNow
 from powerhall_agent.checkpoint import Checkpoint, Totals
 from powerhall_agent.clock import Clock, Moment
 from powerhall_agent.collectors import GPU_COLLECTORS
 from powerhall_agent.collectors.gpu_mig import MigInstance, instances_of
+from powerhall_agent.collectors.gpu_slow import GpuSlow
 from powerhall_agent.encode import Fields, Record, Series
 from powerhall_agent.energy import EnergyTruth
 from powerhall_agent.health import Health
@@ -68,6 +70,13 @@ class GpuTrack:
 
     def _bind(self) -> None:
         self._collectors = {entry.measurement: entry.make(self._driver, self.gpu) for entry in GPU_COLLECTORS}
+
+    @property
+    def now(self) -> GpuNow:
+        """What job attribution needs to know of this GPU."""
+        slow = self._collectors["gpu_slow"]
+        pids = slow.pids if isinstance(slow, GpuSlow) else ()
+        return GpuNow(self.gpu.uuid, self.gpu.bus_id, pids, self.energy.counter_mj / 1000.0)
 
     def poll(self, moment: Moment, kinds: int) -> None:
         """Read what is due; a failed driver call becomes a state, never an exception."""

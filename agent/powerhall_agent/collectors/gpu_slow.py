@@ -43,7 +43,8 @@ class GpuSlow:
         self.batch = driver.batch(gpu, list(_SPECS))
         self._gpu = gpu
         nv = pynvml
-        self._processes = Probe[float](lambda: float(len(nv.nvmlDeviceGetComputeRunningProcesses_v3(gpu.handle))))
+        self.pids: tuple[int, ...] = ()
+        self._processes = Probe[float](self._count_processes)
         self._mig = Probe[float](lambda: nv.nvmlDeviceGetMigMode(gpu.handle)[0])
         self._fabric = Probe[float](self._fabric_state)
         self._range = Probe[list[int]](lambda: nv.nvmlDeviceGetPowerManagementLimitConstraints(gpu.handle))
@@ -55,6 +56,10 @@ class GpuSlow:
         self._reference = Probe[float](
             lambda: nv.nvmlDeviceGetTemperatureV(gpu.handle, 0) + nv.nvmlDeviceGetMarginTemperature(gpu.handle)
         )
+
+    def _count_processes(self) -> float:
+        self.pids = tuple(entry.pid for entry in pynvml.nvmlDeviceGetComputeRunningProcesses_v3(self._gpu.handle))
+        return float(len(self.pids))
 
     def _fabric_state(self) -> float:
         info = pynvml.c_nvmlGpuFabricInfo_v2_t()
