@@ -39,14 +39,16 @@ PLAN_VERSION = 1
 class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a plan is worth: a GPU hour at full speed and weight 1, less energy, carbon, delay and churn (in USD).
 
-    `delay_share` is the part of a job's worth that is lost when it ends a horizon later; `shift_share` the part lost
-    when it moves by a horizon against the last plan; `move_share` the part lost when it changes hall or mode.
-    `carbon_usd_per_t` prices emissions. A job that ends after its deadline is worth nothing.
+    Shares are parts of what a job can be worth within the horizon. `delay_share` is lost when it ends a horizon later,
+    `slow_share` when a mode makes it take twice as long, `shift_share` when it moves by a horizon against the last plan,
+    `move_share` when it changes hall or mode. `carbon_usd_per_t` prices emissions. A job that ends after its deadline is
+    worth nothing.
     """
 
     usd_per_gpu_h: float = 2.0
     carbon_usd_per_t: float = 0.0
-    delay_share: float = 0.05
+    delay_share: float = 0.1
+    slow_share: float = 0.05
     shift_share: float = 0.02
     move_share: float = 0.002
 
@@ -130,7 +132,10 @@ class Waiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ZonePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the plan foresees for a zone, one value per slot; heat and capacity for halls, prices where it binds."""
+    """What the plan foresees for a zone, one value per slot; heat and capacity for halls, prices where it binds.
+
+    `price_per_mw` is what one more MW for an hour is worth, in USD.
+    """
 
     zone: str
     planned_w: tuple[int, ...]

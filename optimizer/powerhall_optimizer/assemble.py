@@ -1,6 +1,6 @@
 """A placed schedule into a plan: assignments, waiting jobs with reasons, zones, certificate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -8,14 +8,18 @@ import numpy as np
 from powerhall.plan import PLAN_VERSION, Assignment, Certificate, Plan, Snapshot, Waiting, ZonePlan, snapshot_hash
 from powerhall_optimizer.budgets import time_text
 from powerhall_optimizer.build import Built
+from powerhall_optimizer.explain import Explainer, zone_prices
 from powerhall_optimizer.keep import Kept
 from powerhall_optimizer.place import Placed
+from powerhall_optimizer.verify.certify import to_prices
 from powerhall_optimizer.verify.loads import budget_w, plan_loads
 
 __all__ = ["assemble", "zone_plans"]
 
+_MOST_EXPLAINED = 500
 
-def _assignments(snapshot: Snapshot, built: Built, placed: Placed) -> tuple[Assignment, ...]:
+
+def _assignments(snapshot: Snapshot, built: Built, placed: Placed, explainer: Explainer) -> tuple[Assignment, ...]:
     found: list[Assignment] = []
     for number, nodes in placed.nodes.items():
         option = int(placed.schedule.option[number])
@@ -34,6 +38,7 @@ def _assignments(snapshot: Snapshot, built: Built, placed: Placed) -> tuple[Assi
                 end_s,
                 nodes,
                 choice.running,
+                explainer.slowed(choice.job.job_id, option, int(placed.schedule.start[number])),
             )
         )
     return tuple(sorted(found, key=lambda a: (a.start_s, a.job_id)))
@@ -50,21 +55,32 @@ def _shed(snapshot: Snapshot, kept: Kept, job_id: str) -> Waiting:
     return Waiting(job_id, "shed", reason, zones)
 
 
-def _waiting(snapshot: Snapshot, built: Built, placed: Placed, kept: Kept) -> tuple[Waiting, ...]:
-    found = [_shed(snapshot, kept, job_id) for job_id in kept.stops]
-    for number, job in enumerate(built.jobs):
+def _waiting(built: Built, placed: Placed, kept: Kept, explainer: Explainer) -> Iterator[Waiting]:
+    """Yield every job that does not start within the horizon, those that are worth most explained in depth."""
+    deep = 0
+    for number, job in sorted(enumerate(built.jobs), key=lambda item: -item[1].weight * item[1].gpus):
         if placed.schedule.option[number] >= 0 or job.job_id in kept.stops:
             continue
         if job.job_id in built.without:
-            code, reason = built.without[job.job_id]
-        elif number in placed.left_out:
-            code, reason = placed.left_out[number]
-        elif job.state == "running":
-            code, reason = "preempted", "stopped so that jobs of more worth can run; it may be preempted"
+            yield Waiting(job.job_id, *built.without[job.job_id])
+        elif deep >= _MOST_EXPLAINED:
+            yield Waiting(job.job_id, "capacity", "no start fits beside jobs of more worth; `explain` tells more")
         else:
-            code, reason = "capacity", "no start within the horizon is worth what it displaces"
-        found.append(Waiting(job.job_id, code, reason))
-    return tuple(found)
+            deep += 1
+            reason, binding, earliest_s, what_if = explainer.waiting(job.job_id)
+            code = _code(binding, reason)
+            if number in placed.left_out:
+                code, reason = placed.left_out[number]
+            elif job.state == "running":
+                code, reason = "preempted", f"stopped so that jobs of more worth can run; {reason}"
+            yield Waiting(job.job_id, code, reason, binding, earliest_s, what_if)
+
+
+def _code(binding: tuple[str, ...], reason: str) -> str:
+    """One word for machines: what the job is short of first."""
+    if not binding or "short of" not in reason:
+        return "worth"
+    return next(code for word, code in (("(GPUs)", "gpus"), ("(cooling)", "cooling"), ("", "power")) if word in reason)
 
 
 def _whole(values: Sequence[float] | np.ndarray) -> tuple[int, ...]:
@@ -99,12 +115,13 @@ def assemble(
     bound: int,
     created_s: int,
     certificate: Certificate | None = None,
-    prices: Mapping[str, tuple[float, ...]] | None = None,
     notes: tuple[str, ...] = (),
     solve_s: float = 0.0,
 ) -> Plan:
     """Return the plan of a placed schedule; whether it holds is for `verify_plan` to say."""
     value = placed.schedule.value(built.problem)
+    priced = None if certificate is None else to_prices(built.problem, certificate)
+    explainer = Explainer(snapshot, built, placed.schedule, priced)
     plan = Plan(
         version=PLAN_VERSION,
         plan_id=snapshot_hash(snapshot),
@@ -113,12 +130,17 @@ def assemble(
         value=value,
         bound=bound,
         gap=(bound - value) / bound if bound > 0 else 0.0,
-        assignments=_assignments(snapshot, built, placed),
-        waiting=_waiting(snapshot, built, placed, kept),
+        assignments=_assignments(snapshot, built, placed, explainer),
+        waiting=(
+            *(_shed(snapshot, kept, job_id) for job_id in kept.stops),
+            *_waiting(built, placed, kept, explainer),
+        ),
         zones=(),
         snapshot=snapshot,
         certificate=certificate,
         notes=notes,
         solve_s=solve_s,
     )
-    return msgspec.structs.replace(plan, zones=zone_plans(plan, prices or {}))
+    return msgspec.structs.replace(
+        plan, zones=zone_plans(plan, {} if priced is None else zone_prices(snapshot, built, priced))
+    )

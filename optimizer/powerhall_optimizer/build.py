@@ -242,17 +242,18 @@ class _Jobs:
     def add(self, job: Job) -> None:
         s = self.snapshot
         worth = max(1, round(self._worth_usd(job) / self.unit_usd))
+        within = worth * min(1.0, s.slots * s.slot_s / job.duration_s)
         running = job.state == "running"
         planned = self.planned.get(job.job_id)
         keep = running and not job.preemptible and self.stops.get(job.job_id) != 0
-        wait = -_STOP_FACTOR * worth if keep else -round(worth * s.objective.move_share) if running else 0
+        wait = -_STOP_FACTOR * worth if keep else -round(within * s.objective.move_share) if running else 0
         number = self.builder.job(
             job.job_id,
             wait_value=wait,
-            delay_cost=0 if running else round(worth * s.objective.delay_share / s.slots),
+            delay_cost=0 if running else round(within * s.objective.delay_share / s.slots),
             **self._deadline(job, worth),
             planned_start=-1 if planned is None else (planned.start_s - s.start_s) // s.slot_s,
-            shift_cost=0 if planned is None else round(worth * s.objective.shift_share / s.slots),
+            shift_cost=0 if planned is None else round(within * s.objective.shift_share / s.slots),
         )
         before = len(self.choices)
         for room in self._rooms_of(job) if self.stops.get(job.job_id) != 0 else ():
@@ -287,7 +288,8 @@ class _Jobs:
         s = self.snapshot
         job_class = s.site.job_classes.get(job.job_class)
         power_w = gpu_power_w(room.kind, mode, job_class)
-        duration = max(1, math.ceil(job.duration_s / gpu_speed(mode, job_class) / s.slot_s - 1e-9))
+        speed = gpu_speed(mode, job_class)
+        duration = self._slots(job, speed)
         running = job.state == "running"
         added_w = max(0.0, power_w - room.kind.idle_gpu_power_w)
         counted = self.ground.counted_gpus(job) if running else job.gpus
@@ -296,10 +298,6 @@ class _Jobs:
         )
         if earliest >= s.slots:
             return
-        planned = self.planned.get(job.job_id)
-        moved = (planned is not None and (planned.hall, planned.mode) != (room.hall, mode.name)) or (
-            running and job.mode != mode.name
-        )
         uses = {room.gpu_resource: whole_gpus(counted, room.kind.gpus)}
         for resource, slope in room.per_watt:
             uses[resource] = math.ceil(added_w * counted * slope - 1e-6)
@@ -308,14 +306,36 @@ class _Jobs:
             (room.hall, f"{room.kind.name}:{mode.name}"),
             duration=min(duration, self.stops.get(job.job_id, duration)),
             uses=uses,
-            rate=max(1, round(worth / duration)),
-            bonus=-round(worth * s.objective.move_share) if moved else 0,
+            rate=max(1, round(worth * (1 - s.objective.slow_share * (1 / speed - 1)) / duration)),
+            bonus=self._bonus(job, worth, room, mode, duration),
             earliest=earliest,
             latest=0 if running else s.slots - 1,
             tariff=self.tariff,
             energy=round(added_w * job.gpus * room.meter / self.energy_unit_w),
         )
         self.choices.append(Choice(job, room.hall, room.kind.name, mode.name, power_w, running))
+
+    def _slots(self, job: Job, speed: float) -> int:
+        return max(1, math.ceil(job.duration_s / speed / self.snapshot.slot_s - 1e-9))
+
+    def _bonus(self, job: Job, worth: int, room: _Room, mode: Mode, duration: int) -> int:
+        """Constants of an option: churn, and what of the delay cost is not the start's doing.
+
+        The problem charges delay on the whole completion time; given back is the time that the job takes in its fastest
+        mode, and all that lies behind the horizon, where nobody looks yet.
+        """
+        s = self.snapshot
+        goal = s.objective
+        within = worth * min(1.0, s.slots * s.slot_s / job.duration_s)
+        planned = self.planned.get(job.job_id)
+        moved = planned is not None and (planned.hall, planned.mode) != (room.hall, mode.name)
+        moved = moved or (job.state == "running" and job.mode != mode.name)
+        least = self._slots(job, 1.0)
+        bonus = -within * goal.move_share if moved else 0.0
+        if job.state == "waiting":
+            given = duration if least >= s.slots else least + max(0, duration - s.slots)
+            bonus += given * round(within * goal.delay_share / s.slots)
+        return round(bonus)
 
     def no_option(self, job: Job) -> tuple[str, str]:
         """Say why a job can run nowhere within the horizon."""

@@ -41,6 +41,7 @@ _RANGES = {
     "objective.usd_per_gpu_h": (1e-6, 1e6),
     "objective.carbon_usd_per_t": (0.0, 1e6),
     "objective.delay_share": (0.0, 1.0),
+    "objective.slow_share": (0.0, 1.0),
     "objective.shift_share": (0.0, 1.0),
     "objective.move_share": (0.0, 1.0),
 }

@@ -1,0 +1,40 @@
+"""`powerhall-optimizer explain`: why a job waits, runs later or slower, and what would change it."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from powerhall.errors import Rejected
+from powerhall.extras import EXIT_OK
+from powerhall.plan import read_plan
+from powerhall_optimizer.explain import explain_lines
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the sub-command."""
+    parser = commands.add_parser(
+        "explain",
+        help="why a job waits or runs slowed, and what would change it in numbers",
+        description="Reads everything from the plan: what holds the job back where and when, what would start it, "
+        "from which weight it pays its prices, and its best alternatives.",
+    )
+    parser.add_argument("job", help="job id")
+    parser.add_argument("--plan", type=Path, default=Path("plan.json"), help="plan file (default: plan.json)")
+    parser.add_argument("--json", action="store_true", help="print the plan's entry for the job as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain one job."""
+    plan = read_plan(args.plan)
+    if args.job not in {job.job_id for job in plan.snapshot.jobs}:
+        raise Rejected.field(str(args.plan), "job", args.job, "must be a job of the plan")
+    lines = list(explain_lines(plan, args.job))
+    if args.json:
+        sys.stdout.write(json.dumps({"job_id": args.job, "plan_id": plan.plan_id, "lines": lines}) + "\n")
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+    return EXIT_OK
