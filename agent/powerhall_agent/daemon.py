@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 
 from powerhall.errors import PowerhallError
 from powerhall_agent.child import SamplerChild
+from powerhall_agent.clock import Stamper
 from powerhall_agent.encode import Series
 from powerhall_agent.lane import Lane, open_lanes
 from powerhall_agent.log import Log
@@ -20,6 +21,7 @@ from powerhall_agent.notify import Notifier
 from powerhall_agent.prometheus import Exposition, serve
 from powerhall_agent.selfmetrics import SelfMetrics
 from powerhall_agent.settings import AgentSettings
+from powerhall_agent.ship import newest_ms
 
 __all__ = ["Daemon", "run_daemon"]
 
@@ -41,6 +43,7 @@ class Daemon:
         self._metrics = SelfMetrics(self.tags)
         self._exposition = Exposition() if settings.prometheus.listen else None
         self._events = Series("event", {**self.tags, "kind": "driver_stuck"})
+        self._stamper = Stamper()
         self._waiting: list[bytes] = []
         self._appended_s = self._measured_s = self._alive_s = 0.0
         self._was_stuck = False
@@ -63,7 +66,7 @@ class Daemon:
             poll.register(out, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(1000 * (_APPEND_EVERY_S if self._waiting else _POLL_S))}
         if out in ready:
-            self._take(self.child.read())
+            self._take(self._from_sampler())
         now_s = time.monotonic()
         if now_s - self._appended_s >= _APPEND_EVERY_S:
             self._append(now_s)
@@ -82,7 +85,7 @@ class Daemon:
         quiet_s = time.monotonic() + min(_SAMPLER_STOPS_S, self.settings.daemon.stop_within_s / 2)
         while self.child.descriptor is not None and time.monotonic() < quiet_s:
             select.select([self.child.descriptor], [], [], max(0.0, quiet_s - time.monotonic()))
-            self._take(self.child.read())
+            self._take(self._from_sampler())
         self.child.kill()
         self._append(time.monotonic())
         for lane in self.lanes:
@@ -91,6 +94,12 @@ class Daemon:
             lane.join(deadline_s - time.monotonic())
         if self._exposition is not None:
             self._exposition.close()
+
+    def _from_sampler(self) -> bytes:
+        """Read lines; our own points go on from their timestamps, which rise whatever happens to the wall clock."""
+        lines = self.child.read()
+        self._stamper.last_ms = max(self._stamper.last_ms, newest_ms(lines))
+        return lines
 
     def _take(self, lines: bytes) -> None:
         if lines:
@@ -112,7 +121,7 @@ class Daemon:
         if stuck == self._was_stuck and now_s - self._measured_s < self.settings.daemon.metrics_s:
             return
         self._measured_s = now_s
-        time_ms = time.time_ns() // 1_000_000
+        time_ms = self._stamper.stamp(time.monotonic_ns(), time.time_ns())
         lines = self._metrics.encode(self.lanes, self.child, time_ms)
         if stuck != self._was_stuck:
             detail = "the sampler does not answer: a driver call hangs" if stuck else "the sampler answers again"

@@ -25,7 +25,7 @@ from powerhall_agent.quarantine import Quarantine
 from powerhall_agent.settings import ShipSettings
 from powerhall_agent.spool import Batch, Spool
 
-__all__ = ["ShipStats", "Shipper"]
+__all__ = ["ShipStats", "Shipper", "newest_ms"]
 
 _SUSPECT_REQUESTS = 32
 """Requests that one cycle spends on finding refused lines."""
@@ -197,7 +197,7 @@ class Shipper:
     def _acknowledge(self, batch: Batch) -> None:
         self.spool.ack(batch)
         self.stats.sent_points += batch.points
-        self.stats.newest_ms = max(self.stats.newest_ms, _time_ms(batch.lines))
+        self.stats.newest_ms = max(self.stats.newest_ms, newest_ms(batch.lines))
 
     def _send(self, lines: bytes) -> None:
         self.stats.requests += 1
@@ -217,7 +217,7 @@ class Shipper:
         return max(self._rng.uniform(0.0, highest_s), asked_s)
 
 
-def _time_ms(lines: bytes) -> int:
+def newest_ms(lines: bytes) -> int:
     """Return the timestamp of the last line, 0 when it has none."""
     word = lines.rstrip(b"\n").rpartition(b" ")[2]
     return int(word) if word.isdigit() else 0
