@@ -11,6 +11,7 @@ import msgspec
 from powerhall import __version__
 from powerhall.errors import PowerhallError
 from powerhall.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
+from powerhall_agent.capper import command as capper
 from powerhall_agent.sampler_settings import SamplerSettings
 from powerhall_agent.settings import AgentSettings, load_settings
 
@@ -25,6 +26,7 @@ examples:
   powerhall-agent doctor --config /etc/powerhall/agent.toml
   powerhall-agent top                                 live view
   powerhall-agent spool list --spool /var/lib/powerhall-agent/spool
+  powerhall-agent cap --config /etc/powerhall/capper.toml
 
 exit codes: 0 ok, 1 refused input or failed check, 2 usage, 3 internal error
 """
@@ -119,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_shipping(spool)
     spool.add_argument("--output", metavar="NAME", default="store", help="folder in the spool (default: store)")
     spool.add_argument("--json", action="store_true", help="print the list as JSON")
+    capper.add_parsers(commands)
     return parser
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,14 +18,6 @@ from powerhall_agent.capper.state import Capper
 from powerhall_agent.simulate import layout
 from powerhall_agent.simulate.state import StateFile
 
-PROGRAM = """
-import argparse
-from powerhall_agent.capper.command import add_parsers
-parser = argparse.ArgumentParser()
-add_parsers(parser.add_subparsers())
-args = parser.parse_args()
-raise SystemExit(args.func(args))
-"""
 KEY = node_key(bytes(range(32)), "n1")
 
 
@@ -162,8 +155,8 @@ class Process:
         config |= {"socket": folder / "sock", "memory": folder / "found.json"}
         (folder / "capper.toml").write_text("".join(f'{k} = "{v}"\n' for k, v in config.items()))
         self.command = [
-            sys.executable, "-c", PROGRAM,
-            "cap", "--config", str(folder / "capper.toml"), "--simulate-state", str(folder / "gpus"),
+            Path(sys.executable).with_name("powerhall-agent"),
+            "cap", "--config", folder / "capper.toml", "--simulate-state", folder / "gpus",
         ]  # fmt: skip
         self.folder = folder
         self.start()

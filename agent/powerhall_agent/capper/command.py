@@ -1,6 +1,7 @@
 """`powerhall-agent cap` (the privileged capper) and `powerhall-agent lease` (carries leases from the store to it)."""
 
 import argparse
+import base64
 import signal
 import sys
 import time
@@ -15,7 +16,6 @@ from powerhall.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
 from powerhall.lease import SignedLease
 from powerhall.settings import Secret, read_toml
 from powerhall.units import parse_power
-from powerhall_agent.capper.client import CapperClient
 from powerhall_agent.log import Log
 from powerhall_agent.notify import Notifier
 
@@ -113,13 +113,23 @@ def _cap(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _newest(store: "Store", node: str) -> SignedLease | None:
-    body = store.latest_document("lease", node)
-    return None if body is None else msgspec.json.decode(body, type=SignedLease)
+def newest_lease(store: "Store", node: str, now_s: float) -> SignedLease | None:
+    """Return the newest lease that the store holds for this node, of the last hour; a damaged one raises Rejected."""
+    from powerhall.store import Query, Select
+
+    query = Query("lease", (Select("signed", "last"),), where={"node": node})
+    texts = [row.values.get("signed") for row in store.query(query, now_s - 3600.0, now_s + 60.0)]
+    if not texts or not isinstance(texts[0], str):
+        return None
+    try:
+        return msgspec.json.decode(base64.b64decode(texts[0], validate=True), type=SignedLease)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise Rejected(f"lease: {node}: not readable: {error}") from None
 
 
 def _lease(args: argparse.Namespace) -> int:
     from powerhall.store import open_store
+    from powerhall_agent.capper.client import CapperClient
 
     log, stopped = Log(), _stopper()
     store, client = open_store(args.store), CapperClient(args.socket)
@@ -130,7 +140,7 @@ def _lease(args: argparse.Namespace) -> int:
             client.alive()
             if time.monotonic() >= next_poll_s:
                 next_poll_s = time.monotonic() + args.poll_s
-                signed = _newest(store, args.node)
+                signed = newest_lease(store, args.node, time.time())
                 if signed is not None and signed.body != offered:
                     offered = signed.body
                     reply = client.offer(signed)
@@ -167,7 +177,7 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     cap.add_argument(
         "--simulate-state", type=Path, metavar="FILE", help="state file of simulated GPUs, shared with others"
     )
-    cap.set_defaults(func=_guarded(_cap))
+    cap.set_defaults(command=_guarded(_cap))
     lease = subparsers.add_parser(
         "lease", help="carry leases to the capper", description=_LEASE_TEXT, formatter_class=form
     )
@@ -175,4 +185,4 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     lease.add_argument("--node", required=True)
     lease.add_argument("--socket", type=Path, default=Path("/run/powerhall-capper/capper.sock"))
     lease.add_argument("--poll-s", type=float, default=2.0, help="seconds between looks at the store (default 2)")
-    lease.set_defaults(func=_guarded(_lease))
+    lease.set_defaults(command=_guarded(_lease))
