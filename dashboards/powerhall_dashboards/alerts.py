@@ -42,8 +42,8 @@ def _bucketed(
 
 
 def _whole(measurement: str, aggregate: str, field: str) -> Query:
-    """Return one number per node over the whole range."""
-    return Query(measurement, (Select(field, aggregate, "value"),), {}, ("site", "hall", "rack", "node"))
+    """Return one number per series over the whole range."""
+    return Query(measurement, (Select(field, aggregate, "value"),), {}, MEASUREMENTS[measurement].tags)
 
 
 def _zone_rules(level: str, measurement: str) -> tuple[Rule, Rule]:
@@ -106,7 +106,7 @@ RULES: tuple[Rule, ...] = (
         "Check the node's inlet or coolant temperature and its neighbours. One GPU alone points to its cold plate or "
         "paste, all of them to the supply.",
         "warning",
-        (_bucketed("gpu", "max", "slow_thermal_s"),),
+        (_whole("gpu", "spread", "slow_thermal_s"),),
         "gt",
         (0.0,),
         "powerhall-node",

@@ -36,7 +36,7 @@ def zone(measurement: str, **fields: float) -> list[Point]:
 FINE = {"headroom_w": 400.0, "budget_w": 1000.0, "heat_w": 500.0, "cooling_capacity_w": 1000.0}
 HEALTHY = [
     *(point for name in ZONE for point in zone(name, **FINE, gpus_lost=0.0, nodes_stale=0.0)),
-    *points("gpu", {**NODE, "gpu": "0"}, {"slow_thermal_s": 0.0}),
+    *points("gpu", {**NODE, "gpu": "0"}, {"slow_thermal_s": 30.0}, {"slow_thermal_s": 30.0}),
     *points("event", {**NODE, "kind": "xid"}, {"code": 13.0, "severity": 1.0, "detail": "graphics exception"}),
     *points("agent", NODE, {"spool_bytes": 5e6}, {"spool_bytes": 5.2e6}, every_s=300),
     *points("plan", {"site": "s"}, {"value": 5.0, "verified": 1.0}),
@@ -47,7 +47,9 @@ TROUBLE = {
     **{f"powerhall-{name[:-4]}-near-budget": zone(name, headroom_w=40.0, budget_w=1000.0) for name in ZONE},
     **{f"powerhall-{name[:-4]}-over-budget": zone(name, headroom_w=-1.0, budget_w=1000.0) for name in ZONE},
     "powerhall-cooling-low": zone("hall_10s", heat_w=960.0, cooling_capacity_w=1000.0),
-    "powerhall-thermal-slowdown": points("gpu", {**NODE, "gpu": "1"}, {"slow_thermal_s": 0.5}, {"slow_thermal_s": 0.0}),
+    "powerhall-thermal-slowdown": points(
+        "gpu", {**NODE, "gpu": "1"}, {"slow_thermal_s": 90.0}, {"slow_thermal_s": 90.5}
+    ),
     "powerhall-fatal-xid": points("event", {**NODE, "gpu": "1", "kind": "xid"}, {"code": 79.0, "severity": 2.0}),
     "powerhall-gpu-lost": zone("hall_10s", gpus_lost=1.0),
     "powerhall-stale-agent": zone("hall_10s", nodes_stale=2.0),

@@ -79,7 +79,7 @@ class SiteData:
             "mem_used_bytes": 6.0e10 + number * 1e8,
             "sm_clock_mhz": 1980.0 - held_s * 100,
             "clocks_event_reasons": 4.0 if held_s else 0.0,
-            "slow_power_cap_s": held_s,
+            "slow_power_cap_s": held_s * max(0.0, time_s - (self.start_s + self.end_s) / 2) / 10,
             "slow_thermal_s": 0.0,
         }
         yield Point("gpu", tags, fields, time_s * 1000)
@@ -150,6 +150,8 @@ class SiteData:
                     "headroom_w": budget_w - planned_w,
                     "price_per_mw": max(0.0, planned_w - 3500.0) if zone != SITE else 0.0,
                 }
+                if zone != SITE:
+                    fields |= {"heat_w": planned_w, "cooling_capacity_w": 6400.0}
                 yield Point("plan_zone", {"site": SITE, "zone": zone}, fields, slot_s * 1000)
             for index, (hall, lane) in enumerate((h, str(n)) for h in HALLS for n in (0, 1)):
                 job = f"job-{100 + index}" if (slot_s - last_s) < 9000 * (index + 1) else "-"

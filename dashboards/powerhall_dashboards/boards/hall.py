@@ -10,6 +10,7 @@ from powerhall_dashboards.boards.parts import (
     columns,
     events,
     extreme,
+    halls_ahead,
     series,
     stat,
     table,
@@ -109,17 +110,9 @@ HALL_BOARD = Board(
                 ),
                 Panel(
                     "What the plan foresees",
-                    "Planned power and budget per zone over the next 12 hours.",
+                    "Planned power and budget per hall over the next 12 hours.",
                     "timeseries",
-                    (
-                        series(
-                            "plan_zone",
-                            columns("max", planned="planned_w", budget="budget_w"),
-                            chosen("site"),
-                            ("zone",),
-                            every_s=300.0,
-                        ),
-                    ),
+                    (halls_ahead("max", planned="planned_w", budget="budget_w"),),
                     12,
                     9,
                     recent_s=43_200,

@@ -9,6 +9,7 @@ __all__ = ["JOB_BOARD"]
 _THIS = (Filter("job", "=", Variable("job")),)
 _NODES = Choice("node", "job_interval", ("site", "job"))
 _GPUS = chosen("site", "node")
+_HELD = columns("spread", power_cap="slow_power_cap_s", thermal="slow_thermal_s")
 
 
 def _total(title: str, text: str, select: Select) -> Panel:
@@ -74,11 +75,12 @@ JOB_BOARD = Board(
                     "Longest time per interval in which a cap or a thermal slowdown held clocks down.",
                     "timeseries",
                     (
-                        series(
+                        Query(
                             "gpu",
-                            columns("max", power_cap="slow_power_cap_s", thermal="slow_thermal_s"),
-                            _GPUS,
-                            ("node",),
+                            columns("max", power_cap="power_cap", thermal="thermal"),
+                            group_by=("node",),
+                            every_s=10.0,
+                            inner=Query("gpu", _HELD, _GPUS, ("node", "gpu"), every_s=10.0),
                         ),
                     ),
                     8,

@@ -107,7 +107,7 @@ NODE_BOARD = Board(
                     "Held down by power or heat",
                     "Seconds per interval in which the power cap or a thermal slowdown held clocks down.",
                     "timeseries",
-                    (_gpus("max", power_cap="slow_power_cap_s", thermal="slow_thermal_s"),),
+                    (_gpus("spread", power_cap="slow_power_cap_s", thermal="slow_thermal_s"),),
                 ),
                 Panel(
                     "State of each GPU",

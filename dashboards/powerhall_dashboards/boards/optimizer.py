@@ -1,7 +1,7 @@
 """Optimizer: what was planned and why, how good is it proven to be, does the site follow it, and who waits?"""
 
-from powerhall.store import Filter, Query, Select
-from powerhall_dashboards.boards.parts import SITE, chosen, columns, series, stat, table
+from powerhall.store import Filter, Query, Select, Variable
+from powerhall_dashboards.boards.parts import SITE, chosen, columns, halls_ahead, series, stat, table
 from powerhall_dashboards.model import Board, Link, Panel, Step
 
 __all__ = ["OPTIMIZER_BOARD"]
@@ -14,6 +14,22 @@ _AHEAD_S = 43_200
 def _plan(aggregate: str, **fields: str) -> Query:
     return series("plan", columns(aggregate, **fields), _HERE, every_s=_ROUND_S)
 
+
+_SITE_AHEAD = series(
+    "plan_zone",
+    columns("min", headroom="headroom_w"),
+    {"site": Variable("site"), "zone": Variable("site")},
+    ("zone",),
+    every_s=_ROUND_S,
+)
+_PRICES = Query(
+    "plan_zone",
+    columns("max", price="price_per_mw"),
+    _HERE,
+    ("zone",),
+    every_s=_ROUND_S,
+    filters=(Filter("price_per_mw", ">", 0.0),),
+)
 
 _STATS = (
     Panel(
@@ -143,9 +159,9 @@ OPTIMIZER_BOARD = Board(
                 _ACTUAL,
                 Panel(
                     "Headroom ahead",
-                    "Budget less planned power per zone over the next 12 hours.",
+                    "Budget less planned power of the site and each hall over the next 12 hours.",
                     "timeseries",
-                    (series("plan_zone", columns("min", headroom="headroom_w"), _HERE, ("zone",), every_s=_ROUND_S),),
+                    (_SITE_AHEAD, halls_ahead("min", headroom="headroom_w")),
                     12,
                     9,
                     recent_s=_AHEAD_S,
@@ -167,7 +183,7 @@ OPTIMIZER_BOARD = Board(
                     "What one more megawatt is worth",
                     "Price of power per zone over the next 12 hours; where it is above 0, power holds work back.",
                     "timeseries",
-                    (series("plan_zone", columns("max", price="price_per_mw"), _HERE, ("zone",), every_s=_ROUND_S),),
+                    (_PRICES,),
                     8,
                     recent_s=_AHEAD_S,
                     future=True,

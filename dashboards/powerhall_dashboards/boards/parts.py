@@ -19,6 +19,7 @@ __all__ = [
     "columns",
     "events",
     "extreme",
+    "halls_ahead",
     "series",
     "stat",
     "table",
@@ -79,6 +80,13 @@ def extreme(measurement: str, aggregate: str, column: Select, where: dict[str, T
     """Return the largest or smallest over a tag's values of each one's column."""
     inner = Query(measurement, (column,), where, (group,), every_s=10.0)
     return Query(measurement, (Select(column.name, aggregate, column.name),), every_s=10.0, inner=inner)
+
+
+def halls_ahead(aggregate: str, **fields: str) -> Query:
+    """Return what the plan foresees per hall: only halls have heat, so racks and feeds are left out."""
+    select = columns(aggregate, **fields)
+    only_halls = (Filter("heat_w", ">=", 0.0),)
+    return Query("plan_zone", select, chosen("site"), ("zone",), every_s=300.0, filters=only_halls)
 
 
 def stat(title: str, text: str, query: Query, *, steps: tuple[Step, ...] = (), width: int = 3) -> Panel:

@@ -1,0 +1,118 @@
+"""`powerhall-optimizer rollup`: the service that writes rack_10s, hall_10s, site_10s and the plan's lanes."""
+
+import argparse
+import signal
+import threading
+import time
+from pathlib import Path
+
+from powerhall.errors import Rejected, Retryable
+from powerhall.extras import EXIT_OK
+from powerhall.sitefile import read_site
+from powerhall.store import open_store
+from powerhall.timeseries import parse_time
+from powerhall.units import parse_duration
+from powerhall_optimizer.log import Log
+from powerhall_optimizer.rollup.readings import BUCKET_S
+from powerhall_optimizer.rollup.service import Rollup
+
+__all__ = ["add_parser"]
+
+_STRETCH_S = 600
+_SETTLE_S = 3.0
+"""A bucket is first computed this long after its end, when most agents have delivered."""
+
+_EPILOG = """\
+examples:
+  powerhall-optimizer rollup --site site.toml --store sqlite:///powerhall.db
+  powerhall-optimizer rollup --site site.toml --store 'influxdb://tsdb:8086/power?token_file=...' --hall hall3
+  powerhall-optimizer rollup --site site.toml --store ... --since 2026-07-01T00:00Z --once
+
+For large sites run one service per hall (--hall) and one for the site alone (--site-only). Every cycle computes
+the last minutes anew (--late), so that late readings count; computing twice changes nothing.
+"""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the sub-command."""
+    parser = commands.add_parser(
+        "rollup",
+        help="roll GPU readings up into racks, halls and the site, every ten seconds",
+        description="Writes rack_10s, hall_10s and site_10s, and the newest plan's lanes for the Gantt chart.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--site", type=Path, required=True, help="site.toml")
+    parser.add_argument("--store", required=True, help="store URL")
+    parser.add_argument("--hall", action="append", default=[], help="only this hall, without the site; repeatable")
+    parser.add_argument("--site-only", action="store_true", help="only site_10s (from hall_10s) and the plan's lanes")
+    parser.add_argument("--late", default="2 min", help="how far back each cycle computes (default: 2 min)")
+    parser.add_argument(
+        "--stale-after", default="30 s", help="a node silent for longer counts at its worst (default: 30 s)"
+    )
+    parser.add_argument("--since", help="first compute from this time on, as ISO 8601 or seconds since the epoch")
+    parser.add_argument("--once", action="store_true", help="compute up to now and end")
+    parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
+    parser.set_defaults(run=run)
+
+
+def _moment(text: str) -> float:
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise Rejected.field("rollup", "--since", text, str(error)) from None
+
+
+def _duration(option: str, text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Rejected.field("rollup", option, text, str(error)) from None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM, or once; a busy store is tried again at the next cycle."""
+    site, _ = read_site(args.site)
+    names = [hall.zone for hall in site.halls]
+    for name in args.hall:
+        if name not in names:
+            raise Rejected.field("rollup", "--hall", name, f"must be one of {', '.join(names)}")
+    halls = () if args.site_only else tuple(args.hall or names)
+    late_s = _duration("--late", args.late)
+    stale_after_s = int(_duration("--stale-after", args.stale_after))
+    since_s = _moment(args.since) if args.since else None
+    store = open_store(args.store)
+    rollup = Rollup(store, site, halls, with_site=not args.hall or args.site_only, stale_after_s=stale_after_s)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log = Log(quiet=args.quiet)
+    try:
+        return _loop(rollup, log, stop, late_s, since_s, once=args.once)
+    finally:
+        store.close()
+
+
+def _floor(time_s: float) -> float:
+    return time_s // BUCKET_S * BUCKET_S
+
+
+def _loop(rollup: Rollup, log: Log, stop: threading.Event, late_s: float, since_s: float | None, *, once: bool) -> int:
+    done_s = since_s
+    while not stop.is_set():
+        end_s = _floor(time.time() - _SETTLE_S)
+        start_s = _floor(end_s - late_s if done_s is None else min(done_s, end_s - late_s))
+        try:
+            while start_s < end_s and not stop.is_set():
+                until_s = min(end_s, start_s + _STRETCH_S)
+                points = rollup.run(start_s, until_s)
+                log("rollup", points=points, start_s=int(start_s), seconds=int(until_s - start_s))
+                done_s = start_s = until_s
+        except Retryable as error:
+            if once:
+                raise
+            log("rollup_delayed", "warning", reason=error)
+        if once:
+            return EXIT_OK
+        stop.wait(BUCKET_S - (time.time() - _SETTLE_S) % BUCKET_S)
+    return EXIT_OK

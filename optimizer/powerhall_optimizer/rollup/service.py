@@ -1,0 +1,99 @@
+"""One cycle of the roll-up: read a stretch of time, compute its buckets, write them; again is the same.
+
+Every cycle computes the last `late_s` seconds anew, so that readings that come late, from a spool after an outage, are
+in the roll-up too. A roll-up is a point like any other: written again it overwrites itself, so cycles may overlap,
+repeat, and run beside each other, one per hall.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from powerhall.cooling import Weather
+from powerhall.line import Point, encode
+from powerhall.schema import MEASUREMENTS
+from powerhall.store import Query, Row, Select, Store
+from powerhall.topology import Site
+from powerhall_optimizer.rollup.plans import PlannedPower, lane_points, read_planned
+from powerhall_optimizer.rollup.readings import BUCKET_S, read_hall
+from powerhall_optimizer.rollup.zones import Context, hall_points, site_points
+
+__all__ = ["Rollup", "buckets"]
+
+_WEATHER_MAX_AGE_S = 3 * 3600
+_CHUNK_POINTS = 5000
+
+
+def buckets(start_s: float, end_s: float) -> range:
+    """Return the starts of the whole buckets in start_s <= time < end_s."""
+    first, last = -int(-start_s // BUCKET_S) * BUCKET_S, int(end_s // BUCKET_S) * BUCKET_S
+    return range(first, last, BUCKET_S)
+
+
+@dataclass(slots=True)
+class Rollup:
+    """The roll-up of some halls of a site, and of the site itself where `with_site`."""
+
+    store: Store
+    site: Site
+    halls: tuple[str, ...]
+    with_site: bool
+    stale_after_s: int = 30
+    _lanes_of: str = field(default="", init=False)
+
+    def run(self, start_s: float, end_s: float) -> int:
+        """Compute and write every whole bucket in the range; return the number of points written."""
+        times_s = buckets(start_s, end_s)
+        if not times_s:
+            return 0
+        plan = read_planned(self.store.latest_document("plan", self.site.name))
+        weather = self._weather(times_s[0], times_s[-1] + BUCKET_S)
+        context = Context(self.site, weather, _planned(plan), self.stale_after_s)
+        written = 0
+        for hall in self.halls:
+            since_s = times_s[0] - self.stale_after_s - BUCKET_S
+            readings = read_hall(self.store, self.site.name, hall, since_s, times_s[-1] + BUCKET_S)
+            written += self._write(hall_points(context, self.site.hall(hall), readings, times_s))
+        if self.with_site:
+            written += self._write(site_points(context, self._hall_rows(times_s)))
+            written += self._write_lanes(plan)
+        return written
+
+    def _write_lanes(self, plan: PlannedPower | None) -> int:
+        if plan is None or plan.plan_id == self._lanes_of:
+            return 0
+        halls = tuple(hall.zone for hall in self.site.halls)
+        written = self._write(lane_points(plan, self.site.name, halls))
+        self._lanes_of = plan.plan_id
+        return written
+
+    def _write(self, points: Iterable[Point]) -> int:
+        lines = [encode(point) for point in points]
+        for at in range(0, len(lines), _CHUNK_POINTS):
+            self.store.write(b"".join(lines[at : at + _CHUNK_POINTS]))
+        return len(lines)
+
+    def _hall_rows(self, times_s: range) -> list[Row]:
+        fields = tuple(Select(entry.name) for entry in MEASUREMENTS["hall_10s"].fields)
+        query = Query("hall_10s", fields, {"site": self.site.name}, ("hall",))
+        rows = self.store.query(query, times_s[0], times_s[-1] + BUCKET_S)
+        return [row for row in rows if row.time_s % BUCKET_S == 0]
+
+    def _weather(self, start_s: int, end_s: int) -> Callable[[float], Weather | None]:
+        """Return what the outdoor air was at a time: the newest reading before it within three hours."""
+        fields = (Select("dry_bulb_c"), Select("wet_bulb_c"))
+        query = Query("weather", fields, {"site": self.site.name})
+        readings = [
+            (row.time_s, Weather(dry_c, wet_c))
+            for row in self.store.query(query, start_s - _WEATHER_MAX_AGE_S, end_s)
+            if (dry_c := row.number("dry_bulb_c")) is not None and (wet_c := row.number("wet_bulb_c")) is not None
+        ]
+
+        def at(time_s: float) -> Weather | None:
+            known = [air for taken_s, air in readings if taken_s <= time_s + BUCKET_S]
+            return known[-1] if known else None
+
+        return at
+
+
+def _planned(plan: PlannedPower | None) -> Callable[[str, float], float | None]:
+    return plan.planned_w if plan else lambda _zone, _time_s: None
