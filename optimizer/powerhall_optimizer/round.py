@@ -15,11 +15,12 @@ from pathlib import Path
 
 import msgspec
 
-from powerhall.errors import PowerhallError, Retryable
+from powerhall.errors import PowerhallError, Rejected, Retryable
 from powerhall.line import Point, encode
 from powerhall.plan import Plan, Planned, Snapshot, read_plan, snapshot_hash
 from powerhall.sitefile import read_site
 from powerhall.store import Store
+from powerhall.topology import Site
 from powerhall_optimizer.log import Log
 from powerhall_optimizer.observe import Horizon, check_fit, read_queue, site_snapshot
 from powerhall_optimizer.planner import make_plan
@@ -27,6 +28,7 @@ from powerhall_optimizer.publish import figures, publish
 from powerhall_optimizer.settings import RoundSettings
 from powerhall_optimizer.telemetry import node_state, store_queue
 from powerhall_optimizer.verify.plan import verify_plan
+from powerhall_optimizer.whatif import what_if
 
 __all__ = ["Request", "observe", "only_one", "run_round"]
 
@@ -45,6 +47,7 @@ class Request:
     out: Path | None = None
     dry_run: bool = False
     down_nodes: tuple[str, ...] = ()
+    what_if: str | None = None
 
 
 @contextmanager
@@ -105,8 +108,18 @@ def observe(request: Request, settings: RoundSettings, log: Log) -> Snapshot:
     else:
         raise PowerhallError("round: needs --jobs or --store to know the queue")
     snapshot = site_snapshot(site, planning, jobs, request.horizon, settings.objective)
-    snapshot = msgspec.structs.replace(snapshot, down_nodes=request.down_nodes)
-    return snapshot if request.store is None else _with_telemetry(snapshot, request, request.store, settings, log)
+    snapshot = msgspec.structs.replace(snapshot, down_nodes=_known(site, request.down_nodes))
+    if request.store is not None:
+        snapshot = _with_telemetry(snapshot, request, request.store, settings, log)
+    return snapshot if request.what_if is None else what_if(snapshot, request.what_if)
+
+
+def _known(site: Site, nodes: tuple[str, ...]) -> tuple[str, ...]:
+    every = {node for rack in site.racks() for node in rack.nodes}
+    for node in nodes:
+        if node not in every:
+            raise Rejected.field("command line", "--down", node, "must be a node of the site")
+    return nodes
 
 
 def _with_telemetry(snapshot: Snapshot, request: Request, store: Store, settings: RoundSettings, log: Log) -> Snapshot:
@@ -140,6 +153,8 @@ def run_round(request: Request, settings: RoundSettings, stop: Callable[[], bool
     plan_id = snapshot_hash(snapshot)
     if previous is not None and previous.plan_id == plan_id and not verify_plan(previous):
         log("unchanged", plan_id=plan_id[:12])
+        if not request.dry_run:
+            publish(previous, request.store, None)
         return previous
     snapshot = msgspec.structs.replace(snapshot, planned=_planned(previous, snapshot))
     plan = make_plan(snapshot, settings, request.seconds, created_s=created_s, stop=stop, log=log)

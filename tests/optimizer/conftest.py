@@ -95,6 +95,12 @@ def some_jobs(count: int, seed: int) -> tuple[Job, ...]:
 
 
 @pytest.fixture
+def site_text() -> str:
+    """The site file's text."""
+    return SITE
+
+
+@pytest.fixture
 def site(tmp_path):
     """The site, read from its file."""
     path = tmp_path / "site.toml"

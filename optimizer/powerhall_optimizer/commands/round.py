@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from powerhall.errors import Rejected
@@ -52,6 +53,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--horizon", default="24h", help="length of the plan (default: 24h)")
     parser.add_argument("--seconds", type=float, default=60.0, help="time to solve (default: 60)")
     parser.add_argument("--down", default="", help="nodes that cannot be used and draw nothing, as a host list")
+    parser.add_argument(
+        "--what-if", help='compare with changes, such as "hall3.power=12MW,grid=-20%%"; publishes nothing'
+    )
     parser.add_argument("--dry-run", action="store_true", help="plan and verify, publish nothing")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
@@ -101,7 +105,7 @@ def _request(args: argparse.Namespace, settings: RoundSettings, store: Store | N
         jobs_format=args.jobs_format,
         store=store,
         out=args.out or (None if args.store else Path("plan.json")),
-        dry_run=args.dry_run,
+        dry_run=args.dry_run or args.what_if is not None,
         down_nodes=down,
     )
 
@@ -123,6 +127,21 @@ def _tell(plan: Plan, request: Request, as_json: bool) -> None:
     sys.stdout.writelines(f"note: {note}\n" for note in plan.notes)
 
 
+def _compare(base: Plan, other: Plan, change: str) -> None:
+    """Print what a change does to the plan's figures."""
+    before, after = figures(base), figures(other)
+    rows = [
+        ("jobs that start", before.jobs_started, after.jobs_started),
+        ("jobs that wait", before.jobs_waiting, after.jobs_waiting),
+        ("GPU hours of work", before.work_gpu_s / 3600, after.work_gpu_s / 3600),
+        ("energy, MWh", before.energy_j / 3.6e9, after.energy_j / 3.6e9),
+        ("cost of energy, USD", before.cost, after.cost),
+    ]
+    sys.stdout.write(f"{'':24}{'as it is':>14}{'what if':>14}{'change':>14}   {change}\n")
+    for name, one, two in rows:
+        sys.stdout.write(f"{name:24}{one:14,.1f}{two:14,.1f}{two - one:+14,.1f}\n")
+
+
 def run(args: argparse.Namespace) -> int:
     """Run one round."""
     settings = read_settings(args.settings)
@@ -131,8 +150,12 @@ def run(args: argparse.Namespace) -> int:
     stop.listen()
     try:
         request = _request(args, settings, store)
+        log = Log(quiet=args.quiet)
         with only_one(None if request.dry_run else request.out):
-            plan = run_round(request, settings, stop, Log(quiet=args.quiet), int(time.time()))
+            plan = run_round(request, settings, stop, log, int(time.time()))
+        if args.what_if is not None:
+            base, plan = plan, run_round(replace(request, what_if=args.what_if), settings, stop, log, int(time.time()))
+            _compare(base, plan, args.what_if)
     finally:
         if store is not None:
             store.close()
