@@ -4,18 +4,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from powerhall.errors import PowerhallError
-from powerhall.plan import Certificate, Plan, Snapshot
+from powerhall.plan import Certificate as PlanCertificate
+from powerhall.plan import Plan, Planned, Snapshot
 from powerhall_optimizer.assemble import assemble
 from powerhall_optimizer.budgets import Ground
 from powerhall_optimizer.build import Built, build
 from powerhall_optimizer.greedy import fill
 from powerhall_optimizer.keep import Kept, keep_running
 from powerhall_optimizer.log import Log
-from powerhall_optimizer.place import place
-from powerhall_optimizer.problem import Schedule
+from powerhall_optimizer.place import Placed, place
+from powerhall_optimizer.problem import Certificate, Schedule
 from powerhall_optimizer.settings import RoundSettings
-from powerhall_optimizer.verify.certify import from_prices
+from powerhall_optimizer.verify.certify import from_prices, to_prices
 from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.verify.schedule import exact_bound
 from powerhall_optimizer.verify.worth import trivial_bound
@@ -34,8 +37,24 @@ class Draft:
     schedule: Schedule
     status: str
     bound: int
-    certificate: Certificate | None = None
+    certificate: PlanCertificate | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What every step of the fallback chain gets."""
+
+    built: Built
+    kept: Kept
+    settings: RoundSettings
+    deadline_s: float
+    """On the monotonic clock, which no step of the wall clock moves."""
+    stop: Callable[[], bool]
+    log: Log
+    previous: Plan | None
+    start_s: int
+    planned: tuple[Planned, ...]
 
 
 def make_plan(
@@ -44,10 +63,14 @@ def make_plan(
     seconds: float,
     *,
     created_s: int,
-    stop: Callable[[], bool] = lambda: False,
     log: Log,
+    stop: Callable[[], bool] = lambda: False,
+    previous: Plan | None = None,
 ) -> Plan:
-    """Return a plan that passed the checker; `Unplannable` when there is none. Takes about `seconds`."""
+    """Return a plan that passed the checker; `Unplannable` when there is none. Solves for about `seconds`.
+
+    `previous` is a starting point for the solver and is not trusted.
+    """
     began = time.monotonic()
     ground = Ground(snapshot)
     built = build(snapshot, ground)
@@ -55,14 +78,11 @@ def make_plan(
     if kept.stops:
         before, built = built, build(snapshot, ground, kept.stops)
         kept = Kept(_rekeyed(before, built, kept), kept.stops, kept.broken)
-        log("shed", "warning", jobs=len(kept.stops))
-    last = None
+        log("shed", "warning", jobs=",".join(sorted(kept.stops)), zones=",".join(_zones(kept)))
+    task = Task(built, kept, settings, began + seconds, stop, log, previous, snapshot.start_s, snapshot.planned)
+    last: object = "no step of the chain gave a draft"
     for step in (_solved, _greedy, _kept):
-        try:
-            draft = step(built, kept, settings, began + seconds, stop)
-        except PowerhallError as error:
-            log("stage_failed", "warning", stage=step.__name__.strip("_"), reason=error)
-            continue
+        draft = _attempt(step, task)
         if draft is None:
             continue
         placed = place(ground, built, draft.schedule)
@@ -71,19 +91,50 @@ def make_plan(
             built,
             placed,
             kept,
-            status=draft.status,
+            status=_status(draft, placed),
             bound=draft.bound,
             created_s=created_s,
             certificate=draft.certificate,
-            notes=draft.notes,
+            notes=draft.notes + _shed_note(kept),
             solve_s=round(time.monotonic() - began, 3),
         )
         broken = verify_plan(plan)
         if not broken:
             return plan
-        last = str(broken[0])
+        last = broken[0]
         log("draft_refused", "error", stage=step.__name__.strip("_"), reason=last, violations=len(broken))
     raise Unplannable(f"no plan holds every limit: {last}")
+
+
+def _attempt(step: Callable[[Task], Draft], task: Task) -> Draft | None:
+    """Run one step; whatever goes wrong in it is logged, and the next simpler step takes over."""
+    try:
+        return step(task)
+    except Exception as error:  # noqa: BLE001 - a fault in a solver must not leave the site without a plan
+        reason = f"{type(error).__name__}: {error}"
+        task.log("stage_failed", "error", stage=step.__name__.strip("_"), reason=reason)
+        return None
+
+
+def _status(draft: Draft, placed: Placed) -> str:
+    """A plan is optimal only when the solver proved it and placement changed nothing."""
+    same = np.array_equal(draft.schedule.option, placed.schedule.option)
+    if draft.status == "optimal" and not (same and np.array_equal(draft.schedule.start, placed.schedule.start)):
+        return "feasible"
+    return draft.status
+
+
+def _zones(kept: Kept) -> tuple[str, ...]:
+    return tuple(sorted({zone for zones in kept.broken.values() for zone in zones}))
+
+
+def _shed_note(kept: Kept) -> tuple[str, ...]:
+    if not kept.stops:
+        return ()
+    return (
+        f"{len(kept.stops)} running jobs stop because {', '.join(_zones(kept))} cannot carry what runs even in its "
+        "lowest modes; jobs that may be preempted go first, then those of least weight, then the youngest",
+    )
 
 
 def _rekeyed(before: Built, built: Built, kept: Kept) -> Schedule:
@@ -101,34 +152,66 @@ def _rekeyed(before: Built, built: Built, kept: Kept) -> Schedule:
     return schedule
 
 
-def _solved(
-    built: Built, kept: Kept, settings: RoundSettings, deadline_s: float, stop: Callable[[], bool]
-) -> Draft | None:
+def _solved(task: Task) -> Draft:
     from powerhall_optimizer.solve.pipeline import solve
 
+    problem = task.built.problem
     result = solve(
-        built.problem,
-        seconds=max(0.1, deadline_s - time.monotonic()),
-        target_gap=settings.target_gap,
-        seed=settings.seed,
-        workers=settings.workers,
-        previous=kept.schedule,
-        stop=stop,
+        problem,
+        seconds=max(0.1, task.deadline_s - time.monotonic()),
+        target_gap=task.settings.target_gap,
+        seed=task.settings.seed,
+        workers=task.settings.workers,
+        warm=_warm(task),
+        previous=_as_planned(task),
+        stop=task.stop,
+        log=lambda line: task.log("solver", line=line),
     )
-    certificate = from_prices(built.problem, result.certificate)
-    bound = exact_bound(built.problem, result.certificate)
-    return Draft(result.schedule, "feasible", bound, certificate)
+    bound = exact_bound(problem, result.certificate)
+    proven = result.bound_from == "cp-sat" and result.bound <= result.value
+    status, notes = ("optimal", ("optimality proven by CP-SAT",)) if proven else ("feasible", ())
+    return Draft(result.schedule, status, bound, from_prices(problem, result.certificate), notes)
 
 
-def _greedy(
-    built: Built, kept: Kept, _settings: RoundSettings, deadline_s: float, _stop: Callable[[], bool]
-) -> Draft | None:
-    schedule = fill(built.problem, kept.schedule, deadline_s)
-    return Draft(schedule, "feasible", trivial_bound(built.problem))
+def _warm(task: Task) -> Certificate | None:
+    """Return the last plan's prices for this problem's slots; what does not fit any more is left out."""
+    last = task.previous
+    if last is None or last.certificate is None or last.snapshot.slot_s != task.built.problem.slot_s:
+        return None
+    shift = (task.start_s - last.snapshot.start_s) // last.snapshot.slot_s
+    if not 0 <= shift < last.snapshot.slots:
+        return None
+    try:
+        return to_prices(task.built.problem, last.certificate, shift)
+    except (PowerhallError, OverflowError, ValueError) as error:
+        task.log("warm_start_refused", "warning", reason=error)
+        return None
 
 
-def _kept(
-    built: Built, kept: Kept, _settings: RoundSettings, _deadline_s: float, _stop: Callable[[], bool]
-) -> Draft | None:
+def _as_planned(task: Task) -> Schedule:
+    """Return what runs, and what the last plan foresaw for the jobs that wait."""
+    built = task.built
+    schedule = Schedule(task.kept.schedule.option.copy(), task.kept.schedule.start.copy())
+    planned = {entry.job_id: entry for entry in task.planned}
+    for number, job in enumerate(built.jobs):
+        entry = planned.get(job.job_id)
+        if entry is None or schedule.option[number] >= 0:
+            continue
+        for option in built.problem.options_of(number):
+            choice = built.choices[option]
+            if (choice.hall, choice.mode) == (entry.hall, entry.mode):
+                schedule.option[number] = option
+                schedule.start[number] = (entry.start_s - task.start_s) // built.problem.slot_s
+                break
+    return schedule
+
+
+def _greedy(task: Task) -> Draft:
+    schedule = fill(task.built.problem, task.kept.schedule, max(task.deadline_s, time.monotonic() + 5.0))
+    note = "fallback: planned by the plain greedy, without the solver"
+    return Draft(schedule, "fallback", trivial_bound(task.built.problem), notes=(note,))
+
+
+def _kept(task: Task) -> Draft:
     note = "fallback: keeps what runs and starts nothing new"
-    return Draft(kept.schedule, "fallback", trivial_bound(built.problem), notes=(note,))
+    return Draft(task.kept.schedule, "fallback", trivial_bound(task.built.problem), notes=(note,))

@@ -134,9 +134,7 @@ def _with_telemetry(snapshot: Snapshot, request: Request, store: Store, settings
     if stale:
         log("stale_nodes", "warning" if alarm else "info", nodes=len(stale), share=share)
     if not request.dry_run:
-        _alarm(
-            store, snapshot, alarm, f"{len(stale)} of {nodes} nodes without fresh telemetry: no raises, no new starts"
-        )
+        _alarm(store, snapshot, alarm, f"{len(stale)} of {nodes} nodes without fresh telemetry: no job is raised")
     return msgspec.structs.replace(snapshot, stale_nodes=stale, allow_raises=not alarm)
 
 
@@ -157,7 +155,7 @@ def run_round(request: Request, settings: RoundSettings, stop: Callable[[], bool
             publish(previous, request.store, None)
         return previous
     snapshot = msgspec.structs.replace(snapshot, planned=_planned(previous, snapshot))
-    plan = make_plan(snapshot, settings, request.seconds, created_s=created_s, stop=stop, log=log)
+    plan = make_plan(snapshot, settings, request.seconds, created_s=created_s, stop=stop, log=log, previous=previous)
     if not request.dry_run:
         publish(plan, request.store, request.out)
     come = figures(plan)
