@@ -1,0 +1,120 @@
+"""Files in place of a workload manager: jobs come from CSV or JSON, orders go to CSV or JSON."""
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from powerhall.errors import ConfigError, Rejected
+from powerhall.jobs.files import read_jobs
+from powerhall.plan import Assignment, Plan
+from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
+from powerhall_optimizer.schedulers.settings import FileSettings
+
+__all__ = ["FileReader", "FileWriter", "Order", "orders"]
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What is to happen to one job. `order`: run (keeps running), start, wait, stop. Times in s since the epoch.
+
+    `nodes` is a host list; `gpu_power_w` the planned draw per GPU; `power_w` that of the whole job.
+    """
+
+    job_id: str
+    order: Literal["run", "start", "wait", "stop"]
+    start_s: int | None = None
+    end_s: int | None = None
+    hall: str = ""
+    nodes: str = ""
+    mode: str = ""
+    gpus: int = 0
+    gpu_power_w: int = 0
+    power_w: int = 0
+    reason: str = ""
+
+
+def _place(job: Assignment) -> Order:
+    return Order(
+        job.job_id,
+        "run" if job.running else "start",
+        job.start_s,
+        job.end_s,
+        job.hall,
+        ",".join(placement.nodes for placement in job.placements),
+        job.mode,
+        job.gpus,
+        round(job.gpu_power_w),
+        round(job.gpus * job.gpu_power_w),
+        job.reason,
+    )
+
+
+def orders(plan: Plan) -> list[Order]:
+    """Return the plan as orders: what runs and starts in order of time, then who stops and waits."""
+    ran = {job.job_id for job in plan.snapshot.jobs if job.state == "running"}
+    placed = [_place(job) for job in sorted(plan.assignments, key=lambda job: (job.start_s, job.job_id))]
+    return placed + [
+        Order(job.job_id, "stop" if job.job_id in ran else "wait", job.earliest_start_s, reason=job.reason)
+        for job in plan.waiting
+    ]
+
+
+def _text(found: list[Order], path: Path) -> str:
+    if path.suffix == ".json":
+        return msgspec.json.format(msgspec.json.encode(found)).decode() + "\n"
+    out = io.StringIO()
+    names = [field.name for field in msgspec.structs.fields(Order)]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for order in found:
+        cells = (getattr(order, name) for name in names)
+        writer.writerow("" if cell is None else cell for cell in cells)
+    return out.getvalue()
+
+
+class FileReader:
+    """Reads jobs from a file."""
+
+    def __init__(self, settings: FileSettings, clock: Callable[[], float] = time.time) -> None:
+        self._settings, self._clock = settings, clock
+
+    def read(self) -> Queue:
+        """Return the jobs of the file."""
+        return Queue(int(self._clock()), read_jobs(self._settings.jobs), self._settings.down_nodes)
+
+
+class FileWriter:
+    """Writes orders into a file, in one step, and only when they differ."""
+
+    def __init__(self, settings: FileSettings, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._clock = Path(settings.orders), clock
+        if self._path.suffix not in (".csv", ".json"):
+            raise ConfigError.field("settings", "file.orders", settings.orders, "must end in .csv or .json")
+
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
+        """Write the orders of a plan."""
+        if old := check_fresh(plan, self._clock()):
+            raise Rejected(old)
+        report = Report("file", plan.plan_id, dry_run)
+        found = orders(plan)
+        text = _text(found, self._path)
+        if self._path.is_file() and self._path.read_text(encoding="utf-8") == text:
+            report.unchanged = len(found)
+            return report
+        error = "" if dry_run else self._write(text)
+        report.commands.append(Command(f"write {self._path}: {len(found)} orders", str(self._path), error))
+        return report
+
+    def _write(self, text: str) -> str:
+        part = self._path.with_name(f".{self._path.name}.part")
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(self._path)
+            read = self._path.read_text(encoding="utf-8")
+        except OSError as error:
+            return f"cannot write: {error.strerror}"
+        return "" if read == text else "reads back otherwise"

@@ -1,0 +1,266 @@
+"""A real Slurm cluster on loopback: slurmctld and one slurmd per simulated node, started once per test run.
+
+The programs are Debian's (22.05 on bookworm), or those in the folder $POWERHALL_SLURM_BIN (tests/schedulers/slurm24.sh
+puts 24.11 there). A node is a process that believes to have 64 cores and 8 GPUs; jobs are real processes that sleep.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROGRAMS = ("slurmctld", "slurmd", "squeue", "sinfo", "scontrol", "sbatch", "scancel")
+_PORTS = range(21400, 21800)
+_DEADLINE_S = 40.0
+
+_CONF = """\
+ClusterName=powerhall
+SlurmctldHost=localhost
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+{auth}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/run/slurmctld.pid
+SlurmdPidFile={folder}/run/slurmd.%n.pid
+SlurmctldLogFile={folder}/log/slurmctld.log
+SlurmdLogFile={folder}/log/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/log/jobcomp.txt
+JobSubmitPlugins=lua
+MpiDefault=none
+MailProg=/bin/true
+ReturnToService=2
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=0,bf_licenses,batch_sched_delay=0,default_queue_depth=1000
+PriorityType=priority/basic
+SlurmdParameters=config_overrides
+GresTypes=gpu
+Licenses={licences}
+MinJobAge=300
+InactiveLimit=0
+KillWait=1
+MessageTimeout=10
+SlurmctldTimeout=60
+SlurmdTimeout=60
+SuspendProgram={folder}/suspend
+ResumeProgram={folder}/resume
+SuspendTime=INFINITE
+SuspendTimeout=4
+ResumeTimeout=30
+SlurmctldDebug=info
+SlurmdDebug=info
+NodeName=gn[01-{last:02d}] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{end}] CPUs=64 Boards=1 \
+SocketsPerBoard=2 CoresPerSocket=32 ThreadsPerCore=1 RealMemory=1000000 Gres=gpu:h200:8 Feature=hall1 State=UNKNOWN
+PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+"""
+
+_SUSPEND = """\
+#!/bin/sh
+for node in $({bin}scontrol show hostnames "$1"); do
+  echo "suspend $node" >>{folder}/log/power
+  kill -9 "$(cat {folder}/run/slurmd.$node.pid)"
+done
+"""
+_RESUME = """\
+#!/bin/sh
+export SLURM_CONF={folder}/slurm.conf
+for node in $({bin}scontrol show hostnames "$1"); do
+  echo "resume $node" >>{folder}/log/power
+  setsid {slurmd} -b -N $node >/dev/null 2>&1
+done
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmRig:
+    """A running cluster; `env` is what its commands need."""
+
+    folder: Path
+    nodes: tuple[str, ...]
+    env: dict[str, str]
+    version: tuple[int, int]
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a Slurm command and return its output."""
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False, timeout=60)
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def submit(self, *options: str, seconds: float = 600, user: str = "") -> str:
+        """Submit a job that sleeps, and return its id."""
+        as_user = ("setpriv", "--reuid", user, "--clear-groups") if user else ()
+        wrap = f"exec sleep {seconds}"
+        return self.run(*as_user, "sbatch", "--parsable", "-D", "/", "-o", "/dev/null", *options, "--wrap", wrap)
+
+    def states(self) -> dict[str, str]:
+        """Return the state of every job that Slurm still knows, array tasks as 12_3."""
+        rows = self.run("squeue", "-a", "-h", "-r", "-t", "all", "-o", "%i|%T").splitlines()
+        return dict(row.split("|") for row in rows)  # type: ignore[misc]
+
+    def licences_used(self, name: str = "kw") -> int:
+        """Return how many tokens of a licence running jobs hold, as Slurm counts them."""
+        found = re.search(rf"LicenseName={name} Total=\d+ Used=(\d+)", self.run("scontrol", "-o", "show", "lic"))
+        assert found
+        return int(found[1])
+
+    def wait(self, job: str, state: str, seconds: float = 20) -> None:
+        """Wait until a job has a state."""
+        deadline = time.monotonic() + seconds
+        while (now := self.states().get(job)) != state:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"job {job} is {now}, not {state}, after {seconds} s")
+            time.sleep(0.1)
+
+    def clear(self) -> None:
+        """Cancel everything and wait until the cluster is idle, with no reservation left."""
+        for line in self.run("scontrol", "-o", "show", "reservation").splitlines():
+            if found := re.match(r"ReservationName=(\S+)", line):
+                self.run("scontrol", "delete", f"ReservationName={found[1]}")
+        self.run("scancel", "-u", "root", check=False)
+        self.run("scancel", "-u", "nobody", check=False)
+        self.run("scancel", "--full", "-s", "KILL", "-u", "root", check=False)
+        deadline = time.monotonic() + _DEADLINE_S
+        while self.run("squeue", "-h", "-t", "PD,R,CG,S", "-o", "%i"):
+            if time.monotonic() > deadline:
+                raise RuntimeError("jobs did not end:\n" + self.run("squeue"))
+            time.sleep(0.1)
+
+
+def missing() -> str:
+    """Say which program is absent; "" when the rig can start."""
+    absent = [name for name in _PROGRAMS if shutil.which(name, path=_path()) is None]
+    if absent:
+        return f"{', '.join(absent)} not installed (apt install slurmctld slurmd slurm-client slurm-wlm-basic-plugins)"
+    return "" if os.geteuid() == 0 else "the Slurm rig must run as root: it starts slurmctld and slurmd"
+
+
+def _path() -> str:
+    return ":".join(
+        (os.environ.get("POWERHALL_SLURM_BIN", "/usr/bin"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin")
+    )
+
+
+def _free_ports(count: int) -> int:
+    """Return the first of `count` free ports in a row."""
+    for first in range(_PORTS.start, _PORTS.stop - count, count):
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for number, probe in enumerate(sockets):
+                probe.bind(("127.0.0.1", first + number))
+        except OSError:
+            continue
+        finally:
+            for probe in sockets:
+                probe.close()
+        return first
+    raise RuntimeError(f"no {count} free ports in a row in {_PORTS}")
+
+
+def _write(folder: Path, nodes: int, licences: str, lua: Path, version: tuple[int, int], env: dict[str, str]) -> None:
+    for name in ("state", "spool", "run", "log", "dev"):
+        (folder / name).mkdir()
+    for number in range(8):
+        (folder / "dev" / f"nvidia{number}").touch()
+    port = _free_ports(nodes + 1)
+    modern = version >= (23, 11)
+    auth = "AuthType=auth/slurm\nCredType=auth/slurm" if modern else "AuthType=auth/none\nCredType=cred/none"
+    if modern:
+        key = folder / "slurm.key"
+        key.write_bytes(secrets.token_bytes(1024))
+        key.chmod(0o600)
+    conf = _CONF.format(
+        folder=folder, port=port, auth=auth, licences=licences, last=nodes, first=port + 1, end=port + nodes
+    )
+    (folder / "slurm.conf").write_text(conf)
+    (folder / "gres.conf").write_text(
+        f"AutoDetect=off\nNodeName=gn[01-{nodes:02d}] Name=gpu Type=h200 File={folder}/dev/nvidia[0-7]\n"
+    )
+    (folder / "cgroup.conf").write_text(f"CgroupPlugin={'disabled' if modern else 'cgroup/v1'}\n")
+    shutil.copy(lua, folder / "job_submit.lua")
+    slurmd, scontrol = shutil.which("slurmd", path=env["PATH"]), shutil.which("scontrol", path=env["PATH"])
+    assert slurmd
+    assert scontrol
+    for name, text in (("suspend", _SUSPEND), ("resume", _RESUME)):
+        script = folder / name
+        script.write_text(text.format(folder=folder, bin=scontrol.removesuffix("scontrol"), slurmd=slurmd))
+        script.chmod(0o755)
+
+
+def _spawn(env: dict[str, str], log: Path, *command: str) -> subprocess.Popen[bytes]:
+    with log.open("ab") as out:
+        return subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+
+
+@contextmanager
+def start(lua: Path, *, nodes: int = 8, licences: str = "kw:60,cool_kw:200") -> Iterator[SlurmRig]:
+    """Start a cluster with this job_submit.lua, wait until all nodes are idle, and stop it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="powerhall-slurm-", dir="/tmp"))
+    folder.chmod(0o755)
+    env = {"PATH": _path(), "SLURM_CONF": str(folder / "slurm.conf"), "HOME": "/root", "TZ": "UTC"}
+    told = subprocess.run(["slurmctld", "-V"], env=env, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"(\d+)\.(\d+)", told)
+    assert found, told
+    version = int(found[1]), int(found[2])
+    _write(folder, nodes, licences, lua, version, env)
+    names = tuple(f"gn{number:02d}" for number in range(1, nodes + 1))
+    rig = SlurmRig(folder, names, env, version)
+    processes = [_spawn(env, folder / "log" / "slurmctld.out", "slurmctld", "-D")]
+    for name in names:
+        (folder / "spool" / name).mkdir()
+        processes.append(_spawn(env, folder / "log" / f"{name}.out", "slurmd", "-N", name, "-D"))
+    try:
+        _wait_idle(rig, processes)
+        yield rig
+        rig.clear()
+    finally:
+        _stop(processes, folder)
+
+
+def _wait_idle(rig: SlurmRig, processes: list[subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + _DEADLINE_S
+    while rig.run("sinfo", "-h", "-t", "idle", "-o", "%D", check=False) != str(len(rig.nodes)):
+        if processes[0].poll() is not None:
+            raise RuntimeError("slurmctld ended: " + (rig.folder / "log" / "slurmctld.out").read_text()[-2000:])
+        if time.monotonic() > deadline:
+            raise RuntimeError("nodes are not idle:\n" + rig.run("sinfo", "-N", "-l", check=False))
+        time.sleep(0.1)
+
+
+def _stop(processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for file in (folder / "run").glob("slurmd.*.pid"):  # nodes that the resume hook started anew
+        text = file.read_text().strip()
+        if (
+            text.isdigit()
+            and Path(f"/proc/{text}/comm").exists()
+            and "slurmd" in Path(f"/proc/{text}/comm").read_text()
+        ):
+            os.kill(int(text), signal.SIGTERM)
+    for process in processes:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,213 @@
+"""The power budget on a real cluster: a hundred jobs with a curtailment, kills at any point, and no optimizer at all.
+
+Time is scaled: jobs that stand for hours run for seconds. Slurm's own time limits stay at one minute, its shortest.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+
+import msgspec
+import pytest
+
+from powerhall_optimizer.schedulers.settings import SlurmSettings
+from powerhall_optimizer.schedulers.slurm import SlurmReader, SlurmWriter
+from powerhall_optimizer.schedulers.slurm_tool import SlurmTool
+from powerhall_optimizer.schedulers.slurm_write import read_records
+from rigs.plans import greedy_plan, small_site
+
+pytestmark = [pytest.mark.rig, pytest.mark.slow]
+
+KW_PER_GPU = 1.25
+BUDGET_KW = 60
+CURTAILED_KW = 30
+
+
+class PowerMeter(threading.Thread):
+    """Samples once a second what running jobs hold: licences as Slurm counts them, and power by their GPUs."""
+
+    def __init__(self, slurm, interval_s=1.0):
+        super().__init__(daemon=True)
+        self.slurm, self.interval_s = slurm, interval_s
+        self.samples = []
+        self.done = threading.Event()
+
+    def run(self):
+        while not self.done.wait(self.interval_s):
+            at = time.time()
+            gpus = sum(job.gpus for job in read_records(SlurmTool(10)).values() if job.state == "RUNNING")
+            self.samples.append((at, gpus * KW_PER_GPU, self.slurm.licences_used()))
+
+    def stop(self):
+        self.done.set()
+        self.join(10)
+        assert len(self.samples) > 5
+        return self.samples
+
+
+def runtimes(duration_s, jobs):
+    """The planner's durations are the scaled ones, not Slurm's minute."""
+    return tuple(msgspec.structs.replace(job, duration_s=duration_s) for job in jobs)
+
+
+def test_a_hundred_jobs_run_in_plan_order_within_a_budget_that_is_curtailed_midway(slurm):
+    site = small_site(slurm.nodes)
+    settings = SlurmSettings(pin="none")
+    reader, writer = SlurmReader(site, settings), SlurmWriter(settings)
+    rng = random.Random(7)
+    sizes = [rng.choice((4, 8, 8, 16)) for _ in range(100)]
+    for gpus in sizes:
+        size = ("-N1", "--gpus-per-node=4") if gpus == 4 else (f"-N{gpus // 8}", "--gpus-per-node=8")
+        slurm.submit(*size, "-t", "1", "--begin=now+3", seconds=2)
+    meter = PowerMeter(slurm)
+    meter.start()
+    begun_s = time.time()
+    curtail_s, recover_s = int(begun_s) + 22, int(begun_s) + 34
+    order, started = {}, {}
+    deadline = time.monotonic() + 120
+    rounds = 0
+    while time.monotonic() < deadline:
+        queue = reader.read()
+        if not queue.jobs:
+            break
+        known = time.time() > curtail_s - 8  # the event is announced eight seconds ahead
+        start_s = int(time.time())
+        budget = [
+            (CURTAILED_KW if known and curtail_s <= start_s + slot < recover_s else BUDGET_KW) * 1000
+            for slot in range(90)
+        ]
+        jobs = runtimes(3.0, (job for job in queue.jobs))
+        plan = greedy_plan(site, jobs, start_s=start_s, slot_s=1, budget_w=budget)
+        assert writer.apply(plan).failed == []
+        rounds += 1
+        if rounds == 2:
+            assert writer.apply(plan).commands == []
+        for job in plan.assignments:
+            if not job.running:
+                order[job.job_id] = job.start_s
+        time.sleep(1.5)
+        for job in read_records(SlurmTool(10)).values():
+            if job.state != "PENDING" and job.start_s:
+                started.setdefault(job.job_id, job.start_s)
+    samples = meter.stop()
+    states = slurm.states()
+    assert list(states.values()).count("COMPLETED") == 100
+    for at, power_kw, licences in samples:
+        budget_kw = CURTAILED_KW if curtail_s <= at < recover_s else BUDGET_KW
+        assert max(power_kw, licences) <= budget_kw, (at - begun_s, power_kw, licences)
+    assert max(power for _, power, _ in samples) > CURTAILED_KW  # the budget is used
+    assert any(0 < power <= CURTAILED_KW for at, power, _ in samples if curtail_s <= at < recover_s)
+    for first, first_s in started.items():  # nothing starts before its time, nor before what was planned well ahead
+        assert first_s >= order.get(first, 0) - 1
+        for second, second_s in started.items():
+            if order.get(first, 0) + 6 < order.get(second, 0):
+                assert first_s <= second_s, (first, second)
+    busy = [power for _, power, _ in samples if power]
+    print(
+        f"{len(samples)} samples over {samples[-1][0] - samples[0][0]:.0f} s, {rounds} rounds; "
+        f"mean {sum(busy) / len(busy):.1f} kW, max {max(busy):.1f} kW"
+    )
+
+
+def _apply(settings, plan):
+    SlurmWriter(settings).apply(plan)
+
+
+@pytest.mark.parametrize("hold", ["lease", "hold"])
+def test_kills_at_random_points_leave_no_orphaned_hold_and_the_next_round_heals(slurm, hold):
+    site = small_site(slurm.nodes)
+    settings = SlurmSettings(hold=hold)
+    for _ in range(24):
+        slurm.submit("-N1", "--gpus-per-node=8", "-t", "10", "--begin=now+600")
+    rng = random.Random(11)
+    queue = SlurmReader(site, settings).read()
+    writer = SlurmWriter(settings)
+    fork = multiprocessing.get_context("fork")
+    cut = 0
+    for number in range(20):
+        jobs = list(queue.jobs)
+        rng.shuffle(jobs)
+        jobs = tuple(msgspec.structs.replace(job, submit_s=float(i), earliest_s=None) for i, job in enumerate(jobs))
+        start_s = int(time.time())
+        plan = greedy_plan(site, jobs, start_s=start_s, slot_s=600, budget_w=[BUDGET_KW * 1000] * 2)
+        assert len(plan.waiting) == 12  # two slots of six
+        process = fork.Process(target=_apply, args=(settings, plan))
+        process.start()
+        time.sleep(rng.uniform(0.0, 0.12))
+        alive = process.is_alive()
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        process.close()
+        cut += alive
+        time.sleep(0.15)  # a scontrol that was started runs to its end without its parent
+        if number % 2:
+            assert writer.apply(plan).failed == []
+            check_consistent(plan, hold)
+            assert writer.apply(plan).commands == []
+    assert cut >= 10, "the kills came too late to test anything"
+    assert writer.apply(plan).failed == []
+    check_consistent(plan, hold)
+    assert writer.release_all().failed == []
+    assert not [r for r in read_records(SlurmTool(10)).values() if r.is_held or r.admin_comment]
+
+
+def check_consistent(plan, hold):
+    waiting = {job.job_id for job in plan.waiting}
+    starts = {job.job_id: job.start_s for job in plan.assignments}
+    for record in read_records(SlurmTool(10)).values():
+        assert record.is_held == (hold == "hold" and record.job_id in waiting), record
+        if record.job_id in starts and not record.is_held and record.state == "PENDING":
+            assert abs(record.begin_s - starts[record.job_id]) < 605  # the plan's, or the user's own where it is later
+
+
+def test_the_budget_holds_with_no_optimizer_while_users_go_on_submitting(slurm):
+    """Thirty seconds stand for an hour: jobs of 1 to 4 s, three users' habits, nobody plans."""
+    meter = PowerMeter(slurm, 0.5)
+    meter.start()
+    rng = random.Random(3)
+    kinds = [
+        ("-N2", "--gpus-per-node=8"),
+        ("-N1", "--gpus-per-node=h200:8"),
+        ("--gpus=12",),
+        ("--gres=gpu:4", "-N3"),
+        ("-n4", "--gpus-per-task=2"),
+        ("--gpus=2", "-L", "kw:2"),
+        ("--gpus=8", "-L", "kw:1,cool_kw:3"),
+    ]
+    submitted = []
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        kind = rng.choice(kinds)
+        user = rng.choice(("", "nobody"))
+        submitted.append(slurm.submit(*kind, "-t", "1", seconds=rng.randint(1, 4), user=user))
+        time.sleep(0.15)
+    samples = meter.stop()
+    assert len(submitted) > 60
+    assert max(licences for _, _, licences in samples) <= BUDGET_KW
+    assert max(licences for _, _, licences in samples) >= 0.8 * BUDGET_KW
+    for job in read_records(SlurmTool(10)).values():
+        assert job.licences["kw"] >= job.gpus * KW_PER_GPU
+
+
+def test_users_cannot_lower_the_charge_and_too_large_jobs_are_told_why(slurm):
+    block = slurm.submit("-N6", "--gpus-per-node=8", "-t", "10")
+    slurm.wait(block, "RUNNING")
+    job = slurm.submit("-N2", "--gpus-per-node=8", "-t", "10", "-L", "kw:1", user="nobody")
+    tool = SlurmTool(10)
+    assert read_records(tool)[job].licences == {"kw": 20}
+    as_user = ("setpriv", "--reuid", "nobody", "--clear-groups", "scontrol", "update", f"jobid={job}")
+    slurm.run(*as_user, "Licenses=kw:1", check=False)
+    assert read_records(tool)[job].licences == {"kw": 20}
+    slurm.run(*as_user, "Licenses=cool_kw:2", check=False)
+    assert read_records(tool)[job].licences["kw"] == 20
+    slurm.run(*as_user, "NumNodes=3-3", check=False)
+    assert read_records(tool)[job].licences["kw"] == 30
+    slurm.run("scontrol", "update", f"jobid={job}", "Licenses=kw:16")  # the optimizer may: a lower power level
+    assert read_records(tool)[job].licences["kw"] == 16
+    slurm.run(*as_user, "Comment=hello")
+    assert read_records(tool)[job].licences["kw"] == 16
+    with pytest.raises(RuntimeError, match="needs 80 kw, the budget is 60 kw"):
+        slurm.submit("-N8", "--gpus-per-node=8", "-t", "10", user="nobody")
