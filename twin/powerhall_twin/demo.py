@@ -36,15 +36,16 @@ from powerhall_twin.scheduler import Admission, PlanScheduler
 
 __all__ = ["Curtailment", "DemoResult", "DemoSettings", "PlannedSlot", "run_demo"]
 
-START: Final = "2026-07-15T08:00:00Z"
+START: Final = "2026-07-15T10:00:00Z"
 TICK_S: Final = 60.0
+HORIZON_S: Final = 6 * 3600.0
 _OURS: Final = ("gpus", "spool", "store.db", "store.db-wal", "store.db-shm", "plan.json", "queue.json", "rounds.log")
 _OURS_TOO: Final = ("agents.log", "realtime.log", "report.html", "summary.json", "round.toml")
 _SETTINGS: Final = """\
 # Settings of the demo's rounds. Agents sample every {sample_s:g} s of simulated time here, so nodes go stale later.
 slot_s = 300
 stale_after_s = {stale_s:g}
-target_gap = 0.01
+target_gap = 0.02
 """
 
 
@@ -53,7 +54,7 @@ class DemoSettings:
     """What the command line asks for; times in simulated seconds, unless said otherwise."""
 
     out: Path
-    minutes: float = 720.0
+    minutes: float = 480.0
     speedup: float = 900.0
     seed: int = 1
     store: str | None = None
@@ -64,6 +65,7 @@ class DemoSettings:
     cut: float = 0.30
     realtime: int = 2
     """Nodes that also run as complete daemons, in real time."""
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +79,14 @@ class Curtailment:
 
     @classmethod
     def half_way(cls, start_s: float, length_s: float, cut: float) -> "Curtailment":
-        """Return a cut in the middle of the run, for a quarter of it, announced half an hour ahead at most."""
+        """Return a cut in the middle of the run, for a quarter of it, announced ten minutes ahead at most."""
 
         def grid(seconds: float) -> float:
             return round(seconds / 300.0) * 300.0
 
         begin_s = start_s + max(300.0, grid(length_s / 2))
         end_s = begin_s + max(300.0, grid(length_s / 4))
-        notice_s = min(1800.0, max(300.0, grid(length_s / 8)))
+        notice_s = min(600.0, max(300.0, grid(length_s / 8)))
         return cls(begin_s - notice_s, begin_s, end_s, cut)
 
 
@@ -112,7 +114,8 @@ class DemoResult:
     agent_points: int = 0
     agent_points_lost: int = 0
     planned: list[PlannedSlot] = field(default_factory=list)
-    last_plan: Plan | None = None
+    shown_plan: Plan | None = None
+    """The plan that answered the announcement of the curtailment, or the newest before it."""
     realtime: list[str] = field(default_factory=list)
     interrupted: bool = False
 
@@ -160,6 +163,15 @@ class _Demo:
         self.announced = False
         self.pace_wall_s = self.pace_site_s = 0.0
 
+    def introduce(self) -> None:
+        """Say what is simulated."""
+        site = self.run.site
+        gpus = sum(len(r.nodes) * site.node_types[r.node_type].gpus for r in site.racks())
+        nodes = len(self.run.nodes.states)
+        self.say(f"{len(site.halls)} halls, {len(list(site.racks()))} racks, {nodes} nodes, {gpus} GPUs")
+        full_kw = self.run.full_budget_w / 1e3
+        self.say(f"{len(self.run.queue.records)} jobs, seed {self.settings.seed}, budget {full_kw:.0f} kW at the meter")
+
     def play(self) -> None:
         """Run to the end."""
         self._pace_from_here()
@@ -202,13 +214,14 @@ class _Demo:
         self._pace_from_here()
 
     def _adopt(self, plan: Plan) -> None:
-        self.result.last_plan = plan
+        if not self.announced or self.result.rounds.log[-1].why != "timer":
+            self.result.shown_plan = plan
         self.run.act(self.scheduler.take(plan, self.run.cluster), self.now_s)
         self._keep_planned(plan)
         entry, reading = self.result.rounds.log[-1], self.run.last
         queued = sum(1 for _ in self.run.queue.waiting(self.run.cluster, self.now_s))
         now_kw = f"{reading.facility_w / 1e3:5.0f} kW" if reading else "        "
-        budget_kw = budgets_at(self.run.site, self.now_s)[self.run.site.name] / 1e3
+        budget_kw = budgets_at(self.run.site, self.now_s - 1.0)[self.run.site.name] / 1e3
         self.say(
             f"{_clock(self.now_s)}  {now_kw} of {budget_kw:.0f} kW  {len(self.run.cluster.runs):3d} run  "
             f"{queued:3d} queued  plan {entry.plan_id[:8]} {entry.status} gap {entry.gap:.1%} "
@@ -261,7 +274,11 @@ def _clock(time_s: float) -> str:
     return time.strftime("%H:%M", time.gmtime(time_s))
 
 
-def say(text: str) -> None:
+def _mute(_text: str) -> None:
+    """Say nothing."""
+
+
+def _say(text: str) -> None:
     """Print a progress line."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -287,9 +304,9 @@ def _assembled(settings: DemoSettings) -> Iterator[_Demo]:
         cluster, nodes = Cluster.of(site), LiveNodes.open(site, settings.out / "gpus")
         full_w = budgets_at(site, scenario.start_s)[site.name]
         run = SiteRun(scenario, cluster, Queue.of(scenario.jobs), nodes, workers, store, SiteMeter.of(site), full_w)
-        rounds = Rounds(settings.out, url, max(length_s, 6 * 3600.0), settings.solve_s)
+        rounds = Rounds(settings.out, url, HORIZON_S, settings.solve_s)
         result = DemoResult(settings, url, run, rounds, cut, scenario.start_s, scenario.end_s)
-        yield _Demo(result, PlanScheduler(), agents, say)
+        yield _Demo(result, PlanScheduler(), agents, _mute if settings.quiet else _say)
         reports = workers.close()
         result.agent_points = sum(report.sent for report in reports)
         result.agent_points_lost = sum(report.dropped + report.rejected for report in reports)
@@ -300,19 +317,13 @@ def run_demo(settings: DemoSettings) -> DemoResult:
     """Run the demo; Ctrl-C ends it early and in order."""
     began = time.monotonic()
     with _assembled(settings) as demo:
-        site = demo.run.site
-        gpus = sum(len(r.nodes) * site.node_types[r.node_type].gpus for r in site.racks())
-        say(
-            f"{len(site.halls)} halls, {len(list(site.racks()))} racks, {len(demo.run.nodes.states)} nodes, {gpus} GPUs"
-        )
-        full_kw = demo.run.full_budget_w / 1e3
-        say(f"{len(demo.run.queue.records)} jobs, seed {settings.seed}, budget {full_kw:.0f} kW at the meter")
+        demo.introduce()
         demo.run.tick(demo.now_s, 1.0, sample=True)
         try:
             demo.play()
         except KeyboardInterrupt:
             demo.result.interrupted = True
-            say("interrupted: ending in order")
+            demo.say("interrupted: ending in order")
         demo.result.end_s = demo.now_s
         demo.run.close(demo.now_s)
     demo.result.wall_s = time.monotonic() - began

@@ -12,7 +12,7 @@ from powerhall.topology import Site
 from powerhall_twin.actions import Action, SetMode, Start, apply
 from powerhall_twin.behaviour import behaviour_of, speed_at
 from powerhall_twin.budgets import Guard, budgets_at
-from powerhall_twin.cluster import Cluster
+from powerhall_twin.cluster import Cluster, Slice
 from powerhall_twin.engine import Scenario
 from powerhall_twin.fleet import Fleet, Step
 from powerhall_twin.meters import Reading, SiteMeter
@@ -33,7 +33,7 @@ class Running:
     mode: str
     start_s: float
     end_s: float
-    nodes: tuple[str, ...]
+    slices: tuple[Slice, ...]
 
 
 @dataclass(slots=True)
@@ -48,6 +48,7 @@ class Totals:
     curtailed_s: float = 0.0
     curtailed_work_gpu_s: float = 0.0
     peak_w: float = 0.0
+    curtailed_peak_w: float = 0.0
     jobs_done: int = 0
     stops: int = 0
     mode_changes: int = 0
@@ -119,9 +120,8 @@ class SiteRun:
         run, known = self.cluster.runs.get(job_id), self.since.pop(job_id, None)
         if run is None or known is None or now_s <= known[1]:
             return
-        nodes = tuple(part.node for part in run.slices)
         job = run.job
-        self.history.append(Running(job_id, job.job_class, run.hall, job.gpus, known[0], known[1], now_s, nodes))
+        self.history.append(Running(job_id, job.job_class, run.hall, job.gpus, known[0], known[1], now_s, run.slices))
 
     def _rack_w(self) -> dict[str, float]:
         return {rack.zone: sum(map(self.nodes.power_w, rack.nodes)) for rack in self.site.racks()}
@@ -133,7 +133,9 @@ class SiteRun:
         price = self.scenario.price_per_mwh
         t.cost += reading.facility_w * dt_s / 3.6e9 * (price.at(now_s) if price else 0.0)
         t.peak_w = max(t.peak_w, reading.facility_w)
-        t.curtailed_s += dt_s if budget_w < self.full_budget_w - 1 else 0.0
+        if budget_w < self.full_budget_w - 1:
+            t.curtailed_s += dt_s
+            t.curtailed_peak_w = max(t.curtailed_peak_w, reading.facility_w)
 
     def _work(self, now_s: float, end_s: float, *, curtailed: bool) -> None:
         for job_id, run in list(self.cluster.runs.items()):
@@ -151,13 +153,9 @@ class SiteRun:
                 self.totals.jobs_done += 1
 
     def _meter_lines(self, reading: Reading, budgets: dict[str, float], time_s: float) -> bytes:
-        """Return what the building's meters and the BMCs of the nodes report, as line protocol."""
+        """Return what the building's meters report, as line protocol."""
         site, time_ms = self.site.name, round(time_s * 1000)
         points = []
-        for node in self.nodes.states:
-            rack = self.cluster.rack_of[node].zone
-            tags = {"site": site, "hall": self.cluster.hall_of[node], "rack": rack, "node": node}
-            points.append(Point("node", tags, {"power_w": self.nodes.power_w(node)}, time_ms))
         for hall, load in reading.halls.items():
             fields: dict[str, float | str] = {
                 "it_power_w": load.it_power_w,

@@ -26,6 +26,7 @@ __all__ = ["RealtimeAgents", "realtime_agents"]
 
 _STOP_S: Final = 10.0
 _TOLERANCE: Final = 0.05
+_SETTLE_S: Final = 6.0
 
 
 @dataclass(slots=True)
@@ -47,18 +48,21 @@ class RealtimeAgents:
 
     def check(self, store: Store) -> list[str]:
         """Compare each daemon's newest points with the GPUs that it measures; return what was found, one line each."""
-        found = []
-        for node, copy in self.copies.items():
-            rows = latest(
-                store, "gpu", ("power_w",), time.time(), max_age_s=30.0, where={"site": self.site, "node": node}
-            )
-            seen_w = sum(row.number("power_w") or 0.0 for row in rows)
-            true_w = sum(copy.power_w(gpu) for gpu in range(copy.gpus))
-            well = len(rows) == copy.gpus and abs(seen_w - true_w) <= _TOLERANCE * true_w
-            found.append(
-                f"{node}: {len(rows)} GPUs, {seen_w:.0f} W by the daemon, {true_w:.0f} W drawn{'' if well else ' (!)'}"
-            )
-        return found
+        deadline_s = time.monotonic() + _SETTLE_S
+        while True:
+            found = [self._compare(store, node, copy) for node, copy in self.copies.items()]
+            if all(well for well, _ in found) or time.monotonic() > deadline_s:
+                return [text for _, text in found]
+            time.sleep(0.3)
+
+    def _compare(self, store: Store, node: str, copy: StateFile) -> tuple[bool, str]:
+        where = {"site": self.site, "node": node}
+        rows = latest(store, "gpu", ("power_w",), time.time(), max_age_s=30.0, where=where)
+        seen_w = sum(row.number("power_w") or 0.0 for row in rows)
+        true_w = sum(copy.power_w(gpu) for gpu in range(copy.gpus))
+        well = len(rows) == copy.gpus and abs(seen_w - true_w) <= _TOLERANCE * true_w
+        mark = "" if well else " (!)"
+        return well, f"{node}: {len(rows)} GPUs, {seen_w:.0f} W by the daemon, {true_w:.0f} W drawn{mark}"
 
 
 @contextmanager

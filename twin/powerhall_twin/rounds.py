@@ -52,7 +52,7 @@ class Rounds:
         error = self._command(
             "round",
             *("--site", str(self.folder / "site.toml"), "--jobs", str(self.folder / "queue.json")),
-            *("--settings", str(self.folder / "round.toml")),
+            *("--store", self.store, "--settings", str(self.folder / "round.toml"), "--quiet"),
             *("--start", f"{now_s:.0f}", "--horizon", f"{self.horizon_s:.0f}s", "--seconds", f"{self.solve_s:g}"),
             *("--out", str(out)),
         )

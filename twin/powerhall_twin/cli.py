@@ -1,0 +1,102 @@
+"""Command line of `powerhall-twin`."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from powerhall import __version__
+from powerhall.errors import PowerhallError, Rejected
+from powerhall.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
+
+__all__ = ["main", "parser"]
+
+_EPILOG = """\
+examples:
+  powerhall-twin demo                                 a hot day with a grid curtailment; out/demo/report.html
+  powerhall-twin demo --minutes 120 --seed 7          a shorter day with other jobs
+
+exit codes: 0 ok, 1 refused input or a budget that did not hold, 2 usage, 3 internal error
+"""
+_DEMO = """\
+Simulates a site of 3 halls, 12 racks and 96 nodes of 8 GPUs in this process and its children: simulated GPUs whose
+power follows the running jobs and their limits, the node agents that measure them into the store, cooling plants on a
+hot day, an optimizer round every half hour, and a grid curtailment half-way. The power of every zone and the heat of
+every plant is compared with its limit at every sample; one sample over a limit makes the exit code 1.
+
+examples:
+  powerhall-twin demo
+  powerhall-twin demo --out /tmp/day --minutes 240 --seed 3 --speedup 600
+  powerhall-twin demo --store 'influxdb://127.0.0.1:8086/powerhall?token_file=token'
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; each command sets `run`."""
+    top = argparse.ArgumentParser(
+        prog="powerhall-twin",
+        description="A simulated site: demo, replay of job traces, and what-if runs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"powerhall-twin {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="simulate a day at a site and write a report",
+        description=_DEMO,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for store, plan and report (out/demo)")
+    demo.add_argument("--minutes", type=float, default=480.0, help="simulated minutes, 30 to 1440 (default: 480)")
+    demo.add_argument(
+        "--speedup", type=float, default=900.0, help="simulated seconds per second at most (default: 900)"
+    )
+    demo.add_argument("--seed", type=int, default=1, help="seed of the jobs and of sensor noise (default: 1)")
+    demo.add_argument("--store", metavar="URL", help="store for telemetry and plans (default: sqlite in --out)")
+    demo.add_argument("--no-compare", action="store_true", help="leave out the runs of other policies")
+    demo.add_argument("--json", action="store_true", help="print summary.json instead of the table")
+    demo.set_defaults(run=_demo)
+    return top
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise Rejected.field("command line", name, f"{value:g}", f"must be from {low:g} to {high:g}")
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from powerhall_twin.demo import DemoSettings, run_demo
+    from powerhall_twin.outcome import finish
+
+    _in_range("--minutes", args.minutes, 30, 1440)
+    _in_range("--speedup", args.speedup, 1, 100_000)
+    settings = DemoSettings(
+        out=args.out, minutes=args.minutes, speedup=args.speedup, seed=args.seed, store=args.store, quiet=args.json
+    )
+    result = run_demo(settings)
+    summary = finish(result, compare=not args.no_compare, as_json=args.json)
+    if summary.interrupted:
+        return 130
+    return EXIT_OK if summary.ok else EXIT_REFUSED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; what is refused is one line on stderr."""
+    top = parser()
+    args = top.parse_args(argv)
+    if args.command is None:
+        top.print_help()
+        return EXIT_OK
+    try:
+        return int(args.run(args))
+    except PowerhallError as error:
+        sys.stderr.write(f"powerhall-twin: {error}\n")
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        sys.stderr.write("powerhall-twin: interrupted\n")
+        return 130
+    except Exception:  # noqa: BLE001 - the last line of defence; the trace goes to stderr and the exit code says so
+        traceback.print_exc()
+        return EXIT_INTERNAL
