@@ -52,21 +52,25 @@ def encode(point: Point) -> bytes:
     return f"{escape_tag(point.measurement)}{tags} {','.join(parts)} {point.time_ms}\n".encode()
 
 
-_PAIR = re.compile(r'((?:[^,= \\]|\\.)+)=("(?:[^"\\]|\\.)*"|(?:[^, \\"]|\\.)+)(?:,|$)')
+# Possessive quantifiers keep long text fields linear and broken lines from backtracking.
+_QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_PAIR = re.compile(rf'((?:[^,= \\]++|\\.)++)=({_QUOTED}|(?:[^, \\"]++|\\.)++)(?:,|$)')
 _LINE = re.compile(
-    r"((?:[^, \\]|\\.)+)"  # measurement
-    r"((?:,(?:[^,= \\]|\\.)+=(?:[^, \\]|\\.)+)*)"  # tags
-    r' ((?:[^ "]|\\ |"(?:[^"\\]|\\.)*")+)'  # fields
-    r" (-?\d+)"  # time
+    r"((?:[^, \\]++|\\.)++)"  # measurement
+    r"((?:,(?:[^,= \\]++|\\.)++=(?:[^, \\]++|\\.)++)*+)"  # tags
+    rf' ((?:[^ "\\]++|\\.|{_QUOTED})++)'  # fields
+    r" (-?\d++)"  # time
 )
 
 
 def _unescape(text: str) -> str:
-    return re.sub(r"\\([,= ])", r"\1", text)
+    return re.sub(r"\\([,= ])", r"\1", text) if "\\" in text else text
 
 
 def _value(text: str) -> float | str:
     if text.startswith('"'):
+        if "\\" not in text:
+            return text[1:-1]
         return re.sub(r'\\(["\\])', r"\1", text[1:-1])
     return float(text[:-1] if text[-1] in "iu" else text)
 
@@ -76,12 +80,34 @@ def parse_lines(data: bytes) -> Iterator[Point]:
     for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         if not line or line.startswith("#"):
             continue
-        found = _LINE.fullmatch(line)
-        if found is None:
-            raise Rejected(f"line protocol: line {number}: {line[:80]!r}: must be 'measurement,tags fields time_ms'")
-        tags = {_unescape(m[1]): _unescape(m[2]) for m in _PAIR.finditer(found[2].lstrip(","))}
-        try:
-            fields = {_unescape(m[1]): _value(m[2]) for m in _PAIR.finditer(found[3])}
-        except ValueError as error:
-            raise Rejected(f"line protocol: line {number}: {line[:80]!r}: {error}") from None
-        yield Point(_unescape(found[1]), tags, fields, int(found[4]))
+        yield _plain(line) or _escaped(number, line)
+
+
+def _plain(line: str) -> Point | None:
+    """Read a line without escapes and text, the usual case, an order of magnitude faster; None for any other."""
+    if "\\" in line or '"' in line:
+        return None
+    try:
+        head, values, time_ms = line.split(" ")
+        measurement, *tags = head.split(",")
+        pairs = dict(pair.split("=") for pair in values.split(","))
+        return Point(
+            measurement,
+            dict(tag.split("=") for tag in tags),
+            {name: float(text[:-1] if text[-1] in "iu" else text) for name, text in pairs.items()},
+            int(time_ms),
+        )
+    except (ValueError, IndexError):
+        return None  # malformed: the full reader says where
+
+
+def _escaped(number: int, line: str) -> Point:
+    found = _LINE.fullmatch(line)
+    if found is None:
+        raise Rejected(f"line protocol: line {number}: {line[:80]!r}: must be 'measurement,tags fields time_ms'")
+    tags = {_unescape(m[1]): _unescape(m[2]) for m in _PAIR.finditer(found[2].lstrip(","))}
+    try:
+        fields = {_unescape(m[1]): _value(m[2]) for m in _PAIR.finditer(found[3])}
+    except ValueError as error:
+        raise Rejected(f"line protocol: line {number}: {line[:80]!r}: {error}") from None
+    return Point(_unescape(found[1]), tags, fields, int(found[4]))

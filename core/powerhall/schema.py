@@ -355,6 +355,7 @@ _ALL = (
             Field("safe_cap_w", "W", "cap without a lease"),
             Field("expires_s", "s", "end of the lease, seconds since the epoch"),
             Field("plan_id", "", "plan that gave the lease", is_text=True),
+            Field("signed", "", "the signed lease as the capper takes it, in base64", is_text=True),
         ),
         60.0,
         90,

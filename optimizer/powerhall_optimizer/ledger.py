@@ -15,18 +15,18 @@ A node's clock may differ by `clock_skew_s`; a lease counts that much longer tha
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import msgspec
 
 from powerhall.errors import Rejected
 from powerhall.settings import read_json
-from powerhall.topology import Site
 from powerhall.units import format_power
 
-__all__ = ["Budget", "Entry", "Ledger", "it_budgets"]
+__all__ = ["Budget", "Entry", "Ledger"]
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,11 +44,24 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a zone may draw at most while the leases to be granted can be in force, and the nodes in it."""
+    """What a zone may draw at most while the leases to be granted can be in force, and the nodes in it.
+
+    `weights` (one per node, 1 where empty) say how many watts of this budget a watt of the node takes: the share that
+    goes to liquid, or a watt at the meter per watt of IT.
+    """
 
     zone: str
-    budget_w: int
+    budget_w: float
     nodes: tuple[str, ...]
+    weights: tuple[float, ...] = ()
+
+    def shares(self) -> Iterator[tuple[str, float]]:
+        """Yield each node with its weight."""
+        return zip(self.nodes, self.weights or repeat(1.0), strict=bool(self.weights))
+
+    def load_w(self, caps_w: Mapping[str, int]) -> float:
+        """Return what these node caps take of the budget in W."""
+        return sum(caps_w[node] * weight for node, weight in self.shares())
 
 
 class Ledger:
@@ -64,7 +77,7 @@ class Ledger:
     def check(self, budgets: Sequence[Budget]) -> None:
         """Refuse a configuration in which safe caps alone exceed a budget: nothing could keep it."""
         for budget in budgets:
-            least = sum(self.safe_caps_w[node] for node in budget.nodes)
+            least = budget.load_w(self.safe_caps_w)
             if least > budget.budget_w:
                 raise Rejected(
                     f"safe caps: {budget.zone}: {format_power(least)}: "
@@ -88,19 +101,20 @@ class Ledger:
         self.check(budgets)
         self._forget(now_s)
         exposure = {node: self.exposure_w(node, now_s) for node in self.safe_caps_w}
-        zones: dict[str, list[int]] = {}
-        left = [b.budget_w - sum(exposure[node] for node in b.nodes) for b in budgets]
+        zones: dict[str, list[tuple[int, float]]] = {}
+        left = [budget.budget_w - budget.load_w(exposure) for budget in budgets]
         for index, budget in enumerate(budgets):
-            for node in budget.nodes:
-                zones.setdefault(node, []).append(index)
+            for node, weight in budget.shares():
+                if weight > 0:
+                    zones.setdefault(node, []).append((index, weight))
         granted: dict[str, Entry] = {}
         for node, want_w in wanted_w.items():
-            room = min((left[i] for i in zones.get(node, ())), default=max(0, want_w))
+            room = min((left[i] / weight for i, weight in zones.get(node, ())), default=float(want_w))
             # A budget that fell below what is out already gives no room, and no cap may rise before it recovers.
-            cap = min(want_w, exposure[node] + max(0, room))
+            cap = min(want_w, exposure[node] + max(0, int(room)))
             raised = max(0, cap - exposure[node])
-            for i in zones.get(node, ()):
-                left[i] -= raised
+            for i, weight in zones.get(node, ()):
+                left[i] -= raised * weight
             exposure[node] += raised
             self._state.sequence += 1
             granted[node] = Entry(self._state.sequence, cap, expires_s)
@@ -132,26 +146,3 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         part.replace(self.path)
-
-
-def it_budgets(site: Site, now_s: float, until_s: float) -> list[Budget]:
-    """Return the IT power budgets of every limited hall, row, rack and feed: the lowest until `until_s`, in whole W.
-
-    The site's own budget is facility power; the caller adds it as IT power after losses and cooling.
-    """
-    members: dict[str, list[str]] = {}
-    for rack in site.racks():
-        parts = rack.zone.split("/")
-        for depth in range(1, len(parts) + 1):
-            members.setdefault("/".join(parts[:depth]), []).extend(rack.nodes)
-    for feed in site.feeds:
-        members[feed.zone] = [node for rack in site.feed_racks(feed) for node in rack.nodes]
-    budgets: list[Budget] = []
-    for zone, limit_w in site.limits_w().items():
-        series = site.budgets.get(zone)
-        lowest = [] if limit_w is None else [limit_w]
-        if series is not None:
-            lowest += series.slots(int(now_s), max(1, int(until_s - now_s)), 1, "min")
-        if lowest and zone in members:
-            budgets.append(Budget(zone, int(min(lowest)), tuple(members[zone])))
-    return budgets

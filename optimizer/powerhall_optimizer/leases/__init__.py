@@ -1,0 +1,1 @@
+"""From a verified plan to signed power-cap leases: budgets, caps, and their way to the store."""

@@ -1,0 +1,96 @@
+"""The budgets that leases are granted against: every limited zone, every cooling plant and the meter, in node watts.
+
+A lease may be in force at any moment until it runs out, so each budget is the lowest over that time. Losses and cooling
+power are convex in the load; the meter's budget therefore counts a node's watts by the steepest chord of its hall,
+which lies above the true curve wherever the load may lie (see `powerhall_optimizer.linear`).
+"""
+
+from collections.abc import Sequence
+
+from powerhall.cooling import Weather, hall_load, media
+from powerhall.plan import Snapshot
+from powerhall.topology import Hall, Rack, Site
+from powerhall_optimizer.budgets import Ground
+from powerhall_optimizer.ledger import Budget
+from powerhall_optimizer.linear import it_for_heat_w, loss_slope
+
+__all__ = ["lease_budgets"]
+
+
+def lease_budgets(snapshot: Snapshot, now_s: float, until_s: float) -> list[Budget]:
+    """Return the budgets that hold from `now_s` to `until_s`, in W; the snapshot's horizon must reach that far."""
+    ground = Ground(snapshot)
+    first = max(0, int(now_s - snapshot.start_s) // snapshot.slot_s)
+    last = min(snapshot.slots, max(first + 1, -(-int(until_s - snapshot.start_s) // snapshot.slot_s)))
+    weather = sorted(set(ground.weather[first:last]), key=lambda moment: (moment.dry_bulb_c, moment.wet_bulb_c))
+    found = []
+    for zone, values in ground.budgets_w.items():
+        lowest = float(values[first:last].min())
+        racks = _racks(snapshot.site, zone)
+        found.append(
+            _meter(snapshot.site, lowest, weather) if zone == snapshot.site.name else _plain(zone, lowest, racks)
+        )
+    for hall in snapshot.site.halls:
+        found += [_heat(snapshot.site, hall, medium, weather) for medium in media(hall)]
+    return found
+
+
+def _racks(site: Site, zone: str) -> Sequence[Rack]:
+    feed = next((feed for feed in site.feeds if feed.zone == zone), None)
+    if feed is not None:
+        return site.feed_racks(feed)
+    return [rack for rack in site.racks() if rack.zone == zone or rack.zone.startswith(zone + "/")]
+
+
+def _nodes(racks: Sequence[Rack]) -> tuple[str, ...]:
+    return tuple(node for rack in racks for node in rack.nodes)
+
+
+def _plain(zone: str, budget_w: float, racks: Sequence[Rack]) -> Budget:
+    return Budget(zone, budget_w, _nodes(racks))
+
+
+def _most_w(site: Site, hall: Hall) -> float:
+    return sum(site.node_types[rack.node_type].max_power_w * len(rack.nodes) for rack in hall.racks())
+
+
+def _liquid(site: Site, rack: Rack) -> float:
+    return site.node_types[rack.node_type].liquid_fraction
+
+
+def _meter(site: Site, budget_w: float, weather: Sequence[Weather]) -> Budget:
+    """Count each hall as its power at no load plus its steepest chord, over the weathers of the lease."""
+    nodes: list[str] = []
+    weights: list[float] = []
+    for hall in site.halls:
+        most_w = _most_w(site, hall)
+        none_w, slope = 0.0, 1.0
+        shares = {_liquid(site, rack) for rack in hall.racks()}
+        for moment in weather:
+            empty_w = hall_load(hall, 0.0, 0.0, moment).facility_power_w
+            none_w = max(none_w, empty_w)
+            for share in shares:
+                full_w = hall_load(hall, share * most_w, (1 - share) * most_w, moment).facility_power_w
+                slope = max(slope, (full_w - empty_w) / most_w)
+        budget_w -= none_w
+        names = _nodes(tuple(hall.racks()))
+        nodes += names
+        weights += [slope] * len(names)
+    return Budget(site.name, budget_w, tuple(nodes), tuple(weights))
+
+
+def _heat(site: Site, hall: Hall, medium: str, weather: Sequence[Weather]) -> Budget:
+    """Turn the lowest cooling capacity of a hall into node watts."""
+    capacity_w = min(hall_load(hall, 0.0, 0.0, moment).capacity_w[medium] for moment in weather)
+    zone = f"{hall.zone}/cooling/{medium}"
+    racks = tuple(hall.racks())
+    if medium == "all":
+        return Budget(zone, it_for_heat_w(hall.losses, capacity_w), _nodes(racks))
+    shares = [_liquid(site, rack) if medium == "liquid" else 1.0 - _liquid(site, rack) for rack in racks]
+    budget_w = capacity_w
+    if medium == "air":  # the losses of the whole hall heat its air
+        budget_w -= hall.losses.fixed_w
+        extra = loss_slope(hall.losses, 0.0, _most_w(site, hall))
+        shares = [share + extra for share in shares]
+    weights = [share for rack, share in zip(racks, shares, strict=True) for _ in rack.nodes]
+    return Budget(zone, budget_w, _nodes(racks), tuple(weights))

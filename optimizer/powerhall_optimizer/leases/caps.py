@@ -1,0 +1,107 @@
+"""What cap each node needs for a plan, and the leases that give it as much of that as the ledger grants."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from powerhall.errors import Rejected
+from powerhall.hostlist import expand
+from powerhall.lease import GpuCap, Lease, SignedLease, node_key, sign_lease
+from powerhall.plan import Assignment, Plan, gpu_power_w
+from powerhall.topology import JobClass, Mode, NodeType, Site
+from powerhall_optimizer.ledger import Budget, Ledger
+
+__all__ = ["Need", "grant_leases", "needs", "node_cap_w", "safe_caps_w"]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A node's need: the mode of its fastest job, and the weight that the ledger serves it by."""
+
+    node: str
+    kind: NodeType
+    mode: Mode
+    job_class: JobClass | None
+    weight: float
+
+    @property
+    def cap_w(self) -> int:
+        """The most that the node draws in this mode, in whole W."""
+        return node_cap_w(self.kind, self.mode, self.job_class)
+
+
+def node_cap_w(kind: NodeType, mode: Mode, job_class: JobClass | None) -> int:
+    """Return the power of a node with every GPU busy in this mode, in whole W, rounded up."""
+    return -int(-min(kind.max_power_w, kind.gpus * gpu_power_w(kind, mode, job_class)) // 1)
+
+
+def safe_caps_w(site: Site) -> dict[str, int]:
+    """Return every node's cap without a lease, in whole W."""
+    return {node: int(site.node_types[rack.node_type].safe_cap_w) for rack in site.racks() for node in rack.nodes}
+
+
+def needs(plan: Plan, now_s: float, until_s: float, modes: Mapping[str, str] | None = None) -> list[Need]:
+    """Return the needs of the jobs that run between `now_s` and `until_s`, the weightiest first.
+
+    `modes` overrides the plan's mode per job (an emergency lowers it). A node that runs several jobs is capped by the
+    fastest of their modes: a cap holds for all GPUs of a node, since the scheduler chooses which of them a job gets.
+    """
+    site, jobs = plan.snapshot.site, {job.job_id: job for job in plan.snapshot.jobs}
+    found: dict[str, Need] = {}
+    for entry in plan.assignments:
+        if entry.start_s >= until_s or entry.end_s <= now_s:
+            continue
+        job = jobs[entry.job_id]
+        kind = site.node_types[entry.node_type]
+        mode = _mode(kind, (modes or {}).get(entry.job_id, entry.mode))
+        for node in _nodes(entry):
+            need = Need(node, kind, mode, site.job_classes.get(job.job_class), job.weight)
+            before = found.get(node)
+            if before is None or before.cap_w < need.cap_w:
+                found[node] = need
+    return sorted(found.values(), key=lambda need: (-need.weight, need.node))
+
+
+def _nodes(entry: Assignment) -> Iterable[str]:
+    for placement in entry.placements:
+        yield from expand(placement.nodes)
+
+
+def _mode(kind: NodeType, name: str) -> Mode:
+    for mode in kind.modes:
+        if mode.name == name:
+            return mode
+    raise Rejected.field("plan", "mode", name, f"must be a mode of {kind.name}")
+
+
+def _fitting(need: Need, granted_w: int) -> Mode | None:
+    fitting = [m for m in need.kind.modes if m.speed <= need.mode.speed]
+    return next((m for m in fitting if node_cap_w(need.kind, m, need.job_class) <= granted_w), None)
+
+
+def grant_leases(
+    plan: Plan,
+    wanted: Sequence[Need],
+    ledger: Ledger,
+    budgets: Sequence[Budget],
+    *,
+    site_key: bytes,
+    now_s: float,
+    until_s: float,
+) -> list[tuple[Lease, SignedLease]]:
+    """Grant and sign leases from `now_s` to `until_s`, each with its node's key.
+
+    A node that gets less than it needs runs in the fastest mode that fits; where none fits it gets no lease and stays
+    at its safe cap.
+    """
+    granted = ledger.grant({need.node: need.cap_w for need in wanted}, budgets, now_s, until_s)
+    leases = []
+    for need in wanted:
+        entry = granted[need.node]
+        mode = _fitting(need, entry.cap_w)
+        if mode is None:
+            continue
+        cap_w = node_cap_w(need.kind, mode, need.job_class)
+        caps = tuple(GpuCap(gpu, mode.gpu_power_limit_w, mode.sm_clock_mhz) for gpu in range(need.kind.gpus))
+        lease = Lease(need.node, plan.plan_id, entry.sequence, now_s, until_s, float(cap_w), caps)
+        leases.append((lease, sign_lease(lease, node_key(site_key, need.node))))
+    return leases

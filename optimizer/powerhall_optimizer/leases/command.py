@@ -1,0 +1,120 @@
+"""`powerhall-optimizer lease` (grant and publish leases of a plan) and `node-key` (derive a node's key)."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from powerhall.errors import ConfigError, Rejected
+from powerhall.extras import EXIT_OK
+from powerhall.lease import node_key
+from powerhall.plan import Plan, read_plan
+from powerhall.settings import Secret
+from powerhall.store import open_store
+from powerhall.units import parse_duration
+from powerhall_optimizer.leases.budgets import lease_budgets
+from powerhall_optimizer.leases.caps import grant_leases, needs, safe_caps_w
+from powerhall_optimizer.leases.publish import publish_leases
+from powerhall_optimizer.ledger import Ledger
+from powerhall_optimizer.verify.plan import verify_plan
+
+__all__ = ["add_parser", "read_site_key"]
+
+_LEASE = """Grants power-cap leases for what a verified plan runs now, within every budget whatever happens to the
+leases on their way, signs each for its node, and writes them to the store. Run it after every round; leases must
+outlive two rounds, so that one lost round changes nothing.
+
+examples:
+  powerhall-optimizer lease --plan plan.json --store sqlite:///power.db --site-key site.key --ledger ledger.json
+  powerhall-optimizer lease --plan plan.json --store URL --site-key site.key --ledger ledger.json --for 15min --dry-run
+"""
+_KEY = """Derives the key of one node from the site key and writes it to a file of mode 0600 for that node's capper.
+
+examples:
+  head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n' > site.key
+  powerhall-optimizer node-key --site-key site.key --node gn01 --out gn01.key
+"""
+
+
+def read_site_key(path: str | Path) -> bytes:
+    """Read the site key: at least 64 hex digits; anything else raises ConfigError without showing it."""
+    try:
+        key = bytes.fromhex(Secret(path).read())
+    except ValueError:
+        key = b""
+    if len(key) < 32:
+        raise ConfigError(f"{path}: site key: must be at least 64 hex digits")
+    return key
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add both sub-commands."""
+    form = argparse.RawDescriptionHelpFormatter
+    lease = commands.add_parser(
+        "lease", help="grant power-cap leases of a plan", description=_LEASE, formatter_class=form
+    )
+    lease.add_argument("--plan", type=Path, default=Path("plan.json"), help="verified plan (default: plan.json)")
+    lease.add_argument("--store", required=True, metavar="URL", help="where the nodes' carriers find their leases")
+    add_lease_options(lease)
+    lease.add_argument("--for", dest="span", default="15 min", help="how long leases hold (default: 15 min)")
+    lease.add_argument("--dry-run", action="store_true", help="grant nothing; say what would be granted")
+    lease.set_defaults(run=_lease)
+    key = commands.add_parser("node-key", help="derive a node's lease key", description=_KEY, formatter_class=form)
+    key.add_argument("--site-key", type=Path, required=True)
+    key.add_argument("--node", required=True)
+    key.add_argument("--out", type=Path, required=True)
+    key.set_defaults(run=_node_key)
+
+
+def add_lease_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that grants leases needs."""
+    parser.add_argument("--site-key", type=Path, required=True, help="file with the site key, 64 hex digits or more")
+    parser.add_argument("--ledger", type=Path, required=True, help="ledger of what nodes may still hold")
+
+
+def checked_plan(path: Path, now_s: float) -> Plan:
+    """Read a plan that verifies and covers now; another one raises Rejected."""
+    plan = read_plan(path)
+    broken = verify_plan(plan)
+    if broken:
+        raise Rejected(f"{path}: not verified: {broken[0]}")
+    s = plan.snapshot
+    if not s.start_s <= now_s < s.start_s + s.slots * s.slot_s:
+        raise Rejected.field(str(path), "start_s", s.start_s, "the plan does not cover the present; run a round first")
+    return plan
+
+
+def _lease(args: argparse.Namespace) -> int:
+    try:
+        span_s = parse_duration(args.span.replace("min", " min").replace("  ", " "))
+    except ValueError as error:
+        raise Rejected.field("lease", "--for", args.span, str(error)) from None
+    now_s = time.time()
+    plan = checked_plan(args.plan, now_s)
+    until_s = now_s + span_s
+    wanted = needs(plan, now_s, until_s)
+    ledger = Ledger(safe_caps_w(plan.snapshot.site), None if args.dry_run else args.ledger)
+    key = read_site_key(args.site_key)
+    budgets = lease_budgets(plan.snapshot, now_s, until_s)
+    leases = grant_leases(plan, wanted, ledger, budgets, site_key=key, now_s=now_s, until_s=until_s)
+    if not args.dry_run:
+        store = open_store(args.store)
+        publish_leases(store, plan.snapshot.site, leases)
+        store.close()
+    figures = {"plan_id": plan.plan_id, "nodes": len(wanted), "leases": len(leases), "expires_s": until_s}
+    figures |= {"cap_w": sum(lease.node_cap_w for lease, _ in leases), "dry_run": args.dry_run}
+    sys.stdout.write(json.dumps(figures) + "\n")
+    return EXIT_OK
+
+
+def _node_key(args: argparse.Namespace) -> int:
+    key = node_key(read_site_key(args.site_key), args.node)
+    try:
+        handle = os.open(args.out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{args.out}: cannot write: {error.strerror}") from None
+    with os.fdopen(handle, "w") as file:
+        file.write(key.hex() + "\n")
+    return EXIT_OK

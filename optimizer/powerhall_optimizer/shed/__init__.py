@@ -1,0 +1,1 @@
+"""The emergency shed: a ladder of ready actions, and acting on it without solving anything."""
