@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         _grafana_options(_add(commands, name, run, text), with_store=name == "publish")
     start = _add(commands, "init-store", _init_store, "make databases or buckets, their retention, and mappings")
     _store_option(start)
+    start.add_argument("--retention-days", type=int, default=90, metavar="N", help="default: %(default)s")
     start.add_argument("--dry-run", action="store_true", help="print what would be done")
     preview = _add(commands, "preview", _preview, "draw every panel from a store into one HTML file, without Grafana")
     _store_option(preview)
@@ -151,7 +152,7 @@ def _diff(options: argparse.Namespace) -> int:
 def _init_store(options: argparse.Namespace) -> int:
     from powerhall_dashboards.init_store import init_store
 
-    done = init_store(options.store, dry_run=options.dry_run)
+    done = init_store(options.store, options.retention_days, dry_run=options.dry_run)
     _print(options, {"done": done}, done)
     return EXIT_OK
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["InfluxHttp"]
 
-_NO_CONTENT = (200, 204)
-
 
 class InfluxHttp:
     """Requests to one server. Connections are kept and shared by threads; nothing is retried here."""
@@ -60,6 +58,11 @@ class InfluxHttp:
     def statement(self, text: str) -> bytes:
         """Run one InfluxQL statement that is not about this bucket, such as CREATE DATABASE."""
         return self._request("/query", urlencode({"q": text}).encode(), "application/x-www-form-urlencoded")
+
+    def api(self, method: str, path: str, body: object = None) -> bytes:
+        """Call an administration endpoint of version 2 or 3 with the token; return its JSON, which may be empty."""
+        headers = {"Content-Type": "application/json", "Authorization": f"Token {self._token()}"}
+        return self._send(method, path, None if body is None else json.dumps(body).encode(), headers)
 
     def refusal(self, status: int, text: str) -> PowerhallError:
         """Build the error for a refusing answer; its text names server and bucket, never a secret."""
@@ -128,19 +131,22 @@ class InfluxHttp:
         return f"{address.user}:{address.password.read()}" if address.password else ""
 
     def _request(self, path: str, body: bytes, content_type: str) -> bytes:
-        import urllib3
-
         headers = {"Content-Type": content_type}
         secret = self._user_password()
         if secret:
             headers["Authorization"] = "Basic " + base64.b64encode(secret.encode()).decode()
+        return self._send("POST", path, body, headers)
+
+    def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> bytes:
+        import urllib3
+
         try:
-            answer = self._pool.request("POST", self.address.base_url + path, body=body, headers=headers)
+            answer = self._pool.request(method, self.address.base_url + path, body=body, headers=headers)
         except urllib3.exceptions.SSLError as error:
             raise ConfigError(f"{self.address.name}: TLS: {_message(str(error))}") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise self._unreachable(error) from None
-        if answer.status not in _NO_CONTENT:
+        if not 200 <= answer.status < 300:
             raise self.refusal(answer.status, answer.data.decode("utf-8", "replace"))
         return bytes(answer.data)
 

@@ -1,0 +1,107 @@
+"""Puts folder, data source and dashboards into a Grafana, and says where a Grafana differs from the code."""
+
+import json
+
+from powerhall import __version__
+from powerhall.errors import ConfigError
+from powerhall.store.url import InfluxAddress, parse_influx_url
+from powerhall_dashboards.boards import BOARDS
+from powerhall_dashboards.grafana import board_json
+from powerhall_dashboards.live.client import Grafana, Json
+
+__all__ = ["datasource_spec", "differences", "publish"]
+
+FOLDER_UID = "powerhall"
+_OF_THE_SERVER = ("id", "version", "iteration")
+"""What Grafana sets in a stored dashboard."""
+
+
+def publish(grafana: Grafana, folder: str, datasource_uid: str, store: str | None) -> list[str]:
+    """Publish everything; return a line for each thing that was written. Again is the same."""
+    done = []
+    if grafana.put_folder(FOLDER_UID, folder):
+        done.append(f"folder {folder}: made")
+    if store is not None:
+        grafana.put_datasource(datasource_spec(parse_influx_url(store), datasource_uid))
+        done.append(f"data source {datasource_uid}: written")
+    elif grafana.datasource(datasource_uid) is None:
+        raise ConfigError(f"{grafana.name}: has no data source {datasource_uid!r}; make it, or give --store")
+    for board in BOARDS:
+        data = chosen_datasource(json.loads(board_json(board)), datasource_uid)
+        if _same(grafana.dashboard(board.uid), data):
+            done.append(f"dashboard {board.uid}: up to date")
+            continue
+        grafana.put_dashboard(data, FOLDER_UID, f"powerhall {__version__}")
+        done.append(f"dashboard {board.uid}: written")
+    return done
+
+
+def chosen_datasource(data: Json, uid: str) -> Json:
+    """Let a dashboard open with this data source."""
+    for variable in data["templating"]["list"]:
+        if variable["name"] == "datasource":
+            variable["current"] = {"selected": True, "text": uid, "value": uid}
+    return data
+
+
+def datasource_spec(address: InfluxAddress, uid: str) -> Json:
+    """Return a data source for a store: InfluxQL with Basic auth, which InfluxDB 1.8, 2 and 3 all take."""
+    database, policy = address.database
+    secret = address.token or address.password
+    return {
+        "uid": uid,
+        "name": uid.capitalize(),
+        "type": "influxdb",
+        "access": "proxy",
+        "url": address.base_url,
+        "basicAuth": secret is not None,
+        "basicAuthUser": address.user or "powerhall",
+        "jsonData": {
+            "version": "InfluxQL",
+            "dbName": f"{database}/{policy}" if policy else database,
+            "httpMode": "POST",
+            "timeInterval": "10s",
+        },
+        "secureJsonData": {"basicAuthPassword": secret.read()} if secret else {},
+    }
+
+
+def differences(grafana: Grafana) -> list[str]:
+    """Return one line for each dashboard that is absent or differs from the code."""
+    lines = []
+    for board in BOARDS:
+        stored = grafana.dashboard(board.uid)
+        if stored is None:
+            lines.append(f"{board.uid}: absent")
+            continue
+        ours = json.loads(board_json(board))
+        lines += [f"{board.uid}: {path}" for path in _paths(_plain(ours), _plain(stored))]
+    return lines
+
+
+def _same(stored: Json | None, ours: Json) -> bool:
+    return stored is not None and _plain(stored) == _plain(ours)
+
+
+def _plain(data: Json) -> Json:
+    """Leave out what the server sets, and which data source a reader last looked at."""
+    plain: Json = json.loads(json.dumps({name: value for name, value in data.items() if name not in _OF_THE_SERVER}))
+    for variable in plain.get("templating", {}).get("list", []):
+        for name in ("current", "options"):
+            variable.pop(name, None)
+    return plain
+
+
+def _paths(ours: object, stored: object, path: str = "") -> list[str]:
+    """Return where two JSON values differ, at most twenty places."""
+    if ours == stored:
+        return []
+    if isinstance(ours, dict) and isinstance(stored, dict):
+        keys = sorted({*ours, *stored})
+        found = [line for key in keys for line in _paths(ours.get(key), stored.get(key), f"{path}/{key}")]
+    elif isinstance(ours, list) and isinstance(stored, list) and len(ours) == len(stored):
+        pairs = zip(ours, stored, strict=True)
+        found = [line for number, pair in enumerate(pairs) for line in _paths(*pair, f"{path}/{number}")]
+    else:
+        found = [f"{path}: {json.dumps(stored)[:60]} instead of {json.dumps(ours)[:60]}"]
+    return found[:20]

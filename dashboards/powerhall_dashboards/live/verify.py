@@ -1,0 +1,138 @@
+"""Checks a running Grafana: data source, dashboards, and that every query of every panel is answered."""
+
+import time
+from dataclasses import asdict, dataclass
+
+from powerhall.errors import Rejected
+from powerhall.schema import MEASUREMENTS
+from powerhall.store import Query, Select
+from powerhall.store.influxql import render_grafana
+from powerhall_dashboards.boards import BOARDS
+from powerhall_dashboards.grafana_query import interpolate, targets
+from powerhall_dashboards.live.client import Grafana, Json
+from powerhall_dashboards.live.publish import differences
+from powerhall_dashboards.model import Board, Choice, Panel
+
+__all__ = ["Check", "as_table", "verify"]
+
+_POINTS = 500
+_LOOK_BACK_S = 86_400.0
+Chosen = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the table. No rows is no failure: a healthy site has no failing collectors."""
+
+    what: str
+    ok: bool
+    rows: int | None = None
+    seconds: float = 0.0
+    detail: str = ""
+
+    def as_dict(self) -> Json:
+        """Return the check as plain data."""
+        return asdict(self)
+
+
+def verify(grafana: Grafana, datasource_uid: str, now_s: float | None = None) -> list[Check]:
+    """Check everything; a Grafana that cannot be reached, or refuses the token, raises."""
+    until_s = time.time() if now_s is None else now_s
+    checks = [Check(f"Grafana {grafana.version()}", ok=True), _datasource(grafana, datasource_uid)]
+    different = differences(grafana)
+    asker = _Asker(grafana, datasource_uid, until_s)
+    for board in BOARDS:
+        mine = [line.partition(": ")[2] for line in different if line.startswith(f"{board.uid}: ")]
+        checks.append(Check(board.title, not mine, detail="; ".join(mine)))
+        if checks[1].ok and "absent" not in mine:
+            chosen = asker.choose(board)
+            checks += [asker.panel(board, panel, chosen) for panel in board.panels]
+    return checks
+
+
+def _datasource(grafana: Grafana, uid: str) -> Check:
+    started = time.monotonic()
+    ok, message = False, "there is no such data source"
+    if grafana.datasource(uid) is not None:
+        ok, message = grafana.datasource_health(uid)
+    return Check(f"data source {uid}", ok, seconds=time.monotonic() - started, detail=message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Runs queries through Grafana as its panels do."""
+
+    grafana: Grafana
+    datasource_uid: str
+    until_s: float
+
+    def panel(self, board: Board, panel: Panel, chosen: Chosen) -> Check:
+        """Run all queries of a panel over its own range of time."""
+        start_s, end_s = self.until_s - (panel.recent_s or board.hours * 3600), self.until_s
+        if panel.future:
+            start_s, end_s = self.until_s, self.until_s + (panel.recent_s or 0)
+        queries = [target.to_json() | {"query": interpolate(target.query, chosen)} for target in targets(panel)]
+        started = time.monotonic()
+        try:
+            results = self.ask(queries, start_s, end_s)
+        except Rejected as error:
+            return Check(f"{board.title}: {panel.title}", ok=False, detail=str(error))
+        seconds = time.monotonic() - started
+        errors = [str(result["error"]) for result in results.values() if result.get("error")]
+        missing = [str(query["refId"]) for query in queries if query["refId"] not in results]
+        errors += [f"no answer to query {ref_id}" for ref_id in missing]
+        rows = sum(_rows(result) for result in results.values())
+        return Check(f"{board.title}: {panel.title}", not errors, rows, seconds, "; ".join(errors))
+
+    def ask(self, queries: list[Json], start_s: float, end_s: float) -> Json:
+        """Run queries against the data source; the interval is that of a panel of some 500 points."""
+        more = {
+            "datasource": {"type": "influxdb", "uid": self.datasource_uid},
+            "intervalMs": max(10_000, round((end_s - start_s) * 1000 / _POINTS)),
+            "maxDataPoints": _POINTS,
+        }
+        return self.grafana.ask([query | more for query in queries], start_s, end_s)
+
+    def choose(self, board: Board) -> Chosen:
+        """Choose a value for each variable that takes exactly one; the others mean all."""
+        chosen: Chosen = {}
+        for choice in board.choices:
+            if not choice.several:
+                values = self.values(choice, chosen)
+                chosen[choice.name] = (values[0],) if values else ("",)
+        return chosen
+
+    def values(self, choice: Choice, chosen: Chosen) -> list[str]:
+        """Return what there is to choose from, by the newest point of each."""
+        where = {name: chosen[name] for name in choice.within if name in chosen}
+        field = choice.name if choice.is_field else MEASUREMENTS[choice.measurement].fields[0].name
+        groups = () if choice.is_field else (choice.name,)
+        query = Query(choice.measurement, (Select(field, "last", "value"),), where, groups)
+        target: Json = {"refId": "A", "query": render_grafana(query), "rawQuery": True, "resultFormat": "time_series"}
+        results = self.ask([target], self.until_s - _LOOK_BACK_S, self.until_s)
+        found = []
+        for frame in results.get("A", {}).get("frames", []):
+            label = (frame["schema"]["fields"][-1].get("labels") or {}).get(choice.name)
+            found += [str(value) for value in frame["data"]["values"][-1]] if choice.is_field else [str(label)]
+        return sorted(found)
+
+
+def _rows(result: Json) -> int:
+    """Count the rows of all frames of a result."""
+    columns = [frame["data"]["values"] for frame in result.get("frames", [])]
+    return sum(len(values[0]) for values in columns if values)
+
+
+def as_table(checks: list[Check]) -> list[str]:
+    """Return the checks as lines of text, and a line that sums them up."""
+    width = max(len(check.what) for check in checks)
+    lines = [f"{'check':<{width}}  result    rows      ms  detail"]
+    for check in checks:
+        rows = "" if check.rows is None else str(check.rows)
+        result = "ok" if check.ok else "FAILED"
+        lines.append(
+            f"{check.what:<{width}}  {result:<6} {rows:>7} {check.seconds * 1000:>7.0f}  {check.detail}".rstrip()
+        )
+    failed = sum(not check.ok for check in checks)
+    empty = sum(check.rows == 0 for check in checks)
+    return [*lines, f"{len(checks)} checks, {failed} failed, {empty} panels without rows"]

@@ -1,0 +1,163 @@
+"""Preparing stores: a real InfluxDB 1.6; the documented endpoints of 2 and 3 (no server of those is seen here)."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from powerhall.errors import ConfigError, Rejected
+from powerhall_dashboards.cli import main
+from powerhall_dashboards.init_store import init_store
+
+
+@pytest.mark.rig
+def test_version_1_gets_database_and_retention_and_again_changes_nothing(influx: object) -> None:
+    influx.statement('DROP DATABASE "fresh"')
+    url = f"influxdb://127.0.0.1:{influx.port}/fresh?version=1"
+    assert init_store(url, 30, dry_run=True) == ["database fresh: made"]
+    assert "fresh" not in influx.statement("SHOW DATABASES")
+    assert init_store(url, 30, dry_run=False) == ["database fresh: made", "retention policy autogen: 30 days"]
+    assert '["autogen","720h0m0s"' in influx.statement('SHOW RETENTION POLICIES ON "fresh"')
+    assert "everything is there" in init_store(url, 30, dry_run=False)[0]
+    assert init_store(url, 60, dry_run=False) == ["retention policy autogen: 60 days"]
+
+
+@pytest.mark.rig
+def test_version_1_gets_a_policy_of_its_own_where_the_bucket_names_one(influx: object) -> None:
+    influx.statement('DROP DATABASE "fresh"')
+    init_store(f"influxdb://127.0.0.1:{influx.port}/fresh/quarter?version=1", 90, dry_run=False)
+    policies = influx.statement('SHOW RETENTION POLICIES ON "fresh"')
+    assert '["quarter","2160h0m0s"' in policies
+
+
+class Server:
+    """Keeps requests, and answers what a test lays down for method and path."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, object]] = {}
+        self.seen: list[tuple[str, object]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                size = int(self.headers.get("Content-Length") or 0)
+                body = json.loads(self.rfile.read(size)) if size else None
+                call = f"{self.command} {self.path.partition('?')[0]}"
+                outer.seen.append((call, body))
+                status, data = outer.answers.get(call, (404, {"message": "no such endpoint"}))
+                if self.headers.get("Authorization") != "Token secret":
+                    status, data = 401, {"message": "unauthorized access"}
+                payload = b"" if data is None else json.dumps(data).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(payload)))
+                self.end_headers()
+                self.wfile.write(payload)
+
+            do_GET = do_POST = do_PATCH = answer
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def changes(self) -> list[tuple[str, object]]:
+        return [(call, body) for call, body in self.seen if not call.startswith("GET")]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def url(server: Server, tmp_path: Path) -> str:
+    (tmp_path / "token").write_text("secret")
+    return f"influxdb://127.0.0.1:{server.port}/power?org=ops&token_file={tmp_path / 'token'}"
+
+
+RULES = [{"type": "expire", "everySeconds": 30 * 86_400}]
+
+
+def test_version_2_gets_bucket_retention_and_mapping(server: Server, url: str) -> None:
+    server.answers = {
+        "GET /api/v2/orgs": (200, {"orgs": [{"id": "o1"}]}),
+        "GET /api/v2/buckets": (200, {"buckets": []}),
+        "POST /api/v2/buckets": (201, {"id": "b1"}),
+        "GET /api/v2/dbrps": (200, {"content": []}),
+        "POST /api/v2/dbrps": (201, {}),
+    }
+    assert len(init_store(url, 30, dry_run=True)) == 2
+    assert server.changes() == []
+    init_store(url, 30, dry_run=False)
+    mapping = {"bucketID": "b1", "database": "power", "retention_policy": "autogen", "default": True, "orgID": "o1"}
+    assert server.changes() == [
+        ("POST /api/v2/buckets", {"name": "power", "orgID": "o1", "retentionRules": RULES}),
+        ("POST /api/v2/dbrps", mapping),
+    ]
+
+
+def test_version_2_changes_only_what_differs(server: Server, url: str) -> None:
+    bucket = {"id": "b1", "retentionRules": RULES}
+    server.answers = {
+        "GET /api/v2/orgs": (200, {"orgs": [{"id": "o1"}]}),
+        "GET /api/v2/buckets": (200, {"buckets": [bucket]}),
+        "GET /api/v2/dbrps": (200, {"content": [{"retention_policy": "autogen"}]}),
+        "PATCH /api/v2/buckets/b1": (200, {}),
+    }
+    assert "everything is there" in init_store(url, 30, dry_run=False)[0]
+    assert init_store(url, 60, dry_run=False) == ["bucket power: 60 days"]
+    assert [call for call, _ in server.changes()] == ["PATCH /api/v2/buckets/b1"]
+
+
+def test_version_2_without_a_known_organization_is_refused(server: Server, url: str) -> None:
+    server.answers = {"GET /api/v2/orgs": (200, {"orgs": []})}
+    with pytest.raises(ConfigError, match="org: 'ops'"):
+        init_store(url, 30, dry_run=False)
+
+
+def test_version_3_gets_a_database_with_retention(server: Server, url: str) -> None:
+    server.answers = {
+        "GET /api/v3/configure/database": (200, [{"iox::database": "_internal"}]),
+        "POST /api/v3/configure/database": (200, None),
+    }
+    assert init_store(f"{url}&version=3", 30, dry_run=False) == ["database power: made, 30 days"]
+    assert server.changes() == [("POST /api/v3/configure/database", {"db": "power", "retention_period": "30d"})]
+    server.answers["GET /api/v3/configure/database"] = (200, [{"iox::database": "power"}])
+    assert "everything is there" in init_store(f"{url}&version=3", 30, dry_run=False)[0]
+
+
+def test_a_refused_token_is_a_clear_error_without_the_token(
+    server: Server, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_text("hunter2")
+    assert main(["init-store", "--store", url]) == 1
+    error = capsys.readouterr().err
+    assert "not allowed (401): unauthorized access" in error
+    assert "hunter2" not in error
+
+
+def test_the_embedded_store_gets_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "store.db"
+    assert main(["init-store", "--store", f"sqlite:///{path}", "--dry-run"]) == 0
+    assert not path.exists()
+    assert main(["init-store", "--store", f"sqlite:///{path}"]) == 0
+    assert path.exists()
+    capsys.readouterr()
+
+
+def test_a_retention_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="--retention-days: 0: must be at least 1"):
+        init_store(f"sqlite:///{tmp_path / 'store.db'}", 0, dry_run=False)
