@@ -42,5 +42,6 @@ def value(number: float | str | None, unit: str) -> str:
 def _short(number: float) -> str:
     if number and abs(number) < 0.01:
         return f"{number:.2g}"
-    digits = 0 if abs(number) >= 1000 or number == math.floor(number) else 1 if abs(number) >= 100 else 2
+    size = round(abs(number), 1)
+    digits = 0 if size >= 1000 or number == math.floor(number) else 1 if size >= 100 else 2
     return f"{number:,.{digits}f}"
