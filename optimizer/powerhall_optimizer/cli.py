@@ -30,6 +30,8 @@ _COMMANDS = (
     "powerhall_optimizer.commands.report",
     "powerhall_optimizer.rcpsp.command",
     "powerhall_optimizer.rollup.command",
+    "powerhall_optimizer.leases.command",
+    "powerhall_optimizer.schedulers.command",
     "powerhall_optimizer.shed.command",
 )
 """Modules with `add_parser(subparsers)`; the ones that a distribution leaves out are passed over."""

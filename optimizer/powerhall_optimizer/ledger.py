@@ -67,11 +67,22 @@ class Budget:
 class Ledger:
     """Grants caps within budgets and remembers what each node may still hold."""
 
-    def __init__(self, safe_caps_w: Mapping[str, int], path: Path | None = None, clock_skew_s: float = 1.0) -> None:
-        """`safe_caps_w` names every node with its cap without a lease; `path` keeps the ledger over restarts."""
+    def __init__(
+        self,
+        safe_caps_w: Mapping[str, int],
+        path: Path | None = None,
+        *,
+        clock_skew_s: float = 1.0,
+        dry_run: bool = False,
+    ) -> None:
+        """`safe_caps_w` names every node with its cap without a lease; `path` keeps the ledger over restarts.
+
+        A dry run reads the ledger and never writes it.
+        """
         self.safe_caps_w = dict(safe_caps_w)
         self.path = path
         self.clock_skew_s = clock_skew_s
+        self._keep = dry_run
         self._state = read_json(path, _State) if path is not None and path.exists() else _State()
 
     def check(self, budgets: Sequence[Budget]) -> None:
@@ -138,7 +149,7 @@ class Ledger:
                 del self._state.entries[node]
 
     def _save(self) -> None:
-        if self.path is None:
+        if self.path is None or self._keep:
             return
         part = self.path.with_name(f".{self.path.name}.part")
         with part.open("wb") as file:
