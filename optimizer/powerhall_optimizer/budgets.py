@@ -105,9 +105,12 @@ class Ground:
         return -(-job.gpus * fresh // len(nodes))
 
     def refuse_below(self, zone: str, what: str, free_w: Floats) -> None:
-        """Refuse a budget or a capacity that is below the base load in some slot: no plan could ever hold it."""
+        """Refuse a budget or a capacity that is below the base load in some slot: no plan could ever hold it.
+
+        Where nodes count at their maximum only because they are silent, nothing is refused: the zone takes nothing new.
+        """
         slot = int(np.argmin(free_w))
-        if free_w[slot] < -0.5:
+        if free_w[slot] < -0.5 and not self.stale:
             when = time_text(self.snapshot.start_s + slot * self.snapshot.slot_s)
             raise Rejected(
                 f"site: {zone}: {what} at {when} is {format_power(-float(free_w[slot]))} below the load of the idle "

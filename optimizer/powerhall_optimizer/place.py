@@ -60,7 +60,7 @@ class Zones:
             return
         left = ground.budgets_w[zone] - sum(ground.base_w[rack.zone] for rack in racks)
         ground.refuse_below(zone, "power budget", left)
-        self.left[zone] = left
+        self.left[zone] = np.maximum(left, 0.0)
         for rack in racks:
             self.of_rack[rack.zone].append(zone)
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -240,18 +241,23 @@ def _level(case: _Case, zone: str) -> str:
     return ("hall", "row", "rack")[zone.count("/")]
 
 
-def _power(case: _Case, loads: Loads) -> Iterator[Violation]:
+def _power(case: _Case, loads: Loads, silent: Loads | None) -> Iterator[Violation]:
     """No zone is over its budget in any slot: racks, rows, halls and feeds in IT power, the site at the meter."""
     for zone in case.site.zones():
         limit_w = budget_w(case.snapshot, zone)
         if limit_w is not None:
+            if silent is not None:
+                limit_w = np.maximum(limit_w, silent.zone_w[zone])
             yield from _over(case, f"power_{_level(case, zone)}", zone, loads.zone_w[zone], limit_w)
 
 
-def _cooling(case: _Case, loads: Loads) -> Iterator[Violation]:
+def _cooling(case: _Case, loads: Loads, silent: Loads | None) -> Iterator[Violation]:
     for zone, overview in loads.halls.items():
         for medium, heat_w in overview.heat_w.items():
-            yield from _over(case, "cooling", f"{zone} ({medium})", heat_w, overview.capacity_w[medium])
+            limit_w = overview.capacity_w[medium]
+            if silent is not None:
+                limit_w = np.maximum(limit_w, silent.halls[zone].heat_w[medium])
+            yield from _over(case, "cooling", f"{zone} ({medium})", heat_w, limit_w)
 
 
 def _zones(case: _Case, loads: Loads) -> Iterator[Violation]:
@@ -278,11 +284,16 @@ _CHECKS: tuple[Check, ...] = (_identity, _jobs, _eligibility, _residency, _modes
 
 
 def verify_plan(plan: Plan) -> list[Violation]:
-    """Return everything that is broken in a plan; an empty list is a verified plan."""
+    """Return everything that is broken in a plan; an empty list is a verified plan.
+
+    Nodes without telemetry count at their maximum. Where they alone exceed a limit, no plan can help it: such a zone
+    may not get anything on top.
+    """
     case = _Case(plan)
     found = [violation for check in _CHECKS for violation in check(case)]
     loads = plan_loads(plan)
-    found += _power(case, loads)
-    found += _cooling(case, loads)
+    silent = plan_loads(msgspec.structs.replace(plan, assignments=())) if plan.snapshot.stale_nodes else None
+    found += _power(case, loads, silent)
+    found += _cooling(case, loads, silent)
     found += _zones(case, loads)
     return found + (list(_value(case)) if not found else [])
