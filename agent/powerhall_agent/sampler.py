@@ -75,9 +75,9 @@ class Sampler:
         self.exit: SamplerExit | None = None
         self.ticks_missed = 0
         self._opened: Driver | None = None
+        self._open_failed = self._missing_code = 0
         self._watch: EventWatch | None = None
         self._open_at_ns, self._reinit_s = 0, _REINIT_FIRST_S
-        self._due: dict[int, int] = {}
         self._report_ns = 0
         self._full_ns = 0
         self._was_stuck = False
@@ -115,8 +115,6 @@ class Sampler:
         except pynvml.NVMLError as error:
             self._open_failed = error.value
 
-    _open_failed = 0
-
     def _opening(self, moment: Moment) -> None:
         """Open the driver with backoff, on a driver thread."""
         if self._take_opened():
@@ -127,7 +125,9 @@ class Sampler:
                 self.exit = SamplerExit.MISMATCH
             self._open_at_ns = moment.mono_ns + int(self._reinit_s * 1e9)
             self._reinit_s = min(_REINIT_LAST_S, self._reinit_s * 2)
-            self.event(DriverEvent("driver_missing", None, code, f"no NVML: {pynvml.NVMLError(code)}", 2), moment)
+            if code != self._missing_code:
+                self._missing_code = code
+                self.event(DriverEvent("driver_missing", None, code, f"no NVML: {pynvml.NVMLError(code)}", 2), moment)
         elif moment.mono_ns >= self._open_at_ns and self.crew.blocked_since_ns(_DRIVER) is None:
             self.crew.run([Task(_DRIVER, self._try_open)])
             self._take_opened()
@@ -144,7 +144,7 @@ class Sampler:
         self.tracks, self._watch = self._tracks_opened, self._watch_opened
         self._state_series = [Series("gpu_state", track.tags) for track in self.tracks]
         self._reinit_s = _REINIT_FIRST_S
-        self._due = {}
+        self._missing_code = 0
         _log.info("driver_bound version=%s gpus=%d events=%d", driver.version, len(self.tracks), self._watch.watched)
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class Sampler:
         tasks = []
         for track in self.tracks:
             if track.health.up:
-                kinds = self._kinds(track.gpu.index, moment.mono_ns)
+                kinds = self._kinds(track, moment.mono_ns)
                 tasks.append(Task(track.gpu.index, functools.partial(track.poll, moment, kinds)))
             elif track.health.due(moment.mono_ns):
                 tasks.append(Task(track.gpu.index, functools.partial(track.retry, moment)))
@@ -207,23 +207,23 @@ class Sampler:
         if dead:
             self._generation_dead(dead, moment)
 
-    def _kinds(self, gpu: int, mono_ns: int) -> int:
+    def _kinds(self, track: GpuTrack, mono_ns: int) -> int:
         """Return what is due of a GPU; the slow set of each GPU has a tick of its own."""
+        if mono_ns < track.next_due_ns:
+            return FAST
         kinds = FAST
-        fast_ns = int(self.settings.fast_interval_s * 1e9)
-        for kind, seconds, shift in (
-            (FULL, self.settings.interval_s, 0),
-            (SLOW, self.settings.slow_interval_s, gpu * fast_ns),
-            (IDENTITY, self.settings.identity_interval_s, 0),
+        due = track.due_ns
+        for kind, seconds, shift_s in (
+            (FULL, self.settings.interval_s, self.settings.interval_s),
+            (SLOW, self.settings.slow_interval_s, track.gpu.index * self.settings.fast_interval_s),
+            (IDENTITY, self.settings.identity_interval_s, 0.0),
         ):
-            key = gpu * 16 + kind
-            due = self._due.get(key)
-            if due is None:
-                self._due[key] = mono_ns + shift + (int(seconds * 1e9) if kind == FULL else 0)
-                due = self._due[key]
-            if mono_ns >= due:
-                self._due[key] = _next(due, mono_ns, seconds)
+            if kind not in due:
+                due[kind] = mono_ns + int(shift_s * 1e9)
+            if mono_ns >= due[kind]:
+                due[kind] = _next(due[kind], mono_ns, seconds)
                 kinds |= kind
+        track.next_due_ns = min(due.values())
         return kinds
 
     def _flag_hung(self, moment: Moment) -> None:
@@ -250,7 +250,8 @@ class Sampler:
             track.trigger(event.kind, event.code, event.detail, event.severity, moment.ms)
             if event.kind == "mig_change":
                 track.rebind_mig = True
-                self._due[track.gpu.index * 16 + SLOW] = self._due[track.gpu.index * 16 + IDENTITY] = moment.mono_ns
+                track.due_ns.update({SLOW: moment.mono_ns, IDENTITY: moment.mono_ns})
+                track.next_due_ns = 0
         if event.kind == "driver_unbind":
             self.exit = SamplerExit.UNBIND
 

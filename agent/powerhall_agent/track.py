@@ -54,6 +54,9 @@ class GpuTrack:
         self.out: deque[Record] = deque()
         self.health = Health()
         self.dead_code = 0
+        self.due_ns: dict[int, int] = {}
+        self.next_due_ns = 0
+        """When each set is due next, and the earliest of these; kept by the sampler."""
         self.power_w: float | None = None
         self._series = {name: Series(name, self.tags) for name in ("gpu", "gpu_fast", "gpu_slow", "gpu_identity")}
         kept = context.checkpoint.totals(gpu.uuid)

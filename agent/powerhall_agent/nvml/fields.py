@@ -17,8 +17,9 @@ from powerhall_agent.nvml.pulse import call_begins
 
 __all__ = ["FieldBatch", "FieldSpec"]
 
-_RECORD: Final = struct.Struct("<IIqqIIq")
+_RECORD: Final = "IIqqIIq"
 """field id, scope id, timestamp (us), latency (us), value type, return code, value bits."""
+_RECORD_VALUES: Final = len(_RECORD)
 _DOUBLE: Final = struct.Struct("<d")
 _BITS: Final = struct.Struct("<q")
 _MASKS: Final = {1: 0xFFFFFFFF, 2: 0xFFFFFFFFFFFFFFFF, 3: 0xFFFFFFFFFFFFFFFF, 6: 0xFFFF}
@@ -50,32 +51,34 @@ class FieldBatch:
         self.specs = specs
         self._array: Any = (pynvml.c_nvmlFieldValue_t * max(1, len(specs)))()
         self._count = ctypes.c_int(len(specs))
-        self._bytes = memoryview(self._array).cast("B")[: _RECORD.size * len(specs)]
+        self._bytes = memoryview(self._array).cast("B")
+        self._unpack = struct.Struct("<" + _RECORD * len(specs)).unpack_from
+        self._plan = [(spec, _RECORD_VALUES * number) for number, spec in enumerate(specs)]
         for entry, spec in zip(self._array, specs, strict=False):
             entry.fieldId, entry.scopeId = spec.field_id, spec.scope_id
 
     def read(self) -> dict[str, float]:
         """Return the values that the driver gave, by name; raises NVMLError where the GPU or the driver is gone."""
-        specs = self.specs
-        if not specs:
+        if not self.specs:
             return {}
         call_begins()
         code = self._call(self._handle, self._count, self._array)
         if code and action(code) in _FATAL:
             raise pynvml.NVMLError(code)
+        raw = self._unpack(self._bytes)
         values: dict[str, float] = {}
-        latency_us = 0
         dropped: list[FieldSpec] = []
-        for spec, (_, _, _, field_us, kind, result, bits) in zip(specs, _RECORD.iter_unpack(self._bytes), strict=True):
-            latency_us += field_us
-            if result:
-                self._refused(spec, result, dropped)
+        for spec, first in self._plan:
+            if raw[first + 5]:
+                self._refused(spec, raw[first + 5], dropped)
                 continue
-            values[spec.name] = _decode(kind, bits) / spec.per
+            mask = _MASKS.get(raw[first + 4])
+            bits = raw[first + 6]
+            values[spec.name] = (bits & mask if mask else _decode(raw[first + 4], bits)) / spec.per
         self._seen.update(values)
-        self.latency_s = latency_us / 1e6
+        self.latency_s = sum(raw[3::_RECORD_VALUES]) / 1e6
         if dropped:
-            self._allocate([spec for spec in specs if spec not in dropped])
+            self._allocate([spec for spec in self.specs if spec not in dropped])
         return values
 
     def drop(self, names: set[str]) -> None:
@@ -93,9 +96,7 @@ class FieldBatch:
 
 
 def _decode(kind: int, bits: int) -> float:
-    mask = _MASKS.get(kind)
-    if mask is not None:
-        return bits & mask
+    """Read a value that is not unsigned: a double, or a signed number."""
     if kind == 0:
         return float(_DOUBLE.unpack(_BITS.pack(bits))[0])
     if kind == 5:

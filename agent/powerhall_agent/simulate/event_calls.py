@@ -11,7 +11,7 @@ from powerhall_agent.simulate.state import StateFile
 __all__ = ["EventCalls"]
 
 _INVALID, _TIMEOUT, _NOT_SUPPORTED = 2, 10, 3
-_POLL_S: Final = 0.05
+_POLL_S: Final = 0.2
 _FIRST_HANDLE: Final = 0x7000
 
 

@@ -1,0 +1,128 @@
+"""The sampler in a process of its own, on the C library and on NVIDIA's genuine one."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from powerhall.line import parse_lines
+from powerhall_agent.simulate.faults import apply, parse_script
+from powerhall_agent.simulate.state import StateFile
+from powerhall_agent.simulate.world import run_world
+
+pytestmark = pytest.mark.rig
+PROGRAM = """
+import sys, threading
+from powerhall_agent.sampler import run_sampler
+from powerhall_agent.sampler_settings import SamplerSettings
+
+class Out:
+    def write(self, lines):
+        sys.stdout.buffer.write(lines)
+        sys.stdout.buffer.flush()
+
+stop = threading.Event()
+timer = threading.Timer(float(sys.argv[1]), stop.set)
+timer.daemon = True
+timer.start()
+settings = SamplerSettings(node="gn01", rapl=False, attribution=False)
+sys.exit(run_sampler(settings, Out(), stop).value)
+"""
+
+
+def sampler(environment, seconds):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(seconds)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A node of eight loaded GPUs whose physics this process moves."""
+    state = StateFile.create(tmp_path / "node.gpus", gpus=8, node="gn01")
+    for gpu in range(8):
+        state.set_load(gpu, 0.9)
+    stop = threading.Event()
+    thread = threading.Thread(target=run_world, args=([state], stop))
+    thread.start()
+    yield state
+    stop.set()
+    thread.join()
+
+
+def test_faults_through_the_c_library_show_as_the_right_states(world, c_environment):
+    process = sampler(c_environment(world.path), 6)
+    time.sleep(2)
+    for step in parse_script("at 0 gpu 2 lost\nat 0 gpu 4 hung 3\nat 0 gpu 6 xid 79\nat 0 gpu 7 unsupported 82"):
+        apply(world, step)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err.decode()
+    points = list(parse_lines(out))
+    events = {(point.tags.get("gpu"), point.tags["kind"]) for point in points if point.measurement == "event"}
+    assert {("2", "gpu_quarantined"), ("4", "gpu_quarantined"), ("4", "gpu_recovered"), ("6", "xid")} <= events
+    reasons = {(point.tags["gpu"], point.fields["reason"]) for point in points if point.measurement == "gpu_state"}
+    assert {("2", "lost"), ("4", "hung")} <= reasons
+    healthy = [point for point in points if point.measurement == "gpu" and point.tags["gpu"] == "5"]
+    assert len(healthy) >= 4
+    steps = [after.time_ms - before.time_ms for before, after in itertools.pairwise(healthy)]
+    assert max(steps) < 1400
+    assert healthy[-1].fields["power_w"] == pytest.approx(650, rel=0.03)
+
+
+def test_unbind_through_the_c_library_ends_the_process_with_its_code(world, c_environment):
+    process = sampler(c_environment(world.path), 20)
+    time.sleep(2)
+    apply(world, parse_script("at 0 unbind")[0])
+    out, err = process.communicate(timeout=5)
+    assert process.returncode == 10, err.decode()
+    assert b"kind=driver_unbind" in out
+
+
+@pytest.fixture(scope="session")
+def genuine_library(tmp_path_factory):
+    """The folder of Debian's own libnvidia-ml.so.1 (non-free), named by POWERHALL_LIBNVIDIA_ML or fetched by apt."""
+    given = os.environ.get("POWERHALL_LIBNVIDIA_ML")
+    if given:
+        return Path(given)
+    keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None or not keyring.exists():
+        pytest.skip("no Debian: the genuine libnvidia-ml cannot be fetched")
+    folder = tmp_path_factory.mktemp("genuine")
+    (folder / "lists" / "partial").mkdir(parents=True)
+    (folder / "cache").mkdir()
+    (folder / "sources.list").write_text(
+        f"deb [signed-by={keyring}] http://deb.debian.org/debian bookworm non-free\n", encoding="ascii"
+    )
+    options = [
+        f"-oDir::Etc::sourcelist={folder / 'sources.list'}", "-oDir::Etc::sourceparts=/dev/null",
+        f"-oDir::State::lists={folder / 'lists'}", f"-oDir::Cache={folder / 'cache'}", "-oAcquire::Retries=0",
+        "-oAcquire::http::Timeout=10",
+    ]  # fmt: skip
+    try:
+        for command in (["update", "-q"], ["download", "-q", "libnvidia-ml1"]):
+            subprocess.run(["apt-get", *options, *command], cwd=folder, check=True, capture_output=True, timeout=40)
+        package = next(folder.glob("*.deb"))
+        subprocess.run(["dpkg", "-x", str(package), str(folder / "root")], check=True, timeout=30)
+        return next((folder / "root").rglob("libnvidia-ml.so.1")).parent
+    except (subprocess.SubprocessError, StopIteration) as error:
+        pytest.skip(f"Debian's non-free libnvidia-ml1 cannot be fetched here: {type(error).__name__}")
+
+
+def test_genuine_library_without_a_driver_is_reported_and_tried_again(genuine_library):
+    process = sampler({**os.environ, "LD_LIBRARY_PATH": str(genuine_library)}, 2.5)
+    out, err = process.communicate(timeout=20)
+    if Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("this machine has an NVIDIA driver")
+    assert process.returncode == 0, err.decode()
+    points = list(parse_lines(out))
+    (event,) = [point for point in points if point.measurement == "event"]
+    assert event.tags["kind"] == "driver_missing"
+    assert event.fields["code"] == 9.0
+    assert "Driver Not Loaded" in event.fields["detail"]
+    assert {point.fields["gpus"] for point in points if point.measurement == "node"} == {0.0}
