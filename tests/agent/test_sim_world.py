@@ -14,6 +14,7 @@ from powerhall_agent.simulate.faults import apply, parse_script, read_script
 from powerhall_agent.simulate.install import install
 from powerhall_agent.simulate.models import MODELS
 from powerhall_agent.simulate.physics import clock_ratio, draw_w
+from powerhall_agent.simulate.record import record
 from powerhall_agent.simulate.recording import GpuHead, Sample, play_recording, read_recording, write_recording
 from powerhall_agent.simulate.state import StateFile
 from powerhall_agent.simulate.world import advance, claim
@@ -237,3 +238,27 @@ def test_bad_recording_is_refused(tmp_path, text, says):
         read_recording(path)
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_live_gpus_are_recorded_and_replayed_alike(tmp_path):
+    state = StateFile.create(gpus=2, driver="590.48.01")
+    claim(state)
+    state.set_load(1, 0.8, 1 << 30)
+    advance(state, 20.0)
+    install([state])
+    assert record(tmp_path / "r.jsonl.gz", 0.25, 0.1) >= 4
+    recording = read_recording(tmp_path / "r.jsonl.gz")
+    assert recording.driver == "590.48.01"
+    assert recording.gpus[1].uuid.endswith("000000000001"), "identifiers are masked"
+    shown = StateFile.blank(None, 2, recording.driver)
+    play_recording(shown, recording, threading.Event())
+    for number in range(2):
+        old, new = state.base(number), shown.base(number)
+        for slot in range(1, at.FIELD_SLOTS):
+            word = at.F_BASE + at.F_WORDS * slot
+            assert list(state.ints[old + word : old + word + 2]) == list(shown.ints[new + word : new + word + 2]) or (
+                state.ints[old + word] & 0xFFFFFFFF == shown.ints[new + word] & 0xFFFFFFFF == at.NOT_SUPPORTED
+            )
+        for name in ("POWER_USAGE", "TEMPERATURE", "UTILIZATION", "MEMORY", "LIMIT_RANGE"):
+            word = at.getter_word(name)
+            assert list(state.ints[old + word : old + word + 3]) == list(shown.ints[new + word : new + word + 3])
