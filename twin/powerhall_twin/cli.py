@@ -9,6 +9,7 @@ from pathlib import Path
 from powerhall import __version__
 from powerhall.errors import PowerhallError, Rejected
 from powerhall.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
+from powerhall_twin.replay_cli import add_parsers
 
 __all__ = ["main", "parser"]
 
@@ -16,6 +17,8 @@ _EPILOG = """\
 examples:
   powerhall-twin demo                                 a hot day with a grid curtailment; out/demo/report.html
   powerhall-twin demo --minutes 120 --seed 7          a shorter day with other jobs
+  powerhall-twin replay --site site.toml --jobs philly_jobs.csv.gz --hours 24
+  powerhall-twin whatif --site site.toml --jobs jobs.csv --change grid=-20%
 
 exit codes: 0 ok, 1 refused input or a budget that did not hold, 2 usage, 3 internal error
 """
@@ -58,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--no-compare", action="store_true", help="leave out the runs of other policies")
     demo.add_argument("--json", action="store_true", help="print summary.json instead of the table")
     demo.set_defaults(run=_demo)
+    add_parsers(commands)
     return top
 
 

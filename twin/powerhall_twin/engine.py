@@ -38,6 +38,8 @@ class Scenario:
     dry_bulb_c: Series | None = None
     wet_bulb_c: Series | None = None
     price_per_mwh: Series | None = None
+    running: tuple[Start, ...] = ()
+    """Jobs that run at the start already, on their nodes."""
 
     def weather(self, time_s: float) -> Weather:
         """Return the weather at a moment; a mild day where none is known."""
@@ -104,6 +106,9 @@ def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 3
     site = scenario.site
     cluster, queue, meter = Cluster.of(site), Queue.of(scenario.jobs), SiteMeter.of(site)
     outcome = Outcome(name)
+    for start in scenario.running:
+        cluster.start(start.run(scenario.start_s))
+        queue.records[start.job.job_id].started_s = scenario.start_s
     now_s = scenario.start_s
     while now_s < scenario.end_s:
         budgets, weather = budgets_at(site, now_s), scenario.weather(now_s)
