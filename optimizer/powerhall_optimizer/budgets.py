@@ -109,6 +109,7 @@ class Ground:
 
         Where nodes count at their maximum only because they are silent, nothing is refused: the zone takes nothing new.
         """
+        free_w = free_w + self.snapshot.margin_w.get(zone, 0.0)
         slot = int(np.argmin(free_w))
         if free_w[slot] < -0.5 and not self.stale:
             when = time_text(self.snapshot.start_s + slot * self.snapshot.slot_s)

@@ -21,6 +21,7 @@ from powerhall.plan import Plan, Planned, Snapshot, read_plan, snapshot_hash
 from powerhall.sitefile import read_site
 from powerhall.store import Store
 from powerhall.topology import Site
+from powerhall_optimizer.learn import learn
 from powerhall_optimizer.log import Log
 from powerhall_optimizer.observe import Horizon, check_fit, read_queue, site_snapshot
 from powerhall_optimizer.planner import make_plan
@@ -135,7 +136,10 @@ def _with_telemetry(snapshot: Snapshot, request: Request, store: Store, settings
         log("stale_nodes", "warning" if alarm else "info", nodes=len(stale), share=share)
     if not request.dry_run:
         _alarm(store, snapshot, alarm, f"{len(stale)} of {nodes} nodes without fresh telemetry: no job is raised")
-    return msgspec.structs.replace(snapshot, stale_nodes=stale, allow_raises=not alarm)
+    snapshot = msgspec.structs.replace(snapshot, stale_nodes=stale, allow_raises=not alarm)
+    if settings.learn_days == 0:
+        return snapshot
+    return learn(store, snapshot, request.now_s, settings, keep=not request.dry_run)
 
 
 def _alarm(store: Store, snapshot: Snapshot, active: bool, detail: str) -> None:

@@ -15,8 +15,10 @@ class RoundSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a round plans.
 
     `slot_s`: length of a slot. `stale_after_s`: a node without telemetry for this long counts at its worst case.
-    `stale_share`: with a larger part of the nodes stale, no job is raised and nothing new starts.
+    `stale_share`: with a larger part of the nodes stale, no running job is raised.
     `risk`: how rarely the true draw of a zone may exceed its planned draw; sets the margins.
+    `learn_days`: how long telemetry counts; 0 learns nothing. `learn_speed`: the queue's remaining work is real
+    progress, not elapsed time, so that speeds can be learned from it.
     """
 
     slot_s: int = 300
@@ -27,6 +29,7 @@ class RoundSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stale_share: float = 0.2
     risk: float = 0.01
     learn_days: float = 7.0
+    learn_speed: bool = False
     objective: Objective = Objective()
 
 
