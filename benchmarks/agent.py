@@ -2,7 +2,8 @@
 
 All of them read the same simulated C library (tests/rigs/nvml, 8 GPUs) through unmodified pynvml. Peers (nvitop,
 zeus-ml, gpustat) are installed from PyPI into a virtual environment outside the checkout, made at the first run.
-A "sample" is one reading of all eight GPUs: the full set for nvitop and gpustat, power alone for zeus.
+A "sample" is one reading of all eight GPUs, twenty times a second, as a monitor takes it (woken by a clock, caches
+cold): the full set for nvitop and gpustat, power alone for zeus.
 """
 
 from __future__ import annotations
@@ -59,12 +60,14 @@ def main():
     begun = time.process_time()
     for _ in range(COUNT):
         read()
+        pause(PERIOD_S)
     print((time.process_time() - begun) / COUNT * 1e3)
 """
 PEER_CODE = {
     # nvitop's own collector of device metrics, as its exporter runs it.
     "nvitop": """
 import time
+pause = time.sleep
 from nvitop import Device, take_snapshots
 devices = Device.all()
 def read():
@@ -76,6 +79,7 @@ def read():
 import time
 import gpustat.core
 import pynvml
+pause = time.sleep
 gpustat.core.time.sleep = lambda seconds: None
 pynvml.nvmlDeviceGetComputeRunningProcesses = pynvml.nvmlDeviceGetGraphicsRunningProcesses = lambda handle: []
 def read():

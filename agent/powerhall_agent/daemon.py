@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
 
 from powerhall.errors import PowerhallError
 from powerhall_agent.child import SamplerChild
@@ -17,11 +18,14 @@ from powerhall_agent.clock import Stamper
 from powerhall_agent.encode import Series
 from powerhall_agent.lane import Lane, open_lanes
 from powerhall_agent.log import Log
+from powerhall_agent.memory import give_back
 from powerhall_agent.notify import Notifier
-from powerhall_agent.prometheus import Exposition, serve
 from powerhall_agent.selfmetrics import SelfMetrics
 from powerhall_agent.settings import AgentSettings
 from powerhall_agent.ship import newest_ms
+
+if TYPE_CHECKING:
+    from powerhall_agent.prometheus import Exposition
 
 __all__ = ["Daemon", "run_daemon"]
 
@@ -41,7 +45,7 @@ class Daemon:
         self.lanes: Sequence[Lane] = open_lanes(settings, log)
         self.child = SamplerChild(sampler, settings.daemon.stuck_after_s, log)
         self._metrics = SelfMetrics(self.tags)
-        self._exposition = Exposition() if settings.prometheus.listen else None
+        self._exposition = _exposition(settings)
         self._events = Series("event", {**self.tags, "kind": "driver_stuck"})
         self._stamper = Stamper()
         self._waiting: list[bytes] = []
@@ -53,7 +57,7 @@ class Daemon:
         for lane in self.lanes:
             lane.start()
         if self._exposition is not None:
-            serve(self.settings.prometheus, self._exposition, self._log)
+            self._exposition.serve(self.settings.prometheus, self._log)
         self._measured_s = time.monotonic()
         self.child.check()
 
@@ -132,6 +136,15 @@ class Daemon:
         self._append(now_s)
 
 
+def _exposition(settings: AgentSettings) -> "Exposition | None":
+    """Make the endpoint where one is wanted; its HTTP server is not loaded otherwise."""
+    if not settings.prometheus.listen:
+        return None
+    from powerhall_agent.prometheus import Exposition
+
+    return Exposition()
+
+
 class _Signals:
     """Turns signals into flags, and wakes the poll of the loop."""
 
@@ -176,6 +189,7 @@ def run_daemon(load: Callable[[], AgentSettings], log: Log, duration_s: float | 
             daemon = Daemon(settings, log, notifier)
             daemon.start()
             log.info("started", node=settings.sampler.node, outputs=len(daemon.lanes), spool=settings.spool.path)
+            give_back()
             notifier.ready(f"{len(daemon.lanes)} outputs, spool {settings.spool.path}")
             fresh = None
             try:

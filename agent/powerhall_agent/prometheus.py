@@ -14,7 +14,7 @@ from powerhall.settings import Secret
 from powerhall_agent.log import Log
 from powerhall_agent.settings import PrometheusSettings
 
-__all__ = ["Exposition", "render", "serve"]
+__all__ = ["Exposition", "render"]
 
 _STALE_MS = 60_000
 _TIMEOUT_S = 10.0
@@ -42,6 +42,26 @@ class Exposition:
         newest_ms = max((point.time_ms for point in points), default=0)
         return render(point for point in points if newest_ms - point.time_ms <= _STALE_MS)
 
+    def serve(self, settings: PrometheusSettings, log: Log) -> None:
+        """Serve in a thread; a port or certificate that cannot be used raises ConfigError."""
+        host, _, port = settings.listen.rpartition(":")
+        password = Secret(settings.password_file) if settings.password_file else None
+        if password is not None:
+            password.read()
+        handler = type("Handler", (_Handler,), {"exposition": self, "user": settings.user, "password": password})
+        try:
+            server = http.server.ThreadingHTTPServer((host.strip("[]") or "127.0.0.1", int(port)), handler)
+            if settings.cert_file:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(settings.cert_file, settings.key_file)
+                server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        except (OSError, ssl.SSLError, OverflowError) as error:
+            raise ConfigError(f"prometheus.listen: {settings.listen}: {error}") from None
+        server.daemon_threads = True
+        self.server = server
+        threading.Thread(target=server.serve_forever, name="prometheus", daemon=True).start()
+        log.info("prometheus", listen=settings.listen, tls=bool(settings.cert_file), auth=bool(settings.user))
+
     def close(self) -> None:
         """Stop to serve."""
         if self.server is not None:
@@ -63,27 +83,6 @@ def render(points: Iterable[Point]) -> str:
             family = families.setdefault(name, [f"# HELP {name} {help_}", f"# TYPE {name} gauge"])
             family.append(f"{name}{{{text}}} {value!r}")
     return "".join("\n".join(lines) + "\n" for _, lines in sorted(families.items()))
-
-
-def serve(settings: PrometheusSettings, exposition: Exposition, log: Log) -> None:
-    """Serve in a thread; a port or certificate that cannot be used raises ConfigError."""
-    host, _, port = settings.listen.rpartition(":")
-    password = Secret(settings.password_file) if settings.password_file else None
-    if password is not None:
-        password.read()
-    handler = type("Handler", (_Handler,), {"exposition": exposition, "user": settings.user, "password": password})
-    try:
-        server = http.server.ThreadingHTTPServer((host.strip("[]") or "127.0.0.1", int(port)), handler)
-        if settings.cert_file:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    except (OSError, ssl.SSLError, OverflowError) as error:
-        raise ConfigError(f"prometheus.listen: {settings.listen}: {error}") from None
-    server.daemon_threads = True
-    exposition.server = server
-    threading.Thread(target=server.serve_forever, name="prometheus", daemon=True).start()
-    log.info("prometheus", listen=settings.listen, tls=bool(settings.cert_file), auth=bool(settings.user))
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -18,6 +18,7 @@ from types import FrameType
 import msgspec
 
 from powerhall.errors import Rejected
+from powerhall_agent.memory import give_back
 from powerhall_agent.sampler import run_sampler
 from powerhall_agent.sampler_settings import SamplerSettings
 
@@ -108,6 +109,7 @@ def main() -> int:
     if os.getppid() != parent:
         return 0  # the daemon died before the death signal was set
     sink.beat()
+    give_back()
     try:
         outcome = run_sampler(settings, sink, stop)
     except Rejected as error:
