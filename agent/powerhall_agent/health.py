@@ -19,7 +19,7 @@ class Health:
     reason: str = "ok"
     retry_ns: int = 0
     strikes: int = 0
-    backoff_s: float = _FIRST_RETRY_S
+    backoff_s: float = 0.0
 
     @property
     def up(self) -> bool:
@@ -37,8 +37,7 @@ class Health:
     def quarantine(self, why: str, now_ns: int) -> bool:
         """Set the GPU aside; True when it was up or the reason is new. A further fault doubles the wait."""
         changed = why != self.reason
-        if not self.up:
-            self.backoff_s = min(_LAST_RETRY_S, self.backoff_s * 2)
+        self.backoff_s = _FIRST_RETRY_S if self.up else min(_LAST_RETRY_S, self.backoff_s * 2)
         self.reason = why
         self.retry_ns = now_ns + int(self.backoff_s * 1e9)
         return changed
@@ -47,8 +46,6 @@ class Health:
         """Take a good call; True when that ends a quarantine."""
         was_up = self.up
         self.reason, self.strikes = "ok", 0
-        if not was_up:
-            self.backoff_s = _FIRST_RETRY_S
         return not was_up
 
     def due(self, now_ns: int) -> bool:

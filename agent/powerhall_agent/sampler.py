@@ -5,7 +5,6 @@ its own GPU only. A driver that goes away is initialised again with backoff; an 
 the driver ends `run_sampler`, because only a new process can let go of the library.
 """
 
-import functools
 import logging
 import random
 from collections import deque
@@ -21,14 +20,15 @@ from powerhall_agent.clock import Clock, Moment, Stamper, SystemClock
 from powerhall_agent.collectors.rapl import POWERCAP, Rapl
 from powerhall_agent.crew import Crew, Task
 from powerhall_agent.encode import Fields, Record, Series, encode_all
-from powerhall_agent.events import DriverEvent, EventWatch
+from powerhall_agent.events import DriverEvent
+from powerhall_agent.generation import Generation, boot_id, next_due
+from powerhall_agent.health import Health
 from powerhall_agent.hostlane import Pace, collect_into, look_into
 from powerhall_agent.nvml.codes import Action, action
-from powerhall_agent.nvml.driver import Driver
 from powerhall_agent.sampler_settings import SamplerSettings
 from powerhall_agent.simulate.setup import start_simulation
 from powerhall_agent.sink import Sink
-from powerhall_agent.track import FAST, FULL, IDENTITY, SLOW, GpuTrack, TrackContext
+from powerhall_agent.track import IDENTITY, SLOW, GpuTrack, TrackContext
 from powerhall_agent.watch import Families
 
 __all__ = ["Sampler", "SamplerExit", "run_sampler"]
@@ -70,44 +70,38 @@ class Sampler:
         self.crew = Crew(settings.slow_call_s)
         self.tags = {"site": settings.site, "hall": settings.hall, "rack": settings.rack, "node": settings.node}
         self.families = Families()
-        self.driver: Driver | None = None
-        self.tracks: list[GpuTrack] = []
         self.exit: SamplerExit | None = None
         self.ticks_missed = 0
-        self._opened: Driver | None = None
-        self._open_failed = self._missing_code = 0
-        self._watch: EventWatch | None = None
-        self._open_at_ns, self._reinit_s = 0, _REINIT_FIRST_S
-        self._report_ns = 0
-        self._full_ns = 0
-        self._was_stuck = False
-        self._state_series: list[Series] = []
-        self._own = {name: Series(name, self.tags) for name in ("node", "agent")}
         self.out: deque[Record] = deque()
         """Records from any thread, shipped with the next tick."""
         self.host: deque[Fields] = deque(maxlen=100)
         """Readings of the host from other threads; they get the next tick's timestamp."""
+        self._generation: Generation | None = None
+        self._opened: Generation | None = None
+        self._open_failed = self._missing_code = 0
+        self._open_at_ns, self._reinit_s = 0, _REINIT_FIRST_S
+        self._report_ns = self._full_ns = 0
+        self._was_stuck = False
+        self._own = {name: Series(name, self.tags) for name in ("node", "agent")}
 
     # Opening and closing a driver generation.
 
     def open(self) -> None:
         """Open the driver on the calling thread; raises NVMLError when it is not there."""
-        self._bound(self._open())
+        self._generation = self._open()
 
-    def _open(self) -> Driver:
-        driver = Driver(self.settings.first_gpu, self.settings.gpu_count)
+    def _open(self) -> Generation:
+        settings = self.settings
         context = TrackContext(
             self.tags,
             self._checkpoint,
-            _boot_id(),
+            boot_id(),
             self.clock,
             self.families,
-            self.settings.flight_recorder,
-            self.settings.fast_interval_s,
+            settings.flight_recorder,
+            settings.fast_interval_s,
         )
-        self._tracks_opened = [GpuTrack(driver, gpu, context) for gpu in driver.gpus]
-        self._watch_opened = EventWatch(driver, driver.gpus)
-        return driver
+        return Generation(settings, context, self.clock.monotonic_ns())
 
     def _try_open(self) -> None:
         try:
@@ -117,135 +111,86 @@ class Sampler:
 
     def _opening(self, moment: Moment) -> None:
         """Open the driver with backoff, on a driver thread."""
-        if self._take_opened():
-            return
-        if self._open_failed:
+        may_try = moment.mono_ns >= self._open_at_ns and self.crew.blocked_since_ns(_DRIVER) is None
+        if self._opened is None and not self._open_failed and may_try:
+            self.crew.run([Task(_DRIVER, self._try_open)])
+        if self._opened is not None:
+            self._generation, self._opened = self._opened, None
+            self._reinit_s, self._missing_code = _REINIT_FIRST_S, 0
+        elif self._open_failed:
             code, self._open_failed = self._open_failed, 0
-            if action(code) is Action.RESPAWN:
-                self.exit = SamplerExit.MISMATCH
-            self._open_at_ns = moment.mono_ns + int(self._reinit_s * 1e9)
+            self._retry_later(moment, code)
             self._reinit_s = min(_REINIT_LAST_S, self._reinit_s * 2)
             if code != self._missing_code:
                 self._missing_code = code
-                self.event(DriverEvent("driver_missing", None, code, f"no NVML: {pynvml.NVMLError(code)}", 2), moment)
-        elif moment.mono_ns >= self._open_at_ns and self.crew.blocked_since_ns(_DRIVER) is None:
-            self.crew.run([Task(_DRIVER, self._try_open)])
-            self._take_opened()
+                self._event(DriverEvent("driver_missing", None, code, f"no NVML: {pynvml.NVMLError(code)}", 2), moment)
 
-    def _take_opened(self) -> bool:
-        """Take over the driver that a driver thread has opened, if any."""
-        opened = self._opened
-        if opened is not None:
-            self._bound(opened)
-        return opened is not None
-
-    def _bound(self, driver: Driver) -> None:
-        self.driver, self._opened = driver, None
-        self.tracks, self._watch = self._tracks_opened, self._watch_opened
-        self._state_series = [Series("gpu_state", track.tags) for track in self.tracks]
-        self._reinit_s = _REINIT_FIRST_S
-        self._missing_code = 0
-        _log.info("driver_bound version=%s gpus=%d events=%d", driver.version, len(self.tracks), self._watch.watched)
+    def _retry_later(self, moment: Moment, code: int) -> None:
+        if action(code) is Action.RESPAWN:
+            self.exit = SamplerExit.MISMATCH
+        self._open_at_ns = moment.mono_ns + int(self._reinit_s * 1e9)
 
     def close(self) -> None:
         """Free what the driver holds; a blocked driver is left behind."""
-        driver, watch, tracks = self.driver, self._watch, self.tracks
-        self.driver, self._watch, self.tracks = None, None, []
-        if driver is None:
-            return
-        if watch is not None:
-            watch.close()
-
-        def free() -> None:
-            for track in tracks:
-                track.free_mig()
-            driver.close()
-
-        self.crew.run([Task(_DRIVER, free)])
-
-    def _generation_dead(self, code: int, moment: Moment) -> None:
-        if action(code) is Action.RESPAWN:
-            self.exit = SamplerExit.MISMATCH
-        self.event(DriverEvent("driver_gone", None, code, f"driver gone: {pynvml.NVMLError(code)}", 2), moment)
-        self.close()
-        self._open_at_ns = moment.mono_ns + int(self._reinit_s * 1e9)
+        generation, self._generation = self._generation, None
+        if generation is not None:
+            for track in generation.tracks:
+                self.out.extend(track.out)
+            generation.watch.close()
+            self.crew.run([Task(_DRIVER, generation.free)])
+        self._flush()
 
     # One tick.
 
     def tick(self, moment: Moment | None = None) -> None:
         """Read what is due and write one block of lines."""
         moment = moment or self.stamper.moment(self.clock)
-        if self.driver is None:
+        if self._generation is None:
             self._opening(moment)
-        if self.driver is not None:
-            self._events(moment)
-            self._read(moment)
+        if self._generation is not None:
+            self._read(self._generation, moment)
         if moment.mono_ns >= self._full_ns:
-            self._full_ns = _next(self._full_ns, moment.mono_ns, self.settings.interval_s)
-            self._states(moment)
+            self._full_ns = next_due(self._full_ns, moment.mono_ns, self.settings.interval_s)
+            self._node(moment)
             self._checkpoint.keep_ms(self.stamper.last_ms)
         stuck = self.driver_stuck(moment)
         if moment.mono_ns >= self._report_ns or stuck != self._was_stuck:
             self._was_stuck = stuck
-            self._report_ns = _next(self._report_ns, moment.mono_ns, _REPORT_S)
+            self._report_ns = next_due(self._report_ns, moment.mono_ns, _REPORT_S)
             self._report(moment)
         while self.host:
             self.out.append(Record(self._own["node"], self.host.popleft(), moment.ms))
         self._flush()
 
-    def _read(self, moment: Moment) -> None:
-        tasks = []
-        for track in self.tracks:
-            if track.health.up:
-                kinds = self._kinds(track, moment.mono_ns)
-                tasks.append(Task(track.gpu.index, functools.partial(track.poll, moment, kinds)))
-            elif track.health.due(moment.mono_ns):
-                tasks.append(Task(track.gpu.index, functools.partial(track.retry, moment)))
-        self.crew.run(tasks)
-        self._flag_hung(moment)
-        dead = next((track.dead_code for track in self.tracks if track.dead_code), 0)
-        if dead:
-            self._generation_dead(dead, moment)
+    def _read(self, generation: Generation, moment: Moment) -> None:
+        while not generation.watch.events.empty():
+            self._handle(generation, generation.watch.events.get(), moment)
+        self.crew.run(generation.tasks(moment))
+        generation.adopt()
+        self._flag_hung(generation, moment)
+        for track in generation.tracks:
+            if track.health.reason != track.shown_reason:
+                track.shown_reason = track.health.reason
+                self._state(generation, track.gpu.index, track.health, moment)
+        code = generation.dead_code()
+        if code:
+            self._event(DriverEvent("driver_gone", None, code, f"driver gone: {pynvml.NVMLError(code)}", 2), moment)
+            self._retry_later(moment, code)
+            self.close()
 
-    def _kinds(self, track: GpuTrack, mono_ns: int) -> int:
-        """Return what is due of a GPU; the slow set of each GPU has a tick of its own."""
-        if mono_ns < track.next_due_ns:
-            return FAST
-        kinds = FAST
-        due = track.due_ns
-        for kind, seconds, shift_s in (
-            (FULL, self.settings.interval_s, self.settings.interval_s),
-            (SLOW, self.settings.slow_interval_s, track.gpu.index * self.settings.fast_interval_s),
-            (IDENTITY, self.settings.identity_interval_s, 0.0),
-        ):
-            if kind not in due:
-                due[kind] = mono_ns + int(shift_s * 1e9)
-            if mono_ns >= due[kind]:
-                due[kind] = _next(due[kind], mono_ns, seconds)
-                kinds |= kind
-        track.next_due_ns = min(due.values())
-        return kinds
-
-    def _flag_hung(self, moment: Moment) -> None:
+    def _flag_hung(self, generation: Generation, moment: Moment) -> None:
         hung_ns = int(self.settings.hung_call_s * 1e9)
-        for track in self.tracks:
+        for track in generation.tracks:
             since_ns = self.crew.blocked_since_ns(track.gpu.index)
             if since_ns is None or track.health.reason == "hung":
                 continue
             if self.clock.monotonic_ns() - since_ns >= hung_ns and track.health.quarantine("hung", moment.mono_ns):
                 track.event("gpu_quarantined", 0, "hung: a driver call does not return", 2, moment.ms)
-                self._state(track, moment)
 
-    def _events(self, moment: Moment) -> None:
-        watch = self._watch
-        while watch is not None and not watch.events.empty():
-            event = watch.events.get()
-            self._handle(event, moment)
-
-    def _handle(self, event: DriverEvent, moment: Moment) -> None:
-        track = next((track for track in self.tracks if track.gpu.index == event.gpu), None)
+    def _handle(self, generation: Generation, event: DriverEvent, moment: Moment) -> None:
+        track = next((track for track in generation.tracks if track.gpu.index == event.gpu), None)
         if track is None:
-            self.event(event, moment)
+            self._event(event, moment)
         else:
             track.trigger(event.kind, event.code, event.detail, event.severity, moment.ms)
             if event.kind == "mig_change":
@@ -255,27 +200,29 @@ class Sampler:
         if event.kind == "driver_unbind":
             self.exit = SamplerExit.UNBIND
 
-    def event(self, event: DriverEvent, moment: Moment) -> None:
-        """Put an event of the node into the output."""
+    # What the sampler says about itself and the node.
+
+    def _event(self, event: DriverEvent, moment: Moment) -> None:
         tags = {**self.tags, "gpu": "" if event.gpu is None else str(event.gpu), "kind": event.kind}
         fields: dict[str, float | str] = {"code": float(event.code), "detail": event.detail}
         fields["severity"] = float(event.severity)
         self.out.append(Record(Series("event", tags), fields, moment.ms))
 
-    # What the sampler says about itself and the node.
+    def _state(self, generation: Generation, index: int, health: Health, moment: Moment) -> None:
+        fields: dict[str, float | str] = {"up": 1.0 if health.up else 0.0, "reason": health.reason}
+        fields["call_latency_s"] = round(self.crew.slowest_s.pop(index, 0.0), 6)
+        self.out.append(Record(generation.series(index), fields, moment.ms))
 
-    def _state(self, track: GpuTrack, moment: Moment) -> None:
-        up = track.health.up
-        fields: dict[str, float | str] = {"up": 1.0 if up else 0.0, "reason": track.health.reason}
-        fields["call_latency_s"] = round(self.crew.slowest_s.pop(track.gpu.index, 0.0), 6)
-        self.out.append(Record(self._state_series[self.tracks.index(track)], fields, moment.ms))
-
-    def _states(self, moment: Moment) -> None:
-        for track in self.tracks:
-            self._state(track, moment)
-        driver = self.driver
-        up = [track for track in self.tracks if track.health.up]
-        fields = {"gpus": float(len(self.tracks) + (len(driver.unopened) if driver else 0)), "gpus_up": float(len(up))}
+    def _node(self, moment: Moment) -> None:
+        """Write the state of every GPU, and their sum."""
+        generation = self._generation
+        tracks = generation.tracks if generation else []
+        missing = generation.missing if generation else {}
+        if generation is not None:
+            for index, health in [*((track.gpu.index, track.health) for track in tracks), *missing.items()]:
+                self._state(generation, index, health, moment)
+        up = [track for track in tracks if track.health.up]
+        fields = {"gpus": float(len(tracks) + len(missing)), "gpus_up": float(len(up))}
         powers = [track.power_w for track in up if track.power_w is not None]
         if powers:
             fields["gpu_power_w"] = round(sum(powers), 3)
@@ -295,38 +242,24 @@ class Sampler:
 
     def driver_stuck(self, moment: Moment) -> bool:
         """Say whether no GPU has answered for 4.5 seconds because driver calls do not return."""
-        owners = [track.gpu.index for track in self.tracks] or [_DRIVER]
+        owners = [track.gpu.index for track in self._tracks()] or [_DRIVER]
         since = [self.crew.blocked_since_ns(owner) for owner in owners]
         return all(begun is not None and moment.mono_ns - begun >= _STUCK_NS for begun in since)
 
     def gpus(self) -> dict[int, GpuNow]:
         """Return what job attribution needs to know of the GPUs that answer."""
-        return {track.gpu.index: track.now for track in self.tracks if track.health.up}
+        return {track.gpu.index: track.now for track in self._tracks() if track.health.up}
+
+    def _tracks(self) -> list[GpuTrack]:
+        return [] if self._generation is None else self._generation.tracks
 
     def _flush(self) -> None:
         records = []
-        for source in (*(track.out for track in self.tracks), self.out):
+        for source in (*(track.out for track in self._tracks()), self.out):
             while source:
                 records.append(source.popleft())
         if records:
             self._sink.write(encode_all(records))
-
-
-def _next(due_ns: int, now_ns: int, seconds: float) -> int:
-    """Return the next due time on the same grid, after now."""
-    step_ns = int(seconds * 1e9)
-    if due_ns == 0:
-        return now_ns + step_ns
-    return due_ns + step_ns * (1 + max(0, now_ns - due_ns) // step_ns)
-
-
-def _boot_id() -> int:
-    """Return a number that names this boot of the host; 0 where the kernel does not say."""
-    try:
-        text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    return int(text.replace("-", "")[:15], 16)
 
 
 def _host_readings(settings: SamplerSettings, sampler: Sampler) -> list[Pace]:

@@ -56,7 +56,9 @@ class GpuTrack:
         self.dead_code = 0
         self.due_ns: dict[int, int] = {}
         self.next_due_ns = 0
-        """When each set is due next, and the earliest of these; kept by the sampler."""
+        """When each set is due next, and the earliest of these; kept by the generation."""
+        self.shown_reason = "ok"
+        """The state that was last written."""
         self.power_w: float | None = None
         self._series = {name: Series(name, self.tags) for name in ("gpu", "gpu_fast", "gpu_slow", "gpu_identity")}
         kept = context.checkpoint.totals(gpu.uuid)

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from powerhall.line import parse_lines
+from powerhall_agent import health
 from powerhall_agent.sampler import SamplerExit, run_sampler
 from powerhall_agent.sampler_settings import SamplerSettings
 from powerhall_agent.simulate import layout as at
@@ -185,7 +186,7 @@ def test_mig_change_shows_the_instances_within_a_second(start):
     run = start(gpus=2)
     run.do("gpu 1 mig 3:20GiB 5:10GiB")
     assert run.until(3, "gpu_mig", gpu="1", instance="5") < 1.2
-    assert run.find("event", gpu="1", kind="mig_change")
+    run.until(3, "event", gpu="1", kind="mig_change")
     assert run.find("gpu_mig", instance="3")[0].fields["mem_total_bytes"] == 20 << 30
     run.until(3, "gpu_slow", gpu="1", mig_mode=1.0)
     run.do("gpu 1 mig off")
@@ -280,3 +281,19 @@ def test_collectors_report_success_and_duration(start):
     names = {point.tags["collector"] for point in run.find("collector")}
     assert {"gpu_fast", "gpu_slow", "gpu_identity"} <= names
     assert all(point.fields["success"] == 1.0 for point in run.find("collector"))
+
+
+def test_gpu_that_is_lost_at_start_is_listed_as_down_and_taken_in_when_it_is_back(monkeypatch):
+    monkeypatch.setattr(health, "_FIRST_RETRY_S", 1.0)
+    state = StateFile.create(gpus=3, node="gn01")
+    state.ints[state.base(1) + at.C_FORCE_RETURN] = 15
+    run = Run(state)
+    try:
+        run.until(3, "gpu_state", gpu="1", up=0.0, reason="lost")
+        run.until(3, "node", gpus=3.0, gpus_up=2.0)
+        run.do("gpu 1 well")
+        run.until(5, "gpu_state", gpu="1", up=1.0)
+        run.until(5, "gpu", gpu="1")
+    finally:
+        run.stop.set()
+        run.thread.join(10)

@@ -35,6 +35,7 @@ class Driver:
         Raises NVMLError when the driver is not there. A GPU that cannot be opened is listed in `unopened`.
         """
         pynvml.nvmlInit()
+        self._first = first
         self.version: str = pynvml.nvmlSystemGetDriverVersion()
         total = pynvml.nvmlDeviceGetCount()
         last = total if count is None else min(total, first + count)
@@ -42,9 +43,16 @@ class Driver:
         self.unopened: dict[int, int] = {}
         for number in range(first, last):
             try:
-                self.gpus.append(_open(number, number - first))
+                self.gpus.append(self.open(number - first))
             except pynvml.NVMLError as error:
                 self.unopened[number - first] = error.value
+
+    def open(self, index: int) -> Gpu:
+        """Open a GPU of this node by its number; raises NVMLError when it does not answer."""
+        handle = pynvml.nvmlDeviceGetHandleByIndex(self._first + index)
+        pci = pynvml.nvmlDeviceGetPciInfo(handle)
+        bus_id = pci.busId.decode() if isinstance(pci.busId, bytes) else pci.busId
+        return Gpu(index, handle, pynvml.nvmlDeviceGetUUID(handle), bus_id, pynvml.nvmlDeviceGetName(handle))
 
     @staticmethod
     def has(symbol: str) -> bool:
@@ -66,10 +74,3 @@ class Driver:
 
 def _nothing(*_args: object) -> int:
     return 0
-
-
-def _open(number: int, index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(number)
-    pci = pynvml.nvmlDeviceGetPciInfo(handle)
-    bus_id = pci.busId.decode() if isinstance(pci.busId, bytes) else pci.busId
-    return Gpu(index, handle, pynvml.nvmlDeviceGetUUID(handle), bus_id, pynvml.nvmlDeviceGetName(handle))
