@@ -98,18 +98,22 @@ class SlurmRig:
     env: dict[str, str]
     version: tuple[int, int]
 
-    def run(self, *command: str, check: bool = True) -> str:
-        """Run a Slurm command and return its output."""
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False, timeout=60)
+    def run(self, *command: str, check: bool = True, user: str = "") -> str:
+        """Run a Slurm command, as another user where one is named, and return its output."""
+        env = self.env
+        if user and "POWERHALL_SLURM_BIN" in os.environ:
+            env = env | {"POWERHALL_AS_USER": user}  # the small scripts of slurm24.sh switch user inside the tree
+        elif user:
+            command = ("setpriv", "--reuid", user, "--clear-groups", *command)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout.strip()
 
     def submit(self, *options: str, seconds: float = 600, user: str = "") -> str:
         """Submit a job that sleeps, and return its id."""
-        as_user = ("setpriv", "--reuid", user, "--clear-groups") if user else ()
         wrap = f"exec sleep {seconds}"
-        return self.run(*as_user, "sbatch", "--parsable", "-D", "/", "-o", "/dev/null", *options, "--wrap", wrap)
+        return self.run("sbatch", "--parsable", "-D", "/", "-o", "/dev/null", *options, "--wrap", wrap, user=user)
 
     def states(self) -> dict[str, str]:
         """Return the state of every job that Slurm still knows, array tasks as 12_3."""
@@ -249,18 +253,15 @@ def _stop(processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
     for process in processes:
         if process.poll() is None:
             process.terminate()
-    for file in (folder / "run").glob("slurmd.*.pid"):  # nodes that the resume hook started anew
-        text = file.read_text().strip()
-        if (
-            text.isdigit()
-            and Path(f"/proc/{text}/comm").exists()
-            and "slurmd" in Path(f"/proc/{text}/comm").read_text()
-        ):
-            os.kill(int(text), signal.SIGTERM)
     for process in processes:
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
+    for file in (folder / "run").glob("slurmd.*.pid"):  # nodes that the resume hook started anew
+        pid = file.read_text().strip()
+        name = Path(f"/proc/{pid}/comm")
+        if pid.isdigit() and name.exists() and "slurmd" in name.read_text():
+            os.kill(int(pid), signal.SIGTERM)
     shutil.rmtree(folder, ignore_errors=True)

@@ -26,7 +26,7 @@ bin="$tree/powerhall-bin"
 mkdir -p "$bin"
 for program in slurmctld slurmd sinfo squeue scontrol sbatch scancel srun; do
   at=$(cd "$tree" && ls usr/sbin/$program usr/bin/$program 2>/dev/null | head -n 1)
-  printf '#!/bin/sh\nexec chroot %s /%s "$@"\n' "$tree" "$at" >"$bin/$program"
+  printf '#!/bin/sh\nexec chroot ${POWERHALL_AS_USER:+--userspec=$POWERHALL_AS_USER} %s /%s "$@"\n' "$tree" "$at" >"$bin/$program"
   chmod +x "$bin/$program"
 done
 POWERHALL_SLURM_BIN="$bin" .venv/bin/python -m pytest tests/schedulers -k slurm "$@"

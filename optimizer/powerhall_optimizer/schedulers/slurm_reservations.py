@@ -4,16 +4,14 @@ A reservation is used because shrinking the licence's total would make Slurm ref
 reservation against every job whose time limit reaches into it, so a job that would still run then does not start.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from powerhall.errors import ConfigError
-from powerhall.plan import Plan, ZonePlan
+from powerhall.plan import Plan
+from powerhall_optimizer.schedulers.allowed import allowed_units, budget_zone
 from powerhall_optimizer.schedulers.settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm_tool import time_text
-from powerhall_optimizer.schedulers.slurm_wishes import units
 
 __all__ = ["Curtailment", "changes", "parse_reservations", "wanted"]
 
@@ -30,45 +28,12 @@ class Curtailment:
     name: str = ""
 
 
-def _zone(plan: Plan, settings: SlurmSettings) -> ZonePlan | None:
-    site = plan.snapshot.site
-    name = settings.zone or site.name
-    known = [site.name, *(hall.zone for hall in site.halls)]
-    if name not in known:
-        raise ConfigError.field("settings", "slurm.zone", name, f"must be one of {', '.join(known)}")
-    return next((zone for zone in plan.zones if zone.zone == name and zone.budget_w), None)
-
-
-def _allowed(plan: Plan, zone: ZonePlan, settings: SlurmSettings) -> list[tuple[int, int]]:
-    """Return per slot the licence units that jobs may hold, and those that the plan uses.
-
-    Beyond the plan's own jobs there is room for the zone's headroom, less the overhead (losses, cooling) per watt of IT
-    power that the plan has in this slot.
-    """
-    snapshot = plan.snapshot
-    is_site = zone.zone == snapshot.site.name
-    halls = {hall.zone for hall in snapshot.site.halls}
-    it_w = [sum(z.planned_w[slot] for z in plan.zones if z.zone in halls) for slot in range(snapshot.slots)]
-    room = []
-    for slot, (planned_w, budget_w) in enumerate(zip(zone.planned_w, zone.budget_w, strict=True)):
-        begin_s = snapshot.start_s + slot * snapshot.slot_s
-        used = sum(
-            units(job.gpus * job.gpu_power_w, settings)
-            for job in plan.assignments
-            if job.start_s < begin_s + snapshot.slot_s and job.end_s > begin_s and (is_site or job.hall == zone.zone)
-        )
-        overhead = max(1.0, planned_w / it_w[slot]) if is_site and it_w[slot] else 1.0
-        spare_w = max(0, budget_w - planned_w) / overhead
-        room.append((used + math.floor(spare_w / settings.licence_w), used))
-    return room
-
-
 def wanted(plan: Plan, settings: SlurmSettings, total: int, now_s: float) -> list[Curtailment]:
     """Return the reservations that hold the zone's budget: one per run of slots with the same budget."""
-    zone = _zone(plan, settings)
+    zone = budget_zone(plan, settings.zone, "slurm.zone")
     if zone is None:
         return []
-    snapshot, room = plan.snapshot, _allowed(plan, zone, settings)
+    snapshot, room = plan.snapshot, allowed_units(plan, zone, settings.licence_w)
     found: list[Curtailment] = []
     first = 0
     for slot in range(1, snapshot.slots + 1):

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 from powerhall.hostlist import compress, expand
 from powerhall.plan import Assignment, Plan, Waiting
+from powerhall_optimizer.schedulers.allowed import units
 from powerhall_optimizer.schedulers.settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm_json import Record
 from powerhall_optimizer.schedulers.slurm_mark import Mark, parse_mark
 
-__all__ = ["Change", "Wish", "canonical", "current_values", "decide", "units", "wishes"]
+__all__ = ["Change", "Wish", "canonical", "current_values", "decide", "wishes"]
 
 _EPOCH_S = 14 * 86400
 _COMMENT = "powerhall: "
@@ -50,11 +51,6 @@ class Change:
         return self.record.admin_comment != self.mark.encode()
 
 
-def units(power_w: float, settings: SlurmSettings) -> int:
-    """Return the licence units of a power, rounded up."""
-    return math.ceil(power_w / settings.licence_w - 1e-9)
-
-
 def _priority(start_s: int, plan: Plan, settings: SlurmSettings) -> int:
     """Return a priority that falls by one per minute of planned start, above what Slurm gives by itself.
 
@@ -77,13 +73,13 @@ def _start(job: Assignment, plan: Plan, settings: SlurmSettings, now_s: float) -
     elif settings.pin == "features":
         values["feat"] = job.hall
     if settings.licence:
-        values["lic"] = str(units(job.gpus * job.gpu_power_w, settings))
+        values["lic"] = str(units(job.gpus * job.gpu_power_w, settings.licence_w))
     reason = job.reason or f"planned in {job.hall} at mode {job.mode}"
     return Wish(job.job_id, values, reason, job.mode, round(job.gpu_power_w))
 
 
 def _running(job: Assignment, settings: SlurmSettings) -> Wish:
-    values = {"lic": str(units(job.gpus * job.gpu_power_w, settings))} if settings.licence else {}
+    values = {"lic": str(units(job.gpus * job.gpu_power_w, settings.licence_w))} if settings.licence else {}
     reason = job.reason or f"runs in {job.hall} at mode {job.mode}"
     return Wish(job.job_id, values, reason, job.mode, round(job.gpu_power_w), running=True)
 

@@ -1,0 +1,47 @@
+"""How much power jobs may hold in a zone, slot by slot, in units that a workload manager counts."""
+
+import math
+
+from powerhall.errors import ConfigError
+from powerhall.plan import Plan, ZonePlan
+
+__all__ = ["allowed_units", "budget_zone", "units"]
+
+
+def units(power_w: float, unit_w: float) -> int:
+    """Return the units of a power, rounded up."""
+    return math.ceil(power_w / unit_w - 1e-9)
+
+
+def budget_zone(plan: Plan, name: str, setting: str) -> ZonePlan | None:
+    """Return the zone of the plan (the site for "") whose budget is to be held; None where it has no budget."""
+    site = plan.snapshot.site
+    known = [site.name, *(hall.zone for hall in site.halls)]
+    name = name or site.name
+    if name not in known:
+        raise ConfigError.field("settings", setting, name, f"must be one of {', '.join(known)}")
+    return next((zone for zone in plan.zones if zone.zone == name and zone.budget_w), None)
+
+
+def allowed_units(plan: Plan, zone: ZonePlan, unit_w: float) -> list[tuple[int, int]]:
+    """Return per slot the units that jobs may hold, and those that the plan uses.
+
+    Beyond the plan's own jobs there is room for the zone's headroom, less the overhead (losses, cooling) per watt of IT
+    power that the plan has in this slot.
+    """
+    snapshot = plan.snapshot
+    is_site = zone.zone == snapshot.site.name
+    halls = {hall.zone for hall in snapshot.site.halls}
+    it_w = [sum(z.planned_w[slot] for z in plan.zones if z.zone in halls) for slot in range(snapshot.slots)]
+    room = []
+    for slot, (planned_w, budget_w) in enumerate(zip(zone.planned_w, zone.budget_w, strict=True)):
+        begin_s = snapshot.start_s + slot * snapshot.slot_s
+        used = sum(
+            units(job.gpus * job.gpu_power_w, unit_w)
+            for job in plan.assignments
+            if job.start_s < begin_s + snapshot.slot_s and job.end_s > begin_s and (is_site or job.hall == zone.zone)
+        )
+        overhead = max(1.0, planned_w / it_w[slot]) if is_site and it_w[slot] else 1.0
+        spare_w = max(0, budget_w - planned_w) / overhead
+        room.append((used + math.floor(spare_w / unit_w), used))
+    return room
