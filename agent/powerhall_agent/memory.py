@@ -7,7 +7,7 @@ __all__ = ["give_back"]
 
 
 def give_back() -> None:
-    """Return free heap to the system (glibc): compiling modules that have no cached bytecode leaves megabytes behind."""
+    """Return free heap to the system (glibc): compiling modules without cached bytecode leaves megabytes behind."""
     gc.collect()
     gc.freeze()  # what the start made lives as long as the process; later collections need not look at it
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
