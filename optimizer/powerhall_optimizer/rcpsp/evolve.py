@@ -90,6 +90,8 @@ def _cross(father: Ints, mother: Ints, state: Ints) -> Ints:
 def _mutate(tasks: Ints, closure: Ints, swaps: int, state: Ints) -> None:
     """Swap about `swaps` pairs of neighbours that no path binds."""
     size = len(tasks)
+    if size < 2:
+        return
     for _ in range(swaps):
         at = _random(state, size - 1)
         one, other = tasks[at], tasks[at + 1]

@@ -17,8 +17,15 @@ from powerhall_optimizer.rcpsp.instance import Instance, Schedule
 __all__ = ["Result", "solve"]
 
 _CHILDREN = 200
-_ALONE_SHARE = 0.02
-_BESIDE_SHARE = 0.5
+_SEED_STEP = 7919
+_CAPACITIES = (400, 1200)
+"""Sizes of the populations, by worker: the small one converges sooner, the large one goes deeper on 120 tasks."""
+_BREED_FIRST = 0.03
+"""Share of the time that breeding has before the proof begins."""
+_PROVE_TRIAL = 0.4
+"""Share of the time after which a proof that is still far is given up."""
+_NEAR_PERIODS = 2
+_NEAR_SHARE = 0.04
 _POLL_S = 0.02
 
 
@@ -83,13 +90,19 @@ def solve(
     seed: int = 1,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
-    """Find a short schedule and a proved lower bound within `seconds`, using `workers` threads."""
+    """Find a short schedule and a proved lower bound within `seconds`, using `workers` threads.
+
+    The first call after an installation also compiles the search, which takes part of its time.
+    """
     begin = clock()
     arrays = arrays_of(instance)
     lower = max(bounds.critical_path(arrays), bounds.resource_work(arrays))
-    population = Population(arrays, seed)
-    race = _Race(instance, lower, population.breed(1, lower))
-    _run(race, population, _Work(instance, arrays, begin + seconds, workers, seed, clock))
+    populations = [
+        Population(arrays, seed + _SEED_STEP * worker, _CAPACITIES[worker % len(_CAPACITIES)])
+        for worker in range(workers)
+    ]
+    race = _Race(instance, lower, populations[0].breed(1, lower))
+    _run(race, populations, _Work(instance, arrays, begin, begin + seconds, workers, seed, clock))
     broken = broken_rules(instance, race.best)
     if broken:
         raise PowerhallError(f"{instance.name}: the schedule found is not valid: {broken[0]}")
@@ -98,29 +111,34 @@ def solve(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What every stage needs and none changes."""
+    """What every stage needs and none changes; `begin` and `deadline` are readings of `clock`."""
 
     instance: Instance
     arrays: Arrays
+    begin: float
     deadline: float
     workers: int
     seed: int
     clock: Callable[[], float]
 
-    def left(self) -> float:
-        return self.deadline - self.clock()
+    def at(self, share: float) -> float:
+        """Return the clock reading at which this share of the time is used up."""
+        return self.begin + share * (self.deadline - self.begin)
 
 
-def _run(race: _Race, population: Population, work: _Work) -> None:
-    """Breed alone for a moment, then beside the proof, then every worker on the proof."""
-    _breed(race, population, work, work.clock() + work.left() * _ALONE_SHARE)
-    until = work.clock() + work.left() * _BESIDE_SHARE
-    with ThreadPoolExecutor(1) as pool:
-        breeding = pool.submit(_breed, race, population, work, until)
-        if work.workers > 1:
-            _prove(race, work, until, work.workers - 1)
-        breeding.result()
-    _prove(race, work, work.deadline, work.workers)
+def _run(race: _Race, populations: list[Population], work: _Work) -> None:
+    """Breed, then prove; where the proof is far when its trial is over, spend the rest on breeding."""
+    _breed_all(race, populations, work, work.at(_BREED_FIRST))
+    _prove(race, work)
+    _breed_all(race, populations, work, work.deadline)
+
+
+def _breed_all(race: _Race, populations: list[Population], work: _Work, until: float) -> None:
+    """Let every population breed in its own thread."""
+    with ThreadPoolExecutor(len(populations)) as pool:
+        running = [pool.submit(_breed, race, population, work, until) for population in populations]
+    for thread in running:
+        thread.result()
 
 
 def _breed(race: _Race, population: Population, work: _Work, until: float) -> None:
@@ -128,22 +146,24 @@ def _breed(race: _Race, population: Population, work: _Work, until: float) -> No
         race.schedule(population.breed(_CHILDREN, race.lower))
 
 
-def _prove(race: _Race, work: _Work, until: float, workers: int) -> None:
-    """Let CP-SAT work on the whole project until the race is finished or `until` has come."""
-    if race.finished.is_set() or work.clock() >= until:
+def _prove(race: _Race, work: _Work) -> None:
+    """Let CP-SAT work on the whole project until the race is finished, the time is up or the proof looks too far."""
+    if race.finished.is_set() or work.clock() >= work.deadline:
         return
     exact = Exact(work.instance, work.arrays, race.lower, race.makespan)
     done = threading.Event()
 
-    def stop_when_finished() -> None:
+    def watch() -> None:
+        trial_over = work.at(_PROVE_TRIAL)
         while not done.wait(_POLL_S):
-            if race.finished.is_set():
+            far = race.makespan - race.lower > max(_NEAR_PERIODS, _NEAR_SHARE * race.makespan)
+            if race.finished.is_set() or (far and work.clock() >= trial_over):
                 exact.stop()
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(stop_when_finished)
+        pool.submit(watch)
         try:
-            found = exact.solve(until - work.clock(), workers, work.seed, race)
+            found = exact.solve(work.deadline - work.clock(), work.workers, work.seed, race)
         finally:
             done.set()
     if found.schedule is not None:
