@@ -33,7 +33,7 @@ class InfluxOutput:
         def configure(configuration: Any) -> None:  # noqa: ANN401 - influxdb-client's own class
             configuration.host = address.base_url
             configuration.ssl_ca_cert = address.ca_file
-            configuration.timeout = round(timeout_s * 1000)
+            configuration.timeout = round(1000 * min(timeout_s, address.timeout_s))
 
         self._client, self._service, self._error = write_client(configure)
         self._v1_write = False
@@ -113,13 +113,13 @@ class InfluxOutput:
                 text = secret.read() if secret else ""
             except ConfigError as error:
                 raise SetupError(str(error)) from None
+            user = f"{address.user or 'powerhall'}:{text}"
             if not text:
                 self._authorization = ""
-            elif address.version == 1 or address.password:
-                pair = f"{address.user or 'powerhall'}:{text}".encode()
-                self._authorization = "Basic " + base64.b64encode(pair).decode()
+            elif address.version == 1:
+                self._authorization = "Basic " + base64.b64encode(user.encode()).decode()
             else:
-                self._authorization = f"Token {text}"
+                self._authorization = f"Token {text if address.token else user}"
         return self._authorization
 
     def _refusal(self, error: "_ServerError") -> Exception:
