@@ -1,19 +1,24 @@
-"""Runs driver calls one after the other on one thread, and leaves behind a call that does not return.
+"""Runs the sampler's steps and its driver calls on one thread, and leaves behind a call that does not return.
 
-Invariants: tasks of one owner never run at the same time; a blocked task costs the others at most the patience, once,
-because its thread is left to it and a fresh thread goes on with the rest; an owner whose task is blocked gets no new
-task until that call returns. The caller's thread never enters the driver.
+A caller hands in a generator that yields the driver calls to make next. One thread, the leader, makes the calls and
+resumes the generator. When a call takes longer than the patience, a watching thread retires the leader and lets a fresh
+one go on with the remaining calls and the same generator: a generator can be resumed from any thread as long as it is
+not running, and it is not while a call is.
+
+Invariants: tasks of one owner never run at the same time; a blocked task costs the others at most the patience, once;
+an owner whose task is blocked gets no new task until that call returns. Without a blocked call no thread but the leader
+ever wakes.
 """
 
-import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from powerhall_agent.alarm import Alarm
 from powerhall_agent.nvml.pulse import on_call
 
-__all__ = ["Crew", "Task"]
+__all__ = ["Crew", "Steps", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,112 +29,160 @@ class Task:
     run: Callable[[], None]
 
 
-class _Worker:
-    """One thread; `started_ns` is when the running task began (0 between tasks), `call_ns` when its driver call did."""
+Steps = Iterator[Sequence[Task]]
 
-    def __init__(self, crew: "Crew") -> None:
-        self._crew = crew
-        self.inbox: queue.SimpleQueue[Sequence[Task] | None] = queue.SimpleQueue()
-        self.done: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self.lock = threading.Lock()
-        self.tasks: Sequence[Task] = ()
-        self.position = 0
+
+class _Leader:
+    """A thread that leads, or has been retired; times are of the monotonic clock, 0 outside a task."""
+
+    def __init__(self, rest: Sequence[Task]) -> None:
+        self.rest = rest
+        self.owner = 0
         self.started_ns = 0
         self.call_ns = 0
         self.retired = False
-        threading.Thread(target=self._loop, name="driver-calls", daemon=True).start()
 
-    def _call_begins(self) -> None:
+    def call_begins(self) -> None:
+        """Note that a driver call begins."""
         self.call_ns = time.monotonic_ns()
-
-    def _loop(self) -> None:
-        on_call(self._call_begins)
-        while True:
-            tasks = self.inbox.get()
-            if tasks is None:
-                return
-            with self.lock:
-                self.tasks = tasks
-            for number, task in enumerate(tasks):
-                with self.lock:
-                    self.position = number
-                    self.started_ns = self.call_ns = time.monotonic_ns()
-                task.run()
-                with self.lock:
-                    elapsed_ns = time.monotonic_ns() - self.started_ns
-                    self.started_ns = 0
-                    self._crew.note(task.owner, elapsed_ns)
-                    if self.retired:
-                        self._crew.released(task.owner)
-                        return
-            self.done.put(True)
 
 
 class Crew:
-    """A serial runner of tasks that survives tasks which block."""
+    """Runs steps in order, whatever a single task does."""
 
     def __init__(self, patience_s: float = 0.05) -> None:
-        """Start one thread; `patience_s` is how long a task may take before the others go on without it."""
-        self._patience_ns = int(patience_s * 1e9)
-        self._worker = _Worker(self)
-        self._blocked: dict[int, _Worker] = {}
-        self._lock = threading.Lock()
+        """`patience_s` is how long a task may take before the others go on without it."""
         self.busy_s = 0.0
         self.slowest_s: dict[int, float] = {}
+        self._patience_ns = int(patience_s * 1e9)
+        self._blocked: dict[int, _Leader] = {}
+        self._lock = threading.Lock()
 
     def blocked_since_ns(self, owner: int) -> int | None:
         """Return when the driver call began that keeps an owner's task, by the monotonic clock; None without one."""
-        worker = self._blocked.get(owner)
-        return None if worker is None else worker.call_ns
+        leader = self._blocked.get(owner)
+        return None if leader is None else leader.call_ns
 
-    def note(self, owner: int, elapsed_ns: int) -> None:
-        """Count the time of a finished task."""
+    def run_here(self, steps: Steps) -> None:
+        """Run all steps on the calling thread, without protection: for simulated time and for tests."""
+        for tasks in steps:
+            for task in tasks:
+                begun_ns = time.monotonic_ns()
+                task.run()
+                self._note(task.owner, time.monotonic_ns() - begun_ns)
+
+    def drive(self, steps: Steps) -> None:
+        """Run all steps on a leading thread and wait for their end; an exception of the steps is raised here."""
+        _Drive(self, steps).run()
+
+    def _note(self, owner: int, elapsed_ns: int) -> None:
         elapsed_s = elapsed_ns / 1e9
         self.busy_s += elapsed_s
         if elapsed_s > self.slowest_s.get(owner, 0.0):
             self.slowest_s[owner] = elapsed_s
 
-    def released(self, owner: int) -> None:
-        """Note that a task which was left behind has returned."""
+    def begin(self, leader: _Leader, task: Task, rest: Sequence[Task]) -> bool:
+        """Enter a task; False when its owner is still blocked."""
         with self._lock:
-            self._blocked.pop(owner, None)
+            if task.owner in self._blocked:
+                return False
+            leader.owner, leader.rest = task.owner, rest
+            leader.started_ns = leader.call_ns = time.monotonic_ns()
+            return True
 
-    def run(self, tasks: Sequence[Task]) -> list[int]:
-        """Run the tasks of owners that are not blocked; returns the owners that were left behind now."""
-        left: list[int] = []
-        rest: Sequence[Task] = [task for task in tasks if task.owner not in self._blocked]
-        while rest:
-            self._worker.inbox.put(rest)
-            rest = self._await(left)
-        return left
+    def end(self, leader: _Leader) -> bool:
+        """Leave a task; False when the leader was retired meanwhile."""
+        with self._lock:
+            self._note(leader.owner, time.monotonic_ns() - leader.started_ns)
+            leader.started_ns = 0
+            if leader.retired:
+                self._blocked.pop(leader.owner, None)
+            return not leader.retired
 
-    def _await(self, left: list[int]) -> Sequence[Task]:
-        """Wait for the worker; returns what a fresh worker must go on with."""
-        worker, wait_s = self._worker, self._patience_ns / 1e9
+    def overdue(self, leader: _Leader) -> int:
+        """Retire a leader whose task has used up the patience; returns 0 then, else the nanoseconds that are left."""
+        with self._lock:
+            if not leader.started_ns:
+                return self._patience_ns
+            left_ns = self._patience_ns - (time.monotonic_ns() - leader.started_ns)
+            if left_ns <= 0:
+                leader.retired = True
+                self._blocked[leader.owner] = leader
+            return max(0, left_ns)
+
+    @property
+    def patience_ns(self) -> int:
+        """How long a task may take."""
+        return self._patience_ns
+
+
+class _Drive:
+    """One run of steps: the leader of the moment, the watcher, and the end."""
+
+    def __init__(self, crew: Crew, steps: Steps) -> None:
+        self._crew, self._steps = crew, steps
+        self._alarm = Alarm()
+        self._lock = threading.Lock()
+        self._finished = threading.Event()
+        self._error: Exception | None = None
+        self._leader = _Leader(())
+        self._in_tasks = False
+
+    def run(self) -> None:
+        watcher = threading.Thread(target=self._watch, name="sampler-watch", daemon=True)
+        watcher.start()
+        self._start(self._leader)
+        self._finished.wait()
+        with self._lock:
+            self._alarm.set(1)
+        watcher.join()
+        self._alarm.close()
+        if self._error is not None:
+            raise self._error
+
+    def _start(self, leader: _Leader) -> None:
+        threading.Thread(target=self._lead, args=(leader,), name="sampler-lead", daemon=True).start()
+
+    def _lead(self, leader: _Leader) -> None:
+        on_call(leader.call_begins)
+        tasks = leader.rest
         while True:
-            try:
-                worker.done.get(timeout=max(0.001, wait_s))
-                return ()
-            except queue.Empty:
-                pass
-            with worker.lock:
-                since_ns = worker.started_ns
-                left_ns = self._patience_ns - (time.monotonic_ns() - since_ns) if since_ns else self._patience_ns
-                if left_ns > 0:
-                    wait_s = left_ns / 1e9
+            for number, task in enumerate(tasks, 1):
+                if not self._crew.begin(leader, task, tasks[number:]):
                     continue
-                return self._retire(worker, left)
+                task.run()
+                if not self._crew.end(leader):
+                    return
+            self._set_alarm(False)
+            try:
+                tasks = next(self._steps, ())
+                if not tasks:
+                    self._finished.set()
+                    return
+            except Exception as error:  # noqa: BLE001  # raised again by `run`, on the caller's thread
+                self._error = error
+                self._finished.set()
+                return
+            self._set_alarm(True)
 
-    def _retire(self, worker: _Worker, left: list[int]) -> Sequence[Task]:
-        tasks = worker.tasks
-        owner = tasks[worker.position].owner
-        worker.retired = True
+    def _set_alarm(self, running: bool) -> None:
         with self._lock:
-            self._blocked[owner] = worker
-        left.append(owner)
-        self._worker = _Worker(self)
-        return [task for task in tasks[worker.position + 1 :] if task.owner != owner]
+            self._in_tasks = running
+            if running:
+                self._alarm.set(self._crew.patience_ns)
+            else:
+                self._alarm.clear()
 
-    def close(self) -> None:
-        """End the idle thread; threads inside a blocked call end when it returns."""
-        self._worker.inbox.put(None)
+    def _watch(self) -> None:
+        while True:
+            self._alarm.wait()
+            with self._lock:
+                if self._finished.is_set():
+                    return
+                if not self._in_tasks:
+                    continue
+                left_ns = self._crew.overdue(self._leader)
+                if left_ns == 0:
+                    self._leader = _Leader(self._leader.rest)
+                    self._start(self._leader)
+                self._alarm.set(left_ns or self._crew.patience_ns)

@@ -18,7 +18,7 @@ from powerhall_agent.attribution.intervals import GpuNow
 from powerhall_agent.checkpoint import Checkpoint
 from powerhall_agent.clock import Clock, Moment, Stamper, SystemClock
 from powerhall_agent.collectors.rapl import POWERCAP, Rapl
-from powerhall_agent.crew import Crew, Task
+from powerhall_agent.crew import Crew, Steps, Task
 from powerhall_agent.encode import Fields, Record, Series, encode_all
 from powerhall_agent.events import DriverEvent
 from powerhall_agent.generation import Generation, boot_id, next_due
@@ -109,11 +109,11 @@ class Sampler:
         except pynvml.NVMLError as error:
             self._open_failed = error.value
 
-    def _opening(self, moment: Moment) -> None:
-        """Open the driver with backoff, on a driver thread."""
+    def _opening(self, moment: Moment) -> Steps:
+        """Open the driver with backoff."""
         may_try = moment.mono_ns >= self._open_at_ns and self.crew.blocked_since_ns(_DRIVER) is None
         if self._opened is None and not self._open_failed and may_try:
-            self.crew.run([Task(_DRIVER, self._try_open)])
+            yield [Task(_DRIVER, self._try_open)]
         if self._opened is not None:
             self._generation, self._opened = self._opened, None
             self._reinit_s, self._missing_code = _REINIT_FIRST_S, 0
@@ -131,24 +131,31 @@ class Sampler:
         self._open_at_ns = moment.mono_ns + int(self._reinit_s * 1e9)
 
     def close(self) -> None:
-        """Free what the driver holds; a blocked driver is left behind."""
+        """Free what the driver holds, on the calling thread."""
+        self.crew.run_here(self.closing())
+
+    def closing(self) -> Steps:
+        """Free what the driver holds, and write what is left."""
         generation, self._generation = self._generation, None
         if generation is not None:
             for track in generation.tracks:
                 self.out.extend(track.out)
             generation.watch.close()
-            self.crew.run([Task(_DRIVER, generation.free)])
+            yield [Task(_DRIVER, generation.free)]
         self._flush()
 
     # One tick.
 
     def tick(self, moment: Moment | None = None) -> None:
-        """Read what is due and write one block of lines."""
-        moment = moment or self.stamper.moment(self.clock)
+        """Take one tick on the calling thread, without protection from calls that hang: for simulated time."""
+        self.crew.run_here(self.steps(moment or self.stamper.moment(self.clock)))
+
+    def steps(self, moment: Moment) -> Steps:
+        """Take one tick: yield the driver calls that are due, then write one block of lines."""
         if self._generation is None:
-            self._opening(moment)
+            yield from self._opening(moment)
         if self._generation is not None:
-            self._read(self._generation, moment)
+            yield from self._read(self._generation, moment)
         if moment.mono_ns >= self._full_ns:
             self._full_ns = next_due(self._full_ns, moment.mono_ns, self.settings.interval_s)
             self._node(moment)
@@ -162,10 +169,12 @@ class Sampler:
             self.out.append(Record(self._own["node"], self.host.popleft(), moment.ms))
         self._flush()
 
-    def _read(self, generation: Generation, moment: Moment) -> None:
+    def _read(self, generation: Generation, moment: Moment) -> Steps:
         while not generation.watch.events.empty():
             self._handle(generation, generation.watch.events.get(), moment)
-        self.crew.run(generation.tasks(moment))
+        tasks = generation.tasks(moment)
+        if tasks:
+            yield tasks
         generation.adopt()
         self._flag_hung(generation, moment)
         for track in generation.tracks:
@@ -176,7 +185,7 @@ class Sampler:
         if code:
             self._event(DriverEvent("driver_gone", None, code, f"driver gone: {pynvml.NVMLError(code)}", 2), moment)
             self._retry_later(moment, code)
-            self.close()
+            yield from self.closing()
 
     def _flag_hung(self, generation: Generation, moment: Moment) -> None:
         hung_ns = int(self.settings.hung_call_s * 1e9)
@@ -291,24 +300,28 @@ def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock 
         start_simulation(settings.simulate, settings.node)
     sampler = Sampler(settings, sink, clock)
     paces = _host_readings(settings, sampler)
-    period_ns = int(settings.fast_interval_s * 1e9)
-    rng = random.Random(settings.node)  # noqa: S311  # phase jitter, nothing secret
-    due_ns = sampler.clock.monotonic_ns()
     try:
-        while sampler.exit is None:
-            jitter_ns = int(rng.random() * settings.jitter * period_ns)
-            wait_s = (due_ns + jitter_ns - sampler.clock.monotonic_ns()) / 1e9
-            if stop.wait(max(0.0, wait_s)):
-                break
-            sampler.tick()
-            due_ns += period_ns
-            late = (sampler.clock.monotonic_ns() - due_ns) // period_ns
-            if late > 0:
-                sampler.ticks_missed += late
-                due_ns += late * period_ns
+        sampler.crew.drive(_ticks(sampler, stop))
     finally:
         for pace in paces:
             pace.close()
-        sampler.close()
-        sampler.crew.close()
     return sampler.exit or SamplerExit.STOPPED
+
+
+def _ticks(sampler: Sampler, stop: Stop) -> Steps:
+    """Take a tick at every fast interval, moved by the jitter, until told to stop; then free the driver."""
+    settings, clock = sampler.settings, sampler.clock
+    period_ns = int(settings.fast_interval_s * 1e9)
+    rng = random.Random(settings.node)  # noqa: S311  # phase jitter, nothing secret
+    due_ns = clock.monotonic_ns()
+    while sampler.exit is None:
+        jitter_ns = int(rng.random() * settings.jitter * period_ns)
+        if stop.wait(max(0.0, (due_ns + jitter_ns - clock.monotonic_ns()) / 1e9)):
+            break
+        yield from sampler.steps(sampler.stamper.moment(clock))
+        due_ns += period_ns
+        late = (clock.monotonic_ns() - due_ns) // period_ns
+        if late > 0:
+            sampler.ticks_missed += late
+            due_ns += late * period_ns
+    yield from sampler.closing()

@@ -72,7 +72,6 @@ def sampled(capture):
         sampler.tick()
         clock.now_ns += 100_000_000
     sampler.close()
-    sampler.crew.close()
     kept = [line for line in lines if re.match(rb"(gpu|gpu_slow|gpu_mig|gpu_identity),", line)]
     return re.sub(rb'(uuid|serial)="[^"]*"', rb'\1="masked"', b"".join(kept))
 

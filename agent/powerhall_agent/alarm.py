@@ -1,0 +1,46 @@
+"""A one-shot timer that wakes one waiting thread, and costs nothing while it is set and cleared in time.
+
+Linux' timerfd: setting and clearing are single system calls, and the waiting thread sleeps in `read` until the timer
+really runs out. A condition with a timeout would wake its thread at every setting.
+"""
+
+import ctypes
+import os
+from typing import Final
+
+__all__ = ["Alarm"]
+
+_CLOCK_MONOTONIC: Final = 1
+_CLOEXEC: Final = os.O_CLOEXEC
+_NS: Final = 1_000_000_000
+
+
+class Alarm:
+    """One timer and its waiter."""
+
+    def __init__(self) -> None:
+        """Make the timer, cleared; raises OSError where the kernel has none."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._settime = libc.timerfd_settime
+        self._file: int = libc.timerfd_create(_CLOCK_MONOTONIC, _CLOEXEC)
+        if self._file < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        self._spec = (ctypes.c_int64 * 4)()  # struct itimerspec: interval s and ns, value s and ns
+
+    def set(self, after_ns: int) -> None:
+        """Run out after this many nanoseconds from now, in place of what was set before."""
+        self._spec[2], self._spec[3] = divmod(max(1, after_ns), _NS)
+        self._settime(self._file, 0, self._spec, None)
+
+    def clear(self) -> None:
+        """Do not run out."""
+        self._spec[2] = self._spec[3] = 0
+        self._settime(self._file, 0, self._spec, None)
+
+    def wait(self) -> None:
+        """Sleep until the timer has run out."""
+        os.read(self._file, 8)
+
+    def close(self) -> None:
+        """Free the timer; nobody may be waiting."""
+        os.close(self._file)
