@@ -21,6 +21,7 @@ from pathlib import Path
 _PROGRAMS = ("slurmctld", "slurmd", "squeue", "sinfo", "scontrol", "sbatch", "scancel")
 _PORTS = range(21400, 21800)
 _DEADLINE_S = 40.0
+_SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "slurm"
 
 _CONF = """\
 ClusterName=powerhall
@@ -60,9 +61,10 @@ KillWait=1
 MessageTimeout=10
 SlurmctldTimeout=60
 SlurmdTimeout=60
+TaskProlog={folder}/task_prolog
 SuspendProgram={folder}/suspend
 ResumeProgram={folder}/resume
-SuspendTime=INFINITE
+SuspendTime=86400
 SuspendTimeout=4
 ResumeTimeout=30
 SlurmctldDebug=info
@@ -86,6 +88,13 @@ for node in $({bin}scontrol show hostnames "$1"); do
   echo "resume $node" >>{folder}/log/power
   setsid {slurmd} -b -N $node >/dev/null 2>&1
 done
+"""
+
+
+_TASK_PROLOG = """\
+#!/bin/sh
+export POWERHALL_LEVEL_DIR={folder}/levels
+exec {folder}/shipped_prolog
 """
 
 
@@ -180,7 +189,7 @@ def _free_ports(count: int) -> int:
 
 
 def _write(folder: Path, nodes: int, licences: str, lua: Path, version: tuple[int, int], env: dict[str, str]) -> None:
-    for name in ("state", "spool", "run", "log", "dev"):
+    for name in ("state", "spool", "run", "log", "dev", "levels"):
         (folder / name).mkdir()
     for number in range(8):
         (folder / "dev" / f"nvidia{number}").touch()
@@ -200,10 +209,11 @@ def _write(folder: Path, nodes: int, licences: str, lua: Path, version: tuple[in
     )
     (folder / "cgroup.conf").write_text(f"CgroupPlugin={'disabled' if modern else 'cgroup/v1'}\n")
     shutil.copy(lua, folder / "job_submit.lua")
+    shutil.copy(_SHIPPED / "task_prolog.sh", folder / "shipped_prolog")
     slurmd, scontrol = shutil.which("slurmd", path=env["PATH"]), shutil.which("scontrol", path=env["PATH"])
     assert slurmd
     assert scontrol
-    for name, text in (("suspend", _SUSPEND), ("resume", _RESUME)):
+    for name, text in (("suspend", _SUSPEND), ("resume", _RESUME), ("task_prolog", _TASK_PROLOG)):
         script = folder / name
         script.write_text(text.format(folder=folder, bin=scontrol.removesuffix("scontrol"), slurmd=slurmd))
         script.chmod(0o755)

@@ -5,8 +5,10 @@ import time
 import msgspec
 import pytest
 
+from powerhall.hostlist import expand
 from powerhall_optimizer.schedulers.settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm import SlurmReader, SlurmWriter
+from powerhall_optimizer.schedulers.slurm_json import parse_nodes
 from powerhall_optimizer.schedulers.slurm_mark import parse_mark
 from powerhall_optimizer.schedulers.slurm_tool import SlurmTool
 from powerhall_optimizer.schedulers.slurm_write import read_records
@@ -207,3 +209,83 @@ def test_release_gives_every_job_back_as_it_was_submitted(slurm, site):
     assert record(late).begin_s > time.time() + 7000
     assert "powerhall_kw" not in slurm.run("scontrol", "-o", "show", "reservation")
     assert writer.release_all().commands == []
+
+
+def test_a_curtailment_ahead_keeps_jobs_from_starting_that_would_still_run_then(slurm, site):
+    large = slurm.submit("-N4", "--gpus-per-node=8", "-t", "10", "--begin=now+1")
+    small = slurm.submit("-N2", "--gpus-per-node=8", "-t", "10", "--begin=now+1")
+    plan = plan_of(site, msgspec.structs.replace(read(site), jobs=()), [60] * 2 + [30] * 20)
+    writer = SlurmWriter(SETTINGS)
+    done = writer.apply(plan)
+    assert done.failed == []
+    assert [c.subject for c in done.commands] == ["budget"]
+    assert writer.apply(plan).commands == []
+    slurm.wait(small, "RUNNING")
+    time.sleep(3)
+    assert slurm.states()[large] == "PENDING"  # 40 kW fit now, but not in two minutes
+    assert writer.apply(plan_of(site, read(site), stopped=[large])).failed == []  # the curtailment is called off
+    assert "powerhall_kw" not in slurm.run("scontrol", "-o", "show", "reservation")
+
+
+def test_a_job_learns_its_power_level_from_its_environment(slurm, site):
+    folder = slurm.folder / "levels"
+    writer = SlurmWriter(SlurmSettings(level_dir=str(folder)))
+    out = slurm.folder / "log" / "level"
+    wrap = f"echo $POWERHALL_MODE $POWERHALL_GPU_POWER_W >{out}.part; mv {out}.part {out}"
+    job = slurm.run(
+        *("sbatch", "--parsable", "-D", "/", "-o", "/dev/null", "-N1", "--gpus-per-node=8", "-t", "5"),
+        *("--begin=now+2", "--wrap", wrap),
+    )
+    plan = plan_of(site, read(site), mode="eco", slot_s=1, slots=600)
+    assert writer.apply(plan).failed == []
+    assert writer.apply(plan).commands == []
+    assert (folder / job).read_text() == "POWERHALL_MODE=eco\nPOWERHALL_GPU_POWER_W=1000\n"
+    slurm.wait(job, "COMPLETED")
+    assert out.read_text() == "eco 1000\n"
+    empty = plan_of(site, read(site))
+    assert any(c.text.startswith("remove ") for c in writer.apply(empty).commands)
+    assert not (folder / job).exists()
+
+
+def test_nodes_that_the_plan_leaves_idle_are_powered_down_and_come_up_for_their_job(slurm, site):
+    settings = SlurmSettings(power_save_s=1800, resume_lead_s=600)
+    keep = slurm.submit("-N11", "--gpus-per-node=1", "-t", "10")
+    slurm.wait(keep, "RUNNING")
+    idle = (set(slurm.nodes) - {n for job in read(site).jobs for n in expand(job.nodes)}).pop()
+    try:
+        done = SlurmWriter(settings).apply(plan_of(site, read(site)))
+        assert [c.text for c in done.commands if "nodename" in c.text] == [
+            f"scontrol update nodename={idle} state=power_down"
+        ]
+        assert done.failed == []
+        wait_for(lambda: f"suspend {idle}" in power_log(slurm))
+        wait_for(lambda: "POWERED_DOWN" in states_of(slurm)[idle], 30)
+        assert idle not in read(site).down_nodes  # it can be woken
+        job = slurm.submit("-N1", "--gpus-per-node=8", "-t", "10", "--begin=now+300")
+        plan = plan_of(site, read(site), slot_s=10, slots=180)
+        assert {a.job_id: a.placements[0].nodes for a in plan.assignments}[job] == idle
+        done = SlurmWriter(settings).apply(plan)
+        assert f"scontrol update nodename={idle} state=power_up" in [c.text for c in done.commands]
+        assert done.failed == []
+        wait_for(lambda: f"resume {idle}" in power_log(slurm), 40)
+    finally:
+        slurm.run("scontrol", "update", f"nodename={idle}", "state=power_up", check=False)
+        wait_for(
+            lambda: states_of(slurm)[idle] & {"IDLE", "PLANNED"} and "POWERING_UP" not in states_of(slurm)[idle], 60
+        )
+
+
+def states_of(slurm):
+    return {node.name: node.states for node in parse_nodes(slurm.run("sinfo", "--json"))}
+
+
+def power_log(slurm):
+    log = slurm.folder / "log" / "power"
+    return log.read_text() if log.exists() else ""
+
+
+def wait_for(is_so, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -10,11 +10,12 @@ from powerhall_optimizer.schedulers.slurm_json import NodeRecord
 __all__ = ["is_powering", "power_changes"]
 
 _DOWN = {"POWER_DOWN", "POWERING_DOWN", "POWERED_DOWN"}
+_UP = {"POWER_UP", "POWERING_UP"}
 
 
 def is_powering(states: frozenset[str], wanted: str) -> bool:
     """Say whether a node is on its way to `power_down` or `power_up`, or there."""
-    return bool(states & _DOWN) if wanted == "power_down" else not states & {"POWERED_DOWN", "POWERING_DOWN"}
+    return bool(states & _DOWN) if wanted == "power_down" else bool(states & _UP) or not states & _DOWN
 
 
 def power_changes(
@@ -37,10 +38,10 @@ def power_changes(
         if node.name not in known:
             continue
         start_s = next_start_s.get(node.name, float("inf"))
-        is_idle = "IDLE" in node.states and not node.states & (_DOWN | {"POWERING_UP", "DRAIN", "DOWN"})
+        is_idle = "IDLE" in node.states and not node.states & (_DOWN | _UP | {"DRAIN", "DOWN"})
         if is_idle and start_s >= now_s + settings.power_save_s:
             down.append(node.name)
-        elif "POWERED_DOWN" in node.states and start_s < now_s + settings.resume_lead_s:
+        elif "POWERED_DOWN" in node.states and not node.states & _UP and start_s < now_s + settings.resume_lead_s:
             up.append(node.name)
     return [(state, tuple(sorted(names))) for state, names in (("power_down", down), ("power_up", up)) if names]
 
