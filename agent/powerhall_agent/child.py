@@ -22,6 +22,8 @@ __all__ = ["SamplerChild"]
 _FIRST_WORD_S = 20.0
 """Silence that is normal while Python and the driver start."""
 _KILL_AFTER_S = 30.0
+_LAST_WORDS_S = 2.0
+"""How long the pipe of a dead sampler is read (a program that it started may hold it open for ever)."""
 _BACKOFF_S, _BACKOFF_MAX_S, _WELL_S = 0.5, 30.0, 60.0
 _UNBIND, _MISMATCH, _REFUSED = 10, 11, 12
 """Exit codes of a sampler that ended on purpose (sampler.SamplerExit, sampler_process.EXIT_REFUSED)."""
@@ -67,11 +69,10 @@ class SamplerChild:
             if now_s >= self._start_at_s:
                 self._start(now_s)
             return
-        code = self._process.poll()
-        if code is not None and self.descriptor is None:
+        code, silent_s = self._process.poll(), now_s - self._heard_s
+        if code is not None and (self.descriptor is None or silent_s > _LAST_WORDS_S):
             self._ended(code, now_s)
             return
-        silent_s = now_s - self._heard_s
         limit_s = self._stuck_after_s if self._spoke else max(_FIRST_WORD_S, self._stuck_after_s)
         if silent_s > limit_s and not self.stuck:
             self.stuck = True
@@ -132,7 +133,9 @@ class SamplerChild:
         self._log.info("sampler_started", pid=process.pid)
 
     def _ended(self, code: int, now_s: float) -> None:
-        self._process, self.stuck = None, False
+        if self._process is not None and self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process, self._rest, self.stuck = None, b"", False
         if code == _REFUSED:
             raise ConfigError("the sampler refused its settings; its line above says why")
         self.restarts += 1

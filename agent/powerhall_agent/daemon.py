@@ -182,29 +182,33 @@ class _Signals:
 def run_daemon(load: Callable[[], AgentSettings], log: Log, duration_s: float | None = None) -> int:
     """Run until SIGTERM or SIGINT (or for `duration_s`); SIGHUP calls `load` again and goes on with what it returns."""
     notifier = Notifier()
-    settings = load()
     end_s = None if duration_s is None else time.monotonic() + duration_s
+    daemon = Daemon(load(), log, notifier)
     with _Signals() as signals:
         while True:
-            daemon = Daemon(settings, log, notifier)
-            daemon.start()
-            log.info("started", node=settings.sampler.node, outputs=len(daemon.lanes), spool=settings.spool.path)
-            give_back()
-            notifier.ready(f"{len(daemon.lanes)} outputs, spool {settings.spool.path}")
             fresh = None
+            daemon.start()
+            log.info("started", node=daemon.tags["node"], outputs=len(daemon.lanes), spool=daemon.settings.spool.path)
+            give_back()
+            notifier.ready(f"{len(daemon.lanes)} outputs, spool {daemon.settings.spool.path}")
             try:
                 fresh = _live(daemon, signals, load, log, end_s)
             finally:
-                if fresh is None:
-                    notifier.stopping()
-                else:
-                    notifier.reloading()
+                (notifier.stopping if fresh is None else notifier.reloading)()
                 daemon.stop()
             if fresh is None:
                 log.info("stopped", waiting_points=sum(lane.spool.stats().points_waiting for lane in daemon.lanes))
                 return 0
-            settings = fresh
-            log.info("reloaded")
+            daemon = _successor(fresh, daemon.settings, log, notifier)
+
+
+def _successor(fresh: AgentSettings, before: AgentSettings, log: Log, notifier: Notifier) -> Daemon:
+    """Make the next life; settings that turn out not to work (a store's folder, a port) leave the old ones in force."""
+    try:
+        return Daemon(fresh, log, notifier)
+    except PowerhallError as error:
+        log.warning("reload_refused", key=str(time.monotonic()), detail=error)
+        return Daemon(before, log, notifier)
 
 
 def _live(

@@ -1,6 +1,7 @@
 """One output with all that belongs to it: spool, shipper, quarantine and the thread that delivers."""
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,18 +14,30 @@ from powerhall_agent.spool import Spool
 
 __all__ = ["Lane", "open_lanes"]
 
+_FAULT_PAUSE_S = 1.0
+
 
 class Lane:
     """Delivers to one store in a thread of its own, so that a slow store holds up nothing else."""
 
     def __init__(self, settings: AgentSettings, output: OutputSettings, log: Log) -> None:
-        self.name = output.name
+        self.name, self._log = output.name, log
         folder = Path(settings.spool.path) / output.name
         store = open_output(output.url, settings.ship.timeout_s)
         self.spool = Spool(folder, settings.spool.max_bytes, settings.spool.segment_bytes, log)
         self.quarantine = Quarantine(folder, log)
         self.shipper = Shipper(self.spool, store, self.quarantine, settings.ship, log, name=output.name)
-        self._thread = threading.Thread(target=self.shipper.run, name=f"ship-{output.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"ship-{output.name}", daemon=True)
+
+    def _run(self) -> None:
+        """Ship for as long as the daemon lives; a fault of ours costs a pause, never the output."""
+        while not self.shipper.stopping:
+            try:
+                self.shipper.run()
+            except Exception as error:  # noqa: BLE001 - logged and counted; the thread must outlive any answer of a store
+                self.shipper.stats.retries += 1
+                self._log.warning("shipper_fault", key=self.name, output=self.name, detail=repr(error))
+                time.sleep(_FAULT_PAUSE_S)
 
     def start(self) -> None:
         """Begin to deliver."""

@@ -77,6 +77,11 @@ class Shipper:
         self._stop = threading.Event()
         self._deadline_s = 0.0
 
+    @property
+    def stopping(self) -> bool:
+        """True from `stop` on."""
+        return self._stop.is_set()
+
     def step(self) -> float:
         """Run one cycle; return after how many seconds the next one is due."""
         try:

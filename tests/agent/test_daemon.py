@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -22,6 +23,9 @@ from pathlib import Path
 import pytest
 
 from powerhall.line import parse_lines
+from powerhall_agent.child import SamplerChild
+from powerhall_agent.log import Log
+from powerhall_agent.sampler_settings import SamplerSettings
 from powerhall_agent.segment import scan, unpack
 from powerhall_agent.spool import segments_of
 
@@ -194,6 +198,32 @@ def test_systemd_hears_ready_alive_reloading_and_stopping(agent, tmp_path):
         running.process.send_signal(signal.SIGTERM)
         heard("STOPPING=1")
         assert running.process.wait(15) == 0
+
+
+def test_a_reload_that_cannot_work_leaves_the_old_settings_in_force(agent, tmp_path):
+    config = tmp_path / "agent.toml"
+    config.write_text(f'[[output]]\nurl = "sqlite:///{tmp_path}/t.db"\n')
+    running = agent("--config", str(config))
+    _until(lambda: _count(tmp_path / "t.db") >= 2)
+    config.write_text('[[output]]\nurl = "sqlite:////no/such/folder/t.db"\n')
+    running.process.send_signal(signal.SIGHUP)
+    _until(lambda: "/no/such/folder" in running.text())
+    before = _count(tmp_path / "t.db")
+    _until(lambda: _count(tmp_path / "t.db") > before + 4)
+    assert running.stop() == 0
+
+
+def test_a_program_that_holds_the_dead_samplers_pipe_does_not_keep_a_new_one_from_starting():
+    log = Log(io.StringIO())
+    command = ("sh", "-c", "sleep 5 & echo 'gpu,gpu=0 power_w=1.0 1'; exit 3")
+    child = SamplerChild(SamplerSettings(node="n"), 4.0, log, command=command)
+    begun_s = time.monotonic()
+    while child.restarts == 0 and time.monotonic() - begun_s < 10:
+        child.check()
+        child.read()
+        time.sleep(0.05)
+    assert child.restarts == 1
+    assert child.descriptor is None
 
 
 def _certificate(folder: Path) -> tuple[str, str]:

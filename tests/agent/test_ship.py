@@ -5,6 +5,7 @@ import io
 import os
 import random
 import tempfile
+import time
 from collections import Counter, deque
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pytest
 
 from powerhall.errors import Rejected, Retryable
 from powerhall_agent.bisection import Bisection
+from powerhall_agent.lane import Lane
 from powerhall_agent.log import Log
 from powerhall_agent.output import SetupError, StoreBusy
 from powerhall_agent.quarantine import Quarantine
-from powerhall_agent.settings import ShipSettings
+from powerhall_agent.settings import ShipSettings, load_settings
 from powerhall_agent.ship import Shipper
 from powerhall_agent.spool import Batch, Spool
 
@@ -200,6 +202,34 @@ def test_after_a_day_without_a_store_live_lines_come_first_and_nothing_is_lost(m
     assert len(rig.store.lines) == newest, "nothing was sent twice"
     window = [sum(backlog[i : i + 60]) for i in range(60, len(backlog) - 60)]
     assert max(window) <= 4 * 60 * 20 + 1000, "the backlog keeps to four times the live rate (at least 20 points/s)"
+
+
+def test_a_fault_of_ours_costs_a_pause_and_not_the_output(tmp_path, monkeypatch):
+    monkeypatch.setattr("powerhall_agent.lane._FAULT_PAUSE_S", 0.01)
+    overrides = {"ship": {"interval_s": 0.01}}
+    settings = load_settings(
+        None, stores=[f"sqlite:///{tmp_path}/t.db"], spool=str(tmp_path / "s"), overrides=overrides
+    )
+    lane = Lane(settings, settings.output[0], Log(io.StringIO()))
+    send, faults = lane.shipper.output.send, iter([KeyError("a bug"), ValueError("another")])
+
+    def faulty(lines: bytes) -> None:
+        error = next(faults, None)
+        if error is not None:
+            raise error
+        send(lines)
+
+    monkeypatch.setattr(lane.shipper.output, "send", faulty)
+    lane.start()
+    lane.append(b"gpu,site=s,node=n,gpu=0 power_w=500.0 1700000000000\n")
+    end_s = time.monotonic() + 5
+    while lane.spool.stats().points_waiting and time.monotonic() < end_s:
+        time.sleep(0.01)
+        lane.shipper.notify()
+    assert lane.spool.stats().points_waiting == 0
+    assert lane.shipper.stats.retries == 2
+    lane.stop(time.monotonic() + 1)
+    lane.join(1)
 
 
 class MemorySpool:
