@@ -68,7 +68,7 @@ class KubernetesWriter:
     ) -> None:
         self._settings, self._clock = settings, clock
         self._api = api or open_api(settings)
-        self._holder = holder or identity()
+        self._holder = holder or settings.identity or identity()
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
         """Write what differs from the plan; a lowered quota first, a raised one last."""

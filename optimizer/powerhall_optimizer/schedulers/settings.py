@@ -56,6 +56,8 @@ class KubernetesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
     `server` and `token_file` are for tests and special cases: otherwise the pod's service account or the kubeconfig
     (with `context`) is used. `namespaces`: where jobs are managed (empty: all). `queues` maps halls to Kueue queues.
+    `identity`: the name under which it leads (default: the host's, in a cluster the pod's). `settle_s`: how long it
+    watches afterwards for writes that somebody turns back.
     `cluster_queue` ("" for none): the ClusterQueue whose quota of `watts_resource` follows the budget of `zone`.
     """
 
@@ -74,6 +76,7 @@ class KubernetesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     lease_namespace: str = "powerhall"
     lease_name: str = "powerhall-optimizer"
     lease_s: int = 60
+    identity: str = ""
     settle_s: float = 0.0
     timeout_s: float = 30.0
     fields: JobFields = JobFields()
