@@ -126,3 +126,50 @@ def test_genuine_library_without_a_driver_is_reported_and_tried_again(genuine_li
     assert event.fields["code"] == 9.0
     assert "Driver Not Loaded" in event.fields["detail"]
     assert {point.fields["gpus"] for point in points if point.measurement == "node"} == {0.0}
+
+
+def test_energy_and_timestamps_rise_over_a_killed_sampler(world, c_environment, tmp_path):
+    program = PROGRAM.replace("rapl=False", f"state_dir={str(tmp_path / 'state')!r}, rapl=False")
+    energies, times = [], []
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "30"], env=c_environment(world.path), stdout=subprocess.PIPE
+        )
+        time.sleep(2.6)
+        process.kill()
+        out, _ = process.communicate(timeout=5)
+        points = list(parse_lines(out[: out.rindex(b"\n") + 1]))
+        times += sorted({point.time_ms for point in points})
+        energies += [p.fields["energy_j"] for p in points if p.measurement == "gpu" and p.tags["gpu"] == "0"]
+    assert len(energies) >= 5
+    assert energies == sorted(energies)
+    assert times == sorted(times)
+    watts = (energies[-1] - energies[0]) / ((times[-1] - times[0]) / 1000)
+    assert watts == pytest.approx(650, rel=0.25), "what was used while no sampler ran is not lost"
+
+
+def test_timestamps_rise_while_the_clock_is_set_back_and_forth_by_an_hour(world, c_environment, tmp_path):
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not libraries:
+        pytest.skip("faketime is not installed (apt-get install faketime)")
+    offset = tmp_path / "offset"
+    offset.write_text("+0\n", encoding="ascii")
+    environment = {
+        **c_environment(world.path), "LD_PRELOAD": str(libraries[0]), "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }  # fmt: skip
+    process = sampler(environment, 7)
+    for step in ("-1h", "+1h"):
+        time.sleep(2.5)
+        offset.write_text(step + "\n", encoding="ascii")
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err.decode()
+    records = [point for point in parse_lines(out) if point.measurement == "gpu" and point.tags["gpu"] == "3"]
+    times = [point.time_ms for point in records]
+    assert len(times) >= 5
+    assert all(before < after for before, after in itertools.pairwise(times))
+    assert times[-1] - times[0] > 3_000_000, "the step forward is followed"
+    powers = {round(point.fields["power_w"]) for point in records[1:]}
+    assert max(powers) < 700, "energy and power do not notice the steps"
+    energies = [point.fields["energy_j"] for point in records]
+    assert energies[-1] - energies[0] == pytest.approx(650 * (len(energies) - 1), rel=0.1)
