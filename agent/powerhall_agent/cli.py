@@ -196,9 +196,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _once(arguments: argparse.Namespace) -> int:
-    from powerhall_agent.once import sample, table, to_json
+    from powerhall_agent.once import complaint, sample, table, to_json
 
     lines = sample(_glance(arguments))
+    if problem := complaint(lines):
+        raise PowerhallError(f"once: {problem}; `powerhall-agent doctor` says what to do")
     if arguments.format == "line":
         sys.stdout.write(lines.decode())
     else:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from powerhall.errors import PowerhallError, Rejected
-from powerhall_agent.once import gpus_of
+from powerhall_agent.once import complaint, gpus_of
 from powerhall_agent.output import SetupError, open_output
 from powerhall_agent.settings import AgentSettings, OutputSettings
 from powerhall_agent.spool import segments_of
@@ -95,8 +95,9 @@ def _driver(settings: AgentSettings) -> Iterator[Finding]:
         return
     gpus = gpus_of(answer.stdout)
     if answer.returncode or not gpus:
-        detail = _event(answer.stdout) or answer.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        yield Finding("driver", "bad", detail or "lists no GPU", _driver_todo(detail))
+        failed = answer.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        detail = failed if answer.returncode else complaint(answer.stdout)
+        yield Finding("driver", "bad", detail, _driver_todo(detail))
         return
     names = sorted({str(values.get("name", "unnamed GPU")) for _, values in gpus})
     kind = "simulated " if settings.sampler.simulate is not None else ""
@@ -105,13 +106,6 @@ def _driver(settings: AgentSettings) -> Iterator[Finding]:
         if values.get("state", "ok") != "ok":
             todo = "nvidia-smi -q -i N; drain the node and reset the GPU"
             yield Finding("driver", "bad", f"GPU {gpu} is quarantined: {values['state']}", todo)
-
-
-def _event(lines: bytes) -> str:
-    from powerhall.line import parse_lines
-
-    details = [str(p.fields["detail"]) for p in parse_lines(lines) if p.measurement == "event" and "detail" in p.fields]
-    return details[-1] if details else ""
 
 
 def _driver_todo(detail: str) -> str:

@@ -7,7 +7,7 @@ from powerhall.line import parse_lines
 from powerhall_agent.sampler import run_sampler
 from powerhall_agent.sampler_settings import SamplerSettings
 
-__all__ = ["gpus_of", "sample", "table", "to_json"]
+__all__ = ["complaint", "gpus_of", "sample", "table", "to_json"]
 
 _PATIENCE_S = 5.0
 _COLUMNS = (
@@ -37,7 +37,7 @@ class _Collect:
         self.lines += lines
 
     def wait(self, timeout: float | None = None) -> bool:
-        if b"\ngpu," in self.lines or time.monotonic() > self._end_s:
+        if b"\ngpu," in self.lines or b"kind=driver_missing" in self.lines or time.monotonic() > self._end_s:
             return True
         time.sleep(timeout or 0.0)
         return False
@@ -48,6 +48,14 @@ def sample(settings: SamplerSettings) -> bytes:
     collect = _Collect()
     run_sampler(settings, collect, collect)
     return collect.lines
+
+
+def complaint(lines: bytes) -> str:
+    """Say in the driver's words why there is no GPU; "" when there are some."""
+    if gpus_of(lines):
+        return ""
+    details = [str(p.fields["detail"]) for p in parse_lines(lines) if p.measurement == "event" and "detail" in p.fields]
+    return details[-1] if details else "the driver lists no GPU"
 
 
 def table(lines: bytes) -> str:

@@ -298,6 +298,28 @@ def test_once_prints_line_protocol_a_table_and_json():
     assert any(entry["measurement"] == "gpu" for entry in json.loads(as_json.stdout))
 
 
+def test_once_and_doctor_say_that_there_is_no_driver(tmp_path):
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("this machine has a GPU")
+    done = subprocess.run([*COMMAND, "once"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "NVML" in done.stderr
+    doctor = [*COMMAND, "doctor", "--spool", str(tmp_path)]
+    found = subprocess.run(doctor, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert "install the NVIDIA driver" in found.stdout
+
+
+def test_top_draws_as_many_pictures_as_asked():
+    command = [*COMMAND, "top", "--simulate", "--gpus", "2", "--count", "2", "--plain", "--interval", "0.3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count("NVIDIA H100") == 4
+    script = " ".join(["env", "TERM=xterm", *[part for part in command if part != "--plain"]])
+    drawn = subprocess.run(["script", "-qec", script, "/dev/null"], capture_output=True, text=True, check=True)
+    assert "█" in drawn.stdout, "with rich and a terminal there are bars"
+
+
 def test_doctor_tells_what_is_missing_and_what_to_do(tmp_path):
     spool = ["--spool", str(tmp_path / "s")]
     well = subprocess.run(
