@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pynvml
 
+from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.nvml.driver import Driver, Gpu
 
 __all__ = ["DriverEvent", "EventWatch"]
@@ -34,6 +35,8 @@ _WANTED: Final = sum(_KINDS)
 _UNBIND, _BIND = 0x1, 0x2
 _SYSTEM: Final = {_UNBIND: ("driver_unbind", 1, "driver unbound"), _BIND: ("driver_bind", 0, "driver bound")}
 _TIMEOUT: Final = 10
+_FAILURES: Final = 3
+_LOST_PAUSE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +89,29 @@ class EventWatch:
 
     def _loop(self) -> None:
         buffer = (pynvml.c_nvmlSystemEventData_v1_t * 4)()
-        while not self._stop.is_set():
+        failures = 0
+        while not self._stop.is_set() and (self._set is not None or self._system is not None):
             try:
                 if self._set is not None:
                     self._wait_gpu(_WAIT_MS)
+                failures = 0
+            except pynvml.NVMLError as error:
+                lost = action(error.value) is Action.QUARANTINE  # one GPU of the set is gone; the others still report
+                failures += not lost
+                if failures >= _FAILURES or action(error.value) is Action.REINIT:
+                    self._ended("GPU", error.value)
+                    self._set = None
+                self._stop.wait(_LOST_PAUSE_S if lost else _WAIT_MS / 1000)
+            try:
                 if self._system is not None:
                     self._wait_system(buffer, 0 if self._set is not None else _WAIT_MS)
             except pynvml.NVMLError as error:
-                self.events.put(DriverEvent("events_ended", None, error.value, "the driver ended its event set", 1))
-                return
+                self._ended("driver", error.value)
+                self._system = None
+
+    def _ended(self, what: str, code: int) -> None:
+        """Report that there will be no more events of a kind; polling still sees what they would have said."""
+        self.events.put(DriverEvent("events_ended", None, code, f"the driver reports no more {what} events", 1))
 
     def _wait_gpu(self, timeout_ms: int) -> None:
         try:

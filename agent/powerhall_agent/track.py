@@ -81,7 +81,10 @@ class GpuTrack:
         """What job attribution needs to know of this GPU."""
         slow = self._collectors["gpu_slow"]
         pids = slow.pids if isinstance(slow, GpuSlow) else ()
-        return GpuNow(self.gpu.uuid, self.gpu.bus_id, pids, self.energy.counter_mj / 1000.0)
+        instances = [instance for instance, _ in self.mig]
+        every = {*pids, *(pid for instance in instances for pid in instance.pids)}
+        uuids = tuple(instance.uuid for instance in instances)
+        return GpuNow(self.gpu.uuid, self.gpu.bus_id, tuple(sorted(every)), self.energy.counter_mj / 1000.0, uuids)
 
     def poll(self, moment: Moment, kinds: int) -> None:
         """Read what is due; a failed driver call becomes a state, never an exception."""

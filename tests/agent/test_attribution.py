@@ -237,6 +237,12 @@ def test_pods_take_the_place_of_what_the_host_shows(host, kubelet):
     assert {record.fields["job"] for record in attribution.look(5.0)} == {"ml/train-0"}
 
 
+def test_pods_on_mig_instances_share_their_gpu(host, kubelet):
+    shared = {0: GpuNow("GPU-9", "00000000:01:00.0", (), 0.0, ("MIG-7", "GPU-0"))}
+    attribution = Attribution({"node": "n"}, host.jobs(), lambda: shared, kubelet=kubelet[0])
+    assert {record.fields["job"] for record in attribution.look(5.0)} == {"ml/serve", "ml/train-0"}
+
+
 def test_kubelet_that_refuses_or_babbles_can_be_tried_again(kubelet, tmp_path):
     path, box, frame = kubelet
     for frames in (frame(3, 0, 1, bytes(4)), frame(7, 0, 0, bytes(8)), b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0"):

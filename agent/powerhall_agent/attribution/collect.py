@@ -39,8 +39,9 @@ class Attribution:
         if self._kubelet.exists():
             pods = list_pods(self._kubelet)
             for gpu, now in gpus.items():
-                if now.uuid in pods:
-                    holders[gpu] = [Holder(pods[now.uuid])]
+                found = {pods[uuid] for uuid in (now.uuid, *now.instances) if uuid in pods}
+                if found:
+                    holders[gpu] = [Holder(pod) for pod in sorted(found)]
         return [self._record(interval) for interval in self._intervals.see(now_s, gpus, holders)]
 
     def _record(self, interval: Interval) -> Record:

@@ -36,12 +36,13 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class GpuNow:
-    """What is known of a GPU at a sighting: its UUID, its processes and its energy so far."""
+    """What is known of a GPU at a sighting: its UUID, its processes, its energy so far and its MIG instances' UUIDs."""
 
     uuid: str
     bus_id: str
     pids: tuple[int, ...]
     energy_j: float
+    instances: tuple[str, ...] = ()
 
 
 class Intervals:

@@ -40,6 +40,9 @@ class MigInstance:
         """Allocate the GPM samples where the driver has them."""
         self.instance = instance
         self._gpu, self._handle = gpu, handle
+        self.uuid = Probe[str](lambda: pynvml.nvmlDeviceGetUUID(handle)).read() or ""
+        self.pids: tuple[int, ...] = ()
+        self._processes = Probe[list[Any]](lambda: pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle))
         self._memory = Probe[Any](
             lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2),
             lambda: pynvml.nvmlDeviceGetMemoryInfo(handle),
@@ -51,6 +54,7 @@ class MigInstance:
     def collect(self) -> Fields:
         """Read memory and activity; the first activity needs two reads."""
         fields: dict[str, float] = {}
+        self.pids = tuple(entry.pid for entry in self._processes.read() or ())
         memory = self._memory.read()
         if memory is not None:
             fields["mem_used_bytes"], fields["mem_total_bytes"] = memory.used, memory.total
