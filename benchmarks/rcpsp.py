@@ -213,7 +213,8 @@ class State:
                 raise Rejected.field(str(path), "conditions", head, f"must equal this run's: {conditions}")
             for line in lines[1:]:
                 row = json.loads(line)
-                self._outcomes[row.pop("side"), row.pop("instance")] = Outcome(**row)
+                key = (row.pop("side"), row.pop("instance"))
+                self._outcomes[key] = Outcome(**row)
         else:
             path.write_text(json.dumps(conditions) + "\n", encoding="utf-8")
 
