@@ -36,7 +36,7 @@ _UNBIND, _BIND = 0x1, 0x2
 _SYSTEM: Final = {_UNBIND: ("driver_unbind", 1, "driver unbound"), _BIND: ("driver_bind", 0, "driver bound")}
 _TIMEOUT: Final = 10
 _FAILURES: Final = 3
-_LOST_PAUSE_S: Final = 2.0
+_LOST_PAUSE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)

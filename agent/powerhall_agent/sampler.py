@@ -26,7 +26,6 @@ from powerhall_agent.health import Health
 from powerhall_agent.hostlane import Pace, collect_into, look_into
 from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.sampler_settings import SamplerSettings
-from powerhall_agent.simulate.setup import start_simulation
 from powerhall_agent.sink import Sink
 from powerhall_agent.track import IDENTITY, SLOW, GpuTrack, TrackContext
 from powerhall_agent.watch import Families
@@ -297,6 +296,8 @@ def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock 
     With `settings.simulate` the simulated GPUs are put in the driver's place first; bad settings raise Rejected.
     """
     if settings.simulate is not None:
+        from powerhall_agent.simulate.setup import start_simulation
+
         start_simulation(settings.simulate, settings.node)
     sampler = Sampler(settings, sink, clock)
     paces = _host_readings(settings, sampler)

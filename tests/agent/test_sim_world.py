@@ -1,5 +1,8 @@
 """Physics, state files, fault scripts and recordings of simulated GPUs."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pynvml
@@ -17,7 +20,7 @@ from powerhall_agent.simulate.physics import clock_ratio, draw_w
 from powerhall_agent.simulate.record import record
 from powerhall_agent.simulate.recording import GpuHead, Sample, play_recording, read_recording, write_recording
 from powerhall_agent.simulate.state import StateFile
-from powerhall_agent.simulate.world import advance, claim
+from powerhall_agent.simulate.world import advance, claim, release_orphan
 
 
 def settled(util=0.95, model="H100", **limits):
@@ -129,6 +132,29 @@ def test_two_processes_see_the_same_gpus(tmp_path):
     other.set_load(1, 1.0)
     advance(made, 5.0)
     assert other.power_w(1) == pytest.approx(321, abs=0.1)
+
+
+def test_node_of_a_world_that_died_is_moved_by_its_reader(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", CLAIM, str(tmp_path / "n.gpus")], check=True, capture_output=True, text=True
+    )
+    state = StateFile.open(tmp_path / "n.gpus")
+    assert state.ints[at.H_WORLD_PID] == int(done.stdout)
+    release_orphan(state)
+    assert state.ints[at.H_WORLD_PID] == 0
+    claim(state)
+    release_orphan(state)
+    assert state.ints[at.H_WORLD_PID] == os.getpid()
+
+
+CLAIM = """
+import os, sys
+from pathlib import Path
+from powerhall_agent.simulate.state import StateFile
+from powerhall_agent.simulate.world import claim
+claim(StateFile.create(Path(sys.argv[1]), gpus=1))
+print(os.getpid())
+"""
 
 
 def test_many_nodes_in_one_process_are_numbered_one_after_the_other():

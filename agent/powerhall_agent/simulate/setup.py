@@ -10,6 +10,7 @@ from powerhall_agent.simulate.faults import play, read_script
 from powerhall_agent.simulate.install import install
 from powerhall_agent.simulate.recording import play_recording, read_recording
 from powerhall_agent.simulate.state import StateFile
+from powerhall_agent.simulate.world import release_orphan
 
 __all__ = ["start_simulation"]
 
@@ -26,6 +27,7 @@ def start_simulation(settings: SimulateSettings, node: str) -> StateFile:
     recording = read_recording(Path(settings.recording)) if settings.recording else None
     if path is not None and path.exists():
         state = StateFile.open(path)
+        release_orphan(state)
     elif recording is not None:
         state = StateFile.blank(path, len(recording.gpus), recording.driver)
     else:

@@ -8,18 +8,26 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.physics import advance_gpu
 from powerhall_agent.simulate.publish import publish
 from powerhall_agent.simulate.state import StateFile
 
-__all__ = ["advance", "advance_by_clock", "claim", "run_world"]
+__all__ = ["advance", "advance_by_clock", "claim", "release_orphan", "run_world"]
 
 
 def claim(state: StateFile) -> None:
     """Say that this process moves the node's physics, so that readers do not."""
     state.ints[at.H_WORLD_PID] = os.getpid()
+
+
+def release_orphan(state: StateFile) -> None:
+    """Let readers move the physics again when the process that claimed the node is gone; its time stood still."""
+    owner = state.ints[at.H_WORLD_PID]
+    if owner and not Path(f"/proc/{owner}").exists():
+        state.ints[at.H_WORLD_PID] = state.ints[at.H_STEPPED_NS] = 0
 
 
 def advance(state: StateFile, dt_s: float) -> None:
