@@ -76,17 +76,18 @@ PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=
 
 _SUSPEND = """\
 #!/bin/sh
-for node in $({bin}scontrol show hostnames "$1"); do
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin SLURM_CONF={folder}/slurm.conf
+for node in $(scontrol show hostnames "$1"); do
   echo "suspend $node" >>{folder}/log/power
   kill -9 "$(cat {folder}/run/slurmd.$node.pid)"
 done
 """
 _RESUME = """\
 #!/bin/sh
-export SLURM_CONF={folder}/slurm.conf
-for node in $({bin}scontrol show hostnames "$1"); do
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin SLURM_CONF={folder}/slurm.conf
+for node in $(scontrol show hostnames "$1"); do
   echo "resume $node" >>{folder}/log/power
-  setsid {slurmd} -b -N $node >/dev/null 2>&1
+  setsid slurmd -b -N $node >/dev/null 2>&1
 done
 """
 
@@ -188,7 +189,7 @@ def _free_ports(count: int) -> int:
     raise RuntimeError(f"no {count} free ports in a row in {_PORTS}")
 
 
-def _write(folder: Path, nodes: int, licences: str, lua: Path, version: tuple[int, int], env: dict[str, str]) -> None:
+def _write(folder: Path, nodes: int, licences: str, lua: Path, version: tuple[int, int]) -> None:
     for name in ("state", "spool", "run", "log", "dev", "levels"):
         (folder / name).mkdir()
     for number in range(8):
@@ -210,12 +211,9 @@ def _write(folder: Path, nodes: int, licences: str, lua: Path, version: tuple[in
     (folder / "cgroup.conf").write_text(f"CgroupPlugin={'disabled' if modern else 'cgroup/v1'}\n")
     shutil.copy(lua, folder / "job_submit.lua")
     shutil.copy(_SHIPPED / "task_prolog.sh", folder / "shipped_prolog")
-    slurmd, scontrol = shutil.which("slurmd", path=env["PATH"]), shutil.which("scontrol", path=env["PATH"])
-    assert slurmd
-    assert scontrol
     for name, text in (("suspend", _SUSPEND), ("resume", _RESUME), ("task_prolog", _TASK_PROLOG)):
         script = folder / name
-        script.write_text(text.format(folder=folder, bin=scontrol.removesuffix("scontrol"), slurmd=slurmd))
+        script.write_text(text.format(folder=folder))
         script.chmod(0o755)
 
 
@@ -234,7 +232,7 @@ def start(lua: Path, *, nodes: int = 8, licences: str = "kw:60,cool_kw:200") -> 
     found = re.search(r"(\d+)\.(\d+)", told)
     assert found, told
     version = int(found[1]), int(found[2])
-    _write(folder, nodes, licences, lua, version, env)
+    _write(folder, nodes, licences, lua, version)
     names = tuple(f"gn{number:02d}" for number in range(1, nodes + 1))
     rig = SlurmRig(folder, names, env, version)
     processes = [_spawn(env, folder / "log" / "slurmctld.out", "slurmctld", "-D")]

@@ -25,7 +25,8 @@ cp /etc/hosts "$tree/etc/hosts" # without it slurmctld cannot resolve localhost
 bin="$tree/powerhall-bin"
 mkdir -p "$bin"
 for program in slurmctld slurmd sinfo squeue scontrol sbatch scancel srun; do
-  at=$(cd "$tree" && ls usr/sbin/$program usr/bin/$program 2>/dev/null | head -n 1)
+  at=usr/bin/$program
+  [ -x "$tree/$at" ] || at=usr/sbin/$program
   printf '#!/bin/sh\nexec chroot ${POWERHALL_AS_USER:+--userspec=$POWERHALL_AS_USER} %s /%s "$@"\n' "$tree" "$at" >"$bin/$program"
   chmod +x "$bin/$program"
 done

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from powerhall.errors import ConfigError, Rejected
 from powerhall.jobs.model import Job
 from powerhall.plan import ZonePlan
+from powerhall_optimizer.schedulers.base import Report
 from powerhall_optimizer.schedulers.settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm_json import NodeRecord, parse_nodes, parse_queue, tres_gpus
 from powerhall_optimizer.schedulers.slurm_mark import FIELDS, Mark, parse_mark
 from powerhall_optimizer.schedulers.slurm_nodes import power_changes
 from powerhall_optimizer.schedulers.slurm_reservations import Curtailment, changes, parse_reservations, wanted
+from powerhall_optimizer.schedulers.slurm_tool import SlurmTool
 from powerhall_optimizer.schedulers.slurm_wishes import Change, Wish, decide
+from powerhall_optimizer.schedulers.slurm_write import write_changes
 from rigs.plans import greedy_plan, small_site
 
 NODES = tuple(f"gn{n:02d}" for n in range(1, 13))
@@ -223,3 +226,15 @@ def test_ten_thousand_jobs_are_read_fast(root):
     began = time.process_time()
     assert len(parse_queue(text)) == 10_000
     assert time.process_time() - began < 5
+
+
+def test_nothing_in_a_plan_or_a_comment_can_become_a_command_of_its_own():
+    text = 'quote " and\nscancel 1'
+    change = decide(record(admin_comment=text), Wish("5", {"start": "3000"}, text, mode="a b;c=1\nx"), SETTINGS, 1000)
+    assert isinstance(change, Change)
+    assert change.comment == "powerhall: quote   and scancel 1"
+    assert change.mark.rest == "quote   and scancel 1"
+    evil = replace(change, values={"feat": "hall1\nscancel 1"})
+    report = Report("slurm", "", dry_run=True)
+    with pytest.raises(Rejected, match=r"job 5: feat: .*must be one word"):
+        write_changes(SlurmTool(1), [evil], SETTINGS, lambda: 1000.0, report)

@@ -67,8 +67,8 @@ class SlurmWriter:
         settings = self._licensed(report)
         tighten, loosen = self._reservations(plan, settings, now_s)
         self._plain(tighten, "budget", report)
+        self._levels(plan, report)  # before the jobs: one that starts at once reads its file
         self._jobs(plan, settings, now_s, report)
-        self._levels(plan, report)
         self._plain(loosen, "budget", report)
         self._power(plan, now_s, report)
         return report
@@ -166,6 +166,8 @@ class SlurmWriter:
         if not folder.is_dir():
             raise ConfigError.field("settings", "slurm.level_dir", str(folder), "must be a folder that nodes can read")
         for job in plan.assignments:
+            if not slurm_levels.is_job_id(job.job_id):
+                continue
             text = slurm_levels.level_text(job.mode, round(job.gpu_power_w))
             path = folder / job.job_id
             if path.is_file() and path.read_text(encoding="utf-8") == text:

@@ -8,9 +8,10 @@ Users cannot write AdminComment; operators can, and clearing it gives the job ba
 Form: `powerhall:key=value;key=value` without blanks, then ` | ` and what an administrator had written before.
 """
 
+import re
 from dataclasses import dataclass, field
 
-__all__ = ["FIELDS", "Mark", "parse_mark"]
+__all__ = ["FIELDS", "Mark", "one_word", "parse_mark"]
 
 FIELDS = ("start", "prio", "nodes", "feat", "lic", "hold")
 """start: s since the epoch, 0 for at once; prio; nodes and feat: what is requested; lic: units; hold: 1 or 0."""
@@ -73,3 +74,8 @@ def parse_mark(text: str) -> Mark | None:
         power_w=number("gpu_power_w"),
         rest=rest,
     )
+
+
+def one_word(mode: str) -> str:
+    """Return a mode's name as one word, as a mark and a job's environment need it."""
+    return re.sub(r"[^\w.+:-]", "_", mode)

@@ -8,7 +8,7 @@ from powerhall.plan import Assignment, Plan, Waiting
 from powerhall_optimizer.schedulers.allowed import units
 from powerhall_optimizer.schedulers.settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm_json import Record
-from powerhall_optimizer.schedulers.slurm_mark import Mark, parse_mark
+from powerhall_optimizer.schedulers.slurm_mark import Mark, one_word, parse_mark
 
 __all__ = ["Change", "Wish", "canonical", "current_values", "decide", "wishes"]
 
@@ -75,13 +75,13 @@ def _start(job: Assignment, plan: Plan, settings: SlurmSettings, now_s: float) -
     if settings.licence:
         values["lic"] = str(units(job.gpus * job.gpu_power_w, settings.licence_w))
     reason = job.reason or f"planned in {job.hall} at mode {job.mode}"
-    return Wish(job.job_id, values, reason, job.mode, round(job.gpu_power_w))
+    return Wish(job.job_id, values, reason, one_word(job.mode), round(job.gpu_power_w))
 
 
 def _running(job: Assignment, settings: SlurmSettings) -> Wish:
     values = {"lic": str(units(job.gpus * job.gpu_power_w, settings.licence_w))} if settings.licence else {}
     reason = job.reason or f"runs in {job.hall} at mode {job.mode}"
-    return Wish(job.job_id, values, reason, job.mode, round(job.gpu_power_w), running=True)
+    return Wish(job.job_id, values, reason, one_word(job.mode), round(job.gpu_power_w), running=True)
 
 
 def _wait(job: Waiting, settings: SlurmSettings, *, stop: bool) -> Wish:
@@ -146,9 +146,7 @@ def decide(record: Record, wish: Wish, settings: SlurmSettings, now_s: float) ->
     known = _known_mark(record, now_s)
     if record.is_held and not (known and known.owns("hold", "1")):
         return f"held by {'its user' if record.reason == 'JobHeldUser' else 'an administrator'}"
-    mark = known or Mark(
-        begin_s=int(current["start"]), restarts=record.restarts, rest="" if known else record.admin_comment
-    )
+    mark = known or Mark(begin_s=int(current["start"]), restarts=record.restarts, rest=_plain(record.admin_comment))
     values: dict[str, str] = {}
     settled = dict(mark.values)
     notes: list[str] = []
@@ -180,10 +178,14 @@ def _keep_past(mark: Mark, record: Record) -> Mark:
     return replace(mark, values=mark.values | {"start": before.values.get("start", "0")})
 
 
+def _plain(text: str) -> str:
+    """Return text that scontrol takes between quotes on one line."""
+    return "".join(char if char.isprintable() and char not in '"\\' else " " for char in text)
+
+
 def _comment(record: Record, wish: Wish) -> str | None:
     """Return the reason as a comment where it differs; a comment that the user wrote stays."""
     if record.comment and not record.comment.startswith(_COMMENT):
         return None
-    printable = "".join(char if char.isprintable() and char not in '"\\' else " " for char in wish.reason)
-    text = (_COMMENT + printable)[:_COMMENT_LENGTH].strip()
+    text = (_COMMENT + _plain(wish.reason))[:_COMMENT_LENGTH].strip()
     return None if text == record.comment else text

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from powerhall.errors import Rejected
 from powerhall_optimizer.schedulers.base import Command, Report
 from powerhall_optimizer.schedulers.settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm_json import Record, parse_queue
@@ -11,6 +12,9 @@ from powerhall_optimizer.schedulers.slurm_tool import SlurmTool, time_text
 from powerhall_optimizer.schedulers.slurm_wishes import Change, current_values
 
 __all__ = ["read_records", "restored", "write_changes"]
+
+_RETRIED = 20
+"""How many refused changes are tried again one by one; more than that have one cause, such as missing rights."""
 
 
 def read_records(tool: SlurmTool) -> dict[str, Record]:
@@ -32,6 +36,9 @@ def _mark_line(change: Change, now: dict[str, str] | None) -> str:
 def _field_lines(change: Change, settings: SlurmSettings) -> list[str]:
     """Return the commands for a change's fields: a release before the priority, a hold after everything."""
     job, values = change.record.job_id, change.values
+    for name, value in values.items():
+        if any(char.isspace() or not char.isprintable() or char in "\"'" for char in value):
+            raise Rejected.field("plan", f"job {job}: {name}", value, "must be one word")
     fields = []
     if "start" in values:
         start_s = int(values["start"])
@@ -101,7 +108,10 @@ def write_changes(
         return
     tool.batch([line for _, lines in todo for line in lines])
     after = read_records(tool)
-    errors = [_verified(tool, change, lines, after, settings=settings, clock=clock) for change, lines in todo]
+    errors: list[str] = []
+    for change, lines in todo:
+        again = sum(map(bool, errors)) < _RETRIED
+        errors.append(_verified(tool, change, lines if again else [], after, settings=settings, clock=clock))
     final: list[str] = []
     for (change, lines), error in zip(todo, errors, strict=True):
         job = change.record.job_id
@@ -123,8 +133,9 @@ def _verified(
 ) -> str:
     """Return what of a change did not read back; its commands are tried once more to get Slurm's own words."""
     job = change.record.job_id
-    if not _differences(change, after.get(job), settings, clock()):
-        return ""
+    wrong = _differences(change, after.get(job), settings, clock())
+    if not wrong or not lines:
+        return "; ".join(wrong)
     said = [error for line in lines if (error := tool.one(line))]
     wrong = _differences(change, read_records(tool).get(job), settings, clock())
     return "; ".join([*wrong, *said]) if wrong else ""
