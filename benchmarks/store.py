@@ -30,7 +30,6 @@ END_S = 1_790_000_100
 DAY_S = 86_400
 HALLS = 15
 BATCH_LINES = 5000
-POINTS = 500
 TARGET_S = 0.3
 BOARD_UIDS = ("powerhall-site", "powerhall-hall")
 ROLLUP = (
@@ -135,7 +134,7 @@ def measure(store: Store, scale: Scale) -> dict[str, tuple[float, float, int]]:
             start_s, end_s = END_S - (panel.recent_s or DAY_S), END_S
             if panel.future:
                 start_s, end_s = END_S, END_S + (panel.recent_s or 0)
-            wide_s = (end_s - start_s) / POINTS
+            wide_s = (end_s - start_s) / panel.points
             queries = tuple(query.bind(chosen).bucketed(wide_s) for query in panel.queries)
             ask_panel(store, queries, start_s, end_s)
             answers = [ask_panel(store, queries, start_s, end_s) for _ in range(scale.repeats)]
@@ -179,9 +178,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     options = parser.parse_args()
     scale = Scale(500, 200, 900, 5) if options.quick else Scale(5000, 1000, 3600, 20)
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, seed {SEED}"
-    )
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, seed {SEED}")
     print(f"{scale}; load {os.getloadavg()[0]:.1f}")
     figures: dict[str, float] = {}
     if reason := influxdb.missing():

@@ -32,6 +32,7 @@ def build_panel(panel: Panel) -> Made:
         made.with_target(target)
     if panel.kind not in ("table", "age"):
         made.interval(f"{max(round(q.every_s or 0) for q in panel.queries) or 10}s")
+        made.max_data_points(panel.points)
     if panel.recent_s:
         made.time_from(f"{'+' if panel.future else ''}{panel.recent_s // 60}m")
     return made

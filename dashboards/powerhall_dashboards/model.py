@@ -52,8 +52,15 @@ class Panel:
     sort: str = ""
     limit: int | None = None
     hide: tuple[str, ...] = ()
+    newest_plan: bool = False
+    """Only rows of the newest plan count; rows of older ones may come along in Grafana, with their older time."""
     future: bool = False
     """The panel looks ahead: its range is from now on, by `recent_s`."""
+
+    @property
+    def points(self) -> int:
+        """Time buckets that the panel is drawn with at most: what its width can show."""
+        return 100 if self.kind == "stat" else 24 * self.width
 
 
 @dataclass(frozen=True, slots=True)

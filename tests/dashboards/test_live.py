@@ -1,17 +1,20 @@
 """Publishing to and verifying a Grafana: a stand-in of its API over a real InfluxDB (no real Grafana is seen)."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from powerhall.errors import ConfigError, Rejected, Retryable
 from powerhall.settings import Secret
+from powerhall.store.url import parse_influx_url
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.cli import main
 from powerhall_dashboards.live.client import Grafana
-from powerhall_dashboards.live.publish import differences, publish
+from powerhall_dashboards.live.publish import datasource_spec, differences, publish
 from powerhall_dashboards.live.verify import as_table, verify
 from rigs.grafana_stub import ADMIN, VIEWER, GrafanaStub
 
@@ -180,3 +183,18 @@ def test_a_panel_whose_query_the_store_refuses_fails_alone(
         "Site overview: Outdoor air", "Cooling: Outdoor air", "Cooling: Wet bulb"
     }  # fmt: skip
     assert all("error parsing query" in check.detail for check in failed)
+
+
+def test_provisioned_and_published_data_sources_are_the_same_kind(root: Path) -> None:
+    folder = root / "deploy" / "grafana" / "provisioning"
+    (provisioned,) = yaml.safe_load((folder / "datasources" / "powerhall.yaml").read_text())["datasources"]
+    address = parse_influx_url("influxdb://influxdb/power?tls=false&allow_http=true&token_file=/absent")
+    published = datasource_spec(dataclasses.replace(address, token=None), provisioned["uid"])
+    for name in ("uid", "type", "access", "url", "jsonData", "basicAuthUser"):
+        assert provisioned[name] == published[name], name
+    assert provisioned["secureJsonData"] == {"basicAuthPassword": "$__file{/run/secrets/store-token}"}
+    (provider,) = yaml.safe_load((folder / "dashboards" / "powerhall.yaml").read_text())["providers"]
+    assert provider["options"]["path"] == "/var/lib/grafana/dashboards"
+    rules = json.loads((folder / "alerting" / "powerhall.json").read_text())["groups"][0]["rules"]
+    sources = {part["datasourceUid"] for rule in rules for part in rule["data"]}
+    assert sources == {provisioned["uid"], "__expr__"}

@@ -79,7 +79,7 @@ COOLING_BOARD = Board(
                     "Hottest GPU by rack",
                     "The highest GPU temperature of each rack over the last 15 minutes: hot spots stand out.",
                     "heatmap",
-                    (series("rack_10s", columns("max", hottest="temp_max_c"), _HERE, ("rack",)),),
+                    (series("rack_10s", columns("max", hottest="temp_max_c"), _HERE, ("rack",), every_s=60.0),),
                     12,
                     9,
                     recent_s=900,

@@ -103,7 +103,7 @@ HALL_BOARD = Board(
                     "Rack power",
                     "IT power of each rack over the last 15 minutes.",
                     "heatmap",
-                    (series("rack_10s", columns("mean", it="it_power_w"), _HERE, ("rack",)),),
+                    (series("rack_10s", columns("mean", it="it_power_w"), _HERE, ("rack",), every_s=60.0),),
                     12,
                     9,
                     recent_s=900,

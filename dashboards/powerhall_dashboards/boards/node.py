@@ -14,6 +14,8 @@ def _gpus(aggregate: str, **fields: str) -> Query:
     return series("gpu", columns(aggregate, **fields), _HERE, ("gpu",))
 
 
+_EACH_GPU = Query("gpu", columns("mean", power="power_w"), _NODE, ("gpu",), every_s=10.0)
+
 _STATS = (
     stat(
         "Hottest GPU",
@@ -36,9 +38,9 @@ _STATS = (
         width=6,
     ),
     stat(
-        "Node power",
-        "Power of the whole node from its BMC.",
-        series("node", columns("mean", power="power_w"), _NODE),
+        "GPU power of the node",
+        "Power of all GPUs of this node together.",
+        Query("gpu", columns("sum", power="power"), every_s=10.0, inner=_EACH_GPU),
         width=6,
     ),
 )
@@ -140,7 +142,6 @@ NODE_BOARD = Board(
                         ),
                     ),
                     12,
-                    recent_s=900,
                     sort="uncorrected",
                 ),
                 Panel(
@@ -155,7 +156,7 @@ NODE_BOARD = Board(
                     "Events of this node",
                     "XID errors, throttling and lost GPUs, newest first.",
                     "table",
-                    (events("site", "node"),),
+                    (events("site", "node", severity=0.0),),
                     12,
                     sort="Time",
                     limit=20,

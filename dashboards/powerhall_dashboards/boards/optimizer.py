@@ -92,7 +92,8 @@ _GANTT = Panel(
 
 _WAITING = Panel(
     "Waiting jobs and why",
-    "Each job that does not start within the horizon, what holds it back and what would start it.",
+    "Each job that does not start within the horizon, what holds it back and what would start it; rows of the "
+    "plan before may show, with their older time.",
     "table",
     (
         table(
@@ -106,7 +107,8 @@ _WAITING = Panel(
     12,
     10,
     links=(Link("job", "powerhall-job", ("job",)),),
-    recent_s=900,
+    recent_s=600,
+    newest_plan=True,
     sort="weight",
     limit=100,
     hide=("row", "state"),
@@ -138,7 +140,8 @@ _RUNNING = Panel(
     12,
     10,
     links=(Link("job", "powerhall-job", ("job",)),),
-    recent_s=900,
+    recent_s=600,
+    newest_plan=True,
     sort="power",
     limit=100,
     hide=("row",),
@@ -210,7 +213,6 @@ OPTIMIZER_BOARD = Board(
                                 "solve": "solve_s",
                                 "energy": "energy_j",
                                 "cost": "cost",
-                                "plan": "plan_id",
                             },
                             _HERE,
                             (),

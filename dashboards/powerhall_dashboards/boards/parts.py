@@ -94,10 +94,8 @@ def stat(title: str, text: str, query: Query, *, steps: tuple[Step, ...] = (), w
     return Panel(title, text, "stat", (query,), width, 4, steps=steps)
 
 
-def events(*tags: str, kinds: tuple[str, ...] = ()) -> Query:
-    """Return the newest events, twenty of each kind."""
-    where = chosen(*tags)
-    if kinds:
-        where["kind"] = kinds
-    group = ("kind", "hall", "node", "gpu")
-    return table("event", {"code": "code", "severity": "severity", "detail": "detail"}, where, group, limit=20)
+def events(*tags: str, severity: float = 1.0) -> Query:
+    """Return the newest events of at least this severity: 0 information, 1 warning, 2 critical."""
+    fields = {"detail": "detail", "severity": "severity", "code": "code"}
+    grave = (Filter("severity", ">=", severity),)
+    return table("event", fields, chosen(*tags), ("kind", "hall", "node", "gpu"), filters=grave, limit=5)

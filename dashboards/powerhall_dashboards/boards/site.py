@@ -166,7 +166,7 @@ SITE_BOARD = Board(
                 ),
                 Panel(
                     "Newest events",
-                    "Curtailments, plan changes, XID errors and lost GPUs, newest first.",
+                    "Curtailments, XID errors, lost GPUs and other warnings, newest first.",
                     "table",
                     (events("site"),),
                     8,

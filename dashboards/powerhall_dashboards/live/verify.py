@@ -15,7 +15,6 @@ from powerhall_dashboards.model import Board, Choice, Panel
 
 __all__ = ["Check", "as_table", "verify"]
 
-_POINTS = 500
 _LOOK_BACK_S = 86_400.0
 Chosen = dict[str, tuple[str, ...]]
 
@@ -72,9 +71,10 @@ class _Asker:
         if panel.future:
             start_s, end_s = self.until_s, self.until_s + (panel.recent_s or 0)
         queries = [target.to_json() | {"query": interpolate(target.query, chosen)} for target in targets(panel)]
+        every_ms = round(1000 * max((end_s - start_s) / panel.points, *(query.every_s or 0 for query in panel.queries)))
         started = time.monotonic()
         try:
-            results = self.ask(queries, start_s, end_s)
+            results = self.ask(queries, start_s, end_s, every_ms)
         except Rejected as error:
             return Check(f"{board.title}: {panel.title}", ok=False, detail=str(error))
         seconds = time.monotonic() - started
@@ -84,12 +84,11 @@ class _Asker:
         rows = sum(_rows(result) for result in results.values())
         return Check(f"{board.title}: {panel.title}", not errors, rows, seconds, "; ".join(errors))
 
-    def ask(self, queries: list[Json], start_s: float, end_s: float) -> Json:
-        """Run queries against the data source; the interval is that of a panel of some 500 points."""
+    def ask(self, queries: list[Json], start_s: float, end_s: float, every_ms: int = 10_000) -> Json:
+        """Run queries against the data source, with this interval for buckets."""
         more = {
             "datasource": {"type": "influxdb", "uid": self.datasource_uid},
-            "intervalMs": max(10_000, round((end_s - start_s) * 1000 / _POINTS)),
-            "maxDataPoints": _POINTS,
+            "intervalMs": max(every_ms, 1000),
         }
         return self.grafana.ask([query | more for query in queries], start_s, end_s)
 

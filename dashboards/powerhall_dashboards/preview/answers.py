@@ -13,8 +13,6 @@ __all__ = ["Answer", "Event", "answer_board", "choose", "events", "newest_s"]
 _FAR_S = 4e9
 _SITES = (("gpu", {"power": "power_w"}), ("site_10s", {"it": "it_power_w"}))
 _DAY_S = 86_400.0
-_POINTS = 360
-"""Time buckets that a panel is drawn with at most."""
 Chosen = Mapping[str, tuple[str, ...]]
 
 
@@ -75,6 +73,10 @@ def _largest_job(store: Store, site: tuple[str, ...], since_s: float, end_s: flo
     for row in store.query(jobs, since_s, end_s + 1):
         job = str(row.values["job"] or "")
         energy_j[job] = energy_j.get(job, 0.0) + (row.number("energy_j") or 0.0)
+    if not energy_j:  # jobs are only planned so far: the one that is to draw most
+        planned = Query("plan_job", (Select("job"), Select("power_w")), {"site": site}, ("row",), order="desc", limit=1)
+        for row in store.query(planned, since_s, end_s + 1):
+            energy_j[str(row.values["job"] or "")] = row.number("power_w") or 0.0
     return max(energy_j, key=lambda job: energy_j[job], default="")
 
 
@@ -93,14 +95,19 @@ def _chosen_of(store: Store, board: Board, chosen: Chosen, end_s: float) -> Chos
 def answer_board(store: Store, board: Board, chosen: Chosen, end_s: float, hours: float | None = None) -> list[Answer]:
     """Ask every query of a board; the end of the range is inside."""
     kept = _chosen_of(store, board, chosen, end_s)
+    plans = store.query(table("plan", {"value": "value"}, {"site": chosen["site"]}, ()), end_s - _DAY_S, end_s + 1)
+    plan_s = plans[0].time_s if plans else None
     answers = []
     for panel in board.panels:
-        start_s, until_s = end_s - (panel.recent_s or (hours or board.hours) * 3600), end_s + 1
+        recent_s = None if panel.newest_plan else panel.recent_s
+        start_s, until_s = end_s - (recent_s or (hours or board.hours) * 3600), end_s + 1
         if panel.future:
             start_s, until_s = end_s - 300, end_s + (panel.recent_s or 0)
-        wide_s = max(1.0, round((until_s - start_s) / _POINTS))
+        wide_s = max(1.0, round((until_s - start_s) / panel.points))
         queries = [query.bind(kept).bucketed(wide_s) for query in panel.queries]
         rows = tuple((query, store.query(query, start_s, until_s)) for query in queries)
+        if panel.newest_plan:
+            rows = tuple((query, [row for row in found if row.time_s == plan_s]) for query, found in rows)
         answers.append(Answer(panel, rows, start_s, until_s))
     return answers
 

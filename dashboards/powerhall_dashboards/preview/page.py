@@ -30,7 +30,7 @@ h2 { margin: 24px 0 0; } h3 { margin: 18px 0 8px; font-size: 13px; text-transfor
 .row { display: grid; grid-template-columns: repeat(24, 1fr); gap: 10px; }
 .panel { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: 8px 10px; min-width: 0; }
 .panel h4 { margin: 0; font-size: 13px; } .panel p { margin: 0 0 4px; color: var(--soft); font-size: 12px; }
-.stat { font-size: 24px; font-weight: 600; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.stat { font-size: 21px; font-weight: 600; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .chart { width: 100%; }
 .scroll { overflow: auto; max-height: 420px; }
 table { border-collapse: collapse; width: 100%; font-size: 12px; font-variant-numeric: tabular-nums; }
@@ -41,7 +41,7 @@ th.n, td.n { text-align: right; } th { position: sticky; top: 0; background: var
 @media (max-width: 700px) {
   main { padding: 0 8px 24px; } header { padding: 6px 8px; overflow-x: auto; white-space: nowrap; }
   .row { grid-template-columns: repeat(2, 1fr); } .panel { grid-column: span 2 !important; }
-  .panel.small { grid-column: span 1 !important; } .stat { font-size: 19px; }
+  .panel.small { grid-column: span 1 !important; } .stat { font-size: 18px; }
 }
 """
 
@@ -54,6 +54,7 @@ document.body.dataset.drawn = Object.keys(figures).length;
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _ROW_HEIGHT_PX = 34
+_LANE_HEIGHT_PX = 22
 _MAX_ROWS = 200
 _LONG = 28
 """Texts above this many characters are wrapped."""
@@ -98,7 +99,8 @@ class _Page:
         if answer.panel.kind == "table":
             return _table(answer)
         self.figures[name] = figure(answer, self.events)
-        return f'<div class="chart" id="{name}" style="height:{answer.panel.height * _ROW_HEIGHT_PX}px"></div>'
+        height_px = max(answer.panel.height * _ROW_HEIGHT_PX, _lanes(answer) * _LANE_HEIGHT_PX)
+        return f'<div class="chart" id="{name}" style="height:{height_px}px"></div>'
 
 
 def render_page(
@@ -120,6 +122,13 @@ def render_page(
         f'<script type="application/json" id="figures">{data}</script>'
         f"<script>{get_plotlyjs()}</script><script>{_SCRIPT}</script></body></html>"
     )
+
+
+def _lanes(answer: Answer) -> int:
+    """Return how many lanes a timeline has, 0 for other charts."""
+    if answer.panel.kind != "timeline":
+        return 0
+    return len({tuple(row.tags.values()) for _, rows in answer.rows for row in rows})
 
 
 def _short(board: Board) -> str:

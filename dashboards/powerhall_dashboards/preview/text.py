@@ -1,6 +1,5 @@
 """Numbers as people read them: SI prefixes, units, moments."""
 
-import math
 from datetime import UTC, datetime
 
 __all__ = ["age", "moment", "value"]
@@ -43,5 +42,5 @@ def _short(number: float) -> str:
     if number and abs(number) < 0.01:
         return f"{number:.2g}"
     size = round(abs(number), 1)
-    digits = 0 if size >= 1000 or number == math.floor(number) else 1 if size >= 100 else 2
+    digits = 0 if size >= 1000 or float(f"{number:.6g}").is_integer() else 1 if size >= 100 else 2
     return f"{number:,.{digits}f}"

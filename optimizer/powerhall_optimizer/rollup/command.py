@@ -26,7 +26,7 @@ _EPILOG = """\
 examples:
   powerhall-optimizer rollup --site site.toml --store sqlite:///powerhall.db
   powerhall-optimizer rollup --site site.toml --store 'influxdb://tsdb:8086/power?token_file=...' --hall hall3
-  powerhall-optimizer rollup --site site.toml --store ... --since 2026-07-01T00:00Z --once
+  powerhall-optimizer rollup --site site.toml --store ... --since 2026-07-01T00:00Z --until 2026-07-02T00:00Z
 
 For large sites run one service per hall (--hall) and one for the site alone (--site-only). Every cycle computes
 the last minutes anew (--late), so that late readings count; computing twice changes nothing.
@@ -51,16 +51,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--stale-after", default="30 s", help="a node silent for longer counts at its worst (default: 30 s)"
     )
     parser.add_argument("--since", help="first compute from this time on, as ISO 8601 or seconds since the epoch")
+    parser.add_argument("--until", help="compute up to this time and end; with --since, for a past stretch of time")
     parser.add_argument("--once", action="store_true", help="compute up to now and end")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
     parser.set_defaults(run=run)
 
 
-def _moment(text: str) -> float:
+def _moment(option: str, text: str) -> float:
     try:
         return parse_time(text)
     except ValueError as error:
-        raise Rejected.field("rollup", "--since", text, str(error)) from None
+        raise Rejected.field("rollup", option, text, str(error)) from None
 
 
 def _duration(option: str, text: str) -> float:
@@ -80,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     halls = () if args.site_only else tuple(args.hall or names)
     late_s = _duration("--late", args.late)
     stale_after_s = int(_duration("--stale-after", args.stale_after))
-    since_s = _moment(args.since) if args.since else None
+    since_s = _moment("--since", args.since) if args.since else None
+    until_s = _moment("--until", args.until) if args.until else None
     store = open_store(args.store)
     rollup = Rollup(store, site, halls, with_site=not args.hall or args.site_only, stale_after_s=stale_after_s)
     stop = threading.Event()
@@ -88,6 +90,9 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     log = Log(quiet=args.quiet)
     try:
+        if until_s is not None:
+            _stretch(rollup, log, stop, until_s - late_s if since_s is None else since_s, until_s)
+            return EXIT_OK
         return _loop(rollup, log, stop, late_s, since_s, once=args.once)
     finally:
         store.close()
@@ -97,17 +102,24 @@ def _floor(time_s: float) -> float:
     return time_s // BUCKET_S * BUCKET_S
 
 
+def _stretch(rollup: Rollup, log: Log, stop: threading.Event, start_s: float, end_s: float) -> float:
+    """Compute a stretch of time in pieces; return up to where it came."""
+    start_s, end_s = _floor(start_s), _floor(end_s)
+    while start_s < end_s and not stop.is_set():
+        until_s = min(end_s, start_s + _STRETCH_S)
+        points = rollup.run(start_s, until_s)
+        log("rollup", points=points, start_s=int(start_s), seconds=int(until_s - start_s))
+        start_s = until_s
+    return start_s
+
+
 def _loop(rollup: Rollup, log: Log, stop: threading.Event, late_s: float, since_s: float | None, *, once: bool) -> int:
     done_s = since_s
     while not stop.is_set():
         end_s = _floor(time.time() - _SETTLE_S)
         start_s = _floor(end_s - late_s if done_s is None else min(done_s, end_s - late_s))
         try:
-            while start_s < end_s and not stop.is_set():
-                until_s = min(end_s, start_s + _STRETCH_S)
-                points = rollup.run(start_s, until_s)
-                log("rollup", points=points, start_s=int(start_s), seconds=int(until_s - start_s))
-                done_s = start_s = until_s
+            done_s = _stretch(rollup, log, stop, start_s, end_s)
         except Retryable as error:
             if once:
                 raise
