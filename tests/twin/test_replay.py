@@ -141,7 +141,7 @@ def test_a_job_larger_than_every_hall_is_refused(capsys, demo_folder, tmp_path):
 
 def test_philly_jobs_replay(capsys, demo_folder, data_dir):
     jobs = data_dir / "jobs" / "philly_jobs.csv.gz"
-    args = ("--jobs", str(jobs), "--hours", "12", "--at", "2026-07-15T06:00Z", "--policies", "easy,uniform", "--json")
+    args = ("--jobs", str(jobs), "--hours", "4", "--at", "2026-07-15T06:00Z", "--policies", "easy,uniform", "--json")
     code, out, _ = run(capsys, "replay", "--site", str(demo_folder / "site.toml"), *args)
     assert code == 0
-    assert all(row["jobs"] > 300 and row["jobs_done"] > 200 for row in json.loads(out))
+    assert all(row["jobs"] > 300 and row["jobs_done"] > 100 for row in json.loads(out))

@@ -16,9 +16,9 @@ from powerhall_twin.scheduler import Admission, PlanScheduler, planned_rack_w
 def entry(job_id: str, nodes: str, gpus: int, start_s: float, mode: str = "p700", **more) -> Assignment:
     each = min(8, gpus)
     place = Placement("hall1/a/k01", nodes, each)
-    power = {"p700": 977.0, "p350": 550.0}[mode]
-    base = {"job_id": job_id, "hall": "hall1", "node_type": "hgx-h100", "mode": mode, "gpus": gpus, "gpu_power_w": power}
-    return Assignment(**base, start_s=int(start_s), end_s=int(start_s) + 3600, placements=(place,), **more)
+    power_w = {"p700": 977.0, "p350": 550.0}[mode]
+    span = int(start_s), int(start_s) + 3600
+    return Assignment(job_id, "hall1", "hgx-h100", mode, gpus, power_w, *span, (place,), **more)
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ class _Demo:
         self.run, self.settings = result.run, result.settings
         self.now_s = result.start_s
         self.next_round_s = result.start_s
-        self.next_sample_s = result.start_s
+        self.next_sample_s = result.start_s + result.settings.sample_s
         self.announced = False
         self.pace_wall_s = self.pace_site_s = 0.0
 

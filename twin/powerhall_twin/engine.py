@@ -5,7 +5,6 @@ and speed of a job come from `gpus.draw_of`, not from what the policy planned wi
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from powerhall.cooling import Weather
@@ -15,7 +14,7 @@ from powerhall.topology import Site
 from powerhall_twin.actions import Start, apply
 from powerhall_twin.budgets import Guard, budgets_at
 from powerhall_twin.cluster import Cluster, Run
-from powerhall_twin.gpus import draw_of
+from powerhall_twin.gpus import Draws
 from powerhall_twin.meters import MILD, Reading, SiteMeter
 from powerhall_twin.policies import Policy, View
 from powerhall_twin.queue import Queue
@@ -90,12 +89,12 @@ class Outcome:
         self.wait_s = sum(waits) / len(waits) if waits else 0.0
 
 
-def actual_rack_w(cluster: Cluster) -> dict[str, float]:
+def actual_rack_w(cluster: Cluster, draws: Draws) -> dict[str, float]:
     """Return the settled IT power of every rack: idle nodes, and what the runs really draw."""
     site = cluster.site
     rack_w = {r.zone: len(r.nodes) * site.node_types[r.node_type].idle_power_w for r in site.racks()}
     for run in cluster.runs.values():
-        added_w = draw_of(site, run.job, run.kind, run.mode).gpu_power_w - run.kind.idle_gpu_power_w
+        added_w = draws.of(run.job, run.kind, run.mode).gpu_power_w - run.kind.idle_gpu_power_w
         for part in run.slices:
             rack_w[cluster.rack_of[part.node].zone] += added_w * len(part.gpus)
     return rack_w
@@ -105,7 +104,7 @@ def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 3
     """Run the scenario under a policy; the same arguments give the same outcome."""
     site = scenario.site
     cluster, queue, meter = Cluster.of(site), Queue.of(scenario.jobs), SiteMeter.of(site)
-    outcome = Outcome(name)
+    outcome, draws = Outcome(name), Draws(site)
     for start in scenario.running:
         cluster.start(start.run(scenario.start_s))
         queue.records[start.job.job_id].started_s = scenario.start_s
@@ -113,8 +112,9 @@ def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 3
     while now_s < scenario.end_s:
         budgets, weather = budgets_at(site, now_s), scenario.weather(now_s)
         _decide(policy, View(site, cluster, queue, budgets, weather, now_s))
-        next_s = _next_event_s(scenario, cluster, queue, now_s, tick_s)
-        reading = meter.read(actual_rack_w(cluster), weather, next_s - now_s)
+        grid_s = _next_grid_s(scenario, now_s, tick_s)
+        next_s = min(grid_s, _next_event_s(cluster, queue, draws, now_s))
+        reading = meter.read(actual_rack_w(cluster, draws), weather, next_s - now_s)
         before = len(outcome.guard.breaches)
         outcome.guard.judge(site, reading, budgets, now_s)
         if len(outcome.guard.breaches) > before:
@@ -123,7 +123,7 @@ def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 3
         outcome.add(reading, next_s - now_s, price)
         outcome.times_s.append(now_s)
         outcome.facility_w.append(reading.facility_w)
-        _advance(cluster, queue, outcome, now_s, next_s)
+        _advance(cluster, queue, outcome, draws, (now_s, next_s))
         now_s = next_s
     outcome.close(queue, scenario.end_s)
     return outcome
@@ -142,22 +142,22 @@ def _decide(policy: Policy, view: View) -> None:
             return
 
 
-def _next_event_s(scenario: Scenario, cluster: Cluster, queue: Queue, now_s: float, tick_s: float) -> float:
-    grid_s = (math.floor((now_s - scenario.start_s) / tick_s + 1e-9) + 1) * tick_s + scenario.start_s
-    ends = (now_s + r.left_s / draw_of(scenario.site, r.job, r.kind, r.mode).speed for r in cluster.runs.values())
-    first = min((grid_s, scenario.end_s, *_soon(ends, queue.next_submit_s(now_s))))
-    return max(first, min(now_s + _MIN_STEP_S, scenario.end_s))
+def _next_grid_s(scenario: Scenario, now_s: float, tick_s: float) -> float:
+    ticks = math.floor((now_s - scenario.start_s) / tick_s + 1e-9) + 1
+    return min(scenario.start_s + ticks * tick_s, scenario.end_s)
 
 
-def _soon(ends: Iterable[float], submit_s: float | None) -> Iterable[float]:
-    yield from ends
-    if submit_s is not None:
-        yield submit_s
+def _next_event_s(cluster: Cluster, queue: Queue, draws: Draws, now_s: float) -> float:
+    """Return when the next job ends or is submitted, at least a second from now."""
+    ends = (now_s + run.left_s / draws.of(run.job, run.kind, run.mode).speed for run in cluster.runs.values())
+    submit_s = queue.next_submit_s(now_s)
+    return max(now_s + _MIN_STEP_S, min((*ends, math.inf if submit_s is None else submit_s), default=math.inf))
 
 
-def _advance(cluster: Cluster, queue: Queue, outcome: Outcome, now_s: float, next_s: float) -> None:
+def _advance(cluster: Cluster, queue: Queue, outcome: Outcome, draws: Draws, span: tuple[float, float]) -> None:
+    now_s, next_s = span
     for job_id, run in list(cluster.runs.items()):
-        speed = draw_of(cluster.site, run.job, run.kind, run.mode).speed
+        speed = draws.of(run.job, run.kind, run.mode).speed
         done_s = min(run.left_s, speed * (next_s - now_s))
         run.left_s -= done_s
         outcome.work(run, done_s)

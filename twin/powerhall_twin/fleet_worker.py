@@ -25,6 +25,9 @@ from powerhall_twin.nodes import advance_nodes
 
 __all__ = ["main"]
 
+TICK_SLACK_S = 10.0
+"""A full set is due a little before its tick, so that a tick that comes a second early is not passed over."""
+
 
 class _SimulatedClock:
     """The simulation's time as both clocks of a machine."""
@@ -60,7 +63,7 @@ def _sampler(spec: WorkerSpec, node: NodeSpec, first_gpu: int, sink: _Gather, cl
         hall=node.hall,
         rack=node.rack,
         fast_interval_s=10.0,
-        interval_s=spec.sample_s,
+        interval_s=max(1.0, spec.sample_s - TICK_SLACK_S),
         slow_interval_s=min(3600.0, 15 * spec.sample_s),
         identity_interval_s=3600.0,
         slow_call_s=10.0,

@@ -19,7 +19,7 @@ def planned_over_actual(result: DemoResult, telemetry: Telemetry) -> float | Non
     ratios = []
     for time_s, actual_w in zip(telemetry.times_s, telemetry.site["facility_power_w"], strict=True):
         foreseen_w = planned.get((time_s - 1) // 300 * 300)
-        if foreseen_w and actual_w:
+        if foreseen_w and actual_w and time_s >= result.start_s + 300:
             ratios.append(foreseen_w / actual_w)
     return sum(ratios) / len(ratios) if ratios else None
 

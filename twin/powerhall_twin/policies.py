@@ -139,18 +139,22 @@ class Easy:
         return stops or self.backfill(view, self.modes or fastest(view.site))
 
     def backfill(self, view: View, mode_of: Mapping[str, Mode]) -> list[Start]:
-        """Start what may start now; applied starts are held until the end."""
+        """Start what may start now. A job that is just like one that did not fit is not tried again."""
         admission = Admission.of(view.cluster, view.budgets, view.weather)
         starts: list[Start] = []
+        unfit: set[tuple[object, ...]] = set()
         shadow_s: float | None = None
         for record in list(view.queue.waiting(view.cluster, view.now_s)):
             if shadow_s is not None and view.now_s + record.left_s > shadow_s:
                 continue
-            start = admitted(view, record, mode_of, admission)
+            kind = record.job.gpus, record.job.job_class, record.job.halls, record.job.node_types
+            start = None if kind in unfit else admitted(view, record, mode_of, admission)
             if start is not None:
                 starts.append(start)
                 hold(view.cluster, start)
-            elif shadow_s is None:
+                continue
+            unfit.add(kind)
+            if shadow_s is None:
                 shadow_s = reservation_s(view, record)
         release(view.cluster, starts)
         return starts

@@ -68,12 +68,15 @@ def read_telemetry(store: Store, site: Site, start_s: float, end_s: float, sampl
 
 
 def agents_against_meters(site: Site, telemetry: Telemetry, sample_s: float) -> float | None:
-    """Return the mean relative difference of the halls' IT power: meters, and computed from the agents' GPU power."""
+    """Return the mean relative difference of the halls' IT power: meters, and computed from the agents' GPU power.
+
+    The first record of an agent is a mean that reaches back to the idle site, and is left out.
+    """
     errors = []
     for hall in site.halls:
         for time_s, meter_w in zip(telemetry.times_s, telemetry.halls[hall.zone]["it_power_w"], strict=True):
             gpus_w = telemetry.gpu_w[hall.zone].get(time_s // sample_s * sample_s)
-            if gpus_w and meter_w:
+            if gpus_w and meter_w and time_s >= telemetry.times_s[0] + 1.5 * sample_s:
                 errors.append(abs(_it_w(site, hall, gpus_w) - meter_w) / meter_w)
     return sum(errors) / len(errors) if errors else None
 
