@@ -7,17 +7,15 @@ from pathlib import Path
 import msgspec
 
 from powerhall import sitetables as tables
+from powerhall.curtail import NO_LIMIT_W, Event, Ramp, curtailed, parse_event, parse_ramp, read_events
 from powerhall.errors import Rejected
 from powerhall.hostlist import expand
 from powerhall.settings import read_toml
-from powerhall.timeseries import Series, parse_time, read_series
+from powerhall.timeseries import Series, read_series
 from powerhall.topology import Feed, Hall, JobClass, Losses, Mode, NodeType, Plant, Rack, Row, Site
 from powerhall.units import format_power, parse_power, parse_temperature
 
-__all__ = ["NO_LIMIT_W", "Planning", "read_site"]
-
-NO_LIMIT_W = 1e15
-"""Stands for "no limit" where a number is needed; JSON has no infinity."""
+__all__ = ["Planning", "read_site"]
 
 
 class Planning(msgspec.Struct, frozen=True):
@@ -214,39 +212,33 @@ class _Reader:
                 raise Rejected.field(str(self.path.parent / grid), "power", min(budget.values), "must not be negative")
             series[site.name] = budget
         limits = site.limits_w()
-        for i, event in enumerate(self.raw.events):
-            field = f"events[{i}]"
+        ramp = Ramp(self.ramp("ramp_down", self.raw.site.ramp_down), self.ramp("ramp_up", self.raw.site.ramp_up))
+        events: dict[str, list[Event]] = {}
+        for field, event in self.events(site.name):
             if event.zone not in limits:
                 raise self.refuse(f"{field}.zone", event.zone, "must be the id of a zone, such as 'hall1/row1'")
-            series[event.zone] = self.event(field, event, series.get(event.zone), limits[event.zone])
+            if event.limit_w is None and limits[event.zone] is None and event.zone not in series:
+                raise self.refuse(f"{field}.reduce_percent", event.share * 100, "the zone has no power limit to reduce")
+            events.setdefault(event.zone, []).append(event)
+        for zone, listed in events.items():
+            limit_w = limits[zone]
+            before = series.get(zone) or Series((0.0,), (NO_LIMIT_W if limit_w is None else limit_w,))
+            series[zone] = curtailed(before, listed, ramp)
         return series
 
-    def event(self, field: str, event: tables.EventTable, before: Series | None, limit_w: float | None) -> Series:
-        try:
-            start, end = parse_time(str(event.start)), parse_time(str(event.end))
-        except ValueError as error:
-            raise self.refuse(f"{field}.start", event.start, str(error)) from None
-        if end <= start:
-            raise self.refuse(f"{field}.end", event.end, "must be after start")
-        if (event.power_limit is None) == (event.reduce_percent is None):
-            raise self.refuse(field, event.zone, "must give either power_limit or reduce_percent")
-        if before is None and limit_w is None and event.reduce_percent is not None:
-            raise self.refuse(f"{field}.reduce_percent", event.reduce_percent, "the zone has no power limit to reduce")
-        old = before or Series((0.0,), (NO_LIMIT_W if limit_w is None else limit_w,))
-        cap = None if event.power_limit is None else self.power(f"{field}.power_limit", event.power_limit)
-        share = (
-            0.0
-            if event.reduce_percent is None
-            else self.number(f"{field}.reduce_percent", event.reduce_percent, 0, 100)
-        )
-        times = sorted({*old.times_s, start, end})
-        values = tuple(
-            (min(cap, old.at(t)) if cap is not None else old.at(t) * (1 - share / 100))
-            if start <= t < end
-            else old.at(t)
-            for t in times
-        )
-        return Series(tuple(times), values)
+    def events(self, site: str) -> Iterator[tuple[str, Event]]:
+        for i, raw in enumerate(self.raw.events):
+            try:
+                yield f"events[{i}]", parse_event(raw.zone, raw.start, raw.end, raw.power_limit, raw.reduce_percent)
+            except ValueError as error:
+                raise Rejected(f"{self.path}: events[{i}].{error}") from None
+        if self.raw.site.events is not None:
+            path = self.path.parent / self.raw.site.events
+            for i, event in enumerate(read_events(path, site)):
+                yield f"{self.raw.site.events}[{i}]", event
+
+    def ramp(self, field: str, text: str | None) -> float | None:
+        return None if text is None else self.quantity(f"site.{field}", text, parse_ramp)
 
     def site(self) -> Site:
         raw = self.raw

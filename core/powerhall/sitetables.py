@@ -117,6 +117,9 @@ class SiteTable(Strict, frozen=True):
     name: str
     power_limit: str | None = None
     grid_budget: str | None = None
+    events: str | None = None
+    ramp_down: str | None = None
+    ramp_up: str | None = None
     losses: LossesTable = LossesTable()
 
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from powerhall.curtail import NO_LIMIT_W
 from powerhall.hostlist import expand
 from powerhall.plan import Plan, ZonePlan
-from powerhall.sitefile import NO_LIMIT_W
 from powerhall_optimizer.verify.loads import plan_loads
 
 __all__ = ["cooling", "gantt", "hall_power", "site_power"]
