@@ -44,9 +44,14 @@ class SimulatedLibrary:
     ) -> None:
         """Number the GPUs of all nodes one after the other."""
         self.states = list(states)
-        self._places = [(state, state.base(gpu), gpu) for state in self.states for gpu in range(state.gpus)]
+        self._places = [
+            (state, state.base(gpu), gpu, position)
+            for position, state in enumerate(self.states)
+            for gpu in range(state.gpus)
+        ]
         self._now_ns, self._sleep = monotonic_ns, sleep
         self._generations: list[int] = []
+        self._initialised = 0
         self._gpm = GpmCalls()
         self._parts = (EventCalls(self.states, monotonic_ns, sleep, self.handle_of), self._gpm)
 
@@ -81,27 +86,29 @@ class SimulatedLibrary:
         return self._driver_return() or call(*args)
 
     def _driver_return(self) -> int:
-        if len(self._generations) != len(self.states):
+        """Return the code that a call on no particular GPU gets: of the first node whose driver is unwell."""
+        codes = (self._state_return(state, position) for position, state in enumerate(self.states))
+        return next((code for code in codes if code), 0)
+
+    def _state_return(self, state: StateFile, position: int) -> int:
+        if not self._generations:
             return _UNINITIALIZED
-        for state, generation in zip(self.states, self._generations, strict=True):
-            code = state.ints[at.H_DRIVER_RETURN]
-            if code:
-                return code
-            if state.ints[at.H_GENERATION] != generation:
-                return _UNINITIALIZED
-        return 0
+        code = state.ints[at.H_DRIVER_RETURN]
+        if code:
+            return code
+        return 0 if state.ints[at.H_GENERATION] == self._generations[position] else _UNINITIALIZED
 
     def _device_call(self, answer: Callable[..., int], handle: Reference, *args: Reference) -> int:
         value = ctypes.c_void_p.from_buffer(target(handle)).value or 0
         number, instance = divmod(value - _HANDLE_BASE, _HANDLE_STEP)
         if not 0 <= number < len(self._places):
             return _INVALID
-        state, base, _ = self._places[number]
-        return self._check(state, base) or answer(state, base, instance - 1, *args)
+        state, base, _, position = self._places[number]
+        return self._check(state, base, position) or answer(state, base, instance - 1, *args)
 
-    def _check(self, state: StateFile, base: int) -> int:
+    def _check(self, state: StateFile, base: int, position: int) -> int:
         """Return the code that the driver or the GPU forces on a call; waits where a fault makes calls slow."""
-        code = self._driver_return()
+        code = self._state_return(state, position)
         if code:
             return code
         ints, now_ns = state.ints, self._now_ns()
@@ -124,13 +131,16 @@ class SimulatedLibrary:
         code = next((c for c in (state.ints[at.H_DRIVER_RETURN] for state in self.states) if c), 0)
         if not code:
             self._generations = [state.ints[at.H_GENERATION] for state in self.states]
+            self._initialised += 1
         return code
 
     def call_nvmlShutdown(self) -> int:  # noqa: N802
-        """Shut down; later calls answer "uninitialized"."""
+        """Shut down; the last of as many calls as there were initialisations really does."""
         if not self._generations:
             return _UNINITIALIZED
-        self._generations = []
+        self._initialised -= 1
+        if self._initialised == 0:
+            self._generations = []
         return 0
 
     def call_nvmlErrorString(self, code: int) -> bytes:  # noqa: N802
@@ -157,8 +167,8 @@ class SimulatedLibrary:
         number = getattr(index, "value", index)
         if not 0 <= number < len(self._places):
             return self._driver_return() or _INVALID
-        state, base, _ = self._places[number]
-        code = self._check(state, base)
+        state, base, _, position = self._places[number]
+        code = self._check(state, base, position)
         if not code:
             set_handle(device, _HANDLE_BASE + _HANDLE_STEP * number)
         return code
@@ -167,9 +177,9 @@ class SimulatedLibrary:
         code = self._driver_return()
         if code:
             return code
-        for number, (state, base, gpu) in enumerate(self._places):
+        for number, (state, base, gpu, position) in enumerate(self._places):
             if state.text(gpu, place).upper() == text.decode().upper():
-                code = self._check(state, base)
+                code = self._check(state, base, position)
                 if not code:
                     set_handle(device, _HANDLE_BASE + _HANDLE_STEP * number)
                 return code
@@ -200,8 +210,8 @@ class SimulatedLibrary:
         number = (value - _HANDLE_BASE) // _HANDLE_STEP
         if not 0 <= number < len(self._places):
             return _INVALID
-        state, base, _ = self._places[number]
-        code = self._check(state, base)
+        state, base, _, position = self._places[number]
+        code = self._check(state, base, position)
         if code:
             return code
         if index.value >= state.ints[base + at.M_COUNT]:

@@ -38,7 +38,7 @@ enum { M_COUNT = 864, M_BASE = 866, M_WORDS = 6, P_COUNT = 920, P_BASE = 922 };
 enum { HANDLE_BASE = 0x10000, HANDLE_STEP = 16 };
 
 static volatile int64_t *words;
-static int64_t generation, gpus;
+static int64_t generation, gpus, initialised;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static double real_at(int64_t word) { double value; int64_t bits = words[word]; memcpy(&value, &bits, 8); return value; }
@@ -121,8 +121,10 @@ API nvmlInitWithFlags(unsigned flags)
     int code = words ? SIM_SUCCESS : map_file();
     if (!code)
         code = (int)words[H_DRIVER_RETURN];
-    if (!code)
+    if (!code) {
         generation = words[H_GENERATION];
+        initialised++;
+    }
     pthread_mutex_unlock(&lock);
     return code;
 }
@@ -131,7 +133,8 @@ API nvmlShutdown(void)
 {
     if (!generation)
         return SIM_UNINITIALIZED;
-    generation = 0;
+    if (--initialised == 0)
+        generation = 0;
     return SIM_SUCCESS;
 }
 
