@@ -63,8 +63,7 @@ class Sampler:
         """Prepare; the driver is opened by the first tick."""
         self.settings, self._sink = settings, sink
         self.clock = clock or SystemClock()
-        state = Path(settings.state_dir) if settings.state_dir else None
-        self._checkpoint = Checkpoint(state / f"{settings.node}.energy" if state else None)
+        self._checkpoint = _checkpoint(settings)
         self.stamper = Stamper(self._checkpoint.last_ms())
         self.crew = Crew(settings.slow_call_s)
         self.tags = {"site": settings.site, "hall": settings.hall, "rack": settings.rack, "node": settings.node}
@@ -268,6 +267,18 @@ class Sampler:
                 records.append(source.popleft())
         if records:
             self._sink.write(encode_all(records))
+
+
+def _checkpoint(settings: SamplerSettings) -> Checkpoint:
+    """Open what earlier runs kept; a folder that cannot be written is logged and costs only the memory of restarts."""
+    if not settings.state_dir:
+        return Checkpoint(None)
+    path = Path(settings.state_dir) / f"{settings.node.replace('/', '_')}.energy"
+    try:
+        return Checkpoint(path)
+    except OSError as error:
+        _log.warning("state_not_kept path=%s detail=%r", path, error.strerror)
+        return Checkpoint(None)
 
 
 def _host_readings(settings: SamplerSettings, sampler: Sampler) -> list[Pace]:

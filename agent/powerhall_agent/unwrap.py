@@ -7,7 +7,7 @@ class Unwrap:
     """Adds up the steps of a counter of `bits` bits; a step back is a wrap, or a restart when it is a long one.
 
     A wrap is believed when the step it implies is under half the counter's range; otherwise the counter has restarted
-    at zero and what it shows now is new.
+    at zero and what it shows now is new. A counter that shows more than `bits` hold has 64.
     """
 
     __slots__ = ("_last", "_range", "_total")
@@ -20,6 +20,8 @@ class Unwrap:
 
     def total(self, raw: int) -> int:
         """Take a reading and return the sum so far; the first reading is the start of the sum."""
+        if raw >= self._range:
+            self._range = 1 << 64
         if self._last is None:
             self._total = raw
         elif raw >= self._last:

@@ -17,6 +17,8 @@ from powerhall_agent.energy import EnergyTruth
 from powerhall_agent.health import Health
 from powerhall_agent.nvml.pulse import call_begins
 from powerhall_agent.recorder import Recorder
+from powerhall_agent.sampler import Sampler
+from powerhall_agent.sampler_settings import SamplerSettings
 from powerhall_agent.unwrap import Unwrap
 
 SECOND = 1_000_000_000
@@ -360,6 +362,20 @@ def test_wrapping_counter_is_unwrapped_exactly(steps):
     for step in steps:
         truth += step
         assert unwrap.total(truth % 2**32) == truth
+
+
+def test_counter_beyond_32_bits_is_taken_as_one_of_64():
+    unwrap = Unwrap(32)
+    assert [unwrap.total(raw) for raw in (10, 2**33, 2**33 + 5)] == [10, 2**33, 2**33 + 5]
+    assert unwrap.total(7) == 2**33 + 12, "a restart, not a wrap"
+
+
+def test_state_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path, caplog):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    settings = SamplerSettings(node="n", state_dir=str(blocked / "state"))
+    assert Sampler(settings, sink=None).stamper.last_ms == 0
+    assert "state_not_kept" in caplog.text
 
 
 def test_restarted_counter_counts_what_is_new():
