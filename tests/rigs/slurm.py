@@ -248,10 +248,18 @@ def start(lua: Path, *, nodes: int = 8, licences: str = "kw:60,cool_kw:200") -> 
 
 
 def _wait_idle(rig: SlurmRig, processes: list[subprocess.Popen[bytes]]) -> None:
+    """Wait for all nodes; a slurmd that ended while many start at once is started again."""
     deadline = time.monotonic() + _DEADLINE_S
     while rig.run("sinfo", "-h", "-t", "idle", "-o", "%D", check=False) != str(len(rig.nodes)):
         if processes[0].poll() is not None:
             raise RuntimeError("slurmctld ended: " + (rig.folder / "log" / "slurmctld.out").read_text()[-2000:])
+        for number, name in enumerate(rig.nodes, 1):
+            if processes[number].poll() is not None:
+                log = rig.folder / "log" / f"{name}.out"
+                if time.monotonic() > deadline - _DEADLINE_S / 2:
+                    raise RuntimeError(f"slurmd of {name} ended:\n{log.read_text()[-1000:]}")
+                time.sleep(0.3)
+                processes[number] = _spawn(rig.env, log, "slurmd", "-N", name, "-D")
         if time.monotonic() > deadline:
             raise RuntimeError("nodes are not idle:\n" + rig.run("sinfo", "-N", "-l", check=False))
         time.sleep(0.1)

@@ -67,7 +67,7 @@ def test_a_hundred_jobs_run_in_plan_order_within_a_budget_that_is_curtailed_midw
     with PowerMeter(slurm) as meter:
         begun_s = time.time()
         curtail_s, recover_s = int(begun_s) + 22, int(begun_s) + 34
-        order, started = {}, {}
+        order, before, started = {}, {}, {}
         deadline = time.monotonic() + 120
         rounds = 0
         while time.monotonic() < deadline:
@@ -87,7 +87,10 @@ def test_a_hundred_jobs_run_in_plan_order_within_a_budget_that_is_curtailed_midw
             if rounds == 2:
                 assert writer.apply(plan).commands == []
             waits = {job.job_id for job in read_records(SlurmTool(10)).values() if job.state == "PENDING"}
-            order |= {job.job_id: job.start_s for job in plan.assignments if job.job_id in waits}
+            for job in plan.assignments:
+                if job.job_id in waits:
+                    before[job.job_id] = order.get(job.job_id, 0)
+                    order[job.job_id] = job.start_s
             time.sleep(1.5)
             for job in read_records(SlurmTool(10)).values():
                 if job.state != "PENDING" and job.start_s:
@@ -102,7 +105,8 @@ def test_a_hundred_jobs_run_in_plan_order_within_a_budget_that_is_curtailed_midw
     assert max(power for _, power, _ in samples) > CURTAILED_KW  # the budget is used
     assert any(0 < power <= CURTAILED_KW for at, power, _ in samples if curtail_s <= at < recover_s)
     for first, first_s in started.items():  # nothing starts before its time, nor before what was planned well ahead
-        assert first_s >= order.get(first, 0) - 1
+        # A job that is put off when its time has just come may still start in the scheduling cycle that is under way.
+        assert first_s >= min(order.get(first, 0), before.get(first, 0) or order.get(first, 0)) - 1
         for second, second_s in started.items():
             if order.get(first, 0) + 6 < order.get(second, 0):
                 assert first_s <= second_s, (first, second)

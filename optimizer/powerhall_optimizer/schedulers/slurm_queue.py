@@ -8,7 +8,7 @@ from powerhall.topology import Rack, Site
 from powerhall_optimizer.schedulers.base import Queue
 from powerhall_optimizer.schedulers.settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm_json import NodeRecord, Record
-from powerhall_optimizer.schedulers.slurm_mark import Mark, parse_mark
+from powerhall_optimizer.schedulers.slurm_mark import Mark, one_word, parse_mark
 
 __all__ = ["to_queue"]
 
@@ -60,7 +60,7 @@ def _job(record: Record, settings: SlurmSettings, now_s: float, racks: dict[str,
     if len({rack.zone.split("/")[0] for rack in known}) > 1 or len({rack.node_type for rack in known}) > 1:
         return f"runs on {record.nodes}, in several halls or on several node types"
     kind_of = site.node_types[known[0].node_type]
-    modes = [mode.name for mode in kind_of.modes]
+    modes = {one_word(mode.name): mode.name for mode in kind_of.modes}
     return Job(
         record.job_id,
         record.gpus,
@@ -68,7 +68,7 @@ def _job(record: Record, settings: SlurmSettings, now_s: float, racks: dict[str,
         state="running",
         hall=known[0].zone.split("/")[0],
         node_type=kind_of.name,
-        mode=mark.mode if mark.mode in modes else modes[0],
+        mode=modes.get(mark.mode, kind_of.modes[0].name),
         nodes=record.nodes,
         start_s=float(record.start_s),
         **common,  # type: ignore[arg-type]
