@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from powerhall.store.influxql import identifier
+from powerhall_dashboards.boards.parts import JOBS_SINCE_S
 from powerhall_dashboards.grafana_panels import build_panel
 from powerhall_dashboards.grafana_query import DATASOURCE, AnnotationTarget
 from powerhall_dashboards.model import GRID, Board, Choice
@@ -84,7 +85,8 @@ def choice_query(choice: Choice, others: dict[str, Choice]) -> str:
         wanted = [choice.name, *(fields or [])]
         conditions += [f"{identifier(name)} = '${{{name}}}'" for name in fields]
         columns = ", ".join(identifier(name) for name in wanted)
-        return f"SELECT {columns} FROM {source} WHERE {' AND '.join(['$timeFilter', *conditions])}"
+        recent = f"time > now() - {JOBS_SINCE_S // 86_400}d"
+        return f"SELECT {columns} FROM {source} WHERE {' AND '.join([recent, *conditions])}"
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"SHOW TAG VALUES FROM {source} WITH KEY = {identifier(choice.name)}{where}"
 

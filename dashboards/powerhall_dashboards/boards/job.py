@@ -1,7 +1,7 @@
 """Job: where does a job run, what does it draw, how well does it use its GPUs, and what slowed it down?"""
 
 from powerhall.store import Filter, Query, Select, Variable
-from powerhall_dashboards.boards.parts import JOB, SITE, chosen, columns, series, table
+from powerhall_dashboards.boards.parts import JOB, JOBS_SINCE_S, SITE, chosen, columns, series, table
 from powerhall_dashboards.model import Board, Choice, Link, Panel
 
 __all__ = ["JOB_BOARD"]
@@ -13,7 +13,15 @@ _HELD = columns("spread", power_cap="slow_power_cap_s", thermal="slow_thermal_s"
 
 
 def _total(title: str, text: str, select: Select) -> Panel:
-    return Panel(title, text, "stat", (Query("job_interval", (select,), chosen("site"), filters=_THIS),), 8, 4)
+    return Panel(
+        title,
+        text,
+        "stat",
+        (Query("job_interval", (select,), chosen("site"), filters=_THIS),),
+        8,
+        4,
+        recent_s=JOBS_SINCE_S,
+    )
 
 
 JOB_BOARD = Board(
@@ -23,7 +31,7 @@ JOB_BOARD = Board(
     (SITE, JOB, _NODES),
     (
         (
-            "Totals in this range",
+            "Totals of the last seven days",
             (
                 _total("GPU energy", "Energy of the job's GPUs in its intervals.", Select("energy_j", "sum", "energy")),
                 _total(
@@ -107,6 +115,7 @@ JOB_BOARD = Board(
                     12,
                     9,
                     links=(Link("node", "powerhall-node", ("hall", "rack", "node")),),
+                    recent_s=JOBS_SINCE_S,
                     sort="start",
                     limit=200,
                     hide=("job",),

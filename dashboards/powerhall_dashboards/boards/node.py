@@ -1,7 +1,20 @@
 """Node and GPU: what does each GPU draw, how hot is it, what holds it down, and is it healthy?"""
 
 from powerhall.store import Query
-from powerhall_dashboards.boards.parts import GPU, HALL, NODE, RACK, SITE, chosen, columns, events, series, stat, table
+from powerhall_dashboards.boards.parts import (
+    GPU,
+    HALL,
+    JOBS_SINCE_S,
+    NODE,
+    RACK,
+    SITE,
+    chosen,
+    columns,
+    events,
+    series,
+    stat,
+    table,
+)
 from powerhall_dashboards.model import Board, Link, Panel, Step
 
 __all__ = ["NODE_BOARD"]
@@ -176,6 +189,7 @@ NODE_BOARD = Board(
                     ),
                     12,
                     links=(Link("job", "powerhall-job", ("job",)),),
+                    recent_s=JOBS_SINCE_S,
                     sort="start",
                     limit=40,
                 ),

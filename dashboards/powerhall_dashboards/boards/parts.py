@@ -10,6 +10,7 @@ __all__ = [
     "HALL",
     "HIGH_IS_BAD",
     "JOB",
+    "JOBS_SINCE_S",
     "NODE",
     "RACK",
     "SHARE_OF_BUDGET",
@@ -31,6 +32,9 @@ RACK = Choice("rack", "rack_10s", ("site", "hall"))
 NODE = Choice("node", "gpu_state", ("site", "hall", "rack"), several=False)
 GPU = Choice("gpu", "gpu_state", ("site", "node"))
 JOB = Choice("job", "job_interval", ("site",), several=False, is_field=True)
+
+JOBS_SINCE_S = 7 * 86_400
+"""Jobs are looked for this far back: an interval is stored at its start, however long it lasts."""
 
 ZERO_IS_GOOD = (Step(None, "good"), Step(1.0, "warning"))
 SHARE_OF_BUDGET = (Step(None, "critical"), Step(0.0, "warning"), Step(5.0, "good"))

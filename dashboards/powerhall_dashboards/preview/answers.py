@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from powerhall.errors import ConfigError
 from powerhall.store import Query, Row, Select, Store
-from powerhall_dashboards.boards.parts import table
+from powerhall_dashboards.boards.parts import JOBS_SINCE_S, table
 from powerhall_dashboards.model import Board, Panel
 
 __all__ = ["Answer", "Event", "answer_board", "choose", "events", "newest_s"]
@@ -63,7 +63,7 @@ def choose(store: Store, end_s: float, given: Chosen) -> dict[str, tuple[str, ..
         ranked = sorted(rows, key=lambda row: row.number("temp_c") or 0.0)
         chosen["node"] = (ranked[-1].tags["node"],) if ranked else ("",)
     if "job" not in chosen:
-        chosen["job"] = (_largest_job(store, chosen["site"], since_s, end_s),)
+        chosen["job"] = (_largest_job(store, chosen["site"], end_s - JOBS_SINCE_S, end_s),)
     return chosen
 
 
@@ -87,7 +87,7 @@ def _chosen_of(store: Store, board: Board, chosen: Chosen, end_s: float) -> Chos
     if "job" not in names:
         return kept
     intervals = Query("job_interval", (Select("job"),), {"site": chosen["site"]}, ("node",))
-    rows = store.query(intervals, end_s - board.hours * 3600, end_s + 1)
+    rows = store.query(intervals, end_s - JOBS_SINCE_S, end_s + 1)
     nodes = sorted({row.tags["node"] for row in rows if row.values["job"] == chosen["job"][0]})
     return kept | {"node": tuple(nodes) or ("",)}
 
