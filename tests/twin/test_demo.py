@@ -131,7 +131,7 @@ def test_the_report_opens_without_a_console_error(demo):
             page.wait_for_selector("#site .main-svg")
             assert trouble == []
             assert page.evaluate("document.documentElement.scrollWidth") <= width, "no sideways scrolling"
-            assert page.locator(".js-plotly-plot").count() == 10
+            assert page.locator(".js-plotly-plot").count() == 11
         browser.close()
 
 

@@ -37,7 +37,7 @@ def recorded(site, scenario_of, tmp_path_factory):
         ),
         *(job(f"w{i}", 32, 0.5, submit_s=START_S - 60) for i in range(30)),
     )  # fmt: skip
-    snapshot = PlannedRounds(scenario_of(jobs), horizon_s=7200.0)._snapshot(site, jobs, START_S)
+    snapshot = PlannedRounds(scenario_of(jobs), horizon_s=7200.0).snapshot(site, jobs, START_S)
     plan = make_plan(snapshot, RoundSettings(), 1.0, created_s=int(START_S), log=Log(quiet=True))
     path = tmp_path_factory.mktemp("plan") / "plan.json"
     write_plan(plan, path)

@@ -29,10 +29,12 @@ from powerhall_twin.generator import generate
 from powerhall_twin.live import SiteRun
 from powerhall_twin.meters import SiteMeter
 from powerhall_twin.nodes import LiveNodes, create_nodes
+from powerhall_twin.planned import PlannedRounds
 from powerhall_twin.queue import Queue
 from powerhall_twin.realtime import RealtimeAgents, realtime_agents
 from powerhall_twin.rounds import Rounds
 from powerhall_twin.scheduler import Admission, PlanScheduler
+from powerhall_twin.warm import warming
 
 __all__ = ["Curtailment", "DemoResult", "DemoSettings", "PlannedSlot", "run_demo"]
 
@@ -294,7 +296,12 @@ def _assembled(settings: DemoSettings) -> Iterator[_Demo]:
     length_s = scenario.end_s - scenario.start_s
     cut = Curtailment.half_way(scenario.start_s, length_s, settings.cut)
     create_nodes(site, settings.out / "gpus", settings.seed)
+    first = Queue.of(scenario.jobs).as_jobs(Cluster.of(site), scenario.start_s)
+    say = _mute if settings.quiet else _say
     with ExitStack() as stack:
+        compiled = stack.enter_context(
+            warming(PlannedRounds(scenario).snapshot(site, first, scenario.start_s), settings.out, say)
+        )
         store = open_store(url)
         stack.callback(store.close)
         agents = stack.enter_context(realtime_agents(site, settings.out, url, settings.realtime))
@@ -306,7 +313,8 @@ def _assembled(settings: DemoSettings) -> Iterator[_Demo]:
         run = SiteRun(scenario, cluster, Queue.of(scenario.jobs), nodes, workers, store, SiteMeter.of(site), full_w)
         rounds = Rounds(settings.out, url, HORIZON_S, settings.solve_s)
         result = DemoResult(settings, url, run, rounds, cut, scenario.start_s, scenario.end_s)
-        yield _Demo(result, PlanScheduler(), agents, _mute if settings.quiet else _say)
+        compiled()
+        yield _Demo(result, PlanScheduler(), agents, say)
         reports = workers.close()
         result.agent_points = sum(report.sent for report in reports)
         result.agent_points_lost = sum(report.dropped + report.rejected for report in reports)

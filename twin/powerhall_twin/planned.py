@@ -17,6 +17,7 @@ from powerhall_twin.actions import Action, Start
 from powerhall_twin.engine import Scenario
 from powerhall_twin.policies import View, hold, release
 from powerhall_twin.scheduler import Admission, PlanScheduler
+from powerhall_twin.warm import compile_solver
 
 __all__ = ["PlannedRounds", "RecordedPlan"]
 
@@ -75,7 +76,7 @@ class PlannedRounds:
                 return actions
         return _follow(self.scheduler, view)
 
-    def _snapshot(self, site: Site, jobs: tuple[Job, ...], now_s: float) -> Snapshot:
+    def snapshot(self, site: Site, jobs: tuple[Job, ...], now_s: float) -> Snapshot:
         """Return what a round would see; of weather the hottest moment of a slot counts."""
         start_s = floor_slot(now_s, _SLOT_S)
         grid = start_s, _SLOT_S, max(1, int(self.horizon_s // _SLOT_S))
@@ -96,7 +97,9 @@ class PlannedRounds:
         jobs = view.queue.as_jobs(view.cluster, view.now_s)
         if not jobs:
             return ()
-        snapshot = self._snapshot(view.site, jobs, view.now_s)
+        snapshot = self.snapshot(view.site, jobs, view.now_s)
+        if not self.gaps:
+            compile_solver(snapshot)
         began = time.monotonic()
         try:
             plan = make_plan(

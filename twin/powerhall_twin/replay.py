@@ -147,9 +147,9 @@ def run_what_ifs(
 ) -> list[Outcome]:
     """Run the scenario as it is and after each change, all under one policy."""
     outcomes = []
-    for text in ("as it is", *texts):
+    cases = {"as it is": Source(source.scenario)} | {text: changed(source, text) for text in texts}
+    for text, case in cases.items():
         said(text)
-        case = Source(source.scenario) if text == "as it is" else changed(source, text)
         (policy,) = _policies(case, (name,), pace).values()
         outcomes.append(simulate(case.scenario, policy, text))
     return outcomes
