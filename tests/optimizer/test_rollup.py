@@ -9,12 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from powerhall.errors import Retryable
 from powerhall.line import Point, encode
 from powerhall.schema import MEASUREMENTS
 from powerhall.store import Query, Row, Select, Store, open_store
 from powerhall.timeseries import Series
 from powerhall.topology import Hall, Losses, Mode, NodeType, Plant, Rack, Site
 from powerhall.topology import Row as RackRow
+from powerhall_optimizer.rollup import command as command_module
 from powerhall_optimizer.rollup.plans import LANES, PlannedPower, lane_points
 from powerhall_optimizer.rollup.readings import NodeReading, node_power_w
 from powerhall_optimizer.rollup.service import Rollup, buckets
@@ -283,3 +285,52 @@ def test_a_wrong_option_is_refused_in_one_line(arguments: tuple[str, ...], named
     assert done.returncode == 1
     assert named in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_pruning_is_asked_for_by_name_and_keeps_what_is_within_its_retention(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    store = open_store(url)
+    now_s = int(time.time())
+    for age_s in (60, 8 * 86_400):
+        store.write(b"gpu,site=demo,hall=hall1,node=n power_w=1.0 %d\n" % ((now_s - age_s) * 1000))
+    options = ["rollup", "--once", "--quiet", "--site", str(SITE_TOML), "--store"]
+    count = Query("gpu", (Select("power_w", "count", "n"),))
+    for more, left in (([], 2.0), (["--prune"], 1.0)):
+        subprocess.run(command(*options, url, *more), check=True)
+        assert store.query(count, 0, now_s + 10)[0].values == {"n": left}
+    store.close()
+    other = subprocess.run(
+        command(*options, "influxdb://127.0.0.1:1/x", "--prune"), capture_output=True, text=True, check=False
+    )
+    assert other.returncode == 1
+    assert "is for sqlite stores" in other.stderr
+
+
+def test_a_busy_store_delays_the_roll_up_and_leaves_no_gap(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"now": START_S + 13.0}
+    busy_until_s = START_S + 60
+
+    class Busy:
+        def __getattr__(self, name: str) -> object:
+            if clock["now"] < busy_until_s:
+                raise Retryable("store: busy")
+            return getattr(store, name)
+
+    for node in all_nodes():
+        store.write(readings(node, START_S, START_S + 100))
+    events: list[str] = []
+    service = command_module._Service(
+        Rollup(Busy(), SITE, ("h1", "h2"), True), lambda event, *_, **__: events.append(event), 20.0, None
+    )
+    monkeypatch.setattr(command_module.time, "time", lambda: clock["now"])
+
+    def wait(_seconds: float) -> None:
+        clock["now"] += 10.0
+        if clock["now"] > START_S + 100:
+            service.stop.set()
+
+    monkeypatch.setattr(service.stop, "wait", wait)
+    service.loop(START_S, once=False)
+    assert events[:5] == ["rollup_delayed"] * 5
+    assert "rollup" in events
+    assert [row.time_s - START_S for row in stored(store, "hall_10s", hall="h1")] == list(range(0, 90, 10))

@@ -4,12 +4,14 @@ import argparse
 import signal
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from powerhall.errors import Rejected, Retryable
 from powerhall.extras import EXIT_OK
 from powerhall.sitefile import read_site
 from powerhall.store import open_store
+from powerhall.store.sqlite import SqliteStore
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
 from powerhall_optimizer.log import Log
@@ -53,6 +55,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--since", help="first compute from this time on, as ISO 8601 or seconds since the epoch")
     parser.add_argument("--until", help="compute up to this time and end; with --since, for a past stretch of time")
     parser.add_argument("--once", action="store_true", help="compute up to now and end")
+    parser.add_argument("--prune", action="store_true", help="delete what is past its retention (sqlite only)")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
     parser.set_defaults(run=run)
 
@@ -84,47 +87,68 @@ def run(args: argparse.Namespace) -> int:
     since_s = _moment("--since", args.since) if args.since else None
     until_s = _moment("--until", args.until) if args.until else None
     store = open_store(args.store)
+    pruned = store if args.prune and isinstance(store, SqliteStore) else None
+    if args.prune and pruned is None:
+        raise Rejected.field("rollup", "--prune", args.store, "is for sqlite stores; InfluxDB has its own retention")
     rollup = Rollup(store, site, halls, with_site=not args.hall or args.site_only, stale_after_s=stale_after_s)
-    stop = threading.Event()
+    service = _Service(rollup, Log(quiet=args.quiet), late_s, pruned)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    log = Log(quiet=args.quiet)
+        signal.signal(number, lambda *_: service.stop.set())
     try:
         if until_s is not None:
-            _stretch(rollup, log, stop, until_s - late_s if since_s is None else since_s, until_s)
-            return EXIT_OK
-        return _loop(rollup, log, stop, late_s, since_s, once=args.once)
+            service.stretch(until_s - late_s if since_s is None else since_s, until_s)
+        else:
+            service.loop(since_s, once=args.once)
     finally:
         store.close()
+    return EXIT_OK
+
+
+@dataclass(slots=True)
+class _Service:
+    """The roll-up in a loop; `pruned` is the store that points past their retention are deleted from, once an hour."""
+
+    rollup: Rollup
+    log: Log
+    late_s: float
+    pruned: SqliteStore | None
+    stop: threading.Event = field(default_factory=threading.Event)
+    _prune_s: float = 0.0
+
+    def stretch(self, start_s: float, end_s: float) -> float:
+        """Compute a stretch of time in pieces; return up to where it came."""
+        start_s, end_s = _floor(start_s), _floor(end_s)
+        while start_s < end_s and not self.stop.is_set():
+            until_s = min(end_s, start_s + _STRETCH_S)
+            points = self.rollup.run(start_s, until_s)
+            self.log("rollup", points=points, start_s=int(start_s), seconds=int(until_s - start_s))
+            start_s = until_s
+        return start_s
+
+    def loop(self, since_s: float | None, *, once: bool) -> None:
+        """Compute up to now at every bucket's end, until told to stop; a busy store delays, and nothing is left out."""
+        done_s = since_s
+        while not self.stop.is_set():
+            end_s = _floor(time.time() - _SETTLE_S)
+            try:
+                done_s = self.stretch(
+                    end_s - self.late_s if done_s is None else min(done_s, end_s - self.late_s), end_s
+                )
+                self.prune(time.time())
+            except Retryable as error:
+                if once:
+                    raise
+                self.log("rollup_delayed", "warning", reason=error)
+            if once:
+                return
+            self.stop.wait(BUCKET_S - (time.time() - _SETTLE_S) % BUCKET_S)
+
+    def prune(self, now_s: float) -> None:
+        """Delete what is past its retention when an hour is over."""
+        if self.pruned is not None and now_s >= self._prune_s:
+            self._prune_s = now_s + 3600
+            self.log("prune", points=self.pruned.prune(now_s))
 
 
 def _floor(time_s: float) -> float:
     return time_s // BUCKET_S * BUCKET_S
-
-
-def _stretch(rollup: Rollup, log: Log, stop: threading.Event, start_s: float, end_s: float) -> float:
-    """Compute a stretch of time in pieces; return up to where it came."""
-    start_s, end_s = _floor(start_s), _floor(end_s)
-    while start_s < end_s and not stop.is_set():
-        until_s = min(end_s, start_s + _STRETCH_S)
-        points = rollup.run(start_s, until_s)
-        log("rollup", points=points, start_s=int(start_s), seconds=int(until_s - start_s))
-        start_s = until_s
-    return start_s
-
-
-def _loop(rollup: Rollup, log: Log, stop: threading.Event, late_s: float, since_s: float | None, *, once: bool) -> int:
-    done_s = since_s
-    while not stop.is_set():
-        end_s = _floor(time.time() - _SETTLE_S)
-        start_s = _floor(end_s - late_s if done_s is None else min(done_s, end_s - late_s))
-        try:
-            done_s = _stretch(rollup, log, stop, start_s, end_s)
-        except Retryable as error:
-            if once:
-                raise
-            log("rollup_delayed", "warning", reason=error)
-        if once:
-            return EXIT_OK
-        stop.wait(BUCKET_S - (time.time() - _SETTLE_S) % BUCKET_S)
-    return EXIT_OK
