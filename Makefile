@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check bench lock airgap manifests clean
+.PHONY: help setup demo test test-crash test-slurm24 gpu-check check bench lock airgap manifests clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -15,8 +15,8 @@ setup: $(VENV)/.ready ## make .venv with everything for development, from the lo
 $(VENV)/.ready: requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); deploy/bootstrap-venv $(PYTHON) $(VENV); }
 	$(BIN)/python -m pip install --quiet --upgrade pip uv
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements-dev.lock
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes requirements-dev.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: setup ## a simulated site under a power budget, with a grid curtailment; report in out/demo/report.html
@@ -24,6 +24,19 @@ demo: setup ## a simulated site under a power budget, with a grid curtailment; r
 
 test: setup ## the test suite (tests whose server programs are absent say so and skip)
 	$(BIN)/python -m pytest
+
+test-crash: setup ## 500 kill -9 of a shipping agent against a real InfluxDB: nothing lost, nothing doubled
+	$(BIN)/python tests/crash/run.py --kills 500
+
+test-slurm24: setup ## the Slurm tests on Slurm 24.11 in a debootstrap of trixie (root, network, minutes)
+	tests/schedulers/slurm24.sh
+
+gpu-check: setup ## the agent on this host's real GPUs: doctor, one sample, 60 s at 10 Hz, a recording
+	$(BIN)/powerhall-agent doctor
+	$(BIN)/powerhall-agent once
+	mkdir -p out/gpu-check
+	$(BIN)/python -m powerhall_agent.simulate.record out/gpu-check/recording.jsonl.gz 60 0.1
+	$(BIN)/python -m powerhall_agent.capper.check
 
 check: setup ## style, types, import rules, documentation
 	$(BIN)/ruff check .

@@ -254,3 +254,10 @@ def test_garbage_on_the_socket_is_refused_and_changes_nothing(process):
     answer = msgspec.json.decode(connection.recv(65536))
     assert "refused" in answer
     assert process.limits()[0] == 300.0
+
+
+def test_the_check_on_gpus_sets_reads_back_and_restores():
+    command = [sys.executable, "-m", "powerhall_agent.capper.check", "--simulate", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "GPU 0: limit 700 W -> 630 W -> 700 W\nGPU 1: limit 700 W -> 630 W -> 700 W\n"
