@@ -1,6 +1,8 @@
 """Price-guided greedy: jobs enter in an order, each at the decision worth most at the prices among those that fit.
 
-Every pass runs at prices scaled down further; the last one at zero fills what is still free. Jobs that must run come
+Fixed prices leave ties: every job that is indifferent between two slots or halls takes the same one. So prices
+follow what has been placed already: up where a resource is ahead of the mean fill, down where it is behind. The first
+pass runs at full prices, later ones at lower ones, the last at zero fills what is still free. Jobs that must run come
 first. Several orders are tried, one per thread at a time; the best schedule wins.
 """
 
@@ -19,15 +21,17 @@ from powerhall_optimizer.solve.stage import Budget, State, usage_of
 
 Floats = npt.NDArray[np.float64]
 SCALES = (1.0, 0.9, 0.6, 0.0)
-AREA_WEIGHTS = (0.05, 0.08, 0.03, 0.12, 0.0)  # how much a large gang is preferred to a dense one of equal merit
+AREA_WEIGHTS = (0.05, 0.1, 0.2, 0.03)  # how much a large gang is preferred to a small one of equal merit
+SLOPES = (0.6, 0.3, 1.0)  # how strongly prices follow the fill
 LAST_RESORT = 1e3  # price scale at which jobs that must run take their smallest option
+RENEWALS = 2e9  # multiplications spent on following prices in one pass, at most
 
 
 @dataclass(frozen=True, slots=True)
 class Greedy:
     """The stage: tries at most `tries` orders, at least one."""
 
-    tries: int = 6
+    tries: int = 12
 
     def run(self, state: State, budget: Budget) -> State:
         """Keep the best of several greedy schedules; the bound stays as it is."""
@@ -36,17 +40,15 @@ class Greedy:
         if problem.options == 0:
             return state
         price = state.price if state.price is not None else np.zeros(problem.capacity.shape)
-        prefixes = [profile_prices(compiled, price * scale) for scale in SCALES]
-        merit = _merits(compiled, evaluate(compiled, price, budget), prefixes[0])
-        random = np.random.default_rng(budget.seed)
-        noise = random.standard_normal((self.tries, problem.jobs))
+        merit, area = merits(compiled, evaluate(compiled, price, budget), profile_prices(compiled, price))
+        noise = np.random.default_rng(budget.seed).standard_normal((self.tries, problem.jobs))
 
         def build(number: int) -> tuple[Schedule, int] | None:
             if number > 0 and budget.iterations is None and budget.left() <= 0:
                 return None
-            weight = AREA_WEIGHTS[number % len(AREA_WEIGHTS)]
-            spread = 0.02 * (number // len(AREA_WEIGHTS))
-            return greedy_schedule(compiled, merit[0] + weight * merit[1] + spread * noise[number], prefixes)
+            spread = 0.02 * (number // 6)
+            rank = merit + AREA_WEIGHTS[number % 4] * area + spread * noise[number]
+            return greedy_schedule(compiled, rank, price, SLOPES[number % 3])
 
         for found in budget.pool.map(build, range(self.tries)):
             if found is not None:
@@ -54,7 +56,7 @@ class Greedy:
         return state
 
 
-def _merits(compiled: Compiled, at: Evaluation, prefix: Floats) -> tuple[Floats, Floats]:
+def merits(compiled: Compiled, at: Evaluation, prefix: Floats) -> tuple[Floats, Floats]:
     """Per job: best (value less price) per unit of worth, and log of the price of running at all."""
     counts = np.diff(compiled.job_columns)
     job = np.repeat(np.arange(len(counts)), counts)
@@ -69,31 +71,42 @@ def _merits(compiled: Compiled, at: Evaluation, prefix: Floats) -> tuple[Floats,
     profile = tables.option_profile[option]
     area = np.full(len(counts), 1.0)
     np.maximum.at(area, job, tables.option_multiple[option] * prefix[profile, -1] / (prefix.shape[1] - 1) * length)
-    return np.maximum(-1.0, (top - np.minimum(0, compiled.tables.job_value[:, 0])) / most), np.log(
-        np.maximum(1.0, area)
-    )
+    return np.maximum(-1.0, (top - np.minimum(0, tables.job_value[:, 0])) / most), np.log(np.maximum(1.0, area))
 
 
-def greedy_schedule(compiled: Compiled, merit: Floats, prefixes: list[Floats]) -> tuple[Schedule, int]:
-    """One schedule: jobs by falling merit, those that must run first, one pass per list of prices."""
-    must = compiled.problem.job_wait_value < 0
-    order = np.lexsort((-merit, compiled.problem.job_wait_value)) if must.any() else np.argsort(-merit, kind="stable")
-    start = fill(compiled, Schedule.empty(compiled.problem.jobs), order, prefixes)
-    if must.any() and (start[0].option[must] < 0).any():
-        small = fill(compiled, Schedule.empty(len(must)), order[: int(must.sum())], [prefixes[0] * LAST_RESORT])[0]
-        start = max(start, fill(compiled, small, order, prefixes), key=lambda found: found[1])
-    return start
+def greedy_schedule(compiled: Compiled, merit: Floats, price: Floats, slope: float) -> tuple[Schedule, int]:
+    """One schedule: jobs by falling merit, those that must run first, one pass per price scale."""
+    problem = compiled.problem
+    must = problem.job_wait_value < 0
+    order = np.lexsort((-merit, problem.job_wait_value * must))
+    found = fill(compiled, Schedule.empty(problem.jobs), order, price, slope)
+    if must.any() and (found[0].option[must] < 0).any():
+        tight = LAST_RESORT * (price + 1.0 / np.maximum(1, problem.capacity))
+        small = fill(compiled, Schedule.empty(len(must)), order[: int(must.sum())], tight, slope, (1.0,))[0]
+        found = max(found, fill(compiled, small, order, price, slope), key=lambda pair: pair[1])
+    return found
 
 
-def fill(compiled: Compiled, schedule: Schedule, order: Ints, prefixes: list[Floats]) -> tuple[Schedule, int]:
+def fill(  # noqa: PLR0917
+    compiled: Compiled,
+    schedule: Schedule,
+    order: Ints,
+    price: Floats,
+    slope: float = 0.0,
+    scales: tuple[float, ...] = SCALES,
+) -> tuple[Schedule, int]:
     """Place waiting jobs into what a feasible schedule leaves free; returns the new schedule and its value."""
-
     problem = compiled.problem
     free = problem.capacity - usage_of(problem, schedule)
+    room = np.maximum(1.0, problem.capacity)
     option, start = schedule.option.copy(), schedule.start.copy()
-    allowed = np.ones(compiled.blocks, np.bool_)
-    for prefix in prefixes:
-        kernels.insert(compiled.tables, order, prefix, free, allowed, option, start, 0.0)
+    energy = profile_prices(compiled, np.zeros(problem.capacity.shape))
+    profiles = np.arange(len(energy))
+    cost = float(problem.slots) * len(compiled.tables.profile_amount)
+    every = max(8, int(np.ceil(len(order) * cost / RENEWALS)))
+    for scale in scales:
+        renew = every if scale == scales[0] and slope > 0 else len(order) + 1
+        kernels.insert(compiled.tables, order, profiles, price, energy, free, room, slope, scale, renew, option, start)
     return Schedule(option, start), value_of(compiled, option, start)
 
 

@@ -244,22 +244,79 @@ def place(
 
 
 @njit(nogil=True, cache=True)
+def adapt(
+    t: Tables,
+    profiles: Ints,
+    price: Array,
+    energy: Array,
+    free: Ints,
+    room: Array,
+    level: float,
+    slope: float,
+    scale: float,
+    prefix: Array,
+) -> None:
+    """Writes prefix sums of the profiles at prices that rise where a resource is fuller than `level`.
+
+    The price of a resource in a slot is scale * price * clip(1 + slope * (fill - level), 0.05, 4) with fill the used
+    share of its capacity `room` [R, T]. Resources that bind together then fill up together.
+    """
+    slots = free.shape[1]
+    for profile in profiles:
+        row = prefix[profile]
+        for slot in range(slots):
+            row[slot + 1] = energy[profile, slot + 1] - energy[profile, slot]
+        for u in range(t.profile_uses[profile], t.profile_uses[profile + 1]):
+            r = t.profile_resource[u]
+            amount = t.profile_amount[u] * scale
+            for slot in range(slots):
+                fill = 1.0 - free[r, slot] / room[r, slot]
+                row[slot + 1] += amount * price[r, slot] * min(4.0, max(0.05, 1.0 + slope * (fill - level)))
+        for slot in range(slots):
+            row[slot + 1] += row[slot]
+
+
+@njit(nogil=True, cache=True)
 def insert(
-    t: Tables, order: Ints, prefix: Array, free: Ints, allowed: Array, option: Ints, start: Ints, slack: float
-) -> int:
-    """Places waiting jobs in the given order where they gain more than waiting (less `slack`); returns how many."""
+    t: Tables,
+    order: Ints,
+    profiles: Ints,
+    price: Array,
+    energy: Array,
+    free: Ints,
+    room: Array,
+    slope: float,
+    scale: float,
+    every: int,
+    option: Ints,
+    start: Ints,
+) -> None:
+    """Places the waiting jobs of `order` where value exceeds waiting at prices that follow what is placed (`adapt`).
+
+    The level is the mean fill weighted by price; prices are renewed after `every` jobs.
+    """
     most = 0
     for job in order:
         most = max(most, t.job_options[job + 1] - t.job_options[job])
     tops = np.empty(most, np.float64)
     blocked = np.zeros(free.shape[1], np.bool_)
-    placed = 0
-    for job in order:
+    allowed = np.ones(t.option_block.max() + 1, np.bool_)
+    prefix = np.zeros((len(t.profile_uses) - 1, free.shape[1] + 1))
+    weight = 0.0
+    for r in range(free.shape[0]):
+        for slot in range(free.shape[1]):
+            weight += price[r, slot] * room[r, slot]
+    for i in range(len(order)):
+        if i % every == 0:
+            left = 0.0
+            for r in range(free.shape[0]):
+                for slot in range(free.shape[1]):
+                    left += price[r, slot] * free[r, slot]
+            level = 1.0 - left / weight if weight > 0.0 else 0.0
+            adapt(t, profiles, price, energy, free, room, level, slope, scale, prefix)
+        job = order[i]
         if option[job] < 0:
-            floor = t.job_value[job, 0] - slack
-            if place(t, job, prefix, free, allowed, floor, option, start, tops, blocked):
-                placed += 1
-    return placed
+            place(t, job, prefix, free, allowed, t.job_value[job, 0], option, start, tops, blocked)
 
 
 @njit(nogil=True, cache=True)

@@ -17,9 +17,11 @@ from powerhall_optimizer.problem import Certificate, Problem, Schedule
 from powerhall_optimizer.solve.compiled import compile_problem
 from powerhall_optimizer.solve.exact import Exact, whole_cells
 from powerhall_optimizer.solve.greedy import Greedy
+from powerhall_optimizer.solve.lns import Search
 from powerhall_optimizer.solve.prices import Prices, evaluate
 from powerhall_optimizer.solve.repair import Repair
 from powerhall_optimizer.solve.stage import Budget, Stage, State, certificate_of, gap
+from powerhall_optimizer.solve.windows import Windows
 
 __all__ = ["Result", "StageReport", "solve"]
 
@@ -79,10 +81,15 @@ def solve(
             if reports and (stop() or state.gap <= max(target_gap, CLOSED)):
                 break
             at = time.monotonic()
-            state = stage.run(state, budget.part(share * seconds))
+            state = stage.run(state, budget.part(_seconds(name, share, seconds, budget)))
             reports.append(StageReport(name, time.monotonic() - at, state.value, state.bound))
             log(f"stage={name} seconds={reports[-1].seconds:.2f} value={state.value} bound={state.bound:.0f}")
         return _result(problem, state, budget, tuple(reports))
+
+
+def _seconds(name: str, share: float, seconds: float, budget: Budget) -> float:
+    """Share of the whole time; the search gets its share of what is left."""
+    return share * (budget.left() if name == "search" else seconds)
 
 
 def _start(problem: Problem, warm: Certificate | None) -> State:
@@ -98,10 +105,10 @@ def _plan(problem: Problem, previous: Schedule | None, warm: bool) -> list[tuple
     """Stages in order, each with its share of the time."""
     small = whole_cells(problem) <= Exact().most_cells
     stages: list[tuple[str, Stage, float]] = [("repair", Repair(previous), 0.2)]
-    stages.append(("prices", Prices(), 0.1 if small else 0.15 if warm else 0.3))
-    stages.append(("greedy", Greedy(), 0.2))
-    if small:
-        stages.append(("exact", Exact(), 1.0))
+    stages.append(("prices", Prices(), 0.1 if small else 0.2 if warm else 0.35))
+    stages.append(("greedy", Greedy(), 0.12))
+    stages.append(("search", Search(), 0.1 if small else 0.95))
+    stages.append(("exact", Exact(), 1.0) if small else ("windows", Windows(), 1.0))
     return stages
 
 

@@ -66,8 +66,8 @@ class Prices:
     """The stage: `rounds` iterations at most, fewer when the budget says so; warm when the state has prices."""
 
     rounds: int = 300
-    step: float = 0.06
-    warm_step: float = 0.01
+    step: float = 0.12
+    warm_step: float = 0.02
     full_every: int = 8
 
     def run(self, state: State, budget: Budget) -> State:

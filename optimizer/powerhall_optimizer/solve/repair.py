@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from powerhall_optimizer.problem import Ints, Problem, Schedule
-from powerhall_optimizer.solve.compiled import Compiled, profile_prices
+from powerhall_optimizer.solve.compiled import Compiled
 from powerhall_optimizer.solve.greedy import LAST_RESORT, fill, value_of
 from powerhall_optimizer.solve.stage import Budget, State, usage_of
 
@@ -31,7 +31,7 @@ class Repair:
         must = order[: int((problem.job_wait_value < 0).sum())]
         if (kept.option[must] < 0).any():
             kept = _with_all(compiled, kept, must)
-        schedule, value = fill(compiled, kept, order, [profile_prices(compiled, price)])
+        schedule, value = fill(compiled, kept, order, price)
         return state.better(schedule, value)
 
 
@@ -75,10 +75,10 @@ def keep_what_fits(compiled: Compiled, previous: Schedule) -> Schedule:
 
 def _with_all(compiled: Compiled, kept: Schedule, must: Ints) -> Schedule:
     """Make sure that jobs that must run do, at their smallest options where nothing else works."""
-    free_price = profile_prices(compiled, np.zeros(compiled.problem.capacity.shape))
-    tight = profile_prices(compiled, LAST_RESORT / np.maximum(1.0, compiled.problem.capacity))
-    attempts = [fill(compiled, kept, must, [free_price]), fill(compiled, kept, must, [tight])]
-    attempts.append(fill(compiled, Schedule.empty(len(kept.option)), must, [tight]))
+    free_price = np.zeros(compiled.problem.capacity.shape)
+    tight = LAST_RESORT / np.maximum(1.0, compiled.problem.capacity)
+    attempts = [fill(compiled, kept, must, free_price), fill(compiled, kept, must, tight, 0.0, (1.0,))]
+    attempts.append(fill(compiled, Schedule.empty(len(kept.option)), must, tight, 0.0, (1.0,)))
     best = max(attempts, key=lambda found: int((found[0].option[must] >= 0).sum()))
     assert value_of(compiled, best[0].option, best[0].start) == best[1]
     return best[0]
