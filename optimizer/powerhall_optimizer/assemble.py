@@ -12,7 +12,7 @@ from powerhall_optimizer.explain import Explainer, zone_prices
 from powerhall_optimizer.keep import Kept
 from powerhall_optimizer.place import Placed
 from powerhall_optimizer.verify.certify import to_prices
-from powerhall_optimizer.verify.loads import budget_w, plan_loads
+from powerhall_optimizer.verify.loads import plan_loads, zone_budgets
 
 __all__ = ["assemble", "zone_plans"]
 
@@ -90,9 +90,10 @@ def _whole(values: Sequence[float] | np.ndarray) -> tuple[int, ...]:
 def zone_plans(plan: Plan, prices: Mapping[str, tuple[float, ...]]) -> tuple[ZonePlan, ...]:
     """Return what every zone carries per slot: the site at the meter, all others in IT power; heat for halls."""
     loads = plan_loads(plan)
+    budgets = zone_budgets(plan.snapshot)
     found: list[ZonePlan] = []
     for zone in plan.snapshot.site.zones():
-        budget = budget_w(plan.snapshot, zone)
+        budget = budgets.get(zone)
         overview = loads.halls.get(zone)
         heat = capacity = np.zeros(0)
         if overview is not None and overview.heat_w:

@@ -11,7 +11,7 @@ from powerhall.cooling import Weather
 from powerhall.errors import Rejected
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
-from powerhall.plan import Snapshot
+from powerhall.plan import Snapshot, gpu_power_w
 from powerhall.topology import Hall, Rack
 from powerhall.units import format_power
 
@@ -91,6 +91,13 @@ class Ground:
             liquid += share * self.base_w[rack.zone]
             air += (1 - share) * self.base_w[rack.zone]
         return Heat(liquid, air)
+
+    def most_added_w(self, rack: Rack) -> float:
+        """Return the most that jobs can add to a rack's base load, whatever their class."""
+        kind = self.site.node_types[rack.node_type]
+        classes = (None, *self.site.job_classes.values())
+        most = max(gpu_power_w(kind, mode, c) for mode in kind.modes for c in classes) - kind.idle_gpu_power_w
+        return max(0.0, most) * kind.gpus * len(self.usable(rack))
 
     def usable(self, rack: Rack) -> tuple[str, ...]:
         """Nodes of a rack on which jobs may start."""

@@ -1,26 +1,26 @@
 """Snapshot into the integer problem: what each job may choose, what that uses, and what it is worth.
 
-The problem is conservative: usage is rounded up, capacity down, and convex losses and cooling are replaced by straight
-lines from above (`linear.py`). Limits of rows and racks are not in it; placement keeps those.
+The problem is conservative: usage is rounded up and capacity down (`rooms.py`). Jobs that may choose from the same
+halls, node types and modes share a menu, so that options are built as arrays.
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from powerhall.cooling import media, plant_capacity_w
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
 from powerhall.plan import Snapshot, gpu_power_w, gpu_speed
-from powerhall.topology import Feed, Hall, Mode, NodeType, Rack
+from powerhall.topology import Mode, NodeType
 from powerhall_optimizer.budgets import Ground
-from powerhall_optimizer.linear import Rise, it_for_heat_w, loss_slope, rise, site_capacity
-from powerhall_optimizer.problem import Problem, ProblemBuilder
+from powerhall_optimizer.problem import NO_DEADLINE, Ints, Problem, ProblemBuilder
+from powerhall_optimizer.rooms import Room, Rooms
 
-__all__ = ["Built", "Choice", "build", "feed_halls", "may_use", "running_type", "whole_gpus"]
+__all__ = ["Built", "Choice", "build", "may_use", "running_type", "whole_gpus"]
 
 Floats = npt.NDArray[np.float64]
 _VALUE_ROOM = 2.0**50
@@ -52,22 +52,14 @@ class Built:
     """Value of one unit of the objective."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """A hall's nodes of one type: its resources with the amount per W of IT, and what fits in."""
-
-    hall: str
-    kind: NodeType
-    gpus: int
-    gpu_resource: int
-    per_watt: tuple[tuple[int, float], ...]
-    meter: float
-    """W at the meter per W of IT."""
-
-
 def whole_gpus(gpus: int, per_node: int) -> int:
     """Return the GPUs that a job takes away: a job larger than a node takes whole nodes."""
     return gpus if gpus <= per_node else -(-gpus // per_node) * per_node
+
+
+def _pointers(counts: Ints) -> Ints:
+    result: Ints = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    return result
 
 
 def may_use(job: Job, hall: str, node_type: str) -> bool:
@@ -75,136 +67,37 @@ def may_use(job: Job, hall: str, node_type: str) -> bool:
     return (not job.halls or hall in job.halls) and (not job.node_types or node_type in job.node_types)
 
 
-def feed_halls(ground: Ground, feed: Feed) -> tuple[Hall, ...]:
-    """Return the halls that hang under the feed with all of their racks; parts of halls are placement's business."""
-    under = {rack.zone for rack in ground.site.feed_racks(feed)}
-    return tuple(hall for hall in ground.site.halls if all(rack.zone in under for rack in hall.racks()))
+@dataclass(frozen=True, slots=True)
+class _Menu:
+    """The rooms and modes that jobs of one kind may choose from, as arrays; `use_w` is per GPU."""
 
+    pairs: list[tuple[Room, Mode]]
+    power_w: list[float]
+    label: Ints
+    speed: Floats
+    meter_w: Floats
+    per_node: Ints
+    gpu_resource: Ints
+    use_counts: Ints
+    use_resource: Ints
+    use_w: Floats
 
-class _Rooms:
-    """Adds the resources of every hall, feed and the site to the builder."""
-
-    def __init__(self, ground: Ground, builder: ProblemBuilder) -> None:
-        self.ground = ground
-        self.builder = builder
-        self.site = ground.site
-        self.per_watt: dict[tuple[str, str], list[tuple[int, float]]] = {}
-        self.meter: dict[tuple[str, str], float] = {}
-
-    def rooms(self) -> tuple[_Room, ...]:
-        found: list[_Room] = []
-        for hall in self.site.halls:
-            counts: dict[str, int] = {}
-            for rack in hall.racks():
-                counts[rack.node_type] = counts.get(rack.node_type, 0) + self._gpus(rack)
-            for kind in counts:
-                self.per_watt[hall.zone, kind] = []
-            self._hall(hall, tuple(counts))
-            for name, gpus in counts.items():
-                resource = self.builder.resource(f"{hall.zone}.{name}.gpus", gpus)
-                found.append(_Room(hall.zone, self.site.node_types[name], gpus, resource, (), 1.0))
-        for feed in self.site.feeds:
-            self._feed(feed)
-        self._meter()
-        return tuple(
-            _Room(
-                r.hall,
-                r.kind,
-                r.gpus,
-                r.gpu_resource,
-                tuple(self.per_watt[r.hall, r.kind.name]),
-                self.meter[r.hall, r.kind.name],
-            )
-            for r in found
-        )
-
-    def _gpus(self, rack: Rack) -> int:
-        return self.site.node_types[rack.node_type].gpus * len(self.ground.usable(rack))
-
-    def _add(self, name: str, what: str, free_w: Floats, slopes: Mapping[tuple[str, str], float]) -> None:
-        zone, _, kind = name.rpartition(".")
-        self.ground.refuse_below(zone, what, free_w)
-        capacity = np.floor(np.clip(free_w, 0, 2**45)).astype(np.int64)
-        resource = self.builder.resource(f"{zone}.{kind}", capacity)
-        for key, slope in slopes.items():
-            if slope > 0:
-                self.per_watt[key].append((resource, slope))
-
-    def _hall(self, hall: Hall, kinds: tuple[str, ...]) -> None:
-        base = self.ground.hall_base(hall)
-        ones = {(hall.zone, kind): 1.0 for kind in kinds}
-        if hall.zone in self.ground.budgets_w:
-            free_w = self.ground.budgets_w[hall.zone] - base.it_w
-            self._add(f"{hall.zone}.it_w", "power budget", free_w, ones)
-        liquid = {(hall.zone, k): self.site.node_types[k].liquid_fraction for k in kinds}
-        air_slope = loss_slope(hall.losses, base.it_w, base.it_w + self._most_w(hall))
-        for medium in media(hall):
-            capacity = self._capacity(hall, medium)
-            if medium == "all":
-                free_w = np.array([it_for_heat_w(hall.losses, c) for c in capacity]) - base.it_w
-                slopes = ones
-            elif medium == "liquid":
-                free_w, slopes = capacity - base.liquid_w, liquid
-            else:
-                free_w = capacity - base.air_w - hall.losses.power_w(base.it_w)
-                slopes = {key: 1.0 - share + air_slope for key, share in liquid.items()}
-            self._add(f"{hall.zone}.heat_{medium}_w", f"cooling capacity ({medium})", free_w, slopes)
-
-    def _capacity(self, hall: Hall, medium: str) -> Floats:
-        plants = [plant for plant in hall.plants if plant.serves == medium]
-        return np.array([sum(plant_capacity_w(p, moment) for p in plants) for moment in self.ground.weather])
-
-    def _most_w(self, hall: Hall) -> float:
-        """Return the most IT power that jobs can add in a hall."""
-        most = 0.0
-        for rack in hall.racks():
-            kind = self.site.node_types[rack.node_type]
-            most += self._gpus(rack) * max(_dynamic_w(kind, mode, self.ground.snapshot) for mode in kind.modes)
-        if hall.zone in self.ground.budgets_w:
-            free_w = float(np.max(self.ground.budgets_w[hall.zone])) - self.ground.hall_base(hall).it_w
-            most = min(most, max(0.0, free_w))
-        return most
-
-    def _feed(self, feed: Feed) -> None:
-        halls = feed_halls(self.ground, feed)
-        if halls:
-            base = sum(self.ground.base_w[rack.zone] for rack in self.site.feed_racks(feed))
-            names = {hall.zone for hall in halls}
-            slopes = {key: 1.0 for key in self.per_watt if key[0] in names}
-            self._add(f"{feed.zone}.it_w", "power budget", self.ground.budgets_w[feed.zone] - base, slopes)
-
-    def _meter(self) -> None:
-        """Facility power at the site: every hall's line added up."""
-        rises: list[Rise] = []
-        for hall in self.site.halls:
-            kinds = [key[1] for key in self.per_watt if key[0] == hall.zone]
-            liquid = {k: self.site.node_types[k].liquid_fraction for k in kinds}
-            base = self.ground.hall_base(hall)
-            rises.append(rise(hall, base, liquid, self._most_w(hall), self.ground.weather))
-            self.meter |= {(hall.zone, kind): rises[-1].slope(kind) for kind in kinds}
-        budget = self.ground.budgets_w.get(self.site.name)
-        if budget is not None:
-            free_w = budget - sum(r.low_w for r in rises)
-            self.ground.refuse_below(self.site.name, "power budget", free_w)
-            capacity = site_capacity(rises, np.clip(free_w, 0, 2**45))
-            self._add(f"{self.site.name}.facility_w", "power budget", capacity, self.meter)
-
-
-def _dynamic_w(kind: NodeType, mode: Mode, snapshot: Snapshot) -> float:
-    """Return the most that a busy GPU adds above idle in this mode, whatever the job's class."""
-    classes = (None, *snapshot.site.job_classes.values())
-    return max(gpu_power_w(kind, mode, c) for c in classes) - kind.idle_gpu_power_w
+    @property
+    def heads(self) -> Ints:
+        """Where in the uses each option begins."""
+        result: Ints = np.cumsum(self.use_counts) - self.use_counts
+        return result
 
 
 class _Jobs:
-    """Adds jobs and their options."""
+    """Collects jobs and their options."""
 
     def __init__(
         self,
         snapshot: Snapshot,
         ground: Ground,
         builder: ProblemBuilder,
-        rooms: tuple[_Room, ...],
+        rooms: tuple[Room, ...],
         stops: Mapping[str, int],
     ) -> None:
         self.stops = stops
@@ -213,6 +106,14 @@ class _Jobs:
         self.builder = builder
         self.rooms = {(room.hall, room.kind.name): room for room in rooms}
         self.choices: list[Choice] = []
+        self.menus: dict[tuple[object, ...], _Menu | None] = {}
+        self.labels: dict[tuple[str, str], int] = {}
+        self.job_rows: list[tuple[int, ...]] = []
+        self.counts: list[int] = []
+        self.columns: list[Ints] = []
+        self.resources: list[Ints] = []
+        self.amounts: list[Ints] = []
+        self.use_counts: list[Ints] = []
         self.without: dict[str, tuple[str, str]] = {}
         self.planned = {entry.job_id: entry for entry in snapshot.planned}
         self.unit_usd = self._unit()
@@ -242,35 +143,54 @@ class _Jobs:
     def add(self, job: Job) -> None:
         s = self.snapshot
         worth = max(1, round(self._worth_usd(job) / self.unit_usd))
-        within = worth * min(1.0, s.slots * s.slot_s / job.duration_s)
+        within = self._within(job, worth)
         running = job.state == "running"
         planned = self.planned.get(job.job_id)
         keep = running and not job.preemptible and self.stops.get(job.job_id) != 0
         wait = -_STOP_FACTOR * worth if keep else -round(within * s.objective.move_share) if running else 0
-        number = self.builder.job(
-            job.job_id,
-            wait_value=wait,
-            delay_cost=0 if running else round(within * s.objective.delay_share / s.slots),
-            **self._deadline(job, worth),
-            planned_start=-1 if planned is None else (planned.start_s - s.start_s) // s.slot_s,
-            shift_cost=0 if planned is None else round(within * s.objective.shift_share / s.slots),
-        )
-        before = len(self.choices)
-        for room in self._rooms_of(job) if self.stops.get(job.job_id) != 0 else ():
-            for mode in self._modes_of(job, room.kind):
-                self._option(number, job, worth, room, mode)
-        if len(self.choices) == before:
+        delay = self._delay(job, worth)
+        deadline, fine = self._deadline(job, worth)
+        at = -1 if planned is None else (planned.start_s - s.start_s) // s.slot_s
+        shift = 0 if planned is None else round(within * s.objective.shift_share / s.slots)
+        self.job_rows.append((wait, delay, deadline, 0, fine, at, shift))
+        first = 0 if running else max(0, math.ceil((max(job.submit_s, job.earliest_s or 0.0) - s.start_s) / s.slot_s))
+        menu = None
+        if self.stops.get(job.job_id) != 0 and first < s.slots:
+            menu = self._menu(job)
+        count = 0 if menu is None else self._options(job, menu, worth, first)
+        self.counts.append(count)
+        if count == 0:
             self.without[job.job_id] = self.no_option(job)
 
-    def _deadline(self, job: Job, worth: int) -> dict[str, int]:
-        s = self.snapshot
-        if job.deadline_s is None or job.state == "running":
-            return {}
-        return {"deadline": math.floor((job.deadline_s - s.start_s) / s.slot_s), "late_fine": worth}
+    def _within(self, job: Job, worth: int) -> float:
+        """Return what a job can be worth within the horizon."""
+        return worth * min(1.0, self.snapshot.slots * self.snapshot.slot_s / job.duration_s)
 
-    def _rooms_of(self, job: Job) -> Iterator[_Room]:
+    def _delay(self, job: Job, worth: int) -> int:
+        """Return what a slot of delay costs."""
+        share = 0.0 if job.state == "running" else self.snapshot.objective.delay_share
+        return round(self._within(job, worth) * share / self.snapshot.slots)
+
+    def _deadline(self, job: Job, worth: int) -> tuple[int, int]:
+        if job.deadline_s is None or job.state == "running":
+            return NO_DEADLINE, 0
+        return math.floor((job.deadline_s - self.snapshot.start_s) / self.snapshot.slot_s), worth
+
+    def _menu(self, job: Job) -> _Menu | None:
+        """Return what a job may choose from; jobs alike share one."""
+        running = job.state == "running"
         if job.sites and self.snapshot.site.name not in job.sites:
-            return
+            return None
+        key: tuple[object, ...]
+        if running:
+            key = True, job.hall, running_type(self.snapshot, job), job.mode, job.job_class
+        else:
+            key = False, job.halls, job.node_types, self._too_small(job), job.job_class
+        if key not in self.menus:
+            self.menus[key] = self._new_menu(job)
+        return self.menus[key]
+
+    def _rooms_of(self, job: Job) -> Iterator[Room]:
         for (hall, kind), room in self.rooms.items():
             if job.state == "running":
                 if hall == job.hall and kind == running_type(self.snapshot, job):
@@ -284,58 +204,104 @@ class _Jobs:
             if job.state == "waiting" or self.snapshot.allow_raises or mode.gpu_power_w <= now:
                 yield mode
 
-    def _option(self, number: int, job: Job, worth: int, room: _Room, mode: Mode) -> None:
+    def _too_small(self, job: Job) -> tuple[tuple[str, str], ...]:
+        return tuple(key for key, room in self.rooms.items() if whole_gpus(job.gpus, room.kind.gpus) > room.gpus)
+
+    def _new_menu(self, job: Job) -> _Menu | None:
+        pairs = [(room, mode) for room in self._rooms_of(job) for mode in self._modes_of(job, room.kind)]
+        if not pairs:
+            return None
+        job_class = self.snapshot.site.job_classes.get(job.job_class)
+        power_w = [gpu_power_w(room.kind, mode, job_class) for room, mode in pairs]
+        added_w = [max(0.0, p - room.kind.idle_gpu_power_w) for p, (room, _) in zip(power_w, pairs, strict=True)]
+        per_watt = [(w * slope, r) for w, (room, _) in zip(added_w, pairs, strict=True) for r, slope in room.per_watt]
+        for room, mode in pairs:
+            self.labels.setdefault((room.hall, f"{room.kind.name}:{mode.name}"), len(self.labels))
+        return _Menu(
+            pairs,
+            power_w,
+            np.array([self.labels[room.hall, f"{room.kind.name}:{mode.name}"] for room, mode in pairs], np.int64),
+            np.array([gpu_speed(mode, job_class) for _, mode in pairs]),
+            np.array([w * room.meter for w, (room, _) in zip(added_w, pairs, strict=True)]),
+            np.array([room.kind.gpus for room, _ in pairs], np.int64),
+            np.array([room.gpu_resource for room, _ in pairs], np.int64),
+            np.array([len(room.per_watt) for room, _ in pairs], np.int64),
+            np.array([r for _, r in per_watt], np.int64),
+            np.array([w for w, _ in per_watt]),
+        )
+
+    def _options(self, job: Job, menu: _Menu, worth: int, first: int) -> int:
         s = self.snapshot
-        job_class = s.site.job_classes.get(job.job_class)
-        power_w = gpu_power_w(room.kind, mode, job_class)
-        speed = gpu_speed(mode, job_class)
-        duration = self._slots(job, speed)
         running = job.state == "running"
-        added_w = max(0.0, power_w - room.kind.idle_gpu_power_w)
+        size = len(menu.pairs)
         counted = self.ground.counted_gpus(job) if running else job.gpus
-        earliest = (
-            0 if running else max(0, math.ceil((max(job.submit_s, job.earliest_s or 0.0) - s.start_s) / s.slot_s))
+        length = np.maximum(1, np.ceil(job.duration_s / menu.speed / s.slot_s - 1e-9)).astype(np.int64)
+        rate = np.maximum(1, np.rint(worth * (1 - s.objective.slow_share * (1 / menu.speed - 1)) / length))
+        bonus = np.rint(self._churn(job, menu, self._within(job, worth))).astype(np.int64)
+        bonus = bonus + self._given_back(job, length) * self._delay(job, worth)
+        per_node = menu.per_node
+        whole = np.where(counted <= per_node, counted, -(-counted // per_node) * per_node)
+        amounts = np.insert(np.ceil(menu.use_w * counted - 1e-6).astype(np.int64), menu.heads, whole)
+        resources = np.insert(menu.use_resource, menu.heads, menu.gpu_resource)
+        used = amounts > 0
+        self.amounts.append(amounts[used])
+        self.resources.append(resources[used])
+        self.use_counts.append(np.add.reduceat(used, menu.heads + np.arange(size)))
+        last = np.zeros(size, np.int64) if running else np.full(size, s.slots - 1, np.int64)
+        stop = np.minimum(length, self.stops.get(job.job_id, s.slots + int(length.max())))
+        energy = np.rint(menu.meter_w * job.gpus / self.energy_unit_w)
+        tariff = np.full(size, self.tariff, np.int64)
+        start = np.full(size, first, np.int64)
+        self.columns.append(
+            np.stack((menu.label, stop, start, last, rate.astype(np.int64), bonus, tariff, energy.astype(np.int64)))
         )
-        if earliest >= s.slots:
-            return
-        uses = {room.gpu_resource: whole_gpus(counted, room.kind.gpus)}
-        for resource, slope in room.per_watt:
-            uses[resource] = math.ceil(added_w * counted * slope - 1e-6)
-        self.builder.option(
-            number,
-            (room.hall, f"{room.kind.name}:{mode.name}"),
-            duration=min(duration, self.stops.get(job.job_id, duration)),
-            uses=uses,
-            rate=max(1, round(worth * (1 - s.objective.slow_share * (1 / speed - 1)) / duration)),
-            bonus=self._bonus(job, worth, room, mode, duration),
-            earliest=earliest,
-            latest=0 if running else s.slots - 1,
-            tariff=self.tariff,
-            energy=round(added_w * job.gpus * room.meter / self.energy_unit_w),
-        )
-        self.choices.append(Choice(job, room.hall, room.kind.name, mode.name, power_w, running))
+        self.choices += [
+            Choice(job, room.hall, room.kind.name, mode.name, power_w, running)
+            for (room, mode), power_w in zip(menu.pairs, menu.power_w, strict=True)
+        ]
+        return size
 
-    def _slots(self, job: Job, speed: float) -> int:
-        return max(1, math.ceil(job.duration_s / speed / self.snapshot.slot_s - 1e-9))
+    def _churn(self, job: Job, menu: _Menu, within: float) -> Floats:
+        """Cost of another hall or mode than the last plan foresaw, or than the job runs in."""
+        planned = self.planned.get(job.job_id)
+        lost = -within * self.snapshot.objective.move_share
+        if job.state == "running":
+            return np.array([0.0 if mode.name == job.mode else lost for _, mode in menu.pairs])
+        if planned is None:
+            return np.zeros(len(menu.pairs))
+        same = [(room.hall, mode.name) == (planned.hall, planned.mode) for room, mode in menu.pairs]
+        return np.where(same, 0.0, lost)
 
-    def _bonus(self, job: Job, worth: int, room: _Room, mode: Mode, duration: int) -> int:
-        """Constants of an option: churn, and what of the delay cost is not the start's doing.
+    def _given_back(self, job: Job, length: Ints) -> Ints:
+        """Slots of the completion time whose delay cost is not the start's doing.
 
         The problem charges delay on the whole completion time; given back is the time that the job takes in its fastest
         mode, and all that lies behind the horizon, where nobody looks yet.
         """
         s = self.snapshot
-        goal = s.objective
-        within = worth * min(1.0, s.slots * s.slot_s / job.duration_s)
-        planned = self.planned.get(job.job_id)
-        moved = planned is not None and (planned.hall, planned.mode) != (room.hall, mode.name)
-        moved = moved or (job.state == "running" and job.mode != mode.name)
-        least = self._slots(job, 1.0)
-        bonus = -within * goal.move_share if moved else 0.0
-        if job.state == "waiting":
-            given = duration if least >= s.slots else least + max(0, duration - s.slots)
-            bonus += given * round(within * goal.delay_share / s.slots)
-        return round(bonus)
+        least = max(1, math.ceil(job.duration_s / s.slot_s - 1e-9))
+        return length if least >= s.slots else least + np.maximum(0, length - s.slots)
+
+    def problem(self, empty: Problem) -> Problem:
+        """Return the problem with all jobs and options; `empty` has its resources and tariffs."""
+        columns = np.concatenate([np.zeros((8, 0), np.int64), *self.columns], axis=1)
+        rows = np.array(self.job_rows, np.int64).reshape(-1, 7).T
+        none = np.zeros(0, np.int64)
+        names = ("wait_value", "delay_cost", "deadline", "late_cost", "late_fine", "planned_start", "shift_cost")
+        options = ("label", "duration", "earliest", "latest", "rate", "bonus", "tariff", "energy")
+        fields: dict[str, Any] = {}
+        fields |= {f"job_{name}": np.ascontiguousarray(row) for name, row in zip(names, rows, strict=True)}
+        fields |= {f"option_{name}": np.ascontiguousarray(row) for name, row in zip(options, columns, strict=True)}
+        return replace(
+            empty,
+            job_names=tuple(job.job_id for job in self.snapshot.jobs),
+            job_options=_pointers(np.array(self.counts, np.int64)),
+            option_labels=tuple(self.labels),
+            option_uses=_pointers(np.concatenate([none, *self.use_counts])),
+            use_resource=np.concatenate([none, *self.resources]),
+            use_amount=np.concatenate([none, *self.amounts]),
+            **fields,
+        )
 
     def no_option(self, job: Job) -> tuple[str, str]:
         """Say why a job can run nowhere within the horizon."""
@@ -371,8 +337,10 @@ def build(snapshot: Snapshot, ground: Ground | None = None, stops: Mapping[str, 
     """
     ground = ground or Ground(snapshot)
     builder = ProblemBuilder(snapshot.slots, snapshot.slot_s)
-    rooms = _Rooms(ground, builder).rooms()
+    rooms = Rooms(ground, builder).rooms()
     jobs = _Jobs(snapshot, ground, builder, rooms, stops or {})
     for job in snapshot.jobs:
         jobs.add(job)
-    return Built(builder.build(), tuple(jobs.choices), snapshot.jobs, jobs.without, jobs.unit_usd)
+    problem = jobs.problem(builder.build())
+    problem.check()
+    return Built(problem, tuple(jobs.choices), snapshot.jobs, jobs.without, jobs.unit_usd)

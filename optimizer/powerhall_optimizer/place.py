@@ -19,8 +19,9 @@ from powerhall.jobs import Job
 from powerhall.plan import Placement
 from powerhall.topology import Rack
 from powerhall_optimizer.budgets import Ground
-from powerhall_optimizer.build import Built, Choice, feed_halls
+from powerhall_optimizer.build import Built, Choice
 from powerhall_optimizer.problem import Ints, Problem, Schedule
+from powerhall_optimizer.rooms import feed_halls
 
 __all__ = ["Placed", "Zones", "place", "spread"]
 
@@ -38,7 +39,10 @@ class Placed:
 
 
 class Zones:
-    """Loads of the zones that placement answers for, in W above the base load, and what is left of their budgets."""
+    """Loads of the zones that placement answers for, in W above the base load, and what is left of their budgets.
+
+    Zones whose budget carries all of their nodes at full power are left out.
+    """
 
     def __init__(self, ground: Ground) -> None:
         self.slots = ground.snapshot.slots
@@ -60,6 +64,8 @@ class Zones:
             return
         left = ground.budgets_w[zone] - sum(ground.base_w[rack.zone] for rack in racks)
         ground.refuse_below(zone, "power budget", left)
+        if left.min() >= sum(ground.most_added_w(rack) for rack in racks):
+            return
         self.left[zone] = np.maximum(left, 0.0)
         for rack in racks:
             self.of_rack[rack.zone].append(zone)
@@ -103,8 +109,12 @@ class _Floor:
         self.nodes = [node for rack in racks for node in ground.usable(rack)]
         self.index = {node: i for i, node in enumerate(self.nodes)}
         self.rack_of = np.array([i for i, rack in enumerate(racks) for _ in ground.usable(rack)], np.int64)
+        self.spans = np.concatenate(([0], np.cumsum([len(ground.usable(rack)) for rack in racks]))).tolist()
         self.free_at = np.zeros((len(self.nodes), self.per_node), np.int64)
         self.zones = zones
+        self.limited = [i for i, zone in enumerate(self.racks) if zone in zones.left]
+        self.row_of = np.unique(np.array(self.rows), return_inverse=True)[1]
+        self.row_names = sorted(set(self.rows))
 
     def find(self, gpus: int, gpu_w: float, start: int, end: int) -> list[tuple[int, int]] | None:
         """Return (node, GPUs on it) for a gang, or None."""
@@ -116,10 +126,8 @@ class _Floor:
     def _rack_room(self, node_w: float, start: int, end: int) -> Ints:
         """How many nodes each rack's own limit still takes."""
         room = np.full(len(self.racks), 1 << 30, np.int64)
-        for i, rack in enumerate(self.racks):
-            for zone in self.zones.of_rack[rack]:
-                if zone == rack and node_w > 0:
-                    room[i] = max(0, int((self.zones.room_w(zone, start, end) + 1e-6) // node_w))
+        for i in self.limited if node_w > 0 else ():
+            room[i] = max(0, int((self.zones.room_w(self.racks[i], start, end) + 1e-6) // node_w))
         return room
 
     def _shared(self, free: Ints, gpus: int, gpu_w: float, start: int, end: int) -> list[tuple[int, int]] | None:
@@ -143,7 +151,8 @@ class _Floor:
         counts = np.minimum(counts, self._rack_room(self.per_node * gpu_w, start, end))
         chosen: list[int] = []
         for rack, take in self._racks_for(counts, need, self.per_node * gpu_w, start, end):
-            chosen += np.nonzero(empty & (self.rack_of == rack))[0][:take].tolist()
+            first, last = self.spans[rack], self.spans[rack + 1]
+            chosen += (first + np.flatnonzero(empty[first:last])[:take]).tolist()
         if len(chosen) < need:
             return None
         split = [(node, self.per_node) for node in chosen]
@@ -152,23 +161,24 @@ class _Floor:
 
     def _racks_for(self, counts: Ints, need: int, node_w: float, start: int, end: int) -> Iterable[tuple[int, int]]:
         """Racks with the nodes to take from each: the smallest row that holds the gang, else the emptiest rows."""
-        rows: dict[str, int] = {}
-        for row, count in zip(self.rows, counts.tolist(), strict=True):
-            rows[row] = rows.get(row, 0) + count
-        for row, count in rows.items():
+        totals = np.bincount(self.row_of, weights=counts, minlength=len(self.row_names)).astype(np.int64).tolist()
+        for i, row in enumerate(self.row_names):
             if row in self.zones.left and node_w > 0:
-                rows[row] = min(count, max(0, int((self.zones.room_w(row, start, end) + 1e-6) // node_w)))
-        enough = sorted((count, row) for row, count in rows.items() if count >= need)
-        order = [enough[0][1]] if enough else sorted(rows, key=lambda row: (-rows[row], row))
-        for row in order:
-            left = min(need, rows[row])
+                totals[i] = min(totals[i], max(0, int((self.zones.room_w(row, start, end) + 1e-6) // node_w)))
+        enough = sorted((count, i) for i, count in enumerate(totals) if count >= need)
+        order = [enough[0][1]] if enough else sorted(range(len(totals)), key=lambda i: (-totals[i], i))
+        for row_index in order:
+            left = min(need, totals[row_index])
             need -= left
-            members = [i for i, name in enumerate(self.rows) if name == row and counts[i] > 0]
-            for i in sorted(members, key=lambda i: (-int(counts[i]), i)):
-                take = min(left, int(counts[i]))
+            if left <= 0:
+                break
+            members = np.flatnonzero((self.row_of == row_index) & (counts > 0))
+            for rack in members[np.argsort(-counts[members], kind="stable")].tolist():
+                take = min(left, int(counts[rack]))
                 left -= take
-                if take:
-                    yield i, take
+                yield rack, take
+                if left == 0:
+                    break
 
     def loads(self, split: Sequence[tuple[int, int]], gpu_w: float) -> dict[str, float]:
         """Return the power per rack that a split adds."""
@@ -180,9 +190,12 @@ class _Floor:
 
     def take(self, split: Sequence[tuple[int, int]], gpu_w: float, start: int, end: int) -> None:
         """Occupy the GPUs until the end slot and the zones' power."""
+        full = [node for node, gpus in split if gpus == self.per_node]
+        self.free_at[full] = end
         for node, gpus in split:
-            order = np.argsort(self.free_at[node], kind="stable")[:gpus]
-            self.free_at[node, order] = end
+            if gpus < self.per_node:
+                order = np.argsort(self.free_at[node], kind="stable")[:gpus]
+                self.free_at[node, order] = end
         self.zones.add(self.loads(split, gpu_w), start, end)
 
     def next_free(self, start: int) -> int | None:

@@ -22,8 +22,12 @@ from powerhall_optimizer.verify.certify import from_prices, to_prices
 from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.verify.schedule import exact_bound
 from powerhall_optimizer.verify.worth import trivial_bound
+from powerhall_optimizer.watchdog import guarded
 
 __all__ = ["Unplannable", "make_plan"]
+
+_GRACE_S = 20.0
+"""How long the solver may overrun: it compiles on its first run, and ends a step that it has begun."""
 
 
 class Unplannable(PowerhallError):  # noqa: N818 - named after what it says
@@ -156,16 +160,21 @@ def _solved(task: Task) -> Draft:
     from powerhall_optimizer.solve.pipeline import solve
 
     problem = task.built.problem
-    result = solve(
-        problem,
-        seconds=max(0.1, task.deadline_s - time.monotonic()),
-        target_gap=task.settings.target_gap,
-        seed=task.settings.seed,
-        workers=task.settings.workers,
-        warm=_warm(task),
-        previous=_as_planned(task),
-        stop=task.stop,
-        log=lambda line: task.log("solver", line=line),
+    result = guarded(
+        lambda: solve(
+            problem,
+            seconds=max(0.1, task.deadline_s - time.monotonic()),
+            target_gap=task.settings.target_gap,
+            seed=task.settings.seed,
+            workers=task.settings.workers,
+            warm=_warm(task),
+            previous=_as_planned(task),
+            stop=task.stop,
+            log=lambda line: task.log("solver", line=line),
+        ),
+        task.deadline_s,
+        _GRACE_S,
+        task.stop,
     )
     bound = exact_bound(problem, result.certificate)
     proven = result.bound_from == "cp-sat" and result.bound <= result.value

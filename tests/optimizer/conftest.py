@@ -100,24 +100,24 @@ def site_text() -> str:
     return SITE
 
 
-@pytest.fixture
-def site(tmp_path):
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
     """The site, read from its file."""
-    path = tmp_path / "site.toml"
+    path = tmp_path_factory.mktemp("site") / "site.toml"
     path.write_text(SITE)
     return read_site(path)[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def snapshot(site) -> Snapshot:
     """The site with 80 waiting jobs over twelve hours."""
     return Snapshot(START_S, START_S, 300, 144, site, some_jobs(80, 3))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plan(snapshot) -> Plan:
     """A verified plan."""
-    return make_plan(snapshot, RoundSettings(), 5.0, created_s=START_S, log=Log(quiet=True))
+    return make_plan(snapshot, RoundSettings(), 3.0, created_s=START_S, log=Log(quiet=True))
 
 
 def changed(plan: Plan, **snapshot_fields: object) -> Plan:

@@ -1,6 +1,8 @@
 """Running jobs: they stay, slow down before anything stops, and are shed in the stated order when budgets fall."""
 
 import dataclasses
+import os
+import time
 
 import msgspec
 import pytest
@@ -202,3 +204,15 @@ def test_every_plan_holds_every_limit_whatever_runs_and_waits(site, waiting, hel
     )
     plan = plan_of(snapshot, 0.2)
     assert plan.bound >= plan.value
+
+
+def test_a_solver_that_hangs_or_dies_is_ended_and_the_greedy_takes_over(snapshot, monkeypatch, capsys):
+    monkeypatch.setattr(planner, "_GRACE_S", 0.3)
+    for fault, said in ((lambda *_a, **_k: time.sleep(600), "not done"), (lambda *_a, **_k: os._exit(9), "died")):
+        monkeypatch.setattr("powerhall_optimizer.solve.pipeline.solve", fault)
+        began = time.monotonic()
+        plan = planner.make_plan(snapshot, RoundSettings(), 0.5, created_s=START_S, log=Log())
+        assert time.monotonic() - began < 30
+        assert plan.status == "fallback"
+        assert verify_plan(plan) == []
+        assert said in capsys.readouterr().err

@@ -14,7 +14,7 @@ from powerhall.hostlist import expand
 from powerhall.plan import Assignment, Plan, Snapshot
 from powerhall.topology import Hall, Rack
 
-__all__ = ["Loads", "Overview", "budget_w", "plan_loads"]
+__all__ = ["Loads", "Overview", "budget_w", "plan_loads", "slot_span", "zone_budgets"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,17 +38,24 @@ class Loads:
     halls: dict[str, Overview]
 
 
+def zone_budgets(snapshot: Snapshot) -> dict[str, Floats]:
+    """Return the budget per slot in W of every zone that has one, margins not taken off."""
+    found: dict[str, Floats] = {}
+    for zone, limit in snapshot.site.limits_w().items():
+        series = snapshot.site.budgets.get(zone)
+        if limit is None and series is None:
+            continue
+        values = np.full(snapshot.slots, np.inf if limit is None else limit)
+        if series is not None:
+            step = series.slots(snapshot.start_s, snapshot.slot_s, snapshot.slots, "min")
+            values = np.minimum(values, step)
+        found[zone] = values
+    return found
+
+
 def budget_w(snapshot: Snapshot, zone: str) -> Floats | None:
-    """Return a zone's budget per slot in W, margins not taken off; None where it has none."""
-    limit = snapshot.site.limits_w()[zone]
-    series = snapshot.site.budgets.get(zone)
-    if limit is None and series is None:
-        return None
-    values = np.full(snapshot.slots, np.inf if limit is None else limit)
-    if series is not None:
-        step = series.slots(snapshot.start_s, snapshot.slot_s, snapshot.slots, "min")
-        values = np.minimum(values, step)
-    return values
+    """Return one zone's budget per slot in W; None where it has none."""
+    return zone_budgets(snapshot).get(zone)
 
 
 def slot_span(snapshot: Snapshot, assignment: Assignment) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from powerhall.jobs import Job
 from powerhall.plan import Assignment, Plan, Snapshot, gpu_power_w, gpu_speed, snapshot_hash
 from powerhall.topology import Mode, NodeType
 from powerhall_optimizer.budgets import time_text
-from powerhall_optimizer.verify.loads import Loads, budget_w, plan_loads, slot_span
+from powerhall_optimizer.verify.loads import Loads, plan_loads, slot_span, zone_budgets
 
 __all__ = ["Violation", "verify_plan"]
 
@@ -243,12 +243,9 @@ def _level(case: _Case, zone: str) -> str:
 
 def _power(case: _Case, loads: Loads, silent: Loads | None) -> Iterator[Violation]:
     """No zone is over its budget in any slot: racks, rows, halls and feeds in IT power, the site at the meter."""
-    for zone in case.site.zones():
-        limit_w = budget_w(case.snapshot, zone)
-        if limit_w is not None:
-            if silent is not None:
-                limit_w = np.maximum(limit_w, silent.zone_w[zone])
-            yield from _over(case, f"power_{_level(case, zone)}", zone, loads.zone_w[zone], limit_w)
+    for zone, budget_w in zone_budgets(case.snapshot).items():
+        limit_w = budget_w if silent is None else np.maximum(budget_w, silent.zone_w[zone])
+        yield from _over(case, f"power_{_level(case, zone)}", zone, loads.zone_w[zone], limit_w)
 
 
 def _cooling(case: _Case, loads: Loads, silent: Loads | None) -> Iterator[Violation]:
