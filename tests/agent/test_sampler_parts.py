@@ -1,5 +1,6 @@
 """Energy, timestamps, checkpoint, recorder, crew, health and encoder, each on its own."""
 
+import math
 import os
 import threading
 import time
@@ -349,6 +350,26 @@ def test_encoder_refuses_fields_that_the_schema_does_not_have():
         Series("gpu", {"node": "n"}).encode({"job": 1.0}, 1)
     with pytest.raises(ValueError, match="must be a number"):
         Series("gpu", {"node": "n"}).encode({"power_w": "high"}, 1)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["power_w", "temp_c", "energy_j", "mem_used_bytes", "util_percent"]),
+        st.one_of(st.floats(), st.integers(-(2**53), 2**53)),
+    ),
+    st.integers(0, 2**53),
+)
+def test_every_finite_number_survives_encoding_exactly(fields, time_ms):
+    line = Series("gpu", {"node": "n,1", "gpu": "0"}).encode(fields, time_ms)
+    finite = {key: float(value) for key, value in fields.items() if math.isfinite(value)}
+    if not finite:
+        assert line == b""
+    else:
+        (point,) = parse_lines(line)
+        assert point.fields == finite
+        assert point.time_ms == time_ms
+        assert point.tags["node"] == "n,1"
 
 
 def test_point_without_values_is_no_line():
