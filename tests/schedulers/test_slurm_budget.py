@@ -156,7 +156,9 @@ def test_kills_at_random_points_leave_no_orphaned_hold_and_the_next_round_heals(
     assert writer.apply(plan).failed == []
     check_consistent(plan, hold)
     assert writer.release_all().failed == []
-    assert not [r for r in read_records(SlurmTool(10)).values() if r.is_held or r.admin_comment]
+    left = [r for r in read_records(SlurmTool(10)).values() if r.state == "PENDING"]
+    assert len(left) == 24
+    assert not [r for r in left if r.is_held or r.admin_comment]
 
 
 def check_consistent(plan, hold):
@@ -169,7 +171,7 @@ def check_consistent(plan, hold):
 
 
 def test_the_budget_holds_with_no_optimizer_while_users_go_on_submitting(slurm):
-    """Thirty seconds stand for an hour: jobs of 1 to 4 s, three users' habits, nobody plans."""
+    """Twenty seconds stand for an hour: jobs of 1 to 4 s, three users' habits, nobody plans."""
     with PowerMeter(slurm, 0.5) as meter:
         rng = random.Random(3)
         kinds = [
@@ -182,7 +184,7 @@ def test_the_budget_holds_with_no_optimizer_while_users_go_on_submitting(slurm):
             ("--gpus=8", "-L", "kw:1,cool_kw:3"),
         ]
         submitted = []
-        end = time.monotonic() + 30
+        end = time.monotonic() + 20
         while time.monotonic() < end:
             kind = rng.choice(kinds)
             user = rng.choice(("", "nobody"))
@@ -190,7 +192,7 @@ def test_the_budget_holds_with_no_optimizer_while_users_go_on_submitting(slurm):
             time.sleep(0.15)
     samples = meter.samples
     assert len(samples) > 5
-    assert len(submitted) > 60
+    assert len(submitted) > 40
     assert max(licences for _, _, licences in samples) <= BUDGET_KW
     assert max(licences for _, _, licences in samples) >= 0.8 * BUDGET_KW
     for job in read_records(SlurmTool(10)).values():
