@@ -1,8 +1,8 @@
 """Value, proven bound and gap on the open and pinned families, beside what others do with the same instance.
 
 Every schedule, ours and the peers', is judged by a checker that shares no code with the solver; the bound shown is
-the one the checker recomputes from the published prices in exact integers. Compilation of the numerical loops is done once
-before the clock starts (it is cached on disk and takes about half a minute on the very first run of a machine).
+the one the checker recomputes from the published prices in exact integers. The numerical loops are compiled once before
+the clock starts (this is cached on disk and takes about half a minute on the very first run of a machine).
 
     python benchmarks/scale.py --family open --jobs 10000 --slots 288 --seed 1 --seconds 60 --json open.json
 """
@@ -113,9 +113,8 @@ def _warm(problem: Problem, first: Result, workers: int) -> dict[str, object]:
 
 
 def _print(out: dict[str, object]) -> None:
-    print(
-        f"{out['family']} {out['jobs']} jobs x {out['slots']} slots, seed {out['seed']}; {out['machine']}; {out['versions']}"
-    )
+    print(f"{out['family']} {out['jobs']} jobs x {out['slots']} slots, seed {out['seed']}")
+    print(f"{out['machine']}; {out['versions']}")
     print(f"{'method':16} {'value':>18} {'gap to bound':>13} {'verified':>9} {'seconds':>8}")
     rows = {"powerhall": out} | {k: v for k, v in out.items() if isinstance(v, dict)}
     for name, row in rows.items():
