@@ -77,7 +77,7 @@ def _value(text: str) -> float | str:
 
 def parse_lines(data: bytes) -> Iterator[Point]:
     """Read line protocol with millisecond timestamps; a malformed line raises Rejected with its number."""
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
         if not line or line.startswith("#"):
             continue
         yield _plain(line) or _escaped(number, line)
@@ -91,9 +91,12 @@ def _plain(line: str) -> Point | None:
         head, values, time_ms = line.split(" ")
         measurement, *tags = head.split(",")
         pairs = dict(pair.split("=") for pair in values.split(","))
+        labels = dict(tag.split("=") for tag in tags)
+        if not (measurement and all(labels) and all(labels.values()) and all(pairs)):
+            return None
         return Point(
             measurement,
-            dict(tag.split("=") for tag in tags),
+            labels,
             {name: float(text[:-1] if text[-1] in "iu" else text) for name, text in pairs.items()},
             int(time_ms),
         )
@@ -103,11 +106,26 @@ def _plain(line: str) -> Point | None:
 
 def _escaped(number: int, line: str) -> Point:
     found = _LINE.fullmatch(line)
-    if found is None:
+    tags = found and _pairs(found[2].lstrip(","))
+    fields = found and _pairs(found[3])
+    if found is None or tags is None or not fields:
         raise Rejected(f"line protocol: line {number}: {line[:80]!r}: must be 'measurement,tags fields time_ms'")
-    tags = {_unescape(m[1]): _unescape(m[2]) for m in _PAIR.finditer(found[2].lstrip(","))}
     try:
-        fields = {_unescape(m[1]): _value(m[2]) for m in _PAIR.finditer(found[3])}
+        values = {name: _value(text) for name, text in fields.items()}
     except ValueError as error:
         raise Rejected(f"line protocol: line {number}: {line[:80]!r}: {error}") from None
-    return Point(_unescape(found[1]), tags, fields, int(found[4]))
+    plain = {name: _unescape(text) for name, text in tags.items()}
+    return Point(_unescape(found[1]), plain, values, int(found[4]))
+
+
+def _pairs(text: str) -> dict[str, str] | None:
+    """Split `a=1,b=2`, values still escaped; None when something in between is no pair."""
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        pair = _PAIR.match(text, at)
+        if pair is None:
+            return None
+        found[_unescape(pair[1])] = pair[2]
+        at = pair.end()
+    return None if text.endswith(",") else found

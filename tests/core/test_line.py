@@ -35,6 +35,23 @@ def test_a_malformed_line_is_named():
         list(parse_lines(b"gpu a=1.0 5\ngpu a=1.0\n"))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("gpu power_w= 5", "gpu a=1.0,power_w= 5", 'gpu a="x",b= 5', "gpu a=1.0, 5", 'gpu a="x", 5', "gpu =1.0 5"),
+        *("gpu,t= a=1.0 5", "gpu,t a=1.0 5", "gpu a=one 5", "gpu a=1.0 five", "gpu 5", ",a=b c=1.0 5"),
+    ],
+)
+def test_no_part_of_a_line_is_dropped_in_silence(line):
+    with pytest.raises(Rejected, match="line 1"):
+        list(parse_lines(line.encode()))
+
+
+def test_separators_of_other_alphabets_stay_in_their_text():
+    point = Point("event", {}, {"detail": "one\u2028two"}, 7)
+    assert list(parse_lines(encode(point))) == [point]
+
+
 def test_newlines_cannot_break_a_batch():
     data = encode(Point("event", {"node": "a\nb"}, {"detail": "x\ny"}, 7))
     assert data.count(b"\n") == 1
