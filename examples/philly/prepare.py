@@ -24,7 +24,7 @@ HOUR_S = 3600.0
 
 
 def busiest_day(jobs: tuple[Job, ...]) -> tuple[float, tuple[Job, ...]]:
-    """Return the start of the 24 h, on the hour, whose jobs ask for most GPU hours (each a day at most), and its jobs."""
+    """Return the start of the 24 h, on the hour, whose jobs ask for most GPU hours (a day each at most), and them."""
     ordered = sorted(jobs, key=lambda job: (job.submit_s, job.job_id))
     submits = [job.submit_s for job in ordered]
     best: tuple[float, float, tuple[Job, ...]] = (-1.0, 0.0, ())
