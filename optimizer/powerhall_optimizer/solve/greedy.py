@@ -31,7 +31,7 @@ RENEWALS = 2e9  # multiplications spent on following prices in one pass, at most
 class Greedy:
     """The stage: tries at most `tries` orders, at least one."""
 
-    tries: int = 12
+    tries: int = 6
 
     def run(self, state: State, budget: Budget) -> State:
         """Keep the best of several greedy schedules; the bound stays as it is."""
