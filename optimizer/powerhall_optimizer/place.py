@@ -131,10 +131,11 @@ class _Floor:
         return room
 
     def _shared(self, free: Ints, gpus: int, gpu_w: float, start: int, end: int) -> list[tuple[int, int]] | None:
-        """The fullest node that still takes the job; racks that their limits close are passed over."""
+        """The node that the job keeps busy least longer than it is anyway, then the fullest; empty nodes stay whole."""
         open_racks: dict[int, bool] = {}
         candidates = np.nonzero(free >= gpus)[0]
-        for node in candidates[np.argsort(free[candidates], kind="stable")].tolist():
+        longer = np.maximum(0, end - np.maximum(self.free_at[candidates].max(axis=1), start))
+        for node in candidates[np.lexsort((free[candidates], longer))].tolist():
             rack = int(self.rack_of[node])
             if rack not in open_racks:
                 open_racks[rack] = self.zones.fits({self.racks[rack]: gpus * gpu_w}, start, end)
