@@ -40,7 +40,7 @@ ENERGY_UNIT_W = 100
 
 # Node draw at full power by job class, and per class four modes as (share of that draw, speed); the shape of the curves
 # follows measured A40/V100 sweeps (Zeus traces): flat at the top, steep below 60 % of the power.
-CLASS_W = np.array([9_400, 8_300, 6_900])
+CLASS_W = np.array([10_200, 9_400, 8_200])
 CLASS_SHARE = (0.45, 0.35, 0.2)
 MODES = ("100%", "86%", "74%", "62%")
 POWER = np.array([[1.00, 0.86, 0.74, 0.62]] * 3)
@@ -145,9 +145,9 @@ def _site(  # noqa: PLR0917
     wet_bulb = np.sin(day - np.pi / 2)  # coldest at the start, warmest after half a day
     capacity = np.zeros((3 * halls + 1, slots))
     capacity[0 : 3 * halls : 3] = per_hall - base
-    capacity[1 : 3 * halls : 3] = per_hall * NODE_W * 0.90 - base * NODE_W * 0.75
+    capacity[1 : 3 * halls : 3] = per_hall * NODE_W * 0.88 - base * NODE_W * 0.75
     tower = np.where(hall_type == 0, 0.03, 0.07)[:, None] * wet_bulb[None, :]
-    capacity[2 : 3 * halls : 3] = per_hall * NODE_W * (0.88 - tower) - base * NODE_W * 0.75
+    capacity[2 : 3 * halls : 3] = per_hall * NODE_W * (0.87 - tower) - base * NODE_W * 0.75
     overhead = np.array(OVERHEAD)[hall_type]
     limit = np.full(slots, site_w)
     for begin, length, depth in cuts:

@@ -43,7 +43,8 @@ class Search:
         ground = _ground(state, budget)
         random = np.random.default_rng(budget.seed)
         placed = max(1, int((state.schedule.option >= 0).sum()))
-        mean = max(1.0, (state.value - int(np.minimum(0, state.compiled.problem.job_wait_value).sum())) / placed)
+        waiting = int(state.compiled.problem.job_wait_value[state.schedule.option < 0].sum())
+        mean = max(1.0, (state.value - waiting) / placed)
         now, count, rounds, began = state, self.first_moves, 0, budget.clock()
         progress = 0.0
         while progress < 1.0 and state.gap > budget.target_gap and not budget.stop():
