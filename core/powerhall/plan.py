@@ -40,9 +40,9 @@ class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a plan is worth: a GPU hour at full speed and weight 1, less energy, carbon, delay and churn (in USD).
 
     Shares are parts of what a job can be worth within the horizon. `delay_share` is lost when it ends a horizon later,
-    `slow_share` when a mode makes it take twice as long, `shift_share` when it moves by a horizon against the last plan,
-    `move_share` when it changes hall or mode. `carbon_usd_per_t` prices emissions. A job that ends after its deadline is
-    worth nothing.
+    `slow_share` when a mode makes it take twice as long, `shift_share` when it moves by a horizon against the last
+    plan, `move_share` when it changes hall or mode. `carbon_usd_per_t` prices emissions. A job that ends after its
+    deadline is worth nothing.
     """
 
     usd_per_gpu_h: float = 2.0

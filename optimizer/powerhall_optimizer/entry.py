@@ -5,4 +5,6 @@ from powerhall.extras import run_command
 
 def main() -> int:
     """Run `powerhall-optimizer` and return its exit code."""
-    return run_command("powerhall-optimizer", "optimizer", ("numpy", "scipy", "numba", "ortools"), "powerhall_optimizer.cli")
+    return run_command(
+        "powerhall-optimizer", "optimizer", ("numpy", "scipy", "numba", "ortools"), "powerhall_optimizer.cli"
+    )
