@@ -12,6 +12,7 @@ from powerhall import __version__
 from powerhall.errors import PowerhallError
 from powerhall.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
 from powerhall_agent.capper import command as capper
+from powerhall_agent.facility import command as facility
 from powerhall_agent.sampler_settings import SamplerSettings
 from powerhall_agent.settings import AgentSettings, load_settings
 
@@ -122,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     spool.add_argument("--output", metavar="NAME", default="store", help="folder in the spool (default: store)")
     spool.add_argument("--json", action="store_true", help="print the list as JSON")
     capper.add_parsers(commands)
+    facility.add_parsers(commands)
     return parser
 
 

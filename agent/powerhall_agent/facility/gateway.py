@@ -1,0 +1,250 @@
+"""The gateway: reads every device at its own pace, judges what it says, and writes lines.
+
+Invariants: every device has one thread, so a device that hangs holds up no other; while a device gives nothing, each of
+its points gets quality 0 at the device's own pace, without a value; a value is written only with quality 1.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from powerhall.errors import ConfigError, Retryable
+from powerhall_agent.clock import Clock, Stamper, SystemClock
+from powerhall_agent.encode import Series
+from powerhall_agent.facility.points import DeviceMap
+from powerhall_agent.facility.quality import Judge, Kept
+from powerhall_agent.facility.reader import Answer, Reader
+from powerhall_agent.facility.settings import Device
+from powerhall_agent.log import Log
+from powerhall_agent.sink import Sink
+
+__all__ = ["DeviceState", "Gateway", "Station"]
+
+_BACKOFF_MAX_S = 60.0
+_GOOD, _BAD = 1.0, 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """How a device was at its last turn."""
+
+    name: str
+    good: int
+    bad: int
+    problem: str
+    """Why it gave nothing at all, "" when it gave something."""
+    points: Mapping[str, str]
+    """Why single points have no value."""
+
+
+class Opener(Protocol):
+    """Makes the reader of a device."""
+
+    def __call__(self, device: Device, points: DeviceMap, /) -> Reader:
+        """Return the reader; nothing is sent yet."""
+        ...
+
+
+class Station:
+    """One device: its thread, its reader, the judges of its points."""
+
+    def __init__(
+        self,
+        site: str,
+        device: Device,
+        points: DeviceMap,
+        reader: Reader,
+        *,
+        sink: Sink,
+        log: Log,
+        kept: Mapping[str, Kept],
+        clock: Clock,
+    ) -> None:
+        self.device, self._reader, self._sink, self._log, self._clock = device, reader, sink, log, clock
+        tags = {"site": site, "hall": device.hall, "device": device.name}
+        self._judges = {point.name: Judge(point, kept.get(point.name)) for point in points.points}
+        self._series = {name: Series("facility", {**tags, "point": name}) for name in self._judges}
+        self._weather = Series("weather", {"site": site}) if device.weather else None
+        self._stamper = Stamper()
+        self._lock = threading.Lock()
+        self._busy_since_s: float | None = None
+        self._written_s = self._now_s()
+        self._failures = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"facility-{device.name}", daemon=True)
+        self.state = DeviceState(device.name, 0, len(self._judges), "not read yet", {})
+
+    def start(self) -> None:
+        """Begin to read, at a random moment of the first interval."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end after the read under way."""
+        self._stop.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread; one that hangs is left behind and ends with the process."""
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+
+    def turn(self) -> None:
+        """Read once, judge and write."""
+        self._busy_since_s = self._now_s()
+        try:
+            answer, problem = self._reader.read(), ""
+        except (Retryable, ConfigError) as error:
+            answer, problem = Answer(), str(error)
+        except Exception as error:  # noqa: BLE001 - logged and counted; one device's odd answer must not end its thread
+            answer, problem = Answer(), f"fault: {error!r}"
+        self._busy_since_s = None
+        self._write(answer, problem)
+        self._failures = self._failures + 1 if problem else 0
+
+    def once(self) -> None:
+        """Read once and end the connection."""
+        self.turn()
+        self._reader.close()
+
+    def watch(self) -> None:
+        """Write that the points are stale when the device gives nothing; called often, from another thread."""
+        now_s, since_s, device = self._now_s(), self._busy_since_s, self.device
+        patience_s = max(device.interval_s, 2 * device.timeout_s)
+        silent = since_s is not None and now_s - since_s >= patience_s
+        waiting = since_s is None and self._failures > 0
+        if (silent or waiting) and now_s - self._written_s >= device.interval_s:
+            self._write(Answer(), f"no answer for {now_s - (since_s or now_s):.0f} s" if silent else self.state.problem)
+
+    def kept(self) -> dict[str, Kept]:
+        """Return the counters' sums, to be kept over a restart."""
+        with self._lock:
+            return {name: Kept(j.kept.raw, j.kept.total) for name, j in self._judges.items() if j.kept is not None}
+
+    def _run(self) -> None:
+        pause_s = random.uniform(0.0, min(self.device.interval_s, 5.0))  # noqa: S311 - spreads the first requests
+        while not self._stop.wait(pause_s):
+            begin_s = self._now_s()
+            self.turn()
+            slow_s = self.device.interval_s * 2.0 ** min(self._failures, 10)
+            period_s = min(slow_s, max(self.device.interval_s, _BACKOFF_MAX_S)) if self._failures else slow_s
+            pause_s = max(0.0, begin_s + period_s - self._now_s())
+        self._reader.close()
+
+    def _write(self, answer: Answer, problem: str) -> None:
+        with self._lock:
+            now_s = self._now_s()
+            time_ms = self._stamper.stamp(self._clock.monotonic_ns(), self._clock.time_ns())
+            self._written_s = now_s
+            values: dict[str, float] = {}
+            whys: dict[str, str] = {}
+            for name, judge in self._judges.items():
+                raw = answer.values.get(name)
+                if raw is None:
+                    whys[name] = problem or answer.problems.get(name, "the device left it out")
+                    continue
+                verdict = judge.take(raw, now_s)
+                if verdict.value is None:
+                    whys[name] = verdict.why
+                else:
+                    values[name] = verdict.value
+            self._tell(problem, whys)
+            self.state = DeviceState(self.device.name, len(values), len(whys), problem, whys)
+            self._sink.write(self._encode(values, time_ms))
+
+    def _encode(self, values: Mapping[str, float], time_ms: int) -> bytes:
+        lines = []
+        for name, series in self._series.items():
+            value = values.get(name)
+            fields = {"quality": _BAD} if value is None else {"value": value, "quality": _GOOD}
+            lines.append(series.encode(fields, time_ms))
+        if self._weather is not None:
+            air = {name: values[name] for name in ("dry_bulb_c", "wet_bulb_c") if name in values}
+            lines.append(self._weather.encode(air, time_ms))
+        return b"".join(lines)
+
+    def _tell(self, problem: str, whys: Mapping[str, str]) -> None:
+        """Log what has changed since the last turn."""
+        name, before = self.device.name, self.state
+        if problem:
+            self._log.warning("device_silent", key=name, device=name, detail=problem)
+            return
+        if before.problem and before.problem != "not read yet":
+            self._log.forget("device_silent", key=name)
+            self._log.info("device_back", device=name)
+        for point, why in whys.items():
+            self._log.warning("point_refused", key=f"{name}/{point}", device=name, point=point, detail=why)
+        for point in before.points.keys() - whys.keys():
+            self._log.forget("point_refused", key=f"{name}/{point}")
+
+    def _now_s(self) -> float:
+        return self._clock.monotonic_ns() / 1e9
+
+
+class Gateway:
+    """All stations of a site."""
+
+    def __init__(
+        self,
+        site: str,
+        devices: Sequence[Device],
+        maps: Mapping[str, DeviceMap],
+        opener: Opener,
+        *,
+        sink: Sink,
+        log: Log,
+        kept: Mapping[str, Mapping[str, Kept]] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        known, clock = kept or {}, clock or SystemClock()
+        self.stations = [
+            Station(
+                site,
+                device,
+                maps[device.name],
+                opener(device, maps[device.name]),
+                sink=sink,
+                log=log,
+                kept=known.get(device.name, {}),
+                clock=clock,
+            )
+            for device in devices
+        ]
+
+    def start(self) -> None:
+        """Start every device's thread."""
+        for station in self.stations:
+            station.start()
+
+    def watch(self) -> None:
+        """See to devices that hang; call it several times a second."""
+        for station in self.stations:
+            station.watch()
+
+    def once(self) -> None:
+        """Read every device once, side by side; one that hangs is given up after its patience."""
+        threads = [threading.Thread(target=station.once, daemon=True) for station in self.stations]
+        for thread in threads:
+            thread.start()
+        patience_s = max(max(2 * s.device.timeout_s, s.device.interval_s) for s in self.stations)
+        end_s = time.monotonic() + patience_s + 1.0
+        for thread in threads:
+            thread.join(max(0.0, end_s - time.monotonic()))
+        self.watch()
+
+    def stop(self, within_s: float) -> None:
+        """End all threads, as far as their devices let them."""
+        for station in self.stations:
+            station.stop()
+        end_s = time.monotonic() + within_s
+        for station in self.stations:
+            station.join(end_s - time.monotonic())
+
+    def states(self) -> list[DeviceState]:
+        """Return how every device was at its last turn."""
+        return [station.state for station in self.stations]
+
+    def kept(self) -> dict[str, dict[str, Kept]]:
+        """Return the sums of all counters, by device and point."""
+        return {station.device.name: kept for station in self.stations if (kept := station.kept())}

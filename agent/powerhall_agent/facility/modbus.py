@@ -1,0 +1,127 @@
+"""Modbus TCP by pymodbus: registers that lie close together are read in one request."""
+
+import logging
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pymodbus.client import ModbusTcpClient
+from pymodbus.exceptions import ModbusException
+
+from powerhall.errors import Retryable
+from powerhall_agent.facility.points import DeviceMap, ModbusPoint
+from powerhall_agent.facility.reader import Answer, Pacer
+from powerhall_agent.facility.settings import ModbusDevice
+
+__all__ = ["Block", "ModbusReader", "decode", "plan_blocks"]
+
+_GAP = 8
+"""Registers that are read along although no point wants them, when that saves a request."""
+_FORMATS = {"u16": "H", "i16": "h", "u32": "I", "i32": "i", "u64": "Q", "i64": "q", "f32": "f", "f64": "d"}
+_EXCEPTIONS = {1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure"}
+"""Modbus Application Protocol V1.1b3, section 7; other codes mean that the device is busy or not reached."""
+
+logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Registers that one request reads."""
+
+    kind: str
+    address: int
+    count: int
+    points: tuple[ModbusPoint, ...]
+
+
+def plan_blocks(points: Sequence[ModbusPoint], max_registers: int) -> list[Block]:
+    """Group points into as few requests as `max_registers` allows."""
+    blocks: list[Block] = []
+    for point in sorted(points, key=lambda entry: (entry.kind, entry.address)):
+        last, end = blocks[-1] if blocks else None, point.address + point.registers
+        if last is not None and last.kind == point.kind and point.address <= last.address + last.count + _GAP:
+            count = max(last.count, end - last.address)
+            if count <= max_registers:
+                blocks[-1] = Block(last.kind, last.address, count, (*last.points, point))
+                continue
+        blocks.append(Block(point.kind, point.address, point.registers, (point,)))
+    return blocks
+
+
+def decode(point: ModbusPoint, registers: Sequence[int]) -> float:
+    """Turn a point's registers, in the order in which they were read, into the number they stand for."""
+    words = list(registers) if point.word_order == "big" else list(reversed(registers))
+    byteorder = ">" if point.byte_order == "big" else "<"
+    data = struct.pack(f"{byteorder}{len(words)}H", *words)
+    (value,) = struct.unpack(f">{_FORMATS[point.type]}", data)
+    return float(value)
+
+
+class ModbusReader:
+    """Reads one unit over a connection that is kept."""
+
+    def __init__(self, device: ModbusDevice, points: DeviceMap) -> None:
+        self._device = device
+        self._pacer = Pacer(device.pause_s)
+        modbus = [point for point in points.points if isinstance(point, ModbusPoint)]
+        self._blocks = plan_blocks(modbus, device.max_registers)
+        self._client = ModbusTcpClient(device.host, port=device.port(502), timeout=device.timeout_s, retries=0)
+
+    def read(self) -> Answer:
+        """Read all blocks; one with a register that the device does not have is read point by point from then on."""
+        answer, blocks = Answer(), []
+        for block in self._blocks:
+            split = [block]
+            problem = self._read_block(block, answer)
+            if problem and len(block.points) > 1:
+                split = _singles(block)
+                for single in split:
+                    self._note(single, self._read_block(single, answer), answer)
+            else:
+                self._note(block, problem, answer)
+            blocks += split
+        self._blocks = blocks
+        return answer
+
+    def close(self) -> None:
+        """End the connection."""
+        self._client.close()  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def _note(block: Block, problem: str, answer: Answer) -> None:
+        if problem:
+            answer.problems.update({point.name: problem for point in block.points})
+
+    def _read_block(self, block: Block, answer: Answer) -> str:
+        """Read one block into the answer; return why the device refuses it, "" when it does not."""
+        self._pacer.wait()
+        where = f"{self._device.address}: unit {self._device.unit}: {block.kind} {block.address}"
+        call = self._client.read_holding_registers if block.kind == "holding" else self._client.read_input_registers
+        try:
+            reply = call(block.address, count=block.count, device_id=self._device.unit)
+        except (ModbusException, OSError, struct.error) as error:
+            self.close()  # a late reply must not be taken for the next one
+            raise Retryable(f"{where}: {_reason(error)}") from None
+        if reply.isError():
+            if reply.exception_code not in _EXCEPTIONS:
+                raise Retryable(f"{where}: exception {reply.exception_code}: the device is busy or not reached")
+            return f"{block.kind} {block.address}: {_EXCEPTIONS[reply.exception_code]}"
+        if len(reply.registers) != block.count:
+            self.close()
+            raise Retryable(f"{where}: {len(reply.registers)} registers came back, {block.count} were asked for")
+        for point in block.points:
+            start = point.address - block.address
+            answer.values[point.name] = decode(point, reply.registers[start : start + point.registers])
+        return ""
+
+
+def _singles(block: Block) -> list[Block]:
+    """Split a block into one per point."""
+    return [Block(block.kind, point.address, point.registers, (point,)) for point in block.points]
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).removeprefix("Modbus Error: ")
+    if "No response" in text or "CLOSING" in text:
+        return "no answer within the timeout"
+    return "cannot connect" if "cannot connect" in text else text
