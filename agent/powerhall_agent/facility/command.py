@@ -15,18 +15,17 @@ import msgspec
 
 from powerhall.errors import ConfigError
 from powerhall.extras import EXIT_OK, EXIT_REFUSED
-from powerhall_agent.disk import write_file
-from powerhall_agent.facility.quality import Kept
-from powerhall_agent.lane import Lane, open_lanes
 from powerhall_agent.log import Log
 from powerhall_agent.notify import Notifier
 from powerhall_agent.sampler_settings import SamplerSettings
 from powerhall_agent.settings import AgentSettings, OutputSettings
 
 if TYPE_CHECKING:
+    from powerhall_agent.facility.counters import Memory
     from powerhall_agent.facility.gateway import DeviceState, Gateway
+    from powerhall_agent.lane import Lane
 
-__all__ = ["LaneSink", "Memory", "add_parsers"]
+__all__ = ["LaneSink", "add_parsers"]
 
 _TEXT = """\
 Reads power meters, PDUs, CDUs, chillers and weather stations by Modbus TCP, Redfish and SNMP, and ships what they say
@@ -52,39 +51,10 @@ _KEEP_EVERY_S = 30.0
 _STOP_WITHIN_S = 8.0
 
 
-class Memory:
-    """A small JSON file that keeps the sums of wrapping counters over a restart; without a path nothing is kept."""
-
-    def __init__(self, path: Path | None, log: Log) -> None:
-        self._path, self._log = path, log
-
-    def recall(self) -> dict[str, dict[str, Kept]]:
-        """Read the file; one that is damaged is logged, and the sums start afresh."""
-        if self._path is None or not self._path.exists():
-            return {}
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, dict[str, Kept]])
-        except (OSError, msgspec.DecodeError) as error:
-            self._log.warning("counters_lost", path=self._path, detail=error)
-            return {}
-
-    def keep(self, kept: dict[str, dict[str, Kept]]) -> None:
-        """Replace the file in one step."""
-        if self._path is None or not kept:
-            return
-        fresh = self._path.with_suffix(".new")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(fresh, msgspec.json.encode(kept))
-            fresh.replace(self._path)
-        except OSError as error:
-            self._log.warning("counters_not_kept", path=self._path, detail=error)
-
-
 class LaneSink:
     """Gathers lines from all devices' threads; `flush` spools them."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: "Sequence[Lane]") -> None:
         self._lanes, self._lock = lanes, threading.Lock()
         self._waiting: list[bytes] = []
 
@@ -120,9 +90,11 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _gateway(args: argparse.Namespace) -> int:
+    from powerhall_agent.facility.counters import Memory
     from powerhall_agent.facility.gateway import Gateway
     from powerhall_agent.facility.reader import open_reader
     from powerhall_agent.facility.settings import load_facility
+    from powerhall_agent.lane import open_lanes
 
     facility, maps = load_facility(args.config)
     shipping = AgentSettings(
@@ -159,7 +131,7 @@ def _outputs(stores: Sequence[str]) -> tuple[OutputSettings, ...]:
     )
 
 
-def _serve(gateway: "Gateway", sink: LaneSink, lanes: Sequence[Lane], memory: Memory, for_s: float | None) -> None:
+def _serve(gateway: "Gateway", sink: LaneSink, lanes: "Sequence[Lane]", memory: "Memory", for_s: float | None) -> None:
     """Run until SIGTERM or SIGINT, or for this long."""
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -186,7 +158,7 @@ def _serve(gateway: "Gateway", sink: LaneSink, lanes: Sequence[Lane], memory: Me
     notifier.stopping()
 
 
-def _deliver(lanes: Sequence[Lane]) -> None:
+def _deliver(lanes: "Sequence[Lane]") -> None:
     deadline_s = time.monotonic() + _STOP_WITHIN_S
     for lane in lanes:
         lane.stop(deadline_s)
@@ -194,7 +166,7 @@ def _deliver(lanes: Sequence[Lane]) -> None:
         lane.join(deadline_s - time.monotonic())
 
 
-def _report(states: Sequence["DeviceState"], lanes: Sequence[Lane], *, as_json: bool) -> int:
+def _report(states: "Sequence[DeviceState]", lanes: "Sequence[Lane]", *, as_json: bool) -> int:
     """Print how every device was; 1 when one gave nothing or a store did not take the points."""
     if as_json:
         sys.stdout.write(json.dumps([dataclasses.asdict(state) for state in states], indent=1) + "\n")

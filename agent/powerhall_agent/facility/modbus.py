@@ -124,4 +124,4 @@ def _reason(error: Exception) -> str:
     text = str(error).removeprefix("Modbus Error: ")
     if "No response" in text or "CLOSING" in text:
         return "no answer within the timeout"
-    return "cannot connect" if "cannot connect" in text else text
+    return "cannot connect" if "connect" in text.lower() else text

@@ -68,7 +68,8 @@ def open_reader(device: Device, points: DeviceMap) -> Reader:
 
             return RedfishReader(device, points)
         from powerhall_agent.facility.snmp import SnmpReader
+
+        assert isinstance(device, SnmpDevice)
+        return SnmpReader(device, points)
     except ImportError as error:
         raise missing_extra(error) from None
-    assert isinstance(device, SnmpDevice)
-    return SnmpReader(device, points)

@@ -1,6 +1,7 @@
 """SNMP v2c and v3 by pysnmp: numbers at fixed OIDs, a few per request."""
 
 import asyncio
+import importlib.util
 from typing import Any, TypeAlias
 
 from pysnmp.hlapi.v3arch import asyncio as api
@@ -32,6 +33,8 @@ class SnmpReader:
     """Reads one SNMP agent; the event loop belongs to the reader and runs only while it reads."""
 
     def __init__(self, device: SnmpDevice, points: DeviceMap) -> None:
+        if device.privacy_file and importlib.util.find_spec("cryptography") is None:
+            raise ImportError("needed for privacy", name="cryptography")
         self._device = device
         self._pacer = Pacer(device.pause_s)
         found = [point for point in points.points if isinstance(point, SnmpPoint)]
@@ -40,7 +43,7 @@ class SnmpReader:
         self._engine: _Untyped = None
 
     def read(self) -> Answer:
-        """Read all points; raises Retryable when the agent does not answer."""
+        """Read all points; raises Retryable when the agent does not answer as it should."""
         if self._loop is None:
             self._loop, self._engine = asyncio.new_event_loop(), api.SnmpEngine()
         answer = Answer()
