@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -148,3 +149,28 @@ def redfish(sushy, run_program, tmp_path_factory):
     run_program(sushy, "-i", "127.0.0.1", "-p", "21830", "-m", str(folder))
     wait_for_port(21830)
     return "http://127.0.0.1:21830", folder
+
+
+@pytest.fixture(scope="session")
+def pdu(snmpd, run_program, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("snmpd")
+    (folder / "snmpd.conf").write_text("""agentaddress udp:127.0.0.1:21850
+rocommunity reads-only 127.0.0.1
+createUser meter SHA-256 "auth-secret-1" AES "privacy-secret-1"
+rouser meter priv
+override .1.3.6.1.4.1.318.1.1.26.4.3.1.5.1 integer 1234
+override .1.3.6.1.4.1.318.1.1.26.4.3.1.9.1 integer 5678
+override .1.3.6.1.4.1.99999.1.0 octet_str "23.5"
+override .1.3.6.1.4.1.99999.2.0 octet_str "hot"
+""")
+    for name, text in (("community", "reads-only"), ("auth", "auth-secret-1"), ("privacy", "privacy-secret-1")):
+        (folder / name).write_text(text + "\n")
+    environment = {**os.environ, "MIBS": "", "SNMP_PERSISTENT_DIR": str(folder / "state")}
+    command = (snmpd, "-f", "-Lo", "-C", "-c", str(folder / "snmpd.conf"), "-p", str(folder / "pid"), "-I", "-smux")
+    process, log = run_program(*command, env=environment)
+    end_s = time.monotonic() + 10
+    while "NET-SNMP version" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end_s, log.read_text()
+        time.sleep(0.05)
+    return folder

@@ -1,6 +1,5 @@
 """What the gateway asks of every protocol."""
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,13 +38,12 @@ class Pacer:
     def __init__(self, pause_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._pause_s, self._clock = pause_s, clock
         self._next_s = clock()
-        self._stop = threading.Event()
 
     def wait(self) -> None:
         """Wait until the next request may go out."""
         left_s = self._next_s - self._clock()
         if left_s > 0:
-            self._stop.wait(left_s)
+            time.sleep(left_s)
         self._next_s = self._clock() + self._pause_s
 
 
