@@ -2,7 +2,10 @@
 
 import http.server
 import json
+import shutil
+import subprocess
 import threading
+import time
 
 import pytest
 
@@ -149,3 +152,31 @@ def test_a_basic_login_and_a_wrong_password(locked, tmp_path):
         with pytest.raises(Retryable, match="HTTP 401") as caught:
             reader.read()
         assert "wr0ng" not in str(caught.value) + repr(reader)
+
+
+@pytest.fixture(scope="module")
+def encrypted(redfish, sushy, run_program, tmp_path_factory):
+    """The same tree over TLS, and the file of its certificate."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subject = ("-subj", "/CN=cdu", "-addext", "subjectAltName=IP:127.0.0.1")
+    made = ("-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", certificate)
+    subprocess.run(["openssl", "req", "-x509", *made, *subject], check=True, capture_output=True)
+    run_program(sushy, "-i", "127.0.0.1", "-p", "21834", "-m", str(redfish[1]), "-c", str(certificate), "-k", str(key))
+    time.sleep(1.0)
+    return "https://127.0.0.1:21834", str(certificate)
+
+
+def test_tls_is_verified_unless_it_is_turned_off(encrypted, tmp_path):
+    address, certificate = encrypted
+    points = load_map("redfish_cdu", tmp_path)
+    with pytest.raises(Retryable, match="not trusted"):
+        RedfishReader(device(address), points).read()
+    reader = RedfishReader(device(address, ca_file=certificate), points)
+    assert reader.read().values["power_w"] == 4200.0
+    reader.close()
+    reader = RedfishReader(device(address, verify_tls=False), points)
+    assert reader.read().values["power_w"] == 4200.0
+    reader.close()

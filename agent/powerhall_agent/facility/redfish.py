@@ -3,6 +3,7 @@
 import json
 
 import requests
+import urllib3
 
 from powerhall.errors import Retryable
 from powerhall.settings import Secret
@@ -120,6 +121,8 @@ class RedfishReader:
         device, session = self._device, requests.Session()
         session.trust_env = False  # no proxy and no .netrc between us and a device of the site
         session.verify = (device.ca_file or True) if device.verify_tls else False
+        if not device.verify_tls:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the settings say so
         session.headers.update({"Accept": "application/json", "OData-Version": "4.0"})
         if not device.user:
             return session
