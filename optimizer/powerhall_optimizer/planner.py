@@ -158,12 +158,14 @@ def _rekeyed(before: Built, built: Built, kept: Kept) -> Schedule:
 
 def _solved(task: Task) -> Draft:
     from powerhall_optimizer.solve.pipeline import solve
+    from powerhall_optimizer.solve.warmup import compile_solver
 
     problem = task.built.problem
     result = guarded(
-        lambda: solve(
+        compile_solver,
+        lambda late_s: solve(
             problem,
-            seconds=max(0.1, task.deadline_s - time.monotonic()),
+            seconds=max(0.1, task.deadline_s + late_s - time.monotonic()),
             target_gap=task.settings.target_gap,
             seed=task.settings.seed,
             workers=task.settings.workers,
@@ -172,9 +174,9 @@ def _solved(task: Task) -> Draft:
             stop=task.stop,
             log=lambda line: task.log("solver", line=line),
         ),
-        task.deadline_s,
-        _GRACE_S,
-        task.stop,
+        deadline_s=task.deadline_s,
+        grace_s=_GRACE_S,
+        stop=task.stop,
     )
     bound = exact_bound(problem, result.certificate)
     proven = result.bound_from == "cp-sat" and result.bound <= result.value

@@ -20,7 +20,6 @@ from powerhall.line import Point, encode
 from powerhall.plan import Plan, Planned, Snapshot, read_plan, snapshot_hash
 from powerhall.sitefile import read_site
 from powerhall.store import Store
-from powerhall.topology import Site
 from powerhall_optimizer.learn import learn
 from powerhall_optimizer.log import Log
 from powerhall_optimizer.observe import Horizon, check_fit, read_queue, site_snapshot
@@ -101,26 +100,25 @@ def _planned(plan: Plan | None, snapshot: Snapshot) -> tuple[Planned, ...]:
 def observe(request: Request, settings: RoundSettings, log: Log) -> Snapshot:
     """Return the snapshot of now."""
     site, planning = read_site(request.site)
+    down: tuple[str, ...] = ()
     if request.jobs is not None:
         jobs = read_queue(request.jobs, request.jobs_format)
         check_fit(site, jobs, str(request.jobs))
     elif request.store is not None:
-        jobs = store_queue(request.store, site.name)
+        jobs, down = store_queue(request.store, site.name)
     else:
         raise PowerhallError("round: needs --jobs or --store to know the queue")
     snapshot = site_snapshot(site, planning, jobs, request.horizon, settings.objective)
-    snapshot = msgspec.structs.replace(snapshot, down_nodes=_known(site, request.down_nodes))
+    every = {node for rack in site.racks() for node in rack.nodes}
+    for node in request.down_nodes:
+        if node not in every:
+            raise Rejected.field("command line", "--down", node, "must be a node of the site")
+    # A scheduler may know nodes that are none of this site's.
+    unusable = sorted({*request.down_nodes, *(node for node in down if node in every)})
+    snapshot = msgspec.structs.replace(snapshot, down_nodes=tuple(unusable))
     if request.store is not None:
         snapshot = _with_telemetry(snapshot, request, request.store, settings, log)
     return snapshot if request.what_if is None else what_if(snapshot, request.what_if)
-
-
-def _known(site: Site, nodes: tuple[str, ...]) -> tuple[str, ...]:
-    every = {node for rack in site.racks() for node in rack.nodes}
-    for node in nodes:
-        if node not in every:
-            raise Rejected.field("command line", "--down", node, "must be a node of the site")
-    return nodes
 
 
 def _with_telemetry(snapshot: Snapshot, request: Request, store: Store, settings: RoundSettings, log: Log) -> Snapshot:
@@ -128,7 +126,7 @@ def _with_telemetry(snapshot: Snapshot, request: Request, store: Store, settings
     if not state.known:
         log("no_telemetry", "warning", site=snapshot.site.name)
         return snapshot
-    stale = tuple(node for node in state.stale if node not in request.down_nodes)
+    stale = tuple(node for node in state.stale if node not in snapshot.down_nodes)
     nodes = sum(len(rack.nodes) for rack in snapshot.site.racks())
     share = len(stale) / max(1, nodes)
     alarm = share > settings.stale_share

@@ -46,14 +46,25 @@ def node_state(store: Store, site: Site, now_s: float, stale_after_s: float) -> 
     return NodeState(tuple(n for rack in site.racks() for n in rack.nodes if n not in fresh), known=True)
 
 
-def store_queue(store: Store, site: str) -> tuple[Job, ...]:
-    """Return the newest job queue document of the site (kind "queue"), a JSON array of jobs; it may be empty."""
+class _Queue(msgspec.Struct, frozen=True):
+    """What `powerhall-optimizer queue --store` keeps, as far as a round needs it."""
+
+    jobs: tuple[Job, ...]
+    down_nodes: tuple[str, ...] = ()
+
+
+def store_queue(store: Store, site: str) -> tuple[tuple[Job, ...], tuple[str, ...]]:
+    """Return the jobs and the unusable nodes of the site's newest queue document; both may be empty.
+
+    The document (kind "queue") is what `powerhall-optimizer queue --store` writes, or a plain JSON array of jobs.
+    """
     source = f"store: queue of {site}"
     body = store.latest_document("queue", site)
     if body is None:
-        raise Rejected(f"{source}: no document: the scheduler's bridge must write one, or give --jobs")
+        raise Rejected(f"{source}: no document: run `powerhall-optimizer queue --store`, or give --jobs")
     try:
-        jobs = msgspec.json.decode(body, type=list[Job])
+        found = msgspec.json.decode(body, type=_Queue | list[Job])
     except msgspec.MsgspecError as error:
         raise Rejected(f"{source}: {error}") from None
-    return check_jobs(jobs, source)
+    queue = found if isinstance(found, _Queue) else _Queue(tuple(found))
+    return check_jobs(queue.jobs, source), queue.down_nodes

@@ -17,6 +17,7 @@ from powerhall.line import Point, encode
 from powerhall.plan import Certificate, Plan, read_plan, write_plan
 from powerhall.store import Query, Row, Select, open_store
 from powerhall_optimizer.cli import main
+from powerhall_optimizer.schedulers.base import Queue
 from powerhall_optimizer.telemetry import node_state, store_queue
 from powerhall_optimizer.verify.plan import verify_plan
 
@@ -245,6 +246,18 @@ def test_the_queue_comes_from_the_store_when_no_file_is_given(files, snapshot):
     command = [a for a in arguments(files, "--quiet", "--store", url) if a not in ("--jobs", str(files / "jobs.csv"))]
     assert main(command) == 0
     assert {job.job_id for job in verified(files).snapshot.jobs} == {job.job_id for job in snapshot.jobs}
+
+
+def test_the_schedulers_queue_document_brings_jobs_and_unusable_nodes(files, snapshot):
+    node = next(snapshot.site.racks()).nodes[0]
+    url = f"sqlite:///{files}/store.db"
+    store = open_store(url)
+    queue = Queue(START_S, snapshot.jobs, (node, "of-another-site"))
+    store.put_document("queue", "phx", START_S, msgspec.json.encode(queue))
+    store.close()
+    command = [a for a in arguments(files, "--quiet", "--store", url) if a not in ("--jobs", str(files / "jobs.csv"))]
+    assert main(command) == 0
+    assert verified(files).snapshot.down_nodes == (node,)
 
 
 def test_a_dry_run_publishes_nothing(files, capsys):

@@ -139,7 +139,7 @@ def run_queue(args: argparse.Namespace) -> int:
         _write_jobs(queue, args.out)
     if args.store:
         store = open_store(args.store)
-        store.put_document("queue", args.scheduler, time.time(), msgspec.json.encode(queue))
+        store.put_document("queue", site.name if site else args.scheduler, time.time(), msgspec.json.encode(queue))
         store.close()
     sys.stdout.write(msgspec.json.encode(queue).decode() + "\n" if args.json else _summary(queue, args.scheduler))
     return EXIT_OK
