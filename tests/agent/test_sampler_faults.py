@@ -136,11 +136,18 @@ class MachineStalls:
 
 
 def test_one_hung_gpu_of_eight_costs_the_others_no_tick(start):
-    with MachineStalls() as stalls:
-        hang_one_of_eight(start(), stalls)
+    for left in (2, 1, 0):
+        with MachineStalls() as stalls:
+            try:
+                hang_one_of_eight(start())
+            except AssertionError:
+                if left == 0 or stalls.worst_ms < 50:
+                    raise
+                continue  # the machine stood still, so the trial says nothing about the sampler
+        return
 
 
-def hang_one_of_eight(run, stalls):
+def hang_one_of_eight(run):
     run.do("\n".join(f"gpu {gpu} xid 13" for gpu in range(8)))
     time.sleep(1.5)
     begun_ms = run.points[-1].time_ms
@@ -150,7 +157,7 @@ def hang_one_of_eight(run, stalls):
     for gpu in "01245678"[:7]:
         ticks = [point for point in run.find("gpu_fast", gpu=gpu) if point.time_ms >= begun_ms]
         assert len(ticks) >= 30
-        assert max(gaps(ticks)) < 200 + stalls.worst_ms, f"GPU {gpu} missed a tick"
+        assert max(gaps(ticks)) < 200, f"GPU {gpu} missed a tick"
         assert max(gaps(run.find("gpu", gpu=gpu))) < 1300
     assert not [p for p in run.find("gpu_fast", gpu="3") if p.time_ms > begun_ms + 600]
     run.until(10, "event", gpu="3", kind="gpu_recovered")
