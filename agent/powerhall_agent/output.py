@@ -1,8 +1,11 @@
 """Where batches go: InfluxDB by influxdb-client's synchronous write service, or any other store by its URL."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from powerhall.errors import Retryable
+from powerhall.schema import RETENTION_DAYS, Retention
+from powerhall.store.classes import split_lines
 
 __all__ = ["Output", "SetupError", "StoreBusy", "open_output"]
 
@@ -35,13 +38,33 @@ class SetupError(Retryable):
     """A person has to act (token, bucket, address); the points wait in the spool until then."""
 
 
+class _ByClass:
+    """One output per class of retention; a batch is delivered when every class has its lines."""
+
+    def __init__(self, outputs: Mapping[Retention, Output]) -> None:
+        self._outputs = outputs
+
+    def send(self, lines: bytes) -> None:
+        """Deliver class by class; after a failure the whole batch comes again, which changes nothing."""
+        for retention, part in split_lines(lines).items():
+            self._outputs[retention].send(part)
+
+    def cut(self) -> None:
+        """Cut them all: one of them is in use."""
+        for output in self._outputs.values():
+            output.cut()
+
+
 def open_output(url: str, timeout_s: float) -> Output:
     """Open the output of a store URL; a URL that makes no sense raises ConfigError."""
     if url.startswith("influxdb://"):
         from powerhall.store.url import parse_influx_url
         from powerhall_agent.influx_output import InfluxOutput
 
-        return InfluxOutput(parse_influx_url(url), timeout_s)
+        address = parse_influx_url(url)
+        if address.by_class:
+            return _ByClass({name: InfluxOutput(address.of_class(name), timeout_s) for name in RETENTION_DAYS})
+        return InfluxOutput(address, timeout_s)
     from powerhall_agent.store_output import StoreOutput
 
     return StoreOutput(url)

@@ -6,10 +6,14 @@ a measurement's tag set is fixed; job, user and UUID are never tags; timestamps 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["MEASUREMENTS", "SCHEMA_VERSION", "Field", "Measurement", "measurement"]
+__all__ = ["MEASUREMENTS", "RETENTION_DAYS", "SCHEMA_VERSION", "Field", "Measurement", "Retention", "measurement"]
 
 SCHEMA_VERSION = 1
+Retention = Literal["fine", "recent", "history"]
+RETENTION_DAYS: dict[Retention, int] = {"fine": 7, "recent": 90, "history": 3650}
+"""Classes of retention: what is measured every few seconds, what operators look back at, and the long memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +28,19 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One measurement: fixed tags in order, fields, usual seconds between points and days of retention."""
+    """One measurement: fixed tags in order, fields, usual seconds between points and class of retention."""
 
     name: str
     text: str
     tags: tuple[str, ...]
     fields: tuple[Field, ...]
     cadence_s: float
-    retention_days: int
+    retention: Retention
+
+    @property
+    def retention_days(self) -> int:
+        """Days after which a point may be deleted."""
+        return RETENTION_DAYS[self.retention]
 
     def field(self, name: str) -> Field:
         """Return the field of this name; KeyError when the measurement has none."""
@@ -60,6 +69,10 @@ _ROLLUP = (
     Field("gpus_lost", "", "GPUs that do not answer"),
     Field("nodes", "", "nodes in the zone"),
     Field("nodes_stale", "", "nodes without fresh telemetry, counted at their worst case"),
+)
+_COARSE = (
+    "means over five minutes, but the least budget and headroom, the highest temperature, the most GPUs throttled or "
+    "lost and the most stale nodes"
 )
 
 _ALL = (
@@ -99,7 +112,7 @@ _ALL = (
             Field("recovery_action", "", "what the driver asks for: 0 none, 1 GPU reset, 2 node reboot, 3 drain"),
         ),
         1.0,
-        7,
+        "fine",
     ),
     Measurement(
         "gpu_fast",
@@ -110,7 +123,7 @@ _ALL = (
             Field("energy_j", "J", "energy counter"),
         ),
         0.1,
-        30,
+        "recent",
     ),
     Measurement(
         "gpu_slow",
@@ -133,7 +146,7 @@ _ALL = (
             Field("energy_closure", "", "energy counter over integral, less one, over the last interval"),
         ),
         10.0,
-        90,
+        "recent",
     ),
     Measurement(
         "gpu_mig",
@@ -145,7 +158,7 @@ _ALL = (
             Field("activity_percent", "%", "share of the instance's multiprocessors that are active"),
         ),
         10.0,
-        7,
+        "fine",
     ),
     Measurement(
         "gpu_state",
@@ -157,7 +170,7 @@ _ALL = (
             Field("call_latency_s", "s", "slowest driver call in the interval"),
         ),
         1.0,
-        90,
+        "fine",
     ),
     Measurement(
         "gpu_identity",
@@ -173,7 +186,7 @@ _ALL = (
             Field("architecture", "", "NVML architecture number"),
         ),
         600.0,
-        365,
+        "history",
     ),
     Measurement(
         "event",
@@ -185,7 +198,7 @@ _ALL = (
             Field("severity", "", "0 information, 1 warning, 2 critical"),
         ),
         0.0,
-        365,
+        "history",
     ),
     Measurement(
         "node",
@@ -202,7 +215,7 @@ _ALL = (
             Field("gpus_up", "", "GPUs that answer"),
         ),
         1.0,
-        30,
+        "fine",
     ),
     Measurement(
         "agent",
@@ -224,7 +237,7 @@ _ALL = (
             Field("sampler_restarts", "", "sampler restarts since start"),
         ),
         10.0,
-        90,
+        "recent",
     ),
     Measurement(
         "collector",
@@ -236,7 +249,7 @@ _ALL = (
             Field("detail", "", "why it failed", is_text=True),
         ),
         10.0,
-        30,
+        "fine",
     ),
     Measurement(
         "job_interval",
@@ -251,7 +264,7 @@ _ALL = (
             Field("energy_j", "J", "energy of this GPU over the interval"),
         ),
         0.0,
-        365,
+        "history",
     ),
     Measurement(
         "facility",
@@ -262,7 +275,7 @@ _ALL = (
             Field("quality", "", "1 good, 0 stale or implausible"),
         ),
         5.0,
-        365,
+        "recent",
     ),
     Measurement(
         "weather",
@@ -273,11 +286,14 @@ _ALL = (
             Field("wet_bulb_c", "degC", "wet-bulb temperature"),
         ),
         300.0,
-        3650,
+        "history",
     ),
-    Measurement("rack_10s", "roll-up of a rack", ("site", "hall", "rack"), _ROLLUP, 10.0, 90),
-    Measurement("hall_10s", "roll-up of a hall", ("site", "hall"), _ROLLUP, 10.0, 3650),
-    Measurement("site_10s", "roll-up of the site", ("site",), _ROLLUP, 10.0, 3650),
+    Measurement("rack_10s", "roll-up of a rack", ("site", "hall", "rack"), _ROLLUP, 10.0, "fine"),
+    Measurement("hall_10s", "roll-up of a hall", ("site", "hall"), _ROLLUP, 10.0, "fine"),
+    Measurement("site_10s", "roll-up of the site", ("site",), _ROLLUP, 10.0, "fine"),
+    Measurement("rack_5m", f"roll-up of a rack: {_COARSE}", ("site", "hall", "rack"), _ROLLUP, 300.0, "history"),
+    Measurement("hall_5m", f"roll-up of a hall: {_COARSE}", ("site", "hall"), _ROLLUP, 300.0, "history"),
+    Measurement("site_5m", f"roll-up of the site: {_COARSE}", ("site",), _ROLLUP, 300.0, "history"),
     Measurement(
         "plan",
         "one published plan",
@@ -299,7 +315,7 @@ _ALL = (
             Field("stale_share", "", "share of nodes without fresh telemetry"),
         ),
         300.0,
-        3650,
+        "history",
     ),
     Measurement(
         "plan_zone",
@@ -314,7 +330,7 @@ _ALL = (
             Field("price_per_mw", "", "value of one more MW in this zone and slot"),
         ),
         300.0,
-        90,
+        "recent",
     ),
     Measurement(
         "plan_job",
@@ -331,9 +347,11 @@ _ALL = (
             Field("end_s", "s", "planned end, seconds since the epoch; 0 when waiting"),
             Field("weight", "", "priority weight"),
             Field("reason", "", "why it waits or runs slowed, in plain words", is_text=True),
+            Field("what_if", "", "what would start it or run it faster, in numbers", is_text=True),
+            Field("plan_id", "", "plan that the row belongs to; only rows of the newest plan count", is_text=True),
         ),
         300.0,
-        90,
+        "recent",
     ),
     Measurement(
         "plan_slot",
@@ -344,7 +362,7 @@ _ALL = (
             Field("gpus", "", "GPUs of the job"),
         ),
         300.0,
-        90,
+        "recent",
     ),
     Measurement(
         "lease",
@@ -358,7 +376,7 @@ _ALL = (
             Field("signed", "", "the signed lease as the capper takes it, in base64", is_text=True),
         ),
         60.0,
-        90,
+        "recent",
     ),
     Measurement(
         "alert",
@@ -369,7 +387,7 @@ _ALL = (
             Field("detail", "", "in plain words", is_text=True),
         ),
         0.0,
-        365,
+        "history",
     ),
 )
 

@@ -5,6 +5,7 @@ import json
 from powerhall.store.influxql import render_grafana
 from powerhall_dashboards.alerts import RULES, Rule
 from powerhall_dashboards.boards import BOARDS
+from powerhall_dashboards.grafana_query import policy_of
 
 __all__ = ["alerts_markdown", "provisioning_json"]
 
@@ -13,24 +14,24 @@ _EXPRESSION_UID = "__expr__"
 Json = dict[str, object]
 
 
-def provisioning_json() -> str:
+def provisioning_json(*, by_class: bool = False) -> str:
     """Return the provisioning file: one group, evaluated every minute."""
     group = {
         "orgId": 1,
         "name": "powerhall",
         "folder": "Powerhall",
         "interval": "30s",
-        "rules": [_rule(r) for r in RULES],
+        "rules": [_rule(r, by_class=by_class) for r in RULES],
     }
     return json.dumps({"apiVersion": 1, "groups": [group]}, indent=2) + "\n"
 
 
-def _rule(rule: Rule) -> Json:
+def _rule(rule: Rule, *, by_class: bool) -> Json:
     return {
         "uid": rule.uid,
         "title": rule.title,
         "condition": "CONDITION",
-        "data": _data(rule),
+        "data": _data(rule, by_class=by_class),
         "noDataState": rule.silence,
         "execErrState": "Error",
         "for": f"{rule.for_s}s",
@@ -40,7 +41,7 @@ def _rule(rule: Rule) -> Json:
     }
 
 
-def _data(rule: Rule) -> list[Json]:
+def _data(rule: Rule, *, by_class: bool) -> list[Json]:
     """Queries, each reduced to a number per series, then their difference where there are two, then the comparison."""
     parts: list[Json] = []
     for letter, query in zip("AB", rule.queries, strict=False):
@@ -50,6 +51,8 @@ def _data(rule: Rule) -> list[Json]:
             "rawQuery": True,
             "resultFormat": "time_series",
         }
+        if policy := policy_of(query.measurement, by_class=by_class):
+            model["policy"] = policy
         parts.append(_part(letter, _DATASOURCE_UID, rule.look_back_s, model))
         reduce: Json = {
             "refId": f"{letter}R",

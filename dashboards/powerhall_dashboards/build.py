@@ -7,7 +7,7 @@ from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.grafana import board_json
 from powerhall_dashboards.schema_text import schema_markdown
 
-__all__ = ["built", "differences", "write"]
+__all__ = ["built", "differences", "write", "write_provisioning"]
 
 
 def built() -> dict[str, str]:
@@ -29,6 +29,16 @@ def write(root: Path) -> list[Path]:
         path.write_text(text, encoding="utf-8")
         paths.append(path)
     return paths
+
+
+def write_provisioning(folder: Path, *, by_class: bool) -> list[Path]:
+    """Write dashboards and alert rules for Grafana's provisioning by files; return their paths."""
+    texts = {f"dashboards/{board.uid}.json": board_json(board, by_class=by_class) for board in BOARDS}
+    texts["alerting/powerhall.json"] = provisioning_json(by_class=by_class)
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
 
 
 def differences(root: Path) -> list[str]:

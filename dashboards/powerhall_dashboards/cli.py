@@ -16,9 +16,10 @@ __all__ = ["main"]
 
 _EXAMPLES = """\
 examples:
-  powerhall-dashboards init-store --store 'influxdb://127.0.0.1:8086/power?version=1'
+  powerhall-dashboards init-store --store 'influxdb://127.0.0.1:8086/power?version=1&retention=classes'
   powerhall-dashboards preview --store sqlite:///out/demo/store.db --out out/preview
   powerhall-dashboards build --check
+  powerhall-dashboards build --out /etc/powerhall/grafana --retention classes
   powerhall-dashboards publish --url https://grafana.example --token-file /run/secrets/grafana \\
       --store 'influxdb://tsdb.example:8086/power?token_file=/run/secrets/influx'
   powerhall-dashboards verify --url https://grafana.example --token-file /run/secrets/grafana
@@ -56,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="checkout to write into; default: here")
     build.add_argument("--check", action="store_true", help="write nothing; fail where files differ from the code")
+    build.add_argument(
+        "--out", type=Path, metavar="DIR", help="write only dashboards and alert rules, for provisioning"
+    )
+    _retention_option(build)
     for name, run, text in (
         ("publish", _publish, "put folder, data source and dashboards into a Grafana; again is the same"),
         ("verify", _verify, "check a Grafana: data source, every dashboard, every query of every panel"),
@@ -64,7 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         _grafana_options(_add(commands, name, run, text), with_store=name == "publish")
     start = _add(commands, "init-store", _init_store, "make databases or buckets, their retention, and mappings")
     _store_option(start)
-    start.add_argument("--retention-days", type=int, default=90, metavar="N", help="default: %(default)s")
+    start.add_argument(
+        "--retention-days",
+        type=int,
+        metavar="N",
+        help="days that one bucket keeps; default: 90, by class as the schema",
+    )
     start.add_argument("--dry-run", action="store_true", help="print what would be done")
     preview = _add(commands, "preview", _preview, "draw every panel from a store into one HTML file, without Grafana")
     _store_option(preview)
@@ -92,6 +102,12 @@ def _store_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _retention_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retention", choices=("one", "classes"), default="one", help="as in the store's URL; default: %(default)s"
+    )
+
+
 def _grafana_options(parser: argparse.ArgumentParser, *, with_store: bool) -> None:
     parser.add_argument("--url", required=True, help="address of Grafana, such as https://grafana.example")
     parser.add_argument(
@@ -101,6 +117,7 @@ def _grafana_options(parser: argparse.ArgumentParser, *, with_store: bool) -> No
     parser.add_argument("--datasource", default="powerhall", metavar="UID", help="default: %(default)s")
     parser.add_argument("--ca-file", metavar="FILE", help="certificate authority of Grafana's certificate")
     parser.add_argument("--allow-http", action="store_true", help="send the token in the clear to another machine")
+    _retention_option(parser)
     if with_store:
         parser.add_argument("--store", metavar="URL", help="also make the data source, for this influxdb:// store")
 
@@ -110,9 +127,21 @@ def _print(options: argparse.Namespace, data: object, lines: Sequence[str]) -> N
     sys.stdout.write(text + "\n" if text else "")
 
 
-def _build(options: argparse.Namespace) -> int:
-    from powerhall_dashboards.build import differences, write
+def _by_class(options: argparse.Namespace) -> bool:
+    return bool(options.retention == "classes")
 
+
+def _build(options: argparse.Namespace) -> int:
+    from powerhall_dashboards.build import differences, write, write_provisioning
+
+    if options.out:
+        paths = [str(path) for path in write_provisioning(options.out, by_class=_by_class(options))]
+        _print(options, {"files": paths}, paths)
+        return EXIT_OK
+    if _by_class(options):
+        raise Rejected.field(
+            "build", "--retention", options.retention, "needs --out: the checkout holds the other form"
+        )
     if options.check:
         found = differences(options.root)
         _print(options, {"differences": found}, found or ["up to date"])
@@ -126,7 +155,9 @@ def _publish(options: argparse.Namespace) -> int:
     from powerhall_dashboards.live.client import open_grafana
     from powerhall_dashboards.live.publish import publish
 
-    done = publish(open_grafana(options), options.folder, options.datasource, options.store)
+    done = publish(
+        open_grafana(options), options.folder, options.datasource, options.store, by_class=_by_class(options)
+    )
     _print(options, {"done": done}, done)
     return EXIT_OK
 
@@ -135,7 +166,7 @@ def _verify(options: argparse.Namespace) -> int:
     from powerhall_dashboards.live.client import open_grafana
     from powerhall_dashboards.live.verify import as_table, verify
 
-    checks = verify(open_grafana(options), options.datasource)
+    checks = verify(open_grafana(options), options.datasource, by_class=_by_class(options))
     _print(options, [check.as_dict() for check in checks], as_table(checks))
     return EXIT_OK if all(check.ok for check in checks) else EXIT_REFUSED
 
@@ -144,7 +175,7 @@ def _diff(options: argparse.Namespace) -> int:
     from powerhall_dashboards.live.client import open_grafana
     from powerhall_dashboards.live.publish import differences
 
-    found = differences(open_grafana(options))
+    found = differences(open_grafana(options), by_class=_by_class(options))
     _print(options, {"differences": found}, found or ["no differences"])
     return EXIT_REFUSED if found else EXIT_OK
 

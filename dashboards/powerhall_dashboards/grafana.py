@@ -8,7 +8,7 @@ from typing import Any
 from powerhall.store.influxql import identifier
 from powerhall_dashboards.boards.parts import JOBS_SINCE_S
 from powerhall_dashboards.grafana_panels import build_panel
-from powerhall_dashboards.grafana_query import DATASOURCE, AnnotationTarget
+from powerhall_dashboards.grafana_query import DATASOURCE, AnnotationTarget, policy_of
 from powerhall_dashboards.model import GRID, Board, Choice
 from powerhall_dashboards.sdk import JSONEncoder, dashboard, make
 
@@ -23,7 +23,7 @@ _ANNOTATIONS = (
 )
 
 
-def board_json(board: Board) -> str:
+def board_json(board: Board, *, by_class: bool = False) -> str:
     """Return the dashboard's JSON text, the same for the same board."""
     made = (
         make.Dashboard(board.title)
@@ -41,10 +41,10 @@ def board_json(board: Board) -> str:
         )
     )
     for choice in board.choices:
-        made.with_variable(_variable(choice, {other.name: other for other in board.choices}))
+        made.with_variable(_variable(choice, {other.name: other for other in board.choices}, by_class=by_class))
     for name, kinds, colour in _ANNOTATIONS if board.annotations else ():
-        made.annotation(_annotation(name, kinds, colour))
-    _place(made, board)
+        made.annotation(_annotation(name, kinds, colour, by_class=by_class))
+    _place(made, board, by_class=by_class)
     data = json.loads(JSONEncoder(sort_keys=True).encode(made.build()))
     return json.dumps(_clean(data), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -60,8 +60,8 @@ def _links() -> make.DashboardLink:
     )
 
 
-def _variable(choice: Choice, others: dict[str, Choice]) -> make.QueryVariable:
-    query = choice_query(choice, others)
+def _variable(choice: Choice, others: dict[str, Choice], *, by_class: bool) -> make.QueryVariable:
+    query = choice_query(choice, others, by_class=by_class)
     made = (
         make.QueryVariable(choice.name)
         .label(choice.name.capitalize())
@@ -72,12 +72,15 @@ def _variable(choice: Choice, others: dict[str, Choice]) -> make.QueryVariable:
         .multi(choice.several)
         .include_all(choice.several)
     )
+    if choice.newest:
+        made.hide(dashboard.VariableHide.HIDE_VARIABLE)
     return made.all_value(".*") if choice.several else made
 
 
-def choice_query(choice: Choice, others: dict[str, Choice]) -> str:
+def choice_query(choice: Choice, others: dict[str, Choice], *, by_class: bool = False) -> str:
     """Return the InfluxQL that lists the values to choose from."""
-    source = identifier(choice.measurement)
+    policy = policy_of(choice.measurement, by_class=by_class)
+    source = ".".join(identifier(name) for name in (policy, choice.measurement) if name)
     tags = [name for name in choice.within if not others[name].is_field]
     conditions = [f"{identifier(name)} =~ /^${name}$/" for name in tags]
     fields = [name for name in choice.within if others[name].is_field]
@@ -85,24 +88,26 @@ def choice_query(choice: Choice, others: dict[str, Choice]) -> str:
         wanted = [choice.name, *(fields or [])]
         conditions += [f"{identifier(name)} = '${{{name}}}'" for name in fields]
         columns = ", ".join(identifier(name) for name in wanted)
+        if choice.newest:
+            columns = f"last({identifier(choice.field)})"
         recent = f"time > now() - {JOBS_SINCE_S // 86_400}d"
         return f"SELECT {columns} FROM {source} WHERE {' AND '.join([recent, *conditions])}"
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"SHOW TAG VALUES FROM {source} WITH KEY = {identifier(choice.name)}{where}"
 
 
-def _annotation(name: str, kinds: tuple[str, ...], colour: str) -> make.AnnotationQuery:
+def _annotation(name: str, kinds: tuple[str, ...], colour: str, *, by_class: bool) -> make.AnnotationQuery:
     return (
         make.AnnotationQuery()
         .name(name)
         .datasource(DATASOURCE)
         .enable(True)
         .icon_color(colour)
-        .target(AnnotationTarget(kinds))
+        .target(AnnotationTarget(kinds, by_class=by_class))
     )
 
 
-def _place(made: make.Dashboard, board: Board) -> None:
+def _place(made: make.Dashboard, board: Board, *, by_class: bool) -> None:
     """Put rows and panels on the grid, each row's panels side by side and wrapped."""
     top, number = 0, 1
     for title, panels in board.rows:
@@ -113,7 +118,7 @@ def _place(made: make.Dashboard, board: Board) -> None:
             if left + panel.width > GRID:
                 top, left, tallest = top + tallest, 0, 0
             place = dashboard.GridPos(h=panel.height, w=panel.width, x=left, y=top)
-            made.with_panel(build_panel(panel).grid_pos(place).id(number))
+            made.with_panel(build_panel(panel, by_class=by_class).grid_pos(place).id(number))
             number, left, tallest = number + 1, left + panel.width, max(tallest, panel.height)
         top += tallest
 

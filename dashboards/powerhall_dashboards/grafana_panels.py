@@ -24,11 +24,11 @@ _FREE_LANE = "-"
 Made = stat.Panel | timeseries.Panel | heatmap.Panel | table.Panel | statetimeline.Panel
 
 
-def build_panel(panel: Panel) -> Made:
+def build_panel(panel: Panel, *, by_class: bool = False) -> Made:
     """Return the SDK's builder of this panel, without its place in the grid."""
     made = _build(panel)
     made.title(panel.title).description(panel.text).datasource(DATASOURCE)
-    for target in targets(panel):
+    for target in targets(panel, by_class=by_class):
         made.with_target(target)
     if panel.kind not in ("table", "age"):
         made.interval(f"{max(round(q.every_s or 0) for q in panel.queries) or 10}s")

@@ -1,7 +1,7 @@
 """Makes what a store needs before the first point: database or bucket, its retention, and its name for InfluxQL.
 
 One function per generation of InfluxDB, as each has its own way; all of them change nothing where all is there. Points
-of one bucket share one retention: the schema's longer ones are for sites that copy roll-ups to a second bucket.
+of one bucket share one retention; with `retention=classes` in the URL each class of the schema gets a place of its own.
 """
 
 import json
@@ -11,13 +11,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 from powerhall.errors import ConfigError, Rejected
+from powerhall.schema import RETENTION_DAYS, Retention
 from powerhall.store import open_store
 from powerhall.store.http import InfluxHttp
 from powerhall.store.influxql import identifier
 from powerhall.store.url import InfluxAddress, parse_influx_url
 
-__all__ = ["init_store"]
+__all__ = ["DEFAULT_DAYS", "init_store"]
 
+DEFAULT_DAYS = 90
 _DAY_S = 86_400
 
 
@@ -30,6 +32,8 @@ class _Setup:
     retention_days: int
     dry_run: bool
     done: list[str]
+    is_default: bool = True
+    """Whether InfluxQL without a retention policy means this place."""
 
     def api(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """Call an administration endpoint whose answer is an object, or nothing."""
@@ -43,22 +47,30 @@ class _Setup:
         self.done.append(text)
 
 
-def init_store(url: str, retention_days: int, *, dry_run: bool) -> list[str]:
+def init_store(url: str, retention_days: int | None, *, dry_run: bool) -> list[str]:
     """Prepare the store of this URL; return a line for each thing done, or to be done in a dry run."""
-    if retention_days < 1:
+    if retention_days is not None and retention_days < 1:
         raise Rejected.field("init-store", "--retention-days", retention_days, "must be at least 1")
     if url.startswith("sqlite:///"):
         if not dry_run:
             open_store(url).close()
         return [f"{url}: tables of the schema"]
     address = parse_influx_url(url)
-    http = InfluxHttp(address)
-    setup = _Setup(address, http, retention_days, dry_run, [])
-    try:
-        {1: _version_1, 2: _version_2, 3: _version_3}[address.version](setup)
-    finally:
-        http.close()
-    return setup.done or [f"{address.name}: everything is there"]
+    if address.by_class and retention_days is not None:
+        raise Rejected.field(
+            "init-store", "--retention-days", retention_days, "is for one bucket; classes keep what the schema says"
+        )
+    one: dict[Retention, int] = {"fine": retention_days or DEFAULT_DAYS}
+    days = RETENTION_DAYS if address.by_class else one
+    prepare = {1: _version_1, 2: _version_2, 3: _version_3}[address.version]
+    done: list[str] = []
+    for retention, kept_days in days.items():
+        http = InfluxHttp(address.of_class(retention))
+        try:
+            prepare(_Setup(http.address, http, kept_days, dry_run, done, is_default=retention == "fine"))
+        finally:
+            http.close()
+    return done or [f"{address.name}: everything is there"]
 
 
 def _version_1(setup: _Setup) -> None:
@@ -68,6 +80,9 @@ def _version_1(setup: _Setup) -> None:
     statement = setup.http.statement
     series = json.loads(statement("SHOW DATABASES"))["results"][0].get("series", [{}])[0]
     if [database] not in series.get("values", []):
+        if setup.dry_run and not setup.is_default:
+            setup.step(f"retention policy {policy}: {setup.retention_days} days", lambda: None)
+            return
         setup.step(f"database {database}: made", lambda: statement(f"CREATE DATABASE {identifier(database)}"))
         if setup.dry_run:
             return
@@ -79,7 +94,8 @@ def _version_1(setup: _Setup) -> None:
     verb = "ALTER" if policy in policies else "CREATE"
     text = f"{verb} RETENTION POLICY {identifier(policy)} ON {identifier(database)} DURATION {setup.retention_days}d"
     text += "" if verb == "ALTER" else " REPLICATION 1"
-    setup.step(f"retention policy {policy}: {setup.retention_days} days", lambda: statement(f"{text} DEFAULT"))
+    text += " DEFAULT" if setup.is_default else ""
+    setup.step(f"retention policy {policy}: {setup.retention_days} days", lambda: statement(text))
 
 
 def _version_2(setup: _Setup) -> None:
@@ -113,10 +129,10 @@ def _version_2(setup: _Setup) -> None:
             "bucketID": bucket,
             "database": database,
             "retention_policy": policy or "autogen",
-            "default": True,
+            "default": setup.is_default,
             "orgID": org,
         }
-        setup.step(f"mapping of database {database}: made", lambda: api("POST", "/api/v2/dbrps", mapping))
+        setup.step(f"mapping of database {address.bucket}: made", lambda: api("POST", "/api/v2/dbrps", mapping))
 
 
 def _version_3(setup: _Setup) -> None:

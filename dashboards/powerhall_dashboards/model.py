@@ -52,8 +52,6 @@ class Panel:
     sort: str = ""
     limit: int | None = None
     hide: tuple[str, ...] = ()
-    newest_plan: bool = False
-    """Only rows of the newest plan count; rows of older ones may come along in Grafana, with their older time."""
     future: bool = False
     """The panel looks ahead: its range is from now on, by `recent_s`."""
 
@@ -67,7 +65,8 @@ class Panel:
 class Choice:
     """A variable at the head of a dashboard: the values of a tag (or of a text field) of a measurement.
 
-    `within` are the choices that narrow it. Without `several`, exactly one value is chosen.
+    `within` are the choices that narrow it. Without `several`, exactly one value is chosen. `newest` is no choice but
+    the newest value of the field `of`, by itself.
     """
 
     name: str
@@ -75,6 +74,13 @@ class Choice:
     within: tuple[str, ...] = ()
     several: bool = True
     is_field: bool = False
+    newest: bool = False
+    of: str = ""
+
+    @property
+    def field(self) -> str:
+        """The field that is listed, where it is a field."""
+        return self.of or self.name
 
 
 @dataclass(frozen=True, slots=True)

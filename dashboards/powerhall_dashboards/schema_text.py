@@ -1,10 +1,11 @@
 """The schema of the store as a page of documentation, made from powerhall.schema."""
 
-from powerhall.schema import MEASUREMENTS, SCHEMA_VERSION, Measurement
+from powerhall.schema import MEASUREMENTS, RETENTION_DAYS, SCHEMA_VERSION, Measurement
 from powerhall.store.documents import DOCUMENT
 
 __all__ = ["schema_markdown"]
 
+_CLASSES = ", ".join(f"`{name}` {days} days" for name, days in RETENTION_DAYS.items())
 _HEAD = f"""\
 # What is stored
 
@@ -17,6 +18,9 @@ Rules that hold for every measurement, so that InfluxDB 1.6 to 3 and SQLite stor
 * the tags of a measurement are fixed; an absent tag is the empty text; job, user and UUID are never tags;
 * timestamps are whole milliseconds since the epoch, UTC;
 * a point is its measurement, tags and time: written again it overwrites itself.
+
+A measurement belongs to a class of retention: {_CLASSES}. How
+stores keep them apart is on [the store](store.md#retention).
 
 """
 
@@ -33,6 +37,6 @@ def _section(entry: Measurement) -> str:
     rows = "".join(f"| {f.name} | {'text' if f.is_text else f.unit or '–'} | {f.text} |\n" for f in entry.fields)
     return (
         f"\n## {entry.name}\n\n{entry.text[0].upper()}{entry.text[1:]}. "
-        f"Usually {cadence}, kept {entry.retention_days} days.\n\n"
+        f"Usually {cadence}, kept {entry.retention_days} days (`{entry.retention}`).\n\n"
         f"Tags: {', '.join(entry.tags)}.\n\n| field | unit | meaning |\n| --- | --- | --- |\n{rows}"
     )

@@ -104,10 +104,12 @@ def _job_points(plan: Plan) -> Iterator[Point]:
             "end_s": 0.0,
             "weight": weights[w.job_id].weight,
             "reason": w.reason,
+            "what_if": "; ".join(w.what_if),
         }
         for w in plan.waiting
     ]
     for row, fields in enumerate(rows):
+        fields["plan_id"] = plan.plan_id
         yield Point("plan_job", {"site": s.site.name, "row": f"{row:06d}"}, fields, s.taken_s * 1000)
 
 

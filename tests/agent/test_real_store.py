@@ -47,6 +47,22 @@ def test_a_simulated_node_arrives_in_influxdb_and_reads_back(influx, tmp_path, k
 
 
 @pytest.mark.rig
+def test_an_agent_sends_each_class_of_retention_to_its_own_policy(influx, tmp_path):
+    database = influx.database("node_classes")
+    for policy in ("recent", "history"):
+        influx.statement(f'CREATE RETENTION POLICY "{policy}" ON "{database}" DURATION INF REPLICATION 1')
+    url = influx.url(database, "version=2&retention=classes")
+    begun_s = time.time()
+    assert _run(4.0, "--store", url, "--spool", str(tmp_path / "spool"), log=tmp_path / "log") == 0
+    store = open_store(url)
+    for name, field in (("gpu", "power_w"), ("gpu_slow", "temp_slowdown_c"), ("gpu_identity", "uuid")):
+        assert store.query(Query(name, (Select(field),), group_by=("node", "gpu")), begun_s - 5, time.time() + 5), name
+    store.close()
+    assert '"gpu_slow"' not in influx.statement(f'SELECT * FROM "{database}"."autogen"./.*/ LIMIT 1')
+    assert segments_of(tmp_path / "spool" / "store") == []
+
+
+@pytest.mark.rig
 def test_a_store_that_fails_every_third_answer_gets_every_tick_once(influx, tmp_path):
     database = influx.database("node_flaky")
     with flaky.start(flaky.Flaky(influx.shim_port, seed=3)) as proxy:

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import ssl
 import subprocess
 import sys
@@ -294,3 +295,33 @@ except ConfigError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "needs influxdb-client; pip install 'powerhall[agent]'" in done.stdout
+
+
+@pytest.mark.rig
+def test_each_class_of_retention_lies_in_its_own_policy(influx: object) -> None:
+    name = influx.database("by_class")
+    for policy in ("recent", "history"):
+        influx.statement(f'CREATE RETENTION POLICY "{policy}" ON "{name}" DURATION INF REPLICATION 1')
+    store = open_store(influx.url(name, "version=2&retention=classes"))
+    store.write(
+        b"gpu,site=s,node=n,gpu=0 power_w=1.0 1700000000000\n"
+        b"agent,site=s,node=n lag_s=1.0 1700000000000\n"
+        b"plan,site=s value=1.0 1700000000000\n"
+    )
+    store.put_document("plan", "s", 1_700_000_000, b"body")
+    assert store.latest_document("plan", "s") == b"body"
+    store.close()
+    found = {}
+    for policy in ("autogen", "recent", "history"):
+        answer = influx.statement(f'SELECT * FROM "{name}"."{policy}"./.*/')
+        found[policy] = sorted(series["name"] for series in json.loads(answer)["results"][0].get("series", []))
+    assert found == {"autogen": ["gpu"], "recent": ["agent", "document"], "history": ["plan"]}
+
+
+@pytest.mark.rig
+def test_a_class_whose_policy_is_absent_is_a_set_up_error_that_names_it(influx: object) -> None:
+    name = influx.database("half_made")
+    store = open_store(influx.url(name, "version=1&retention=classes"))
+    with pytest.raises(ConfigError, match=f"{name}/history: not found .*init-store"):
+        store.write(b"plan,site=s value=1.0 1700000000000\n")
+    store.close()

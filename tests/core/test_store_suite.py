@@ -27,6 +27,8 @@ POWER_W = (Select("power_w", "mean", "power_w"),)
         "sqlite",
         pytest.param("influxdb-v2-write", marks=pytest.mark.rig),
         pytest.param("influxdb-v1", marks=pytest.mark.rig),
+        pytest.param("influxdb-classes-v2-write", marks=pytest.mark.rig),
+        pytest.param("influxdb-classes-v1", marks=pytest.mark.rig),
     ]
 )
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -34,9 +36,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'store.db'}"
     rig = request.getfixturevalue("influx")
     name = rig.database("suite")
-    if request.param == "influxdb-v1":
-        return f"influxdb://127.0.0.1:{rig.port}/{name}?version=1"
-    return rig.url(name)
+    classes = "&retention=classes" if "classes" in request.param else ""
+    for policy in ("recent", "history") if classes else ():
+        rig.statement(f'CREATE RETENTION POLICY "{policy}" ON "{name}" DURATION INF REPLICATION 1')
+    if request.param.endswith("-v1"):
+        return f"influxdb://127.0.0.1:{rig.port}/{name}?version=1{classes}"
+    return rig.url(name) + classes
 
 
 @pytest.fixture

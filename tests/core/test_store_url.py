@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from powerhall.errors import ConfigError
+from powerhall.schema import RETENTION_DAYS
 from powerhall.store import open_store
 from powerhall.store.url import parse_influx_url
 
@@ -73,3 +74,15 @@ def test_a_token_is_read_from_its_file_and_never_shown(tmp_path: Path) -> None:
     assert address.token is not None
     assert address.token.read() == "hunter2"
     assert "hunter2" not in repr(address)
+
+
+def test_classes_of_retention_have_places_of_their_own_beside_the_bucket() -> None:
+    address = parse_influx_url("influxdb://127.0.0.1/power?retention=classes")
+    places = {name: address.of_class(name).database for name in RETENTION_DAYS}
+    assert places == {"fine": ("power", ""), "recent": ("power", "recent"), "history": ("power", "history")}
+    one = parse_influx_url("influxdb://127.0.0.1/power")
+    assert {one.of_class(name) for name in RETENTION_DAYS} == {one}
+    with pytest.raises(ConfigError, match="must not name a retention policy with retention=classes"):
+        parse_influx_url("influxdb://127.0.0.1/power/quarter?retention=classes")
+    with pytest.raises(ConfigError, match="must be one of one, classes"):
+        parse_influx_url("influxdb://127.0.0.1/power?retention=many")

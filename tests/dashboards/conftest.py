@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import pytest
 
 from powerhall.store import Store, open_store
+from powerhall_dashboards.init_store import init_store
 from rigs.site_data import SITE, SiteData
 
 DATA = SiteData(end_s=1_790_000_100)
-CHOSEN = {"site": (SITE,), "node": ("n4",), "job": ("job-103",)}
+CHOSEN = {"site": (SITE,), "node": ("n4",), "job": ("job-103",), "plan": ("plan11",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,20 @@ def filled_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
 
 @pytest.fixture(scope="session")
 def filled_influx(influx: object) -> Iterator[Filled]:
-    url = influx.url(influx.database("site"))
+    yield from filled(influx.url(influx.database("site")))
+
+
+@pytest.fixture(scope="session")
+def filled_classes(influx: object) -> Iterator[Filled]:
+    """The same in a database with a retention policy per class, made by init-store."""
+    url = influx.url(influx.database("classes"), "version=1&retention=classes")
+    init_store(url, None, dry_run=False)
+    for policy in ("autogen", "recent", "history"):  # the telemetry is of a fixed day, which may be too old to be kept
+        influx.statement(f'ALTER RETENTION POLICY "{policy}" ON "classes" DURATION INF')
+    yield from filled(url)
+
+
+def filled(url: str) -> Iterator[Filled]:
     store = open_store(url)
     lines = DATA.lines().splitlines(keepends=True)
     for at in range(0, len(lines), 5000):

@@ -208,6 +208,31 @@ def test_every_query_of_the_json_is_answered_by_a_real_influxdb(board: Board, fi
 
 
 @pytest.mark.rig
+@pytest.mark.parametrize("kind", ["sqlite", "influx", "classes"])
+def test_tables_of_jobs_show_exactly_the_newest_plan(kind: str, request: pytest.FixtureRequest) -> None:
+    filled = request.getfixturevalue(f"filled_{kind}")
+    panels = {panel.title: panel for panel in BY_UID["powerhall-optimizer"].panels}
+    jobs = {}
+    for title in ("Waiting jobs and why", "Planned jobs"):
+        (query,) = panels[title].queries
+        rows = filled.store.query(query.bind(filled.chosen("powerhall-optimizer")), filled.end_s - 3600, filled.end_s)
+        jobs[title] = sorted(str(row.values["job"]) for row in rows)
+    assert jobs == {
+        "Waiting jobs and why": ["job-104", "job-105"],
+        "Planned jobs": ["job-100", "job-101", "job-102", "job-103"],
+    }, "the plan before had nine jobs"
+
+
+@pytest.mark.rig
+def test_the_choice_of_the_plan_is_hidden_and_finds_the_newest(filled_influx: object) -> None:
+    (variable,) = [entry for entry in JSON["powerhall-optimizer"]["templating"]["list"] if entry["name"] == "plan"]
+    assert variable["hide"] == 2
+    text = interpolate(variable["query"], filled_influx.chosen("")).replace("now()", f"{filled_influx.end_s}s")
+    (series,) = filled_influx.store._select(text)
+    assert [line[1] for line in series.values] == ["plan11"]
+
+
+@pytest.mark.rig
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 def test_variables_and_annotations_find_their_values_in_a_real_influxdb(board: Board, filled_influx: object) -> None:
     chosen = filled_influx.chosen(board.uid)

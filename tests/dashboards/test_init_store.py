@@ -33,6 +33,28 @@ def test_version_1_gets_a_policy_of_its_own_where_the_bucket_names_one(influx: o
     assert '["quarter","2160h0m0s"' in policies
 
 
+@pytest.mark.rig
+def test_version_1_gets_a_policy_per_class_and_stays_on_the_short_one_by_default(influx: object) -> None:
+    influx.statement('DROP DATABASE "fresh"')
+    url = f"influxdb://127.0.0.1:{influx.port}/fresh?version=1&retention=classes"
+    planned = init_store(url, None, dry_run=True)
+    assert planned == [
+        "database fresh: made",
+        "retention policy recent: 90 days",
+        "retention policy history: 3650 days",
+    ]
+    assert "fresh" not in influx.statement("SHOW DATABASES")
+    assert init_store(url, None, dry_run=False) == [planned[0], "retention policy autogen: 7 days", *planned[1:]]
+    (series,) = json.loads(influx.statement('SHOW RETENTION POLICIES ON "fresh"'))["results"][0]["series"]
+    kept = {row[0]: (row[1], row[-1]) for row in series["values"]}
+    assert kept == {
+        "autogen": ("168h0m0s", True),
+        "recent": ("2160h0m0s", False),
+        "history": ("87600h0m0s", False),
+    }
+    assert "everything is there" in init_store(url, None, dry_run=False)[0]
+
+
 class Server:
     """Keeps requests, and answers what a test lays down for method and path."""
 
@@ -137,6 +159,39 @@ def test_version_3_gets_a_database_with_retention(server: Server, url: str) -> N
     assert server.changes() == [("POST /api/v3/configure/database", {"db": "power", "retention_period": "30d"})]
     server.answers["GET /api/v3/configure/database"] = (200, [{"iox::database": "power"}])
     assert "everything is there" in init_store(f"{url}&version=3", 30, dry_run=False)[0]
+
+
+def test_version_2_gets_a_bucket_and_a_mapping_per_class(server: Server, url: str) -> None:
+    server.answers = {
+        "GET /api/v2/orgs": (200, {"orgs": [{"id": "o1"}]}),
+        "GET /api/v2/buckets": (200, {"buckets": []}),
+        "POST /api/v2/buckets": (201, {"id": "b1"}),
+        "GET /api/v2/dbrps": (200, {"content": []}),
+        "POST /api/v2/dbrps": (201, {}),
+    }
+    assert len(init_store(f"{url}&retention=classes", None, dry_run=False)) == 6
+    bodies = [body for _, body in server.changes()]
+    kept = {body["name"]: body["retentionRules"][0]["everySeconds"] / 86_400 for body in bodies if "name" in body}
+    assert kept == {"power": 7, "power/recent": 90, "power/history": 3650}
+    mapped = [(body["database"], body["retention_policy"], body["default"]) for body in bodies if "bucketID" in body]
+    assert mapped == [("power", "autogen", True), ("power", "recent", False), ("power", "history", False)]
+
+
+def test_version_3_gets_a_database_per_class(server: Server, url: str) -> None:
+    server.answers = {
+        "GET /api/v3/configure/database": (200, [{"iox::database": "power"}]),
+        "POST /api/v3/configure/database": (200, None),
+    }
+    init_store(f"{url}&version=3&retention=classes", None, dry_run=False)
+    assert [body for _, body in server.changes()] == [
+        {"db": "power/recent", "retention_period": "90d"},
+        {"db": "power/history", "retention_period": "3650d"},
+    ]
+
+
+def test_days_for_one_bucket_do_not_go_with_classes(url: str) -> None:
+    with pytest.raises(Rejected, match="--retention-days: 30: is for one bucket"):
+        init_store(f"{url}&retention=classes", 30, dry_run=False)
 
 
 def test_a_refused_token_is_a_clear_error_without_the_token(

@@ -148,6 +148,26 @@ def test_verify_runs_every_query_of_every_panel(grafana: Grafana, stub: GrafanaS
 
 
 @pytest.mark.rig
+def test_verify_runs_every_query_where_each_class_of_retention_has_its_own_policy(
+    grafana: Grafana, filled_classes: object
+) -> None:
+    publish(grafana, "Powerhall", "powerhall", filled_classes.url)
+    assert differences(grafana, by_class=True) == []
+    assert differences(grafana) != [], "the dashboards name their policies"
+    checks = verify(grafana, "powerhall", filled_classes.end_s, by_class=True)
+    assert [check.what for check in checks if not check.ok] == []
+    assert [check.what for check in checks if check.rows == 0] == ["Powerhall: Node and GPU: Events of this node"]
+
+
+@pytest.mark.rig
+def test_without_the_policies_panels_of_longer_classes_stay_empty(grafana: Grafana, filled_classes: object) -> None:
+    publish(grafana, "Powerhall", "powerhall", filled_classes.url.replace("&retention=classes", ""))
+    empty = {check.what for check in verify(grafana, "powerhall", filled_classes.end_s) if check.rows == 0}
+    assert "Powerhall: Optimizer: Gap" in empty
+    assert "Powerhall: Site overview: Power at the meter" not in empty
+
+
+@pytest.mark.rig
 def test_verify_fails_on_a_renamed_bucket_and_on_a_changed_dashboard(
     grafana: Grafana,
     stub: GrafanaStub,

@@ -12,10 +12,12 @@ import pytest
 from powerhall.errors import Retryable
 from powerhall.line import Point, encode
 from powerhall.schema import MEASUREMENTS
+from powerhall.sitefile import read_site
 from powerhall.store import Query, Row, Select, Store, open_store
 from powerhall.timeseries import Series
 from powerhall.topology import Hall, Losses, Mode, NodeType, Plant, Rack, Site
 from powerhall.topology import Row as RackRow
+from powerhall_optimizer.log import Log
 from powerhall_optimizer.rollup import command as command_module
 from powerhall_optimizer.rollup.plans import LANES, PlannedPower, lane_points
 from powerhall_optimizer.rollup.readings import NodeReading, node_power_w
@@ -75,7 +77,7 @@ def stored(store: Store, measurement: str, **where: str) -> list[Row]:
 def test_powers_counts_and_limits_of_racks_halls_and_site_add_up(store: Store) -> None:
     for node in all_nodes():
         store.write(readings(node, START_S, START_S + 40))
-    assert rollup(store).run(START_S, START_S + 40) == 4 * (4 + 2 + 1)
+    assert rollup(store).run(START_S, START_S + 40) == 4 * (4 + 2 + 1) + 1, "and the event of the curtailment"
     (rack, *_) = stored(store, "rack_10s", rack="h1/a/r0")
     assert rack.number("it_power_w") == pytest.approx(2 * 2 * 1000)
     assert (rack.number("gpus"), rack.number("gpus_busy"), rack.number("temp_max_c")) == (4.0, 4.0, 61.0)
@@ -173,6 +175,65 @@ def test_one_roll_up_per_hall_and_one_for_the_site_give_the_same_as_one_for_all(
         assert stored(store, measurement) == stored(other, measurement)
         assert stored(store, measurement)
     other.close()
+
+
+def test_five_minutes_keep_the_mean_power_and_the_worst_of_budget_heat_and_faults(store: Store) -> None:
+    for node in all_nodes():
+        store.write(readings(node, START_S, START_S + 150, 700.0) + readings(node, START_S + 150, START_S + 310, 400.0))
+    store.write(readings("h1n0", START_S + 100, START_S + 110, temp_c=80.0, clocks_event_reasons=4.0))
+    rollup(store).run(START_S, START_S + 290)
+    assert stored(store, "hall_5m") == [], "the five minutes are not over"
+    rollup(store).run(START_S + 180, START_S + 300)
+    fine, (coarse,) = stored(store, "hall_10s", hall="h1"), stored(store, "hall_5m", hall="h1")
+    assert coarse.time_s == START_S
+    powers = [row.number("it_power_w") or 0.0 for row in fine]
+    assert len(powers) == 30
+    assert coarse.number("it_power_w") == pytest.approx(sum(powers) / 30)
+    assert coarse.number("headroom_w") == 7000.0 - max(powers)
+    assert coarse.number("temp_max_c") == 81.0
+    assert coarse.number("gpus_throttled") == max(row.number("gpus_throttled") or 0.0 for row in fine) == 2.0
+    (curtailed,) = stored(store, "hall_5m", hall="h2")
+    assert curtailed.number("budget_w") == 5000.0, "the least that was in force"
+    assert len(stored(store, "rack_5m")) == 4
+    (site,) = stored(store, "site_5m")
+    assert site.number("nodes") == 8.0
+
+
+def test_readings_that_come_late_are_in_the_five_minutes_too(store: Store) -> None:
+    late = "h2n3"
+    for node in all_nodes():
+        if node != late:
+            store.write(readings(node, START_S, START_S + 310))
+    rollup(store).run(START_S, START_S + 300)
+    (before,) = stored(store, "hall_5m", hall="h2")
+    assert before.number("nodes_stale") == 1.0
+    store.write(readings(late, START_S - 60, START_S + 310))
+    rollup(store).run(START_S, START_S + 400)
+    first, *_ = stored(store, "hall_5m", hall="h2")
+    assert first.number("nodes_stale") == 0.0
+
+
+def test_a_budget_that_falls_or_rises_is_an_event_once(store: Store) -> None:
+    steps = Series((0.0, START_S + 30.0, START_S + 60.0, START_S + 90.0), (6000.0, 5000.0, 6000.0, 6010.0))
+    site = msgspec.structs.replace(SITE, budgets={"h2": steps, "s": Series((0.0,), (20_000.0,))})
+    for _ in range(2):
+        Rollup(store, site, ("h1", "h2"), True).run(START_S, START_S + 120)
+    found = [(row.time_s - START_S, row.values["detail"], row.values["severity"]) for row in stored(store, "event")]
+    assert found == [
+        (30.0, "budget of h2 falls from 6 kW to 5 kW", 1.0),
+        (60.0, "budget of h2 rises from 5 kW to 6 kW", 0.0),
+    ], "a tenth of a percent is no event"
+    assert {row.tags["hall"] for row in stored(store, "event", kind="curtailment")} == {"h2"}
+
+
+def test_a_plan_that_moves_jobs_is_an_event_and_one_that_goes_on_is_none(store: Store) -> None:
+    service = rollup(store)
+    jobs = [job("a", 8, START_S, START_S + 900), job("b", 4, START_S, START_S + 900)]
+    for name, now in (("one", jobs), ("two", jobs), ("three", [jobs[0] | {"mode": "p400"}, *jobs[2:]])):
+        store.put_document("plan", "s", START_S + len(name), plan(name, now))
+        service.run(START_S, START_S + 20)
+    (event,) = stored(store, "event", kind="plan_change")
+    assert event.values["detail"] == "plan three: of 1 jobs 1 stop, 1 change power mode"
 
 
 def test_the_plan_in_force_is_shown_and_its_lanes_replace_those_of_the_last_plan(store: Store) -> None:
@@ -285,6 +346,28 @@ def test_a_wrong_option_is_refused_in_one_line(arguments: tuple[str, ...], named
     assert done.returncode == 1
     assert named in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_budget_that_changes_in_the_sites_file_is_in_force_within_a_minute_and_a_wrong_file_changes_nothing(
+    tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for entry in SITE_TOML.parent.iterdir():
+        (tmp_path / entry.name).write_bytes(entry.read_bytes())
+    path, grid = tmp_path / "site.toml", tmp_path / "grid.csv"
+    site, _ = read_site(path)
+    service = command_module._Service(
+        Rollup(store, site, tuple(hall.zone for hall in site.halls), True), Log(), 120.0, None, path
+    )
+    service.reread(1000.0)
+    grid.write_text("time,power_kw\n0,512\n")
+    service.reread(1059.0)
+    assert service.rollup.site.budgets["demo"].at(0.0) != 512_000
+    service.reread(1060.0)
+    assert service.rollup.site.budgets["demo"].at(0.0) == 512_000
+    grid.write_text("time,power_kw\n0,much\n")
+    service.reread(1120.0)
+    assert service.rollup.site.budgets["demo"].at(0.0) == 512_000
+    assert "site_refused" in capsys.readouterr().err
 
 
 def test_pruning_is_asked_for_by_name_and_keeps_what_is_within_its_retention(tmp_path: Path) -> None:

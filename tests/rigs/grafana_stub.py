@@ -157,7 +157,8 @@ class GrafanaStub:
             if uid not in self.datasources:
                 return 404, {"message": "data source not found"}
             try:
-                series = self._influx(uid, _macros(query, int(body["from"]), int(body["to"])))
+                text = _macros(query, int(body["from"]), int(body["to"]))
+                series = self._influx(uid, text, query.get("policy") or "default")
             except ValueError as error:
                 results[query["refId"]] = {"error": f"InfluxDB returned error: {error}", "status": 400, "frames": []}
                 status = 400
@@ -169,10 +170,12 @@ class GrafanaStub:
                 results[query["refId"]] = {"status": 200, "frames": frames}
         return status, {"results": results}
 
-    def _influx(self, uid: str, text: str) -> list[dict]:
+    def _influx(self, uid: str, text: str, policy: str = "default") -> list[dict]:
+        """Ask as Grafana does: the query's retention policy goes along unless it is the default one."""
         source = self.datasources[uid]
-        form = urllib.parse.urlencode({"db": source["jsonData"]["dbName"], "epoch": "ms", "q": text}).encode()
-        request = urllib.request.Request(f"{source['url']}/query", form)
+        form = {"db": source["jsonData"]["dbName"], "epoch": "ms", "q": text}
+        form |= {} if policy == "default" else {"rp": policy}
+        request = urllib.request.Request(f"{source['url']}/query", urllib.parse.urlencode(form).encode())
         if source.get("basicAuth"):
             pair = f"{source['basicAuthUser']}:{source['secureJsonData']['basicAuthPassword']}"
             request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())

@@ -31,7 +31,7 @@ bind-address = "127.0.0.1:{rpc_port}"
   wal-dir = "{folder}/wal"
   index-version = "tsi1"
   query-log-enabled = false
-[monitor]
+{tuning}[monitor]
   store-enabled = false
 [http]
   bind-address = "127.0.0.1:{http_port}"
@@ -123,12 +123,16 @@ def _free_port() -> int:
 
 
 @contextmanager
-def start(*, auth: bool = False) -> Iterator[InfluxRig]:
-    """Start influxd and nginx, wait until both answer, and stop them at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="powerhall-influx-"))
-    folder.joinpath("tmp").mkdir()
+def start(*, auth: bool = False, keep: Path | None = None, tuning: str = "") -> Iterator[InfluxRig]:
+    """Start influxd and nginx, wait until both answer, and stop them at the end.
+
+    `keep` is a folder that holds the data from one start to the next; `tuning` are more lines for `[data]`.
+    """
+    folder = keep or Path(tempfile.mkdtemp(prefix="powerhall-influx-"))
+    folder.joinpath("tmp").mkdir(parents=True, exist_ok=True)
     ports = {"http_port": _free_port(), "rpc_port": _free_port(), "shim_port": _free_port()}
-    (folder / "influxd.conf").write_text(_INFLUXD.format(folder=folder, auth="true" if auth else "false", **ports))
+    words = {"folder": folder, "auth": "true" if auth else "false", "tuning": tuning}
+    (folder / "influxd.conf").write_text(_INFLUXD.format(**words, **ports))
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, **ports))
     influxd = _spawn("influxd", "run", "-config", str(folder / "influxd.conf"), log=folder / "influxd.log")
     nginx = _spawn("nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder), log=folder / "nginx.out")
@@ -139,7 +143,8 @@ def start(*, auth: bool = False) -> Iterator[InfluxRig]:
     finally:
         for process in (nginx, influxd):
             _stop(process)
-        shutil.rmtree(folder, ignore_errors=True)
+        if keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _spawn(name: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:

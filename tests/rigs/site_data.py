@@ -115,6 +115,13 @@ class SiteData:
                 yield Point("hall_10s", {"site": SITE, "hall": hall}, self._zone(time_s, 2 * index, 2), at_ms)
             for index, (hall, rack, _) in enumerate(RACKS):
                 yield Point("rack_10s", {"site": SITE, "hall": hall, "rack": rack}, self._zone(time_s, index, 1), at_ms)
+            if time_s % 300:
+                continue
+            yield Point("site_5m", {"site": SITE}, self._zone(time_s, 0, 4), at_ms)
+            for index, hall in enumerate(HALLS):
+                yield Point("hall_5m", {"site": SITE, "hall": hall}, self._zone(time_s, 2 * index, 2), at_ms)
+            for index, (hall, rack, _) in enumerate(RACKS):
+                yield Point("rack_5m", {"site": SITE, "hall": hall, "rack": rack}, self._zone(time_s, index, 1), at_ms)
         for time_s in self._times(300):
             air = {"wet_bulb_c": 19.0 + math.sin(time_s / 4000), "dry_bulb_c": 33.0 + 2 * math.sin(time_s / 4000)}
             yield Point("weather", {"site": SITE}, air, time_s * 1000)
@@ -139,7 +146,8 @@ class SiteData:
             }
             yield Point("plan", {"site": SITE}, plan, time_s * 1000)
         last_s = time_s
-        yield from self._jobs(last_s)
+        yield from self._jobs(last_s - 300, f"plan{number - 1}", 9)
+        yield from self._jobs(last_s, f"plan{number}", 6)
         for slot_s in range(last_s, last_s + 43_200, 300):
             for index, zone in enumerate((SITE, *HALLS)):
                 planned_w = (6000.0 + 1500 * math.sin(slot_s / 5000 + index)) / (1 if zone == SITE else 2)
@@ -159,8 +167,9 @@ class SiteData:
                     "plan_slot", {"site": SITE, "hall": hall, "lane": lane}, {"job": job, "gpus": 4.0}, slot_s * 1000
                 )
 
-    def _jobs(self, time_s: int) -> Iterator[Point]:
-        for row in range(6):
+    def _jobs(self, time_s: int, plan_id: str, rows: int) -> Iterator[Point]:
+        """A plan of `rows` jobs; the newest has fewer than the one before, whose rows must not show."""
+        for row in range(rows):
             waits = row >= 4
             fields = {
                 "job": f"job-{100 + row}",
@@ -172,7 +181,9 @@ class SiteData:
                 "start_s": 0.0 if waits else float(self.start_s),
                 "end_s": 0.0 if waits else float(time_s + 9000),
                 "weight": 10.0 + row,
-                "reason": "waits for power in h1; starts if +2.2 kW" if waits else "",
+                "reason": "waits for power in h1" if waits else "",
+                "what_if": "at 14:20 in 560W if +2.2 kW in h1" if waits else "",
+                "plan_id": plan_id,
             }
             yield Point("plan_job", {"site": SITE, "row": str(row)}, fields, time_s * 1000)
         for index, (hall, rack, node) in enumerate(RACKS):

@@ -34,6 +34,7 @@ from powerhall_twin.queue import Queue
 from powerhall_twin.realtime import RealtimeAgents, realtime_agents
 from powerhall_twin.rounds import Rounds
 from powerhall_twin.scheduler import Admission, PlanScheduler
+from powerhall_twin.shown import Shown
 from powerhall_twin.warm import warming
 
 __all__ = ["Curtailment", "DemoResult", "DemoSettings", "PlannedSlot", "run_demo"]
@@ -310,12 +311,14 @@ def _assembled(settings: DemoSettings) -> Iterator[_Demo]:
         )
         cluster, nodes = Cluster.of(site), LiveNodes.open(site, settings.out / "gpus")
         full_w = budgets_at(site, scenario.start_s)[site.name]
-        run = SiteRun(scenario, cluster, Queue.of(scenario.jobs), nodes, workers, store, SiteMeter.of(site), full_w)
+        shown = Shown.of(store, nodes, site, settings.sample_s)
+        run = SiteRun(scenario, cluster, Queue.of(scenario.jobs), nodes, workers, SiteMeter.of(site), full_w, shown)
         rounds = Rounds(settings.out, url, HORIZON_S, settings.solve_s)
         result = DemoResult(settings, url, run, rounds, cut, scenario.start_s, scenario.end_s)
         compiled()
         yield _Demo(result, PlanScheduler(), agents, say)
         reports = workers.close()
+        shown.close()
         result.agent_points = sum(report.sent for report in reports)
         result.agent_points_lost = sum(report.dropped + report.rejected for report in reports)
         result.realtime = agents.check(store)

@@ -13,6 +13,7 @@ from typing import TextIO
 
 import msgspec
 
+from powerhall.line import Point, encode
 from powerhall_agent.lane import Lane
 from powerhall_agent.log import Log
 from powerhall_agent.sampler import Sampler
@@ -95,6 +96,25 @@ def _report(lane: Lane) -> bytes:
     return msgspec.json.encode(report) + b"\n"
 
 
+def _self_report(spec: WorkerSpec, lane: Lane, time_ms: int, sampled_ms: int) -> bytes:
+    """Return what an agent says of itself, for every node: they share spool and shipper.
+
+    Lag is counted at the sample before, as the present one cannot have been delivered yet.
+    """
+    waiting, sent = lane.spool.stats(), lane.shipper.stats
+    fields: dict[str, float | str] = {
+        "lag_s": max(0, sampled_ms - sent.newest_ms) / 1000 if sent.newest_ms else 0.0,
+        "spool_bytes": float(waiting.bytes_waiting),
+        "spool_points": float(waiting.points_waiting),
+        "dropped_points": float(waiting.dropped_points),
+        "rejected_points": float(lane.quarantine.points),
+        "sent_points": float(sent.sent_points),
+        "retries": float(sent.retries),
+    }
+    tags = [{"site": spec.site, "hall": n.hall, "rack": n.rack, "node": n.node} for n in spec.nodes]
+    return b"".join(encode(Point("agent", entry, fields, time_ms)) for entry in tags)
+
+
 def _serve(spec: WorkerSpec, lane: Lane, out: TextIO) -> None:
     states = [StateFile.open(Path(node.state)) for node in spec.nodes]
     install(states)
@@ -105,6 +125,7 @@ def _serve(spec: WorkerSpec, lane: Lane, out: TextIO) -> None:
         samplers.append(_sampler(spec, node, first_gpu, sink, clock))
         first_gpu += node.gpus
     _answer(lane, out)
+    sampled_ms = 0
     for line in sys.stdin.buffer:
         step = msgspec.json.decode(line, type=Step)
         if step.dt_s > 0:
@@ -113,7 +134,9 @@ def _serve(spec: WorkerSpec, lane: Lane, out: TextIO) -> None:
         if step.sample:
             for sampler in samplers:
                 sampler.tick()
-            lane.append(sink.take())
+            time_ms = clock.now_ns // 1_000_000
+            lane.append(sink.take() + _self_report(spec, lane, time_ms, sampled_ms))
+            sampled_ms = time_ms
         _answer(lane, out)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from powerhall.line import Point, encode
-from powerhall.store.base import Store
 from powerhall.topology import Site
 from powerhall_twin.actions import Action, SetMode, Start, apply
 from powerhall_twin.behaviour import behaviour_of, speed_at
@@ -18,6 +17,7 @@ from powerhall_twin.fleet import Fleet, Step
 from powerhall_twin.meters import Reading, SiteMeter
 from powerhall_twin.nodes import INLET_C, LiveNodes
 from powerhall_twin.queue import Queue
+from powerhall_twin.shown import Shown
 
 __all__ = ["Running", "SiteRun", "Totals"]
 
@@ -63,9 +63,9 @@ class SiteRun:
     queue: Queue
     nodes: LiveNodes
     fleet: Fleet
-    store: Store
     meter: SiteMeter
     full_budget_w: float
+    shown: Shown
     guard: Guard = field(default_factory=Guard)
     totals: Totals = field(default_factory=Totals)
     history: list[Running] = field(default_factory=list)
@@ -91,6 +91,7 @@ class SiteRun:
         for job_id, run in self.cluster.runs.items():
             if self.since.get(job_id, ("", 0.0))[0] != run.mode.name:
                 self.since[job_id] = run.mode.name, now_s
+                self.shown.interval(job_id, run.slices, now_s)
             record = self.queue.records[job_id]
             record.started_s = now_s if record.started_s is None else record.started_s
 
@@ -107,7 +108,7 @@ class SiteRun:
         self._count(reading, budgets[self.site.name], now_s, dt_s)
         self._work(now_s, end_s, curtailed=budgets[self.site.name] < self.full_budget_w - 1)
         if sample:
-            self.store.write(self._meter_lines(reading, budgets, end_s))
+            self.shown.sample(self.site, end_s, self._meter_lines(reading, budgets, end_s))
         self.last = reading
         return reading
 
@@ -121,6 +122,7 @@ class SiteRun:
         if run is None or known is None or now_s <= known[1]:
             return
         job = run.job
+        self.shown.interval(job_id, run.slices, known[1], now_s)
         self.history.append(Running(job_id, job.job_class, run.hall, job.gpus, known[0], known[1], now_s, run.slices))
 
     def _rack_w(self) -> dict[str, float]:

@@ -123,6 +123,11 @@ class LiveNodes:
         state = self.states[node]
         return max(state.doubles[state.base(gpu) + at.C_TEMP_C] for gpu in range(state.gpus))
 
+    def energy_j(self, node: str, gpu: int) -> float:
+        """Return the energy that a GPU has taken since the start."""
+        state = self.states[node]
+        return state.doubles[state.base(gpu) + at.C_ENERGY_MJ] / 1000.0
+
     def gpu_energy_j(self) -> float:
         """Return the energy that all GPUs have taken since the start."""
         return (

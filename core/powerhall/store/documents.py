@@ -25,7 +25,7 @@ DOCUMENT = Measurement(
         Field("parts", "", "number of parts"),
     ),
     300.0,
-    90,
+    "recent",
 )
 PART_BYTES = 60_000
 

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import msgspec
 
 from powerhall.errors import Rejected
+from powerhall.schema import RETENTION_DAYS, Retention
+from powerhall.store.classes import retention_of, split_lines
 from powerhall.store.documents import DOCUMENT, join_parts, split_document
 from powerhall.store.http import InfluxHttp
 from powerhall.store.influxql import identifier, literal, render_influxql
@@ -50,21 +52,30 @@ class _Answer(msgspec.Struct):
 
 
 class InfluxStore:
-    """A store in one bucket (or database) of an InfluxDB server; may be used from several threads."""
+    """A store in one bucket of an InfluxDB server, or in one per class of retention; safe with several threads."""
 
     def __init__(self, address: InfluxAddress) -> None:
         self.address = address
         self._http = InfluxHttp(address)
+        self._by_class: dict[Retention, InfluxHttp] = dict.fromkeys(RETENTION_DAYS, self._http)
+        if address.by_class:
+            self._by_class |= {name: InfluxHttp(address.of_class(name)) for name in RETENTION_DAYS if name != "fine"}
 
     def write(self, lines: bytes) -> None:
-        """Write line protocol with millisecond timestamps."""
-        if lines.strip():
+        """Write line protocol with millisecond timestamps, each class of retention in a request of its own."""
+        if not lines.strip():
+            return
+        if not self.address.by_class:
             self._http.write(lines)
+            return
+        for retention, part in split_lines(lines).items():
+            self._by_class[retention].write(part)
 
     def query(self, query: Query, start_s: float, end_s: float) -> list[Row]:
         """Answer a query over start_s <= time < end_s, ordered by group and time."""
         start_ms = round(start_s * 1000)
-        found = self._select(render_influxql(query, start_ms, round(end_s * 1000)))
+        http = self._by_class[retention_of(query.measurement)]
+        found = self._select(render_influxql(query, start_ms, round(end_s * 1000)), http)
         whole_range_ms = start_ms if query.aggregated and query.every_s is None else None
         names = [entry.name for entry in query.select]
         rows = [row for series in found for row in _rows(series, names, query.group_by, whole_range_ms)]
@@ -74,7 +85,7 @@ class InfluxStore:
 
     def put_document(self, kind: str, key: str, time_s: float, body: bytes) -> None:
         """Keep a document under its kind and key as of `time_s`, in one request."""
-        self._http.write(split_document(kind, key, round(time_s * 1000), body))
+        self._by_class[DOCUMENT.retention].write(split_document(kind, key, round(time_s * 1000), body))
 
     def latest_document(self, kind: str, key: str | None = None) -> bytes | None:
         """Return the newest complete document of this kind and key, or of any key; None where there is none."""
@@ -84,7 +95,7 @@ class InfluxStore:
             where.append(f"time > {round((now_s - _RECENT_S) * 1000)}ms")
         text = f'SELECT "digest", "parts", "key" FROM {identifier(DOCUMENT.name)}'
         text += f" WHERE {' AND '.join(where)} AND \"part\" = '0' ORDER BY time DESC LIMIT {_DOCUMENT_TRIES}"
-        for series in self._select(text):
+        for series in self._select(text, self._by_class[DOCUMENT.retention]):
             for time_ms, digest, _, tag in series.values:
                 exact = [*where[:1], f'"key" = {literal(str(tag or ""))}', f"time = {_int(time_ms)}ms"]
                 body = self._document(exact, str(digest))
@@ -94,7 +105,8 @@ class InfluxStore:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        for http in self._by_class.values():
+            http.close()
 
     def names(self, statement: str) -> list[str]:
         """Return the first column of a SHOW statement, such as SHOW DATABASES."""
@@ -103,18 +115,20 @@ class InfluxStore:
     def _document(self, where: list[str], digest: str) -> bytes | None:
         where = [*where, f'"digest" = {literal(digest)}']  # parts of an older document of this very time have another
         text = f'SELECT "body", "part" FROM {identifier(DOCUMENT.name)} WHERE {" AND ".join(where)}'
-        parts = {int(str(line[2])): str(line[1]) for series in self._select(text) for line in series.values}
+        found = self._select(text, self._by_class[DOCUMENT.retention])
+        parts = {int(str(line[2])): str(line[1]) for series in found for line in series.values}
         return join_parts([parts[number] for number in sorted(parts)], digest)
 
-    def _select(self, statement: str) -> list[_Series]:
-        body = self._http.query(statement)
+    def _select(self, statement: str, http: InfluxHttp | None = None) -> list[_Series]:
+        http = http or self._http
+        body = http.query(statement)
         try:
             answer = msgspec.json.decode(body, type=_Answer)
         except msgspec.DecodeError as error:
             raise Rejected(f"{self.address.name}: answer is not InfluxQL's JSON: {error}") from None
         for error_text in (answer.error, *(result.error for result in answer.results)):
             if error_text:
-                raise self._http.refusal(200, error_text)
+                raise http.refusal(200, error_text)
         return [series for result in answer.results for series in result.series]
 
 

@@ -1,22 +1,38 @@
 """Store URLs: `sqlite:///PATH` and `influxdb://HOST:PORT/BUCKET?version=1|2|3&token_file=...`."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from powerhall.errors import ConfigError
+from powerhall.schema import Retention
 from powerhall.settings import Secret
 from powerhall.store.base import Store
 
 __all__ = ["InfluxAddress", "open_store", "parse_influx_url"]
 
-_KEYS = ("version", "org", "token_file", "user", "password_file", "tls", "ca_file", "allow_http", "timeout_s")
+_KEYS = (
+    "version",
+    "org",
+    "token_file",
+    "user",
+    "password_file",
+    "tls",
+    "ca_file",
+    "allow_http",
+    "timeout_s",
+    "retention",
+)
 _FORMS = "sqlite:///PATH or influxdb://HOST:PORT/BUCKET?version=1|2|3&token_file=FILE"
 
 
 @dataclass(frozen=True, slots=True)
 class InfluxAddress:
-    """Where an InfluxDB is and how to log in; `bucket` is BUCKET, or DATABASE/RETENTION_POLICY for version 1."""
+    """Where an InfluxDB is and how to log in; `bucket` is BUCKET, or DATABASE/RETENTION_POLICY for version 1.
+
+    `by_class`: BUCKET holds the class `fine`, BUCKET/recent and BUCKET/history the others; in version 1 these are
+    retention policies of one database, in version 2 buckets, in version 3 databases.
+    """
 
     base_url: str
     bucket: str
@@ -27,6 +43,13 @@ class InfluxAddress:
     password: Secret | None = None
     ca_file: str | None = None
     timeout_s: float = 10.0
+    by_class: bool = False
+
+    def of_class(self, retention: Retention) -> "InfluxAddress":
+        """Return where a class of retention is kept; this very address where all classes share it."""
+        if not self.by_class or retention == "fine":
+            return self
+        return replace(self, bucket=f"{self.bucket}/{retention}")
 
     @property
     def name(self) -> str:
@@ -55,6 +78,9 @@ def parse_influx_url(url: str) -> InfluxAddress:
     if not parts.hostname or not bucket:
         raise ConfigError(f"store URL: {where}: must be influxdb://HOST:PORT/BUCKET")
     version = _choice(where, options, "version", "2", ("1", "2", "3"))
+    by_class = _choice(where, options, "retention", "one", ("one", "classes")) == "classes"
+    if by_class and "/" in bucket:
+        raise ConfigError.field(where, "bucket", bucket, "must not name a retention policy with retention=classes")
     scheme = _scheme(where, parts.hostname, options)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return InfluxAddress(
@@ -67,6 +93,7 @@ def parse_influx_url(url: str) -> InfluxAddress:
         password=Secret(options["password_file"]) if "password_file" in options else None,
         ca_file=options.get("ca_file"),
         timeout_s=_seconds(where, options.get("timeout_s", "10")),
+        by_class=by_class,
     )
 
 

@@ -1,7 +1,18 @@
 """Cooling: does each plant take up the heat, how much capacity does the weather leave, and what gets hot?"""
 
 from powerhall.store import Select
-from powerhall_dashboards.boards.parts import HALL, HIGH_IS_BAD, SITE, chosen, columns, extreme, series, stat, table
+from powerhall_dashboards.boards.parts import (
+    HALL,
+    HIGH_IS_BAD,
+    RACKS_SINCE_S,
+    SITE,
+    chosen,
+    columns,
+    extreme,
+    series,
+    stat,
+    table,
+)
 from powerhall_dashboards.model import Board, Panel, Step
 
 __all__ = ["COOLING_BOARD"]
@@ -77,12 +88,12 @@ COOLING_BOARD = Board(
             (
                 Panel(
                     "Hottest GPU by rack",
-                    "The highest GPU temperature of each rack over the last 15 minutes: hot spots stand out.",
+                    "The highest GPU temperature of each rack over the last three hours: hot spots stand out.",
                     "heatmap",
-                    (series("rack_10s", columns("max", hottest="temp_max_c"), _HERE, ("rack",), every_s=60.0),),
+                    (series("rack_5m", columns("max", hottest="temp_max_c"), _HERE, ("rack",), every_s=300.0),),
                     12,
                     9,
-                    recent_s=900,
+                    recent_s=RACKS_SINCE_S,
                 ),
                 Panel(
                     "Outdoor air",

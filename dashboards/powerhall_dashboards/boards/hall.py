@@ -3,6 +3,7 @@
 from powerhall.store import Query, Select
 from powerhall_dashboards.boards.parts import (
     HALL,
+    RACKS_SINCE_S,
     SHARE_OF_BUDGET,
     SITE,
     ZERO_IS_GOOD,
@@ -101,12 +102,12 @@ HALL_BOARD = Board(
             (
                 Panel(
                     "Rack power",
-                    "IT power of each rack over the last 15 minutes.",
+                    "IT power of each rack over the last three hours, in means of five minutes.",
                     "heatmap",
-                    (series("rack_10s", columns("mean", it="it_power_w"), _HERE, ("rack",), every_s=60.0),),
+                    (series("rack_5m", columns("mean", it="it_power_w"), _HERE, ("rack",), every_s=300.0),),
                     12,
                     9,
-                    recent_s=900,
+                    recent_s=RACKS_SINCE_S,
                 ),
                 Panel(
                     "What the plan foresees",

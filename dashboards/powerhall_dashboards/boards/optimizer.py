@@ -1,7 +1,7 @@
 """Optimizer: what was planned and why, how good is it proven to be, does the site follow it, and who waits?"""
 
 from powerhall.store import Filter, Query, Select, Variable
-from powerhall_dashboards.boards.parts import SITE, chosen, columns, halls_ahead, series, stat, table
+from powerhall_dashboards.boards.parts import PLAN, SITE, chosen, columns, halls_ahead, series, stat, table
 from powerhall_dashboards.model import Board, Link, Panel, Step
 
 __all__ = ["OPTIMIZER_BOARD"]
@@ -9,6 +9,9 @@ __all__ = ["OPTIMIZER_BOARD"]
 _HERE = chosen("site")
 _ROUND_S = 300.0
 _AHEAD_S = 43_200
+_PLAN_S = 3600
+"""The newest plan is looked for this far back."""
+_NEWEST = Filter("plan_id", "=", Variable("plan"))
 
 
 def _plan(aggregate: str, **fields: str) -> Query:
@@ -92,26 +95,30 @@ _GANTT = Panel(
 
 _WAITING = Panel(
     "Waiting jobs and why",
-    "Each job that does not start within the horizon, what holds it back and what would start it; rows of the "
-    "plan before may show, with their older time.",
+    "Each job that the newest plan leaves waiting, what holds it back, and what would start it, in numbers.",
     "table",
     (
         table(
             "plan_job",
-            {"job": "job", "gpus": "gpus", "weight": "weight", "state": "state", "reason": "reason"},
+            {
+                "job": "job",
+                "gpus": "gpus",
+                "weight": "weight",
+                "reason": "reason",
+                "what_if": "what_if",
+            },
             _HERE,
             ("row",),
-            filters=(Filter("state", "=", "waiting"),),
+            filters=(Filter("state", "=", "waiting"), _NEWEST),
         ),
     ),
     12,
     10,
     links=(Link("job", "powerhall-job", ("job",)),),
-    recent_s=600,
-    newest_plan=True,
+    recent_s=_PLAN_S,
     sort="weight",
     limit=100,
-    hide=("row", "state"),
+    hide=("row",),
 )
 
 _RUNNING = Panel(
@@ -134,14 +141,13 @@ _RUNNING = Panel(
             },
             _HERE,
             ("row",),
-            filters=(Filter("state", "!=", "waiting"),),
+            filters=(Filter("state", "!=", "waiting"), _NEWEST),
         ),
     ),
     12,
     10,
     links=(Link("job", "powerhall-job", ("job",)),),
-    recent_s=600,
-    newest_plan=True,
+    recent_s=_PLAN_S,
     sort="power",
     limit=100,
     hide=("row",),
@@ -151,7 +157,7 @@ OPTIMIZER_BOARD = Board(
     "powerhall-optimizer",
     "Powerhall: Optimizer",
     "What was planned and why, how good is it proven to be, does the site follow it, and who waits?",
-    (SITE,),
+    (SITE, PLAN),
     (
         ("Now", _STATS),
         ("The plan", (_GANTT,)),

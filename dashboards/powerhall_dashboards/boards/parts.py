@@ -12,7 +12,9 @@ __all__ = [
     "JOB",
     "JOBS_SINCE_S",
     "NODE",
+    "PLAN",
     "RACK",
+    "RACKS_SINCE_S",
     "SHARE_OF_BUDGET",
     "SITE",
     "ZERO_IS_GOOD",
@@ -31,10 +33,14 @@ HALL = Choice("hall", "hall_10s", ("site",))
 RACK = Choice("rack", "rack_10s", ("site", "hall"))
 NODE = Choice("node", "gpu_state", ("site", "hall", "rack"), several=False)
 GPU = Choice("gpu", "gpu_state", ("site", "node"))
+PLAN = Choice("plan", "plan", ("site",), several=False, is_field=True, newest=True, of="plan_id")
 JOB = Choice("job", "job_interval", ("site",), several=False, is_field=True)
 
 JOBS_SINCE_S = 7 * 86_400
 """Jobs are looked for this far back: an interval is stored at its start, however long it lasts."""
+
+RACKS_SINCE_S = 10_800
+"""Racks are many: their heat maps look this far back, whatever range is chosen."""
 
 ZERO_IS_GOOD = (Step(None, "good"), Step(1.0, "warning"))
 SHARE_OF_BUDGET = (Step(None, "critical"), Step(0.0, "warning"), Step(5.0, "good"))

@@ -17,6 +17,8 @@ from powerhall_dashboards.model import Board, Link, Panel, Step
 __all__ = ["SITE_BOARD"]
 
 _HERE = chosen("site")
+_COARSE_S = 300.0
+_MONTH_S = 30 * 86_400
 
 
 _STATS = (
@@ -172,6 +174,30 @@ SITE_BOARD = Board(
                     8,
                     sort="Time",
                     limit=20,
+                ),
+            ),
+        ),
+        (
+            "Thirty days",
+            (
+                Panel(
+                    "Power against budget, thirty days",
+                    "Power at the meter in means of five minutes or longer, and the least budget in force.",
+                    "timeseries",
+                    (
+                        series("site_5m", columns("mean", facility="facility_power_w"), _HERE, every_s=_COARSE_S),
+                        series("site_5m", columns("min", budget="budget_w"), _HERE, every_s=_COARSE_S),
+                    ),
+                    12,
+                    recent_s=_MONTH_S,
+                ),
+                Panel(
+                    "Least headroom by hall, thirty days",
+                    "The least that was left of each hall's budget; below 0 the hall was over it.",
+                    "timeseries",
+                    (series("hall_5m", columns("min", headroom="headroom_w"), _HERE, ("hall",), every_s=_COARSE_S),),
+                    12,
+                    recent_s=_MONTH_S,
                 ),
             ),
         ),

@@ -16,18 +16,22 @@ _OF_THE_SERVER = ("id", "version", "iteration")
 """What Grafana sets in a stored dashboard."""
 
 
-def publish(grafana: Grafana, folder: str, datasource_uid: str, store: str | None) -> list[str]:
+def publish(
+    grafana: Grafana, folder: str, datasource_uid: str, store: str | None, *, by_class: bool = False
+) -> list[str]:
     """Publish everything; return a line for each thing that was written. Again is the same."""
     done = []
+    address = None if store is None else parse_influx_url(store)
+    by_class = by_class if address is None else address.by_class
     if grafana.put_folder(FOLDER_UID, folder):
         done.append(f"folder {folder}: made")
-    if store is not None:
-        grafana.put_datasource(datasource_spec(parse_influx_url(store), datasource_uid))
+    if address is not None:
+        grafana.put_datasource(datasource_spec(address, datasource_uid))
         done.append(f"data source {datasource_uid}: written")
     elif grafana.datasource(datasource_uid) is None:
         raise ConfigError(f"{grafana.name}: has no data source {datasource_uid!r}; make it, or give --store")
     for board in BOARDS:
-        data = chosen_datasource(json.loads(board_json(board)), datasource_uid)
+        data = chosen_datasource(json.loads(board_json(board, by_class=by_class)), datasource_uid)
         if _same(grafana.dashboard(board.uid), data):
             done.append(f"dashboard {board.uid}: up to date")
             continue
@@ -66,7 +70,7 @@ def datasource_spec(address: InfluxAddress, uid: str) -> Json:
     }
 
 
-def differences(grafana: Grafana) -> list[str]:
+def differences(grafana: Grafana, *, by_class: bool = False) -> list[str]:
     """Return one line for each dashboard that is absent or differs from the code."""
     lines = []
     for board in BOARDS:
@@ -74,7 +78,7 @@ def differences(grafana: Grafana) -> list[str]:
         if stored is None:
             lines.append(f"{board.uid}: absent")
             continue
-        ours = json.loads(board_json(board))
+        ours = json.loads(board_json(board, by_class=by_class))
         lines += [f"{board.uid}: {path}" for path in _paths(_plain(ours), _plain(stored))]
     return lines
 

@@ -8,7 +8,7 @@ from powerhall.schema import MEASUREMENTS
 from powerhall.store import Query, Select
 from powerhall.store.influxql import render_grafana
 from powerhall_dashboards.boards import BOARDS
-from powerhall_dashboards.grafana_query import interpolate, targets
+from powerhall_dashboards.grafana_query import interpolate, policy_of, targets
 from powerhall_dashboards.live.client import Grafana, Json
 from powerhall_dashboards.live.publish import differences
 from powerhall_dashboards.model import Board, Choice, Panel
@@ -34,12 +34,12 @@ class Check:
         return asdict(self)
 
 
-def verify(grafana: Grafana, datasource_uid: str, now_s: float | None = None) -> list[Check]:
+def verify(grafana: Grafana, datasource_uid: str, now_s: float | None = None, *, by_class: bool = False) -> list[Check]:
     """Check everything; a Grafana that cannot be reached, or refuses the token, raises."""
     until_s = time.time() if now_s is None else now_s
     checks = [Check(f"Grafana {grafana.version()}", ok=True), _datasource(grafana, datasource_uid)]
-    different = differences(grafana)
-    asker = _Asker(grafana, datasource_uid, until_s)
+    different = differences(grafana, by_class=by_class)
+    asker = _Asker(grafana, datasource_uid, until_s, by_class)
     for board in BOARDS:
         mine = [line.partition(": ")[2] for line in different if line.startswith(f"{board.uid}: ")]
         checks.append(Check(board.title, not mine, detail="; ".join(mine)))
@@ -64,13 +64,15 @@ class _Asker:
     grafana: Grafana
     datasource_uid: str
     until_s: float
+    by_class: bool
 
     def panel(self, board: Board, panel: Panel, chosen: Chosen) -> Check:
         """Run all queries of a panel over its own range of time."""
         start_s, end_s = self.until_s - (panel.recent_s or board.hours * 3600), self.until_s
         if panel.future:
             start_s, end_s = self.until_s, self.until_s + (panel.recent_s or 0)
-        queries = [target.to_json() | {"query": interpolate(target.query, chosen)} for target in targets(panel)]
+        made = targets(panel, by_class=self.by_class)
+        queries = [target.to_json() | {"query": interpolate(target.query, chosen)} for target in made]
         every_ms = round(1000 * max((end_s - start_s) / panel.points, *(query.every_s or 0 for query in panel.queries)))
         started = time.monotonic()
         try:
@@ -104,10 +106,11 @@ class _Asker:
     def values(self, choice: Choice, chosen: Chosen) -> list[str]:
         """Return what there is to choose from, by the newest point of each."""
         where = {name: chosen[name] for name in choice.within if name in chosen}
-        field = choice.name if choice.is_field else MEASUREMENTS[choice.measurement].fields[0].name
+        field = choice.field if choice.is_field else MEASUREMENTS[choice.measurement].fields[0].name
         groups = () if choice.is_field else (choice.name,)
         query = Query(choice.measurement, (Select(field, "last", "value"),), where, groups)
         target: Json = {"refId": "A", "query": render_grafana(query), "rawQuery": True, "resultFormat": "time_series"}
+        target["policy"] = policy_of(choice.measurement, by_class=self.by_class)
         results = self.ask([target], self.until_s - _LOOK_BACK_S, self.until_s)
         found = []
         for frame in results.get("A", {}).get("frames", []):

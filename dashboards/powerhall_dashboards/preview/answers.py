@@ -62,6 +62,10 @@ def choose(store: Store, end_s: float, given: Chosen) -> dict[str, tuple[str, ..
         rows = store.query(hottest, end_s - 600, end_s + 1)
         ranked = sorted(rows, key=lambda row: row.number("temp_c") or 0.0)
         chosen["node"] = (ranked[-1].tags["node"],) if ranked else ("",)
+    if "plan" not in chosen:
+        plans = table("plan", {"plan": "plan_id"}, {"site": chosen["site"]}, ())
+        rows = store.query(plans, since_s, end_s + 1)
+        chosen["plan"] = (str(rows[0].values["plan"]),) if rows else ("",)
     if "job" not in chosen:
         chosen["job"] = (_largest_job(store, chosen["site"], end_s - JOBS_SINCE_S, end_s),)
     return chosen
@@ -95,19 +99,14 @@ def _chosen_of(store: Store, board: Board, chosen: Chosen, end_s: float) -> Chos
 def answer_board(store: Store, board: Board, chosen: Chosen, end_s: float, hours: float | None = None) -> list[Answer]:
     """Ask every query of a board; the end of the range is inside."""
     kept = _chosen_of(store, board, chosen, end_s)
-    plans = store.query(table("plan", {"value": "value"}, {"site": chosen["site"]}, ()), end_s - _DAY_S, end_s + 1)
-    plan_s = plans[0].time_s if plans else None
     answers = []
     for panel in board.panels:
-        recent_s = None if panel.newest_plan else panel.recent_s
-        start_s, until_s = end_s - (recent_s or (hours or board.hours) * 3600), end_s + 1
+        start_s, until_s = end_s - (panel.recent_s or (hours or board.hours) * 3600), end_s + 1
         if panel.future:
             start_s, until_s = end_s - 300, end_s + (panel.recent_s or 0)
         wide_s = max(1.0, round((until_s - start_s) / panel.points))
         queries = [query.bind(kept).bucketed(wide_s) for query in panel.queries]
         rows = tuple((query, store.query(query, start_s, until_s)) for query in queries)
-        if panel.newest_plan:
-            rows = tuple((query, [row for row in found if row.time_s == plan_s]) for query, found in rows)
         answers.append(Answer(panel, rows, start_s, until_s))
     return answers
 

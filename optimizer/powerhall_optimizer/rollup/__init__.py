@@ -1,1 +1,1 @@
-"""Roll-ups: raw GPU readings of a hall into rack_10s and hall_10s, halls into site_10s, the newest plan into lanes."""
+"""Roll-ups: raw GPU readings into racks, halls and the site, those into five minutes; the newest plan into lanes."""

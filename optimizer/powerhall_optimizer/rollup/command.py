@@ -1,4 +1,4 @@
-"""`powerhall-optimizer rollup`: the service that writes rack_10s, hall_10s, site_10s and the plan's lanes."""
+"""`powerhall-optimizer rollup`: the service that writes roll-ups, the plan's lanes, and events of budget and plan."""
 
 import argparse
 import signal
@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from powerhall.errors import Rejected, Retryable
+from powerhall.errors import PowerhallError, Rejected, Retryable
 from powerhall.extras import EXIT_OK
 from powerhall.sitefile import read_site
 from powerhall.store import open_store
@@ -21,6 +21,7 @@ from powerhall_optimizer.rollup.service import Rollup
 __all__ = ["add_parser"]
 
 _STRETCH_S = 600
+_REREAD_S = 60.0
 _SETTLE_S = 3.0
 """A bucket is first computed this long after its end, when most agents have delivered."""
 
@@ -40,14 +41,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "rollup",
         help="roll GPU readings up into racks, halls and the site, every ten seconds",
-        description="Writes rack_10s, hall_10s and site_10s, and the newest plan's lanes for the Gantt chart.",
+        description="Writes rack_10s, hall_10s and site_10s, the same over five minutes (rack_5m, ...), the newest "
+        "plan's lanes for the Gantt chart, and events where a budget changes or a new plan moves jobs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--site", type=Path, required=True, help="site.toml")
     parser.add_argument("--store", required=True, help="store URL")
     parser.add_argument("--hall", action="append", default=[], help="only this hall, without the site; repeatable")
-    parser.add_argument("--site-only", action="store_true", help="only site_10s (from hall_10s) and the plan's lanes")
+    parser.add_argument("--site-only", action="store_true", help="only the site (from its halls), lanes and events")
     parser.add_argument("--late", default="2 min", help="how far back each cycle computes (default: 2 min)")
     parser.add_argument(
         "--stale-after", default="30 s", help="a node silent for longer counts at its worst (default: 30 s)"
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.prune and pruned is None:
         raise Rejected.field("rollup", "--prune", args.store, "is for sqlite stores; InfluxDB has its own retention")
     rollup = Rollup(store, site, halls, with_site=not args.hall or args.site_only, stale_after_s=stale_after_s)
-    service = _Service(rollup, Log(quiet=args.quiet), late_s, pruned)
+    service = _Service(rollup, Log(quiet=args.quiet), late_s, pruned, args.site)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop.set())
     try:
@@ -112,8 +114,10 @@ class _Service:
     log: Log
     late_s: float
     pruned: SqliteStore | None
+    site_file: Path | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     _prune_s: float = 0.0
+    _read_s: float = 0.0
 
     def stretch(self, start_s: float, end_s: float) -> float:
         """Compute a stretch of time in pieces; return up to where it came."""
@@ -130,6 +134,7 @@ class _Service:
         done_s = since_s
         while not self.stop.is_set():
             end_s = _floor(time.time() - _SETTLE_S)
+            self.reread(time.time())
             try:
                 done_s = self.stretch(
                     end_s - self.late_s if done_s is None else min(done_s, end_s - self.late_s), end_s
@@ -142,6 +147,21 @@ class _Service:
             if once:
                 return
             self.stop.wait(BUCKET_S - (time.time() - _SETTLE_S) % BUCKET_S)
+
+    def reread(self, now_s: float) -> None:
+        """Read the site's file once a minute: budgets change while this runs. A file that is wrong changes nothing."""
+        if self.site_file is None or now_s < self._read_s:
+            return
+        if self._read_s:
+            try:
+                site, _ = read_site(self.site_file)
+                for hall in self.rollup.halls:
+                    site.hall(hall)
+            except (PowerhallError, KeyError) as error:
+                self.log("site_refused", "warning", reason=error)
+            else:
+                self.rollup.site = site
+        self._read_s = now_s + _REREAD_S
 
     def prune(self, now_s: float) -> None:
         """Delete what is past its retention when an hour is over."""

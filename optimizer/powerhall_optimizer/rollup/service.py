@@ -13,6 +13,8 @@ from powerhall.line import Point, encode
 from powerhall.schema import MEASUREMENTS
 from powerhall.store import Query, Row, Select, Store
 from powerhall.topology import Site
+from powerhall_optimizer.rollup.coarse import coarse_points, coarse_range
+from powerhall_optimizer.rollup.events import curtailments, plan_change
 from powerhall_optimizer.rollup.plans import PlannedPower, lane_points, read_planned
 from powerhall_optimizer.rollup.readings import BUCKET_S, read_hall
 from powerhall_optimizer.rollup.zones import Context, hall_points, site_points
@@ -38,7 +40,7 @@ class Rollup:
     halls: tuple[str, ...]
     with_site: bool
     stale_after_s: int = 30
-    _lanes_of: str = field(default="", init=False)
+    _shown: PlannedPower | None = field(default=None, init=False)
 
     def run(self, start_s: float, end_s: float) -> int:
         """Compute and write every whole bucket in the range; return the number of points written."""
@@ -55,15 +57,30 @@ class Rollup:
             written += self._write(hall_points(context, self.site.hall(hall), readings, times_s))
         if self.with_site:
             written += self._write(site_points(context, self._hall_rows(times_s)))
-            written += self._write_lanes(plan)
-        return written
+            written += self._write(curtailments(self.site, times_s))
+            written += self._write_plan(plan)
+        return written + self.coarse(times_s[0], times_s[-1] + BUCKET_S)
 
-    def _write_lanes(self, plan: PlannedPower | None) -> int:
-        if plan is None or plan.plan_id == self._lanes_of:
+    def coarse(self, start_s: int, end_s: int) -> int:
+        """Write the five-minute points that are complete at `end_s` and hold something after `start_s`."""
+        start_s, end_s = coarse_range(start_s, end_s)
+        if start_s >= end_s:
+            return 0
+        site = {"site": self.site.name}
+        parts = [(level, site | {"hall": hall}) for hall in self.halls for level in ("rack", "hall")]
+        parts += [("site", site)] if self.with_site else []
+        return sum(self._write(coarse_points(self.store, level, where, start_s, end_s)) for level, where in parts)
+
+    def _write_plan(self, plan: PlannedPower | None) -> int:
+        """Write lanes and the event of a plan that is new since the last cycle."""
+        before = self._shown
+        if plan is None or (before is not None and plan.plan_id == before.plan_id):
             return 0
         halls = tuple(hall.zone for hall in self.site.halls)
         written = self._write(lane_points(plan, self.site.name, halls))
-        self._lanes_of = plan.plan_id
+        change = None if before is None else plan_change(self.site.name, before, plan)
+        written += self._write([] if change is None else [change])
+        self._shown = plan
         return written
 
     def _write(self, points: Iterable[Point]) -> int:

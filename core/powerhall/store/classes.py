@@ -1,0 +1,24 @@
+"""Which class of retention each line belongs to, for stores that keep every class in a place of its own."""
+
+from powerhall.schema import MEASUREMENTS, Retention
+from powerhall.store.documents import DOCUMENT
+
+__all__ = ["retention_of", "split_lines"]
+
+_CLASSES: dict[str, Retention] = {name: entry.retention for name, entry in MEASUREMENTS.items()}
+_CLASSES[DOCUMENT.name] = DOCUMENT.retention
+_HEADS: dict[bytes, Retention] = {name.encode(): retention for name, retention in _CLASSES.items()}
+
+
+def retention_of(measurement: str) -> Retention:
+    """Return the class of a measurement; what the schema does not have counts as `fine`."""
+    return _CLASSES.get(measurement, "fine")
+
+
+def split_lines(lines: bytes) -> dict[Retention, bytes]:
+    """Sort line protocol by class, each in its order; a line that nobody knows goes with `fine`."""
+    parts: dict[Retention, list[bytes]] = {}
+    for line in lines.splitlines(keepends=True):
+        head = line.split(b" ", 1)[0].split(b",", 1)[0]
+        parts.setdefault(_HEADS.get(head, "fine"), []).append(line)
+    return {retention: b"".join(found) for retention, found in parts.items()}
