@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from powerhall.store.influxql import identifier
-from powerhall_dashboards.boards.parts import JOBS_SINCE_S
+from powerhall_dashboards.boards.parts import JOBS_SINCE_S, MARKED
 from powerhall_dashboards.grafana_panels import build_panel
 from powerhall_dashboards.grafana_query import DATASOURCE, AnnotationTarget, policy_of
 from powerhall_dashboards.model import GRID, Board, Choice
@@ -16,11 +16,6 @@ __all__ = ["TAG", "board_json"]
 
 TAG = "powerhall"
 """Every dashboard carries this tag; the links between them find each other by it."""
-_ANNOTATIONS = (
-    ("Curtailments", ("curtailment",), "#D64550"),
-    ("Plan changes", ("plan_change",), "#8F5BD6"),
-    ("GPU errors", ("xid", "gpu_unavailable"), "#F2A33A"),
-)
 
 
 def board_json(board: Board, *, by_class: bool = False) -> str:
@@ -42,7 +37,7 @@ def board_json(board: Board, *, by_class: bool = False) -> str:
     )
     for choice in board.choices:
         made.with_variable(_variable(choice, {other.name: other for other in board.choices}, by_class=by_class))
-    for name, kinds, colour in _ANNOTATIONS if board.annotations else ():
+    for name, kinds, colour in MARKED if board.annotations else ():
         made.annotation(_annotation(name, kinds, colour, by_class=by_class))
     _place(made, board, by_class=by_class)
     data = json.loads(JSONEncoder(sort_keys=True).encode(made.build()))

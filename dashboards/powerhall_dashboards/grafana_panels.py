@@ -2,7 +2,7 @@
 
 from powerhall_dashboards.grafana_query import DATASOURCE, targets
 from powerhall_dashboards.model import Link, Panel, Step, column_unit
-from powerhall_dashboards.palette import COLOURS, DASHED, GRAFANA_UNITS, ROLES
+from powerhall_dashboards.palette import COLOURS, DASHED, FROM_ZERO, GRAFANA_UNITS, OF_EVERY_GROUP, ROLES
 from powerhall_dashboards.sdk import (
     common,
     dashboard,
@@ -55,8 +55,12 @@ def _build(panel: Panel) -> Made:
 
 
 def _unit(panel: Panel) -> str:
+    return GRAFANA_UNITS[_stored_unit(panel)]
+
+
+def _stored_unit(panel: Panel) -> str:
     query = panel.queries[0]
-    return GRAFANA_UNITS[panel.unit if panel.unit is not None else column_unit(query, query.select[0])]
+    return panel.unit if panel.unit is not None else column_unit(query, query.select[0])
 
 
 def _steps(steps: tuple[Step, ...]) -> make.ThresholdsConfig:
@@ -114,6 +118,8 @@ def _timeseries(panel: Panel) -> timeseries.Panel:
             make_common.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
         )
     )
+    if _stored_unit(panel) in FROM_ZERO:
+        made.axis_soft_min(0)
     several = len({entry.name for query in panel.queries for entry in query.select}) > 1
     for query in panel.queries:
         for entry in query.select:
@@ -126,7 +132,7 @@ def _timeseries(panel: Panel) -> timeseries.Panel:
 
 def _series_style(panel: Panel, name: str, *, grouped: bool) -> list[dashboard.DynamicConfigValue]:
     properties = []
-    if name in COLOURS and not grouped:
+    if name in COLOURS and (not grouped or name in OF_EVERY_GROUP):
         properties.append(_property("color", {"mode": "fixed", "fixedColor": COLOURS[name]}))
     if name in panel.stack:
         properties.append(_property("custom.stacking", {"mode": "normal", "group": "A"}))

@@ -2,7 +2,7 @@
 
 from powerhall_dashboards.model import Step
 
-__all__ = ["COLOURS", "DASHED", "GRAFANA_UNITS", "ROLES", "SERIES", "step_colour"]
+__all__ = ["COLOURS", "DASHED", "FROM_ZERO", "GRAFANA_UNITS", "OF_EVERY_GROUP", "ROLES", "SERIES", "step_colour"]
 
 COLOURS = {
     "budget": "#D64550",
@@ -32,6 +32,12 @@ COLOURS = {
 
 DASHED = frozenset({"budget", "planned", "bound", "capacity", "limit"})
 """Columns drawn as a dashed line: what holds or was foreseen, not what was measured."""
+
+OF_EVERY_GROUP = frozenset({"budget"})
+"""Columns that keep their colour where there is one series per hall or zone."""
+
+FROM_ZERO = frozenset({"W", "B", "s"})
+"""Units whose axis shows zero."""
 
 SERIES = ("#3274D9", "#E0752D", "#56A64B", "#8F5BD6", "#2CB5C0", "#F2A33A", "#B877D9", "#8E8E8E", "#705DA0", "#0B8A94")
 """For series without a colour of their own, such as halls."""

@@ -1,15 +1,18 @@
 """The units are sound and hardened: exposure at most 1.5 of 10, no privilege but the capper's."""
 
 import re
+import shlex
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 if shutil.which("systemd-analyze") is None:
     pytest.skip("needs systemd-analyze", allow_module_level=True)
 
-SERVICES = ("agent", "capper", "lease", "optimizer", "rollup")
+SERVICES = ("agent", "capper", "gateway", "lease", "optimizer", "queue", "rollup", "schedule")
 
 
 @pytest.fixture
@@ -47,6 +50,35 @@ def test_only_the_capper_keeps_a_capability_and_only_it_has_no_network(units, na
     assert kept is not None
     assert kept[1] == ("CAP_SYS_ADMIN" if name == "capper" else "")
     assert ("PrivateNetwork=yes" in text) == (name == "capper")
+
+
+def test_every_service_of_the_folder_is_tested(units):
+    assert {path.name for path in units.glob("*.service")} == {f"powerhall-{name}.service" for name in SERVICES}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_commands_of_units_are_ones_that_the_programs_take(units, tmp_path, name):
+    """Without its files a command is refused in one line (1), not as a wrong usage (2)."""
+    (line,) = re.findall(r"^ExecStart=(.*)$", (units / f"powerhall-{name}.service").read_text(), re.MULTILINE)
+    line = line.replace("/opt/powerhall/bin", str(Path(sys.executable).parent))
+    line = re.sub(r"/(etc|var/lib)/powerhall[-a-z]*", str(tmp_path), line)
+    for variable, value in (("STORE", f"sqlite:///{tmp_path}/absent/x.db"), ("NODE", "n1"), ("SCHEDULER", "file")):
+        line = line.replace(f"${{POWERHALL_{variable}}}", value)
+    assert "$" not in line
+    done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_reader_and_writer_of_the_queue_run_around_every_round_as_its_user(units):
+    texts = {name: (units / f"powerhall-{name}.service").read_text() for name in ("queue", "optimizer", "schedule")}
+    assert "Before=powerhall-optimizer.service" in texts["queue"]
+    assert re.search(r"^After=.*powerhall-optimizer.service", texts["schedule"], re.MULTILINE)
+    for name in ("queue", "schedule"):
+        assert "WantedBy=powerhall-optimizer.service" in texts[name]
+    for text in texts.values():
+        assert "User=powerhall" in text
+        assert "StateDirectory=powerhall-optimizer" in text
 
 
 def test_no_unit_carries_a_secret_in_its_command_or_environment(units):

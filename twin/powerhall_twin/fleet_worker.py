@@ -96,14 +96,15 @@ def _report(lane: Lane) -> bytes:
     return msgspec.json.encode(report) + b"\n"
 
 
-def _self_report(spec: WorkerSpec, lane: Lane, time_ms: int, sampled_ms: int) -> bytes:
+def _self_report(spec: WorkerSpec, lane: Lane, time_ms: int, delivered_ms: int) -> bytes:
     """Return what an agent says of itself, for every node: they share spool and shipper.
 
-    Lag is counted at the sample before, as the present one cannot have been delivered yet.
+    Lag is counted against the sample before the last: seconds of the site are milliseconds here, and those after it are
+    on their way.
     """
     waiting, sent = lane.spool.stats(), lane.shipper.stats
     fields: dict[str, float | str] = {
-        "lag_s": max(0, sampled_ms - sent.newest_ms) / 1000 if sent.newest_ms else 0.0,
+        "lag_s": max(0, delivered_ms - sent.newest_ms) / 1000 if sent.newest_ms else 0.0,
         "spool_bytes": float(waiting.bytes_waiting),
         "spool_points": float(waiting.points_waiting),
         "dropped_points": float(waiting.dropped_points),
@@ -125,7 +126,7 @@ def _serve(spec: WorkerSpec, lane: Lane, out: TextIO) -> None:
         samplers.append(_sampler(spec, node, first_gpu, sink, clock))
         first_gpu += node.gpus
     _answer(lane, out)
-    sampled_ms = 0
+    sampled_ms = delivered_ms = 0
     for line in sys.stdin.buffer:
         step = msgspec.json.decode(line, type=Step)
         if step.dt_s > 0:
@@ -135,8 +136,8 @@ def _serve(spec: WorkerSpec, lane: Lane, out: TextIO) -> None:
             for sampler in samplers:
                 sampler.tick()
             time_ms = clock.now_ns // 1_000_000
-            lane.append(sink.take() + _self_report(spec, lane, time_ms, sampled_ms))
-            sampled_ms = time_ms
+            lane.append(sink.take() + _self_report(spec, lane, time_ms, delivered_ms))
+            sampled_ms, delivered_ms = time_ms, sampled_ms
         _answer(lane, out)
 
 

@@ -64,7 +64,7 @@ _POWER = Panel(
         _sum_of_halls("min", "budget", "budget_w"),
         _sum_of_halls("mean", "planned", "planned_w"),
     ),
-    16,
+    14,
     10,
     stack=("it",),
 )
@@ -81,12 +81,13 @@ _RACKS = Panel(
             ("hall", "rack"),
         ),
     ),
-    8,
+    10,
     10,
     links=(Link("rack", "powerhall-node", ("hall", "rack")),),
     recent_s=120,
     sort="it",
     limit=20,
+    hide=("Time",),
 )
 
 HALL_BOARD = Board(

@@ -1,7 +1,18 @@
 """Health and alerts: do agents deliver, is anything dropped or stale, and which GPUs are failing?"""
 
 from powerhall.store import Filter
-from powerhall_dashboards.boards.parts import HALL, SITE, ZERO_IS_GOOD, chosen, columns, events, series, stat, table
+from powerhall_dashboards.boards.parts import (
+    GPU_ERRORS,
+    HALL,
+    SITE,
+    ZERO_IS_GOOD,
+    chosen,
+    columns,
+    events,
+    series,
+    stat,
+    table,
+)
 from powerhall_dashboards.model import Board, Link, Panel, Step
 
 __all__ = ["HEALTH_BOARD"]
@@ -64,7 +75,7 @@ HEALTH_BOARD = Board(
                     "Errors of GPUs",
                     "XID errors, memory errors and lost GPUs, newest first.",
                     "table",
-                    (events("site", "hall"),),
+                    (events("site", "hall", kinds=GPU_ERRORS),),
                     12,
                     9,
                     links=(Link("node", "powerhall-node", ("hall", "node")),),

@@ -7,10 +7,12 @@ from powerhall_dashboards.model import Choice, Panel, Step, is_moment
 
 __all__ = [
     "GPU",
+    "GPU_ERRORS",
     "HALL",
     "HIGH_IS_BAD",
     "JOB",
     "JOBS_SINCE_S",
+    "MARKED",
     "NODE",
     "PLAN",
     "RACK",
@@ -41,6 +43,19 @@ JOBS_SINCE_S = 7 * 86_400
 
 RACKS_SINCE_S = 10_800
 """Racks are many: their heat maps look this far back, whatever range is chosen."""
+
+MARKED = (
+    ("Curtailments", ("curtailment",), "#D64550"),
+    ("Plan changes", ("plan_change",), "#8F5BD6"),
+    ("GPU errors", ("xid", "gpu_unavailable", "gpu_quarantined"), "#F2A33A"),
+)
+"""Events that are marked on every chart: their name, kinds and colour."""
+GPU_ERRORS = (
+    *("xid", "ecc_double_bit", "ecc_single_bit_storm", "dram_retirement", "dram_retirement_failure", "poison"),
+    *("poison_fatal", "gpu_unavailable", "gpu_quarantined", "recovery_action", "throttle_onset", "energy_closure"),
+    *("driver_missing", "driver_gone", "driver_stuck", "driver_unbind", "events_ended", "counter_reset"),
+)
+"""Kinds of events that are about a GPU or its driver going wrong."""
 
 ZERO_IS_GOOD = (Step(None, "good"), Step(1.0, "warning"))
 SHARE_OF_BUDGET = (Step(None, "critical"), Step(0.0, "warning"), Step(5.0, "good"))
@@ -104,8 +119,9 @@ def stat(title: str, text: str, query: Query, *, steps: tuple[Step, ...] = (), w
     return Panel(title, text, "stat", (query,), width, 4, steps=steps)
 
 
-def events(*tags: str, severity: float = 1.0) -> Query:
-    """Return the newest events of at least this severity: 0 information, 1 warning, 2 critical."""
+def events(*tags: str, severity: float = 1.0, kinds: tuple[str, ...] = ()) -> Query:
+    """Return the newest events of at least this severity (0, 1 warning, 2 critical), of some kinds or all."""
+    of_kind: dict[str, TagValue] = {"kind": kinds} if kinds else {}
     fields = {"detail": "detail", "severity": "severity", "code": "code"}
     grave = (Filter("severity", ">=", severity),)
-    return table("event", fields, chosen(*tags), ("kind", "hall", "node", "gpu"), filters=grave, limit=5)
+    return table("event", fields, chosen(*tags) | of_kind, ("kind", "hall", "node", "gpu"), filters=grave, limit=5)

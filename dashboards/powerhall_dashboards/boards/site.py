@@ -70,7 +70,7 @@ _POWER = Panel(
         series("site_10s", columns("min", budget="budget_w"), _HERE),
         series("site_10s", columns("mean", planned="planned_w"), _HERE),
     ),
-    16,
+    14,
     10,
     stack=("it", "cooling", "losses"),
 )
@@ -95,10 +95,11 @@ _HALLS = Panel(
             ("hall",),
         ),
     ),
-    8,
+    10,
     10,
     links=(Link("hall", "powerhall-hall", ("hall",)),),
     recent_s=300,
+    hide=("Time",),
 )
 
 SITE_BOARD = Board(

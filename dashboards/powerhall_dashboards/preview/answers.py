@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from powerhall.errors import ConfigError
 from powerhall.store import Query, Row, Select, Store
-from powerhall_dashboards.boards.parts import JOBS_SINCE_S, table
+from powerhall_dashboards.boards.parts import JOBS_SINCE_S, MARKED, table
 from powerhall_dashboards.model import Board, Panel
 
 __all__ = ["Answer", "Event", "answer_board", "choose", "events", "newest_s"]
@@ -107,13 +107,20 @@ def answer_board(store: Store, board: Board, chosen: Chosen, end_s: float, hours
         wide_s = max(1.0, round((until_s - start_s) / panel.points))
         queries = [query.bind(kept).bucketed(wide_s) for query in panel.queries]
         rows = tuple((query, store.query(query, start_s, until_s)) for query in queries)
+        first_s = min((row.time_s for _, found in rows for row in found), default=start_s)
+        if panel.kind not in ("table", "age") and until_s - first_s < (until_s - start_s) / 4:
+            # The store is young: draw what there is as finely as the panel can show it.
+            start_s = first_s
+            wide_s = max(1.0, round((until_s - start_s) / panel.points))
+            queries = [query.bind(kept).bucketed(wide_s) for query in panel.queries]
+            rows = tuple((query, store.query(query, start_s, until_s)) for query in queries)
         answers.append(Answer(panel, rows, start_s, until_s))
     return answers
 
 
 def events(store: Store, site: tuple[str, ...], start_s: float, end_s: float) -> list[Event]:
     """Return the events that are marked on charts."""
-    kinds = ("curtailment", "plan_change", "xid", "gpu_unavailable")
+    kinds = tuple(kind for _, kinds, _ in MARKED for kind in kinds)
     query = Query("event", (Select("detail"),), {"site": site, "kind": kinds}, ("kind",))
     return [
         Event(row.time_s, row.tags["kind"], str(row.values["detail"])) for row in store.query(query, start_s, end_s)

@@ -7,7 +7,7 @@ from zlib import crc32
 
 from powerhall.store import Query, Row
 from powerhall_dashboards.model import column_unit
-from powerhall_dashboards.palette import COLOURS, DASHED, ROLES, SERIES
+from powerhall_dashboards.palette import COLOURS, DASHED, FROM_ZERO, OF_EVERY_GROUP, ROLES, SERIES
 from powerhall_dashboards.preview.answers import Answer, Event
 
 __all__ = ["figure"]
@@ -51,9 +51,12 @@ def _iso(time_s: float) -> str:
 
 
 def _span(answer: Answer) -> list[str]:
-    """Return the range of time to draw: what was asked for, less what lies before the first point."""
-    first_s = min(row.time_s for _, rows in answer.rows for row in rows)
-    return [_iso(max(answer.start_s, first_s)), _iso(answer.end_s)]
+    """Return the range of time to draw: what was asked for, less what lies before the first point or after a plan."""
+    times_s = [row.time_s for _, rows in answer.rows for row in rows]
+    end_s = answer.end_s
+    if answer.panel.future:
+        end_s = min(end_s, max(times_s) + max(query.every_s or 0.0 for query, _ in answer.rows))
+    return [_iso(max(answer.start_s, min(times_s))), _iso(end_s)]
 
 
 def _layout(answer: Answer, **more: object) -> Json:
@@ -66,6 +69,7 @@ def _layout(answer: Answer, **more: object) -> Json:
             "automargin": True,
             "ticksuffix": _SUFFIX.get(unit, ""),
             "tickformat": "~s" if unit in "WJB" else "~g",
+            "rangemode": "tozero" if unit in FROM_ZERO else "normal",
         },
         "legend": {"orientation": "h", "y": -0.18},
         "hovermode": "x unified",
@@ -91,15 +95,16 @@ def _groups(query: Query, rows: list[Row]) -> Iterator[tuple[str, list[Row]]]:
 
 def _lines(answer: Answer) -> Iterator[Json]:
     columns = {entry.name for query, _ in answer.rows for entry in query.select}
-    number = 0
+    colours: dict[str, str] = {}
     for query, rows in answer.rows:
         for group, found in _groups(query, rows):
             for entry in query.select:
                 points = [(_iso(row.time_s), row.number(entry.name)) for row in found]
                 name = " ".join(part for part in (group, entry.name if len(columns) > 1 or not group else "") if part)
-                own = COLOURS.get(entry.name) if not query.group_by else None
-                yield _trace(answer, entry.name, name, points, own or SERIES[number % len(SERIES)])
-                number += 1
+                own = COLOURS.get(entry.name) if not query.group_by or entry.name in OF_EVERY_GROUP else None
+                key = group or entry.name
+                colours.setdefault(key, SERIES[len(colours) % len(SERIES)])
+                yield _trace(answer, entry.name, name, points, own or colours[key])
 
 
 def _trace(answer: Answer, column: str, name: str, points: list[tuple[str, float | None]], colour: str) -> Json:

@@ -35,7 +35,8 @@ h2 { margin: 24px 0 0; } h3 { margin: 18px 0 8px; font-size: 13px; text-transfor
 .scroll { overflow: auto; max-height: 420px; }
 table { border-collapse: collapse; width: 100%; font-size: 12px; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 3px 8px; border-bottom: 1px solid var(--line); vertical-align: top; }
-td { white-space: nowrap; } td.long { white-space: normal; min-width: 240px; }
+td { white-space: nowrap; } td.long { white-space: normal; min-width: 260px; }
+td.long div { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; }
 th.n, td.n { text-align: right; } th { position: sticky; top: 0; background: var(--card); }
 .none { color: var(--soft); padding: 20px 0; text-align: center; }
 @media (max-width: 700px) {
@@ -151,15 +152,17 @@ def _stat(answer: Answer) -> str:
 def _table(answer: Answer) -> str:
     ((query, rows),) = answer.rows
     names = ["Time", *query.group_by, *(entry.name for entry in query.select)]
-    names = [name for name in names if name not in answer.panel.hide]
     units = {entry.name: column_unit(query, entry) for entry in query.select}
     shown = sorted(rows, key=lambda row: _sort_key(row, answer.panel), reverse=True)
     shown = shown[: answer.panel.limit or _MAX_ROWS]
+    said = {name for row in shown for name, value in {**row.tags, **row.values}.items() if value not in ("", None)}
+    names = [name for name in names if name not in answer.panel.hide and name in {"Time", *said}]
     texts = {name for name in names for row in shown if isinstance(row.values.get(name), str)}
     head = "".join(
         f"<th{'' if name in (*texts, *query.group_by, 'Time') else _NUMBER}>{escape(name)}</th>" for name in names
     )
-    body = "".join(f"<tr>{''.join(_cell(row, name, units) for name in names)}</tr>" for row in shown)
+    end_s = answer.end_s - 1
+    body = "".join(f"<tr>{''.join(_cell(row, name, units, end_s) for name in names)}</tr>" for row in shown)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -170,12 +173,15 @@ def _sort_key(row: Row, panel: Panel) -> tuple[int, float, str]:
     return (1, value, "") if isinstance(value, float) else (0, 0.0, str(value or ""))
 
 
-def _cell(row: Row, name: str, units: dict[str, str]) -> str:
+def _cell(row: Row, name: str, units: dict[str, str], end_s: float) -> str:
     if name == "Time":
-        return f"<td>{text.moment(row.time_s)}</td>"
+        return f"<td>{text.near(row.time_s, end_s)}</td>"
     if name in row.tags:
         return f"<td>{escape(row.tags[name])}</td>"
     value = row.values[name]
     shown = escape(text.value(value, units[name]))
-    kind = _NUMBER if isinstance(value, float) else ' class="long"' if len(shown) > _LONG else ""
-    return f"<td{kind}>{shown}</td>"
+    if units[name] == "time" and isinstance(value, float) and value > 0:
+        shown = text.near(value / 1000, end_s)
+    if isinstance(value, str) and len(shown) > _LONG:
+        return f'<td class="long" title="{shown}"><div>{shown}</div></td>'
+    return f"<td{_NUMBER if isinstance(value, float) else ''}>{shown}</td>"

@@ -1,8 +1,8 @@
 """Numbers as people read them: SI prefixes, units, moments."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-__all__ = ["age", "moment", "value"]
+__all__ = ["age", "moment", "near", "value"]
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _PREFIXED = ("W", "J", "B")
@@ -12,6 +12,14 @@ _SHOWN = {"degC": "°C", "currency": "$"}
 def moment(time_s: float) -> str:
     """Write a moment in UTC."""
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def near(time_s: float, end_s: float) -> str:
+    """Write a moment beside another one in UTC: the time alone on the same day, else without the year."""
+    when, end = datetime.fromtimestamp(time_s, UTC), datetime.fromtimestamp(end_s, UTC)
+    if when.date() == end.date():
+        return when.strftime("%H:%M:%S")
+    return when.strftime("%m-%d %H:%M" if abs(when - end) < timedelta(days=300) else "%Y-%m-%d")
 
 
 def age(seconds: float) -> str:
