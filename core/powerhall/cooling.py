@@ -17,7 +17,16 @@ from itertools import pairwise
 
 from powerhall.topology import Hall, Plant, Site
 
-__all__ = ["HallLoad", "Weather", "facility_power_w", "hall_load", "media", "plant_capacity_w", "plant_power_w"]
+__all__ = [
+    "HallLoad",
+    "Weather",
+    "facility_power_w",
+    "hall_load",
+    "media",
+    "medium_load",
+    "plant_capacity_w",
+    "plant_power_w",
+]
 
 _TOWER_APPROACH = ((5.0, 9.4), (10.0, 7.8), (15.0, 6.3), (20.0, 5.1), (25.0, 4.0), (30.0, 3.1))
 _COP_SLOPE_PER_K = 0.022
@@ -107,24 +116,36 @@ def media(hall: Hall) -> tuple[str, ...]:
     return ("all",) if "all" in serves else ("liquid", "air")
 
 
-def hall_load(hall: Hall, liquid_w: float, air_w: float, weather: Weather) -> HallLoad:
-    """Return the hall's load for IT power given off to liquid and to air in W; losses of the power chain heat the air.
+def medium_load(hall: Hall, medium: str, heat_w: float, weather: Weather) -> tuple[float, float]:
+    """Return (capacity, power) in W of the plants that take this medium's heat.
 
     Plants that serve the same medium share its heat in proportion to their capacity.
+    """
+    plants = [(plant, plant_capacity_w(plant, weather)) for plant in hall.plants if plant.serves == medium]
+    total = sum(c for _, c in plants)
+    power_w = 0.0
+    for plant, own in plants:
+        share = own / total if total > 0 else 1.0 / len(plants)
+        power_w += plant_power_w(plant, heat_w * share, weather)
+    return total, power_w
+
+
+def hall_load(
+    hall: Hall, liquid_w: float, air_w: float, weather: Weather, stored_w: Mapping[str, float] | None = None
+) -> HallLoad:
+    """Return the hall's load for IT power given off to liquid and to air in W; losses of the power chain heat the air.
+
+    `stored_w` is what stores of cooling take off the plants' heat, per medium (negative: what they add to it).
     """
     it_w = liquid_w + air_w
     loss_w = hall.losses.power_w(it_w)
     parts = {"all": it_w + loss_w, "liquid": liquid_w, "air": air_w + loss_w}
-    heat = {medium: parts[medium] for medium in media(hall)}
+    heat = {medium: parts[medium] - (stored_w or {}).get(medium, 0.0) for medium in media(hall)}
     capacity: dict[str, float] = {}
     cooling_w = 0.0
     for medium, heat_w in heat.items():
-        plants = [(plant, plant_capacity_w(plant, weather)) for plant in hall.plants if plant.serves == medium]
-        total = sum(c for _, c in plants)
-        capacity[medium] = total
-        for plant, own in plants:
-            share = own / total if total > 0 else 1.0 / len(plants)
-            cooling_w += plant_power_w(plant, heat_w * share, weather)
+        capacity[medium], power_w = medium_load(hall, medium, heat_w, weather)
+        cooling_w += power_w
     return HallLoad(it_w, heat, capacity, cooling_w, loss_w)
 
 

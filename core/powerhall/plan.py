@@ -24,6 +24,7 @@ __all__ = [
     "Plan",
     "Planned",
     "Snapshot",
+    "StoragePlan",
     "Waiting",
     "ZonePlan",
     "gpu_power_w",
@@ -87,6 +88,8 @@ class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     margin_w: dict[str, float] = {}
     objective: Objective = Objective()
     planned: tuple[Planned, ...] = ()
+    stored_j: dict[str, float] = {}
+    """What stores hold at the start, in J; those that are not named hold what the site file says."""
 
 
 class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +148,18 @@ class ZonePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     price_per_mw: tuple[float, ...] = ()
 
 
+class StoragePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a store does: `power_w` delivered per slot (negative: taken up), what it holds before each and at the end.
+
+    `temp_c` is the supply temperature of a loop.
+    """
+
+    name: str
+    power_w: tuple[int, ...]
+    stored_j: tuple[int, ...]
+    temp_c: tuple[float, ...] = ()
+
+
 class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Prices that prove the bound: per resource one whole number per slot, in units of value over `scale`.
 
@@ -153,6 +168,8 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     scale: int
     prices: dict[str, tuple[int, ...]]
+    stored: dict[str, tuple[int, ...]] = {}
+    """Per store what a J in it is worth at the end of each slot, in units of value over `scale * 2**20`."""
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -171,6 +188,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zones: tuple[ZonePlan, ...]
     snapshot: Snapshot
     certificate: Certificate | None = None
+    storages: tuple[StoragePlan, ...] = ()
     notes: tuple[str, ...] = ()
     solve_s: float = 0.0
 

@@ -11,6 +11,7 @@ from powerhall.curtail import NO_LIMIT_W, Event, Ramp, curtailed, parse_event, p
 from powerhall.errors import Rejected
 from powerhall.hostlist import expand
 from powerhall.settings import read_toml
+from powerhall.sitestorage import read_storages
 from powerhall.timeseries import Series, read_series
 from powerhall.topology import Feed, Hall, JobClass, Losses, Mode, NodeType, Plant, Rack, Row, Site
 from powerhall.units import format_power, parse_power, parse_temperature
@@ -259,7 +260,9 @@ class _Reader:
             for member in feed.members:
                 if member not in zones or member == site.name or any(member == f.zone for f in site.feeds):
                     raise self.refuse(f"feeds[{i}].members", member, "must be the id of a hall, row or rack")
-        site = msgspec.structs.replace(site, budgets=self.budgets(site))
+        site = msgspec.structs.replace(
+            site, budgets=self.budgets(site), storages=read_storages(self.path, self.raw, site)
+        )
         self.above_idle(site)
         return site
 

@@ -101,6 +101,55 @@ class FeedTable(Strict, frozen=True):
     parent: str | None = None
 
 
+class BatteryTable(Strict, frozen=True):
+    """A battery at the site's meter or at a feed."""
+
+    name: str
+    energy: str
+    charge_power: str
+    discharge_power: str
+    at: str | None = None
+    round_trip: float = 0.88
+    min_share: float = 0.1
+    start_share: float = 0.5
+    end_share: float | None = None
+    cycle_usd_per_mwh: float = 10.0
+    refill_usd_per_mwh: float = 10_000.0
+
+
+class TankTable(Strict, frozen=True):
+    """A chilled-water tank at a hall's cooling plant."""
+
+    name: str
+    hall: str
+    energy: str
+    charge_power: str
+    discharge_power: str
+    serves: Literal["all", "liquid", "air"] = "all"
+    efficiency: float = 1.0
+    loss_per_h: float = 0.002
+    min_share: float = 0.0
+    start_share: float = 1.0
+    end_share: float | None = None
+    refill_usd_per_mwh: float = 10_000.0
+
+
+class LoopTable(Strict, frozen=True):
+    """The thermal inertia of a hall's cooling loop."""
+
+    name: str
+    hall: str
+    heat_capacity: str
+    max_supply: str
+    overshoot: str
+    recovery: str | None = None
+    serves: Literal["all", "liquid", "air"] = "all"
+    min_supply: str | None = None
+    start_supply: str | None = None
+    max_return: str | None = None
+    refill_usd_per_mwh: float = 10_000.0
+
+
 class EventTable(Strict, frozen=True):
     """A curtailment, a demand-response event or maintenance."""
 
@@ -140,4 +189,7 @@ class SiteFile(Strict, frozen=True):
     feeds: tuple[FeedTable, ...] = ()
     job_classes: dict[str, JobClassTable] = {}
     events: tuple[EventTable, ...] = ()
+    batteries: tuple[BatteryTable, ...] = ()
+    tanks: tuple[TankTable, ...] = ()
+    loops: tuple[LoopTable, ...] = ()
     planning: PlanningTable = PlanningTable()

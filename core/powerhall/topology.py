@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from powerhall.storage import Storage
 from powerhall.timeseries import Series
 
 __all__ = ["Feed", "Hall", "JobClass", "Losses", "Mode", "NodeType", "Plant", "Rack", "Row", "Site"]
@@ -152,6 +153,7 @@ class Site(msgspec.Struct, frozen=True):
     feeds: tuple[Feed, ...] = ()
     power_limit_w: float | None = None
     budgets: dict[str, Series] = {}
+    storages: tuple[Storage, ...] = ()
 
     def racks(self) -> Iterator[Rack]:
         """Yield all racks in order."""
@@ -185,6 +187,16 @@ class Site(msgspec.Struct, frozen=True):
             if other.zone in below:
                 members |= set(other.members)
         return tuple(rack for rack in self.racks() if _under(rack.zone, members))
+
+    def feeds_above(self, zone: str) -> tuple[str, ...]:
+        """Return the feed of this name and every feed that it hangs under; nothing for other zones."""
+        parents = {feed.zone: feed.parent for feed in self.feeds}
+        found: list[str] = []
+        at: str | None = zone
+        while at in parents and at not in found:
+            found.append(at)
+            at = parents[at]
+        return tuple(found)
 
     def limits_w(self) -> dict[str, float | None]:
         """Return the constant power limit of every zone in W, None where it has none."""

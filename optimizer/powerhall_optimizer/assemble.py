@@ -5,7 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from powerhall.plan import PLAN_VERSION, Assignment, Certificate, Plan, Snapshot, Waiting, ZonePlan, snapshot_hash
+from powerhall.plan import (
+    PLAN_VERSION,
+    Assignment,
+    Certificate,
+    Plan,
+    Snapshot,
+    StoragePlan,
+    Waiting,
+    ZonePlan,
+    snapshot_hash,
+)
 from powerhall_optimizer.budgets import time_text
 from powerhall_optimizer.build import Built
 from powerhall_optimizer.explain import Explainer, zone_prices
@@ -14,17 +24,21 @@ from powerhall_optimizer.place import Placed
 from powerhall_optimizer.verify.certify import to_prices
 from powerhall_optimizer.verify.loads import plan_loads, zone_budgets
 
-__all__ = ["assemble", "zone_plans"]
+__all__ = ["assemble", "assignments", "zone_plans"]
 
 _MOST_EXPLAINED = 500
 
 
-def _assignments(snapshot: Snapshot, built: Built, placed: Placed, explainer: Explainer) -> tuple[Assignment, ...]:
+def assignments(
+    snapshot: Snapshot, built: Built, placed: Placed, explainer: Explainer | None = None
+) -> tuple[Assignment, ...]:
+    """Return what is placed, in order of start; with reasons where somebody explains them."""
     found: list[Assignment] = []
     for number, nodes in placed.nodes.items():
         option = int(placed.schedule.option[number])
         choice = built.choices[option]
-        start_s = snapshot.start_s + int(placed.schedule.start[number]) * snapshot.slot_s
+        start = int(placed.schedule.start[number])
+        start_s = snapshot.start_s + start * snapshot.slot_s
         end_s = start_s + int(built.problem.option_duration[option]) * snapshot.slot_s
         found.append(
             Assignment(
@@ -38,7 +52,7 @@ def _assignments(snapshot: Snapshot, built: Built, placed: Placed, explainer: Ex
                 end_s,
                 nodes,
                 choice.running,
-                explainer.slowed(choice.job.job_id, option, int(placed.schedule.start[number])),
+                "" if explainer is None else explainer.slowed(choice.job.job_id, option, start),
             )
         )
     return tuple(sorted(found, key=lambda a: (a.start_s, a.job_id)))
@@ -118,9 +132,14 @@ def assemble(
     certificate: Certificate | None = None,
     notes: tuple[str, ...] = (),
     solve_s: float = 0.0,
+    storages: tuple[StoragePlan, ...] = (),
+    storage_cost: int = 0,
 ) -> Plan:
-    """Return the plan of a placed schedule; whether it holds is for `verify_plan` to say."""
-    value = placed.schedule.value(built.problem)
+    """Return the plan of a placed schedule; whether it holds is for `verify_plan` to say.
+
+    `built` has the capacities that the stores leave, and `storage_cost` is what they cost in units of value.
+    """
+    value = placed.schedule.value(built.problem) - storage_cost
     priced = None if certificate is None else to_prices(built.problem, certificate)
     explainer = Explainer(snapshot, built, placed.schedule, priced)
     plan = Plan(
@@ -131,7 +150,7 @@ def assemble(
         value=value,
         bound=bound,
         gap=(bound - value) / bound if bound > 0 else 0.0,
-        assignments=_assignments(snapshot, built, placed, explainer),
+        assignments=assignments(snapshot, built, placed, explainer),
         waiting=(
             *(_shed(snapshot, kept, job_id) for job_id in kept.stops),
             *_waiting(built, placed, kept, explainer),
@@ -139,6 +158,7 @@ def assemble(
         zones=(),
         snapshot=snapshot,
         certificate=certificate,
+        storages=storages,
         notes=notes,
         solve_s=solve_s,
     )

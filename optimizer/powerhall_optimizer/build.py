@@ -20,7 +20,7 @@ from powerhall_optimizer.budgets import Ground
 from powerhall_optimizer.problem import NO_DEADLINE, Ints, Problem, ProblemBuilder
 from powerhall_optimizer.rooms import Room, Rooms
 
-__all__ = ["Built", "Choice", "build", "may_use", "running_type", "whole_gpus"]
+__all__ = ["Built", "Choice", "build", "energy_usd_per_mwh", "may_use", "running_type", "whole_gpus"]
 
 Floats = npt.NDArray[np.float64]
 _VALUE_ROOM = 2.0**50
@@ -65,6 +65,16 @@ def _pointers(counts: Ints) -> Ints:
 def may_use(job: Job, hall: str, node_type: str) -> bool:
     """Whether the job may run on this node type in this hall: a filter, never a preference."""
     return (not job.halls or hall in job.halls) and (not job.node_types or node_type in job.node_types)
+
+
+def energy_usd_per_mwh(snapshot: Snapshot) -> Floats:
+    """Return what energy costs per slot, emissions included; 0 where nothing is known."""
+    total = np.zeros(snapshot.slots)
+    if snapshot.price_per_mwh:
+        total += np.array(snapshot.price_per_mwh)
+    if snapshot.carbon_g_per_kwh:
+        total += np.array(snapshot.carbon_g_per_kwh) / 1e3 * snapshot.objective.carbon_usd_per_t
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +139,7 @@ class _Jobs:
     def _tariff(self) -> tuple[float, int]:
         """Add the price of energy per slot; return the unit in which options count power, and the tariff's row."""
         s = self.snapshot
-        usd_per_mwh = np.zeros(s.slots)
-        if s.price_per_mwh:
-            usd_per_mwh += np.array(s.price_per_mwh)
-        if s.carbon_g_per_kwh:
-            usd_per_mwh += np.array(s.carbon_g_per_kwh) / 1e3 * s.objective.carbon_usd_per_t
+        usd_per_mwh = energy_usd_per_mwh(s)
         if not usd_per_mwh.any():
             return 1.0, -1
         per_w = usd_per_mwh / 1e6 * s.slot_s / 3600 / self.unit_usd

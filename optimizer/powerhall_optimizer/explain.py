@@ -16,8 +16,9 @@ from powerhall.units import format_power
 from powerhall_optimizer.budgets import time_text
 from powerhall_optimizer.build import Built, Choice, build
 from powerhall_optimizer.problem import Certificate, Ints, Problem, Schedule
+from powerhall_optimizer.storage.model import store_model, with_dispatch
 from powerhall_optimizer.verify.certify import to_prices
-from powerhall_optimizer.verify.worth import plan_stops, schedule_of
+from powerhall_optimizer.verify.worth import plan_dispatch, plan_stops, schedule_of
 
 __all__ = ["Alternative", "Explainer", "Lack", "explainer_of", "zone_of", "zone_prices"]
 
@@ -258,6 +259,8 @@ def _kind(lack: Lack) -> str:
 def explainer_of(plan: Plan) -> Explainer:
     """Return the explainer of a published plan, from the plan alone."""
     built = build(plan.snapshot, stops=plan_stops(plan))
+    model = store_model(plan.snapshot, built)
+    built = with_dispatch(built, model, plan_dispatch(plan, model))
     prices = None if plan.certificate is None else to_prices(built.problem, plan.certificate)
     return Explainer(plan.snapshot, built, schedule_of(plan, built), prices)
 

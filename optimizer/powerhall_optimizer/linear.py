@@ -15,7 +15,7 @@ from powerhall.cooling import Weather, hall_load
 from powerhall.topology import Hall, Losses
 from powerhall_optimizer.budgets import Heat
 
-__all__ = ["Rise", "it_for_heat_w", "loss_slope", "rise", "site_capacity"]
+__all__ = ["Rise", "it_for_heat_w", "loss_slope", "rise", "site_capacity", "site_slope"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -82,6 +82,23 @@ def site_capacity(halls: Sequence[Rise], free_w: Floats) -> Floats:
             left -= dearness * weight
             room += weight
         result[slot] = room + left
+    return result
+
+
+def site_slope(halls: Sequence[Rise], free_w: Floats) -> Floats:
+    """Return how much weighted IT power one more W at the meter carries in each slot.
+
+    The capacity is convex in the free power, so that its tangent is safe for more power and for less.
+    """
+    result = np.ones_like(free_w)
+    for slot, free in enumerate(free_w):
+        left = float(free)
+        for dearness, weight in sorted((_dearest(hall, slot) for hall in halls if hall.most_w > 0), reverse=True):
+            result[slot] = max(1.0, 1.0 / max(dearness, 1e-12))  # beyond the last hall only less power matters
+            if left < dearness * weight:
+                result[slot] = 1.0 / max(dearness, 1e-12)
+                break
+            left -= dearness * weight
     return result
 
 

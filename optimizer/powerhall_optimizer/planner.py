@@ -1,9 +1,11 @@
 """From a snapshot to a verified plan: keep what runs, solve, place, verify; each step falls back to a simpler one."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from powerhall.errors import PowerhallError
@@ -12,16 +14,18 @@ from powerhall.plan import Plan, Planned, Snapshot
 from powerhall_optimizer.assemble import assemble
 from powerhall_optimizer.budgets import Ground
 from powerhall_optimizer.build import Built, build
+from powerhall_optimizer.explain import usage_of
 from powerhall_optimizer.greedy import fill
 from powerhall_optimizer.keep import Kept, keep_running
 from powerhall_optimizer.log import Log
 from powerhall_optimizer.place import Placed, place
 from powerhall_optimizer.problem import Certificate, Schedule
 from powerhall_optimizer.settings import RoundSettings
+from powerhall_optimizer.storage.model import Dispatch
+from powerhall_optimizer.storage.steps import Stores, running_usage
 from powerhall_optimizer.verify.certify import from_prices, to_prices
 from powerhall_optimizer.verify.plan import verify_plan
-from powerhall_optimizer.verify.schedule import exact_bound
-from powerhall_optimizer.verify.worth import trivial_bound
+from powerhall_optimizer.verify.worth import proven_bound
 from powerhall_optimizer.watchdog import guarded
 
 __all__ = ["Unplannable", "make_plan"]
@@ -43,6 +47,8 @@ class Draft:
     bound: int
     certificate: PlanCertificate | None = None
     notes: tuple[str, ...] = ()
+    dispatch: Dispatch | None = None
+    """What stores do for the schedule; None: what they do for the running jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,7 @@ class Task:
     previous: Plan | None
     start_s: int
     planned: tuple[Planned, ...]
+    stores: Stores
 
 
 def make_plan(
@@ -78,21 +85,23 @@ def make_plan(
     began = time.monotonic()
     ground = Ground(snapshot)
     built = build(snapshot, ground)
-    kept = keep_running(ground, built)
+    stores = Stores(snapshot, built, ground, settings.lp_solver, log)
+    kept = keep_running(ground, stores.covering(built, running_usage(built)))
     if kept.stops:
         before, built = built, build(snapshot, ground, kept.stops)
         kept = Kept(_rekeyed(before, built, kept), kept.stops, kept.broken)
         log("shed", "warning", jobs=",".join(sorted(kept.stops)), zones=",".join(_zones(kept)))
-    task = Task(built, kept, settings, began + seconds, stop, log, previous, snapshot.start_s, snapshot.planned)
+    task = Task(built, kept, settings, began + seconds, stop, log, previous, snapshot.start_s, snapshot.planned, stores)
     last: object = "no step of the chain gave a draft"
     for step in (_solved, _greedy, _kept):
         draft = _attempt(step, task)
         if draft is None:
             continue
-        placed = place(ground, built, draft.schedule)
+        placed = place(ground, stores.opened(built, draft.dispatch), draft.schedule)
+        dispatch = stores.settled(built, placed, draft.dispatch)
         plan = assemble(
             snapshot,
-            built,
+            stores.opened(built, dispatch),
             placed,
             kept,
             status=_status(draft, placed),
@@ -101,6 +110,8 @@ def make_plan(
             certificate=draft.certificate,
             notes=draft.notes + _shed_note(kept),
             solve_s=round(time.monotonic() - began, 3),
+            storages=stores.model.plans(dispatch),
+            storage_cost=math.ceil(stores.model.cost(dispatch)),
         )
         broken = verify_plan(plan)
         if not broken:
@@ -157,31 +168,37 @@ def _rekeyed(before: Built, built: Built, kept: Kept) -> Schedule:
 
 
 def _solved(task: Task) -> Draft:
-    from powerhall_optimizer.solve.pipeline import solve
     from powerhall_optimizer.solve.warmup import compile_solver
+    from powerhall_optimizer.storage.alternate import Answer, Chance, alternate, plain
+    from powerhall_optimizer.storage.best import compile_best
 
-    problem = task.built.problem
-    result = guarded(
-        compile_solver,
-        lambda late_s: solve(
-            problem,
-            seconds=max(0.1, task.deadline_s + late_s - time.monotonic()),
-            target_gap=task.settings.target_gap,
-            seed=task.settings.seed,
-            workers=task.settings.workers,
-            warm=_warm(task),
-            previous=_as_planned(task),
-            stop=task.stop,
-            log=lambda line: task.log("solver", line=line),
-        ),
-        deadline_s=task.deadline_s,
-        grace_s=_GRACE_S,
-        stop=task.stop,
-    )
-    bound = exact_bound(problem, result.certificate)
-    proven = result.bound_from == "cp-sat" and result.bound <= result.value
-    status, notes = ("optimal", ("optimality proven by CP-SAT",)) if proven else ("feasible", ())
-    return Draft(result.schedule, status, bound, from_prices(problem, result.certificate), notes)
+    problem, stores = task.built.problem, task.stores
+
+    def call(late_s: float) -> Answer:
+        chance = Chance(
+            max(0.1, task.deadline_s + late_s - time.monotonic()),
+            task.settings,
+            _warm(task),
+            _as_planned(task),
+            task.stop,
+            lambda line: task.log("solver", line=line),
+        )
+        if stores.model.stores:
+            floor = usage_of(problem, task.kept.schedule)
+            return alternate(task.built, stores.model, floor, stores.dispatch, chance)
+        return plain(problem, chance)
+
+    def prepare() -> None:
+        compile_solver()
+        if stores.model.stores:
+            compile_best()
+
+    answer = guarded(prepare, call, deadline_s=task.deadline_s, grace_s=_GRACE_S, stop=task.stop)
+    certificate = from_prices(problem, answer.certificate)
+    certificate = msgspec.structs.replace(certificate, stored=answer.worth)
+    bound = proven_bound(problem, stores.model, certificate)
+    status, notes = ("optimal", ("optimality proven by CP-SAT",)) if answer.optimal else ("feasible", ())
+    return Draft(answer.schedule, status, bound, certificate, notes, answer.dispatch)
 
 
 def _warm(task: Task) -> Certificate | None:
@@ -218,11 +235,16 @@ def _as_planned(task: Task) -> Schedule:
 
 
 def _greedy(task: Task) -> Draft:
-    schedule = fill(task.built.problem, task.kept.schedule, max(task.deadline_s, time.monotonic() + 5.0))
+    problem = task.stores.opened(task.built, None).problem
+    schedule = fill(problem, task.kept.schedule, max(task.deadline_s, time.monotonic() + 5.0))
     note = "fallback: planned by the plain greedy, without the solver"
-    return Draft(schedule, "fallback", trivial_bound(task.built.problem), notes=(note,))
+    return Draft(schedule, "fallback", _trivial(task), notes=(note,))
+
+
+def _trivial(task: Task) -> int:
+    return proven_bound(task.built.problem, task.stores.model, None)
 
 
 def _kept(task: Task) -> Draft:
     note = "fallback: keeps what runs and starts nothing new"
-    return Draft(task.kept.schedule, "fallback", trivial_bound(task.built.problem), notes=(note,))
+    return Draft(task.kept.schedule, "fallback", _trivial(task), notes=(note,))

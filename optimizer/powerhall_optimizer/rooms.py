@@ -16,7 +16,7 @@ from powerhall_optimizer.budgets import Ground
 from powerhall_optimizer.linear import Rise, it_for_heat_w, loss_slope, rise, site_capacity
 from powerhall_optimizer.problem import ProblemBuilder
 
-__all__ = ["Room", "Rooms", "feed_halls"]
+__all__ = ["Room", "Rooms", "feed_halls", "site_rises"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,6 +38,25 @@ def feed_halls(ground: Ground, feed: Feed) -> tuple[Hall, ...]:
     """Return the halls that hang under the feed with all of their racks; parts of halls are placement's business."""
     under = {rack.zone for rack in ground.site.feed_racks(feed)}
     return tuple(hall for hall in ground.site.halls if all(rack.zone in under for rack in hall.racks()))
+
+
+def _most_w(ground: Ground, hall: Hall) -> float:
+    """Return the most IT power that jobs can add in a hall."""
+    most = sum(ground.most_added_w(rack) for rack in hall.racks())
+    if hall.zone in ground.budgets_w:
+        free_w = float(np.max(ground.budgets_w[hall.zone])) - ground.hall_base(hall).it_w
+        most = min(most, max(0.0, free_w))
+    return most
+
+
+def site_rises(ground: Ground) -> list[Rise]:
+    """Return the line that bounds each hall's facility power from above."""
+    found: list[Rise] = []
+    for hall in ground.site.halls:
+        kinds = dict.fromkeys(rack.node_type for rack in hall.racks())
+        liquid = {kind: ground.site.node_types[kind].liquid_fraction for kind in kinds}
+        found.append(rise(hall, ground.hall_base(hall), liquid, _most_w(ground, hall), ground.weather))
+    return found
 
 
 class Rooms:
@@ -96,7 +115,7 @@ class Rooms:
             free_w = self.ground.budgets_w[hall.zone] - base.it_w
             self._add(f"{hall.zone}.it_w", "power budget", free_w, ones)
         liquid = {(hall.zone, k): self.site.node_types[k].liquid_fraction for k in kinds}
-        air_slope = loss_slope(hall.losses, base.it_w, base.it_w + self._most_w(hall))
+        air_slope = loss_slope(hall.losses, base.it_w, base.it_w + _most_w(self.ground, hall))
         for medium in media(hall):
             capacity = self._capacity(hall, medium)
             if medium == "all":
@@ -113,17 +132,9 @@ class Rooms:
         plants = [plant for plant in hall.plants if plant.serves == medium]
         return np.array([sum(plant_capacity_w(p, moment) for p in plants) for moment in self.ground.weather])
 
-    def _most_w(self, hall: Hall) -> float:
-        """Return the most IT power that jobs can add in a hall."""
-        most = sum(self.ground.most_added_w(rack) for rack in hall.racks())
-        if hall.zone in self.ground.budgets_w:
-            free_w = float(np.max(self.ground.budgets_w[hall.zone])) - self.ground.hall_base(hall).it_w
-            most = min(most, max(0.0, free_w))
-        return most
-
     def _feed(self, feed: Feed) -> None:
         halls = feed_halls(self.ground, feed)
-        if halls:
+        if halls or any(feed.zone in self.site.feeds_above(storage.zone) for storage in self.site.storages):
             base = sum(self.ground.base_w[rack.zone] for rack in self.site.feed_racks(feed))
             names = {hall.zone for hall in halls}
             slopes = {key: 1.0 for key in self.per_watt if key[0] in names}
@@ -131,13 +142,9 @@ class Rooms:
 
     def _meter(self) -> None:
         """Facility power at the site: every hall's line added up."""
-        rises: list[Rise] = []
-        for hall in self.site.halls:
-            kinds = [key[1] for key in self.per_watt if key[0] == hall.zone]
-            liquid = {k: self.site.node_types[k].liquid_fraction for k in kinds}
-            base = self.ground.hall_base(hall)
-            rises.append(rise(hall, base, liquid, self._most_w(hall), self.ground.weather))
-            self.meter |= {(hall.zone, kind): rises[-1].slope(kind) for kind in kinds}
+        rises = site_rises(self.ground)
+        for hall, line in zip(self.site.halls, rises, strict=True):
+            self.meter |= {(hall.zone, kind): line.slope(kind) for kind in line.rise_w}
         budget = self.ground.budgets_w.get(self.site.name)
         if budget is not None:
             free_w = budget - sum(r.low_w for r in rises)

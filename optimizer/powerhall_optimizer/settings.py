@@ -1,6 +1,7 @@
 """Settings of a round: one optional TOML file (`--settings`), every value with a default."""
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -18,7 +19,7 @@ class RoundSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `stale_share`: with a larger part of the nodes stale, no running job is raised.
     `risk`: how rarely the true draw of a zone may exceed its planned draw; sets the margins.
     `learn_days`: how long telemetry counts; 0 learns nothing. `learn_speed`: the queue's remaining work is real
-    progress, not elapsed time, so that speeds can be learned from it.
+    progress, not elapsed time, so that speeds can be learned from it. `lp_solver` plans the stores.
     """
 
     slot_s: int = 300
@@ -30,6 +31,7 @@ class RoundSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     risk: float = 0.01
     learn_days: float = 7.0
     learn_speed: bool = False
+    lp_solver: Literal["glop", "highs", "pdlp"] = "glop"
     objective: Objective = Objective()
 
 

@@ -1,4 +1,4 @@
-"""What a plan really loads: IT power of every zone, heat and facility power per slot, from its assignments alone.
+"""What a plan really loads: IT power of every zone, heat and facility power per slot, from jobs and stores alone.
 
 Written without the problem builder: true convex losses and cooling curves, no straight lines, no solver, no numba.
 """
@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from powerhall.cooling import HallLoad, Weather, hall_load
 from powerhall.hostlist import expand
-from powerhall.plan import Assignment, Plan, Snapshot
+from powerhall.plan import Assignment, Plan, Snapshot, StoragePlan
 from powerhall.topology import Hall, Rack
 
-__all__ = ["Loads", "Overview", "budget_w", "plan_loads", "slot_span", "zone_budgets"]
+__all__ = ["Loads", "Overview", "budget_w", "loads_of", "plan_loads", "slot_span", "zone_budgets"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,6 +28,8 @@ class Overview:
     loss_w: Floats
     heat_w: dict[str, Floats]
     capacity_w: dict[str, Floats]
+    stored_w: dict[str, Floats]
+    """What stores of cooling take off the plants' heat, already taken off `heat_w`; negative where they add to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +101,17 @@ def _weather(snapshot: Snapshot) -> list[Weather]:
     return [Weather(d, w) for d, w in zip(snapshot.dry_bulb_c, snapshot.wet_bulb_c, strict=True)]
 
 
-def _overview(hall: Hall, liquid_w: Floats, air_w: Floats, weather: Sequence[Weather]) -> Overview:
-    known: dict[tuple[float, float, Weather], HallLoad] = {}
+def _overview(
+    hall: Hall, liquid_w: Floats, air_w: Floats, weather: Sequence[Weather], stored_w: dict[str, Floats]
+) -> Overview:
+    known: dict[tuple[object, ...], HallLoad] = {}
     loads: list[HallLoad] = []
-    for key in zip(liquid_w.tolist(), air_w.tolist(), weather, strict=True):
+    names = list(stored_w)
+    stored = list(zip(*(stored_w[name].tolist() for name in names), strict=True)) or [()] * len(weather)
+    for liquid, air, moment, parts in zip(liquid_w.tolist(), air_w.tolist(), weather, stored, strict=True):
+        key = liquid, air, moment, parts
         if key not in known:
-            known[key] = hall_load(hall, *key)
+            known[key] = hall_load(hall, liquid, air, moment, dict(zip(names, parts, strict=True)))
         loads.append(known[key])
     media = loads[0].heat_w
     return Overview(
@@ -113,6 +120,7 @@ def _overview(hall: Hall, liquid_w: Floats, air_w: Floats, weather: Sequence[Wea
         np.array([load.loss_power_w for load in loads]),
         {medium: np.array([load.heat_w[medium] for load in loads]) for medium in media},
         {medium: np.array([load.capacity_w[medium] for load in loads]) for medium in media},
+        {medium: stored_w.get(medium, np.zeros(len(loads))) for medium in media},
     )
 
 
@@ -123,10 +131,35 @@ def _sum(rack_w: dict[str, Floats], racks: Sequence[Rack], slots: int) -> Floats
     return total
 
 
+def _stored(snapshot: Snapshot, storages: Sequence[StoragePlan], hall: str) -> dict[str, Floats]:
+    """Return what a hall's stores of cooling deliver per medium."""
+    powers = {entry.name: entry.power_w for entry in storages if len(entry.power_w) == snapshot.slots}
+    found: dict[str, Floats] = {}
+    for storage in snapshot.site.storages:
+        if storage.kind != "battery" and storage.zone == hall and storage.name in powers:
+            before = found.get(storage.medium, np.zeros(snapshot.slots))
+            found[storage.medium] = before + np.array(powers[storage.name], float)
+    return found
+
+
+def _take_off_batteries(snapshot: Snapshot, storages: Sequence[StoragePlan], zone_w: dict[str, Floats]) -> None:
+    """A battery takes its power off its feed, the feeds above and the site; charging adds to them."""
+    site = snapshot.site
+    powers = {entry.name: entry.power_w for entry in storages if len(entry.power_w) == snapshot.slots}
+    for storage in site.storages:
+        if storage.kind == "battery" and storage.name in powers:
+            for zone in (site.name, *site.feeds_above(storage.zone)):
+                zone_w[zone] = zone_w[zone] - np.array(powers[storage.name], float)
+
+
 def plan_loads(plan: Plan) -> Loads:
-    """Return what the plan's assignments load in every slot of its horizon."""
-    s = plan.snapshot
-    rack_w = _rack_w(s, plan.assignments)
+    """Return what the plan's assignments and stores load in every slot of its horizon."""
+    return loads_of(plan.snapshot, plan.assignments, plan.storages)
+
+
+def loads_of(s: Snapshot, assignments: Sequence[Assignment], storages: Sequence[StoragePlan] = ()) -> Loads:
+    """Return what assignments and stores load in every slot of a snapshot's horizon."""
+    rack_w = _rack_w(s, assignments)
     zone_w = dict(rack_w)
     halls: dict[str, Overview] = {}
     weather = _weather(s)
@@ -139,8 +172,9 @@ def plan_loads(plan: Plan) -> Loads:
             liquid += share * rack_w[rack.zone]
             air += (1 - share) * rack_w[rack.zone]
         zone_w[hall.zone] = liquid + air
-        halls[hall.zone] = _overview(hall, liquid, air, weather)
+        halls[hall.zone] = _overview(hall, liquid, air, weather, _stored(s, storages, hall.zone))
     for feed in s.site.feeds:
         zone_w[feed.zone] = _sum(rack_w, s.site.feed_racks(feed), s.slots)
     zone_w[s.site.name] = sum((overview.facility_w for overview in halls.values()), np.zeros(s.slots))
+    _take_off_batteries(s, storages, zone_w)
     return Loads(zone_w, halls)

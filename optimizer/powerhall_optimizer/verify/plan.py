@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -17,7 +16,8 @@ from powerhall.jobs import Job
 from powerhall.plan import Assignment, Plan, Snapshot, gpu_power_w, gpu_speed, snapshot_hash
 from powerhall.topology import Mode, NodeType
 from powerhall_optimizer.budgets import time_text
-from powerhall_optimizer.verify.loads import Loads, plan_loads, slot_span, zone_budgets
+from powerhall_optimizer.verify.loads import Loads, loads_of, plan_loads, slot_span, zone_budgets
+from powerhall_optimizer.verify.storage import storage_checks
 
 __all__ = ["Violation", "verify_plan"]
 
@@ -273,6 +273,8 @@ def _value(case: _Case) -> Iterator[Violation]:
     value, bound = value_and_bound(case.plan)
     if value != case.plan.value:
         yield Violation("value", "plan", f"says {case.plan.value}; its assignments are worth {value}")
+    if value > bound:
+        yield Violation("bound", "plan", f"is worth {value}, more than the {bound} that its certificate proves")
     if bound > case.plan.bound:
         yield Violation("bound", "plan", f"says {case.plan.bound}; its certificate proves only {bound}")
 
@@ -288,9 +290,12 @@ def verify_plan(plan: Plan) -> list[Violation]:
     """
     case = _Case(plan)
     found = [violation for check in _CHECKS for violation in check(case)]
+    if lacking := storage_checks(plan, None):
+        return found + [Violation(*broken) for broken in lacking]
     loads = plan_loads(plan)
-    silent = plan_loads(msgspec.structs.replace(plan, assignments=())) if plan.snapshot.stale_nodes else None
+    silent = loads_of(plan.snapshot, ()) if plan.snapshot.stale_nodes else None
     found += _power(case, loads, silent)
     found += _cooling(case, loads, silent)
     found += _zones(case, loads)
+    found += [Violation(*broken) for broken in storage_checks(plan, loads)]
     return found + (list(_value(case)) if not found else [])

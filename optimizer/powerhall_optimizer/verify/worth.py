@@ -1,14 +1,20 @@
 """Value and proven bound of a plan in exact integers, from its assignments and its certificate."""
 
+import math
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
-from powerhall.plan import Plan
+from powerhall.plan import Certificate, Plan
 from powerhall_optimizer.build import Built, build
+from powerhall_optimizer.problem import Certificate as Prices
 from powerhall_optimizer.problem import Problem, Schedule
+from powerhall_optimizer.storage.model import Dispatch, StoreModel, named, store_model
 from powerhall_optimizer.verify.certify import to_prices
 from powerhall_optimizer.verify.schedule import exact_bound, exact_value
+from powerhall_optimizer.verify.storage_bound import stored_bound
 
-__all__ = ["plan_stops", "schedule_of", "trivial_bound", "value_and_bound"]
+__all__ = ["plan_dispatch", "plan_stops", "proven_bound", "schedule_of", "trivial_bound", "value_and_bound"]
 
 
 def plan_stops(plan: Plan) -> dict[str, int]:
@@ -48,10 +54,28 @@ def trivial_bound(problem: Problem) -> int:
     return total
 
 
+def plan_dispatch(plan: Plan, model: StoreModel) -> Dispatch:
+    """Return what the plan's stores do, in the model's order."""
+    return named(model, {entry.name: entry.power_w for entry in plan.storages})
+
+
+def proven_bound(problem: Problem, model: StoreModel, certificate: Certificate | None) -> int:
+    """Return the bound that a certificate proves of jobs and stores together (without one: the trivial bound)."""
+    if certificate is None:
+        nothing = Prices(np.zeros(problem.capacity.shape, np.int64), 0)
+        return trivial_bound(problem) + _stores(model, nothing, {})
+    prices = to_prices(problem, certificate)
+    return exact_bound(problem, prices) + _stores(model, prices, certificate.stored)
+
+
+def _stores(model: StoreModel, prices: Prices, worth: Mapping[str, Sequence[int]]) -> int:
+    """Rounded up: two parts that are each rounded down could come out one short."""
+    return math.ceil(stored_bound(model, prices, worth)) if model.stores else 0
+
+
 def value_and_bound(plan: Plan) -> tuple[int, int]:
     """Return the plan's value and the bound that its certificate proves (without one: the trivial bound)."""
     built = build(plan.snapshot, stops=plan_stops(plan))
-    value = exact_value(built.problem, schedule_of(plan, built))
-    if plan.certificate is None:
-        return value, trivial_bound(built.problem)
-    return value, exact_bound(built.problem, to_prices(built.problem, plan.certificate))
+    model = store_model(plan.snapshot, built)
+    value = exact_value(built.problem, schedule_of(plan, built)) - math.ceil(model.cost(plan_dispatch(plan, model)))
+    return value, proven_bound(built.problem, model, plan.certificate)

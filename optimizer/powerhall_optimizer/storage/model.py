@@ -1,0 +1,291 @@
+"""The stores of a site beside the integer problem: what they may do, what that adds to capacities, what it costs.
+
+With `d` W delivered and `c` W taken up by store k in slot t, the capacity of resource r is
+
+    cap_rt + floor(sum over k of (gain_krt * d_kt - load_krt * c_kt) / SCALE)
+
+and the plan is worth (sum(discharge_cost * d + charge_cost * c) + short_cost * max(0, end - e_T)) / COST_SCALE value
+units less. Gains are rounded down and loads up: what holds here holds for the true curves (see `linear`):
+
+* a battery adds to the IT power that its feed and the feeds above carry, one to one, and to the power at the meter by
+  the tangent of the meter's capacity;
+* a store of cooling takes its power off the heat of its hall's plants; at the meter it saves at least the slope of
+  their power at no heat, and costs at most the slope at full capacity.
+
+No solver is imported here: the checker builds the same model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from powerhall.cooling import Weather, medium_load
+from powerhall.plan import Snapshot, StoragePlan
+from powerhall.storage import Storage, keep_factor, stored_after, trajectory
+from powerhall.topology import Hall
+from powerhall_optimizer.budgets import Ground
+from powerhall_optimizer.build import Built, energy_usd_per_mwh
+from powerhall_optimizer.linear import it_for_heat_w, site_slope
+from powerhall_optimizer.problem import Ints
+from powerhall_optimizer.rooms import site_rises
+
+__all__ = [
+    "COST_SCALE",
+    "SCALE",
+    "Ceiling",
+    "Dispatch",
+    "Effect",
+    "Store",
+    "StoreModel",
+    "named",
+    "plant_slopes",
+    "store_model",
+    "with_dispatch",
+]
+
+Floats = npt.NDArray[np.float64]
+SCALE = 1 << 20
+"""Gains and loads are multiples of 1/SCALE W per W."""
+COST_SCALE = 1 << 30
+"""Costs are multiples of 1/COST_SCALE value units per W and slot, or per J."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a W delivered adds to a resource's capacity per slot, and what a W taken up costs of it, over SCALE."""
+
+    resource: int
+    gain: Ints
+    load: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store in whole numbers: W, J; costs over COST_SCALE. `low_j` has one value per slot and one for the end.
+
+    A store that does nothing is always within its limits: `low_j` lies at or below what is left of its content then.
+    """
+
+    storage: Storage
+    start_j: int
+    low_j: tuple[int, ...]
+    high_j: int
+    charge_w: int
+    discharge_w: int
+    charge_cost: Ints
+    discharge_cost: Ints
+    short_cost: int
+    effects: tuple[Effect, ...]
+
+    @property
+    def end_j(self) -> int:
+        """What it should hold at the end; less costs `short_cost` per J."""
+        return min(int(self.storage.end_j), self.high_j)
+
+
+Dispatch = tuple[tuple[int, ...], ...]
+"""Power per store and slot in whole W: delivered, or taken up where negative."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What some stores may together deliver at most per slot: nothing is exported, nothing cooled below its heat.
+
+    `shares[k]` counts a W that store k delivers, and a W that it takes up.
+    """
+
+    shares: dict[int, tuple[Floats, Floats]]
+    most_w: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class StoreModel:
+    """All stores of a snapshot over its slots."""
+
+    slots: int
+    slot_s: int
+    stores: tuple[Store, ...]
+
+    def idle(self) -> Dispatch:
+        """No store does anything."""
+        return ((0,) * self.slots,) * len(self.stores)
+
+    def added(self, dispatch: Sequence[Sequence[int]], resources: int) -> Ints:
+        """Return what a dispatch adds to the capacity of every resource and slot (negative: what it takes)."""
+        total = np.zeros((resources, self.slots), np.int64)
+        for store, watts in zip(self.stores, dispatch, strict=True):
+            power = np.array(watts, np.int64)
+            for effect in store.effects:
+                total[effect.resource] += effect.gain * np.maximum(power, 0) - effect.load * np.maximum(-power, 0)
+        result: Ints = total // SCALE
+        return result
+
+    def cost(self, dispatch: Sequence[Sequence[int]]) -> Fraction:
+        """Return what a dispatch costs in value units, exactly."""
+        total = Fraction(0)
+        for store, watts in zip(self.stores, dispatch, strict=True):
+            for slot, power in enumerate(watts):
+                costs = store.discharge_cost if power > 0 else store.charge_cost
+                total += abs(power) * int(costs[slot])
+            end_j = trajectory(store.storage, store.start_j, watts, self.slot_s)[-1]
+            total += store.short_cost * max(Fraction(0), store.end_j - end_j)
+        return total / COST_SCALE
+
+    def ends_well(self, dispatch: Sequence[Sequence[int]]) -> bool:
+        """Whether every store holds at the end what it must."""
+        return all(
+            trajectory(store.storage, store.start_j, watts, self.slot_s)[-1] >= store.low_j[-1]
+            for store, watts in zip(self.stores, dispatch, strict=True)
+        )
+
+    def plans(self, dispatch: Sequence[Sequence[int]]) -> tuple[StoragePlan, ...]:
+        """Return a dispatch as a plan carries it."""
+        found: list[StoragePlan] = []
+        for store, watts in zip(self.stores, dispatch, strict=True):
+            held = trajectory(store.storage, store.start_j, watts, self.slot_s)
+            loop = store.storage.kind == "loop"
+            temps = tuple(round(store.storage.temp_c(float(j)), 4) for j in held) if loop else ()
+            found.append(StoragePlan(store.storage.name, tuple(watts), tuple(int(j) for j in held), temps))
+        return tuple(found)
+
+    def whole(self, power_w: Sequence[Floats]) -> Dispatch:
+        """Return the nearest dispatch in whole W that keeps every store within its limits, slot after slot."""
+        return tuple(self._whole(s, w) for s, w in zip(self.stores, power_w, strict=True))
+
+    def _whole(self, store: Store, power_w: Floats) -> tuple[int, ...]:
+        keep = keep_factor(store.storage, self.slot_s)
+        per_w = stored_after(store.storage, keep, Fraction(0), -1, self.slot_s)
+        held = Fraction(store.start_j)
+        found: list[int] = []
+        for slot, wish in enumerate(power_w.tolist()):
+            idle_j = keep * held
+            if wish >= 0:
+                most = (idle_j - store.low_j[slot + 1]) // self.slot_s
+                power = min(int(wish + 1e-6), store.discharge_w, max(0, int(most)))
+            else:
+                most = (store.high_j - idle_j) // per_w
+                power = -min(int(1.0 - 1e-6 - wish), store.charge_w, max(0, int(most)))
+            held = stored_after(store.storage, keep, held, power, self.slot_s)
+            found.append(power)
+        return tuple(found)
+
+
+def with_dispatch(built: Built, model: StoreModel, dispatch: Dispatch) -> Built:
+    """Return the problem whose capacities a dispatch has changed."""
+    capacity = built.problem.capacity + model.added(dispatch, built.problem.resources)
+    return replace(built, problem=replace(built.problem, capacity=np.maximum(capacity, 0)))
+
+
+def store_model(snapshot: Snapshot, built: Built, ground: Ground | None = None) -> StoreModel:
+    """Return the stores of a snapshot; without stores the model is empty."""
+    stores: tuple[Store, ...] = ()
+    if snapshot.site.storages:
+        stores = tuple(_Maker(snapshot, built, ground or Ground(snapshot)).stores())
+    return StoreModel(snapshot.slots, snapshot.slot_s, stores)
+
+
+class _Maker:
+    def __init__(self, snapshot: Snapshot, built: Built, ground: Ground) -> None:
+        self.snapshot = snapshot
+        self.ground = ground
+        self.unit_usd = built.unit_usd
+        self.index = {name: number for number, name in enumerate(built.problem.resource_names)}
+        rises = site_rises(ground)
+        budget = ground.budgets_w.get(snapshot.site.name)
+        free_w = None if budget is None else np.clip(budget - sum(r.low_w for r in rises), 0, 2**45)
+        self.meter: Floats | None = None if free_w is None else site_slope(rises, free_w)
+        self.per_w = energy_usd_per_mwh(snapshot) / 3.6e9 * snapshot.slot_s / built.unit_usd
+
+    def stores(self) -> list[Store]:
+        return [self._store(storage) for storage in self.snapshot.site.storages]
+
+    def _store(self, storage: Storage) -> Store:
+        effects, energy = self._battery(storage) if storage.kind == "battery" else self._cooling(storage)
+        high_j = int(storage.capacity_j)
+        start_j = min(max(int(self.snapshot.stored_j.get(storage.name, storage.start_j)), 0), high_j)
+        wear = storage.cycle_usd_per_mwh / 3.6e9 * self.snapshot.slot_s / self.unit_usd
+        per_j = storage.refill_usd_per_mwh / 3.6e9 / self.unit_usd
+        heat_wear = 0.0 if storage.kind == "battery" else wear
+        return Store(
+            storage,
+            start_j,
+            self._low_j(storage, start_j),
+            high_j,
+            int(storage.charge_w),
+            int(storage.discharge_w),
+            _scaled(self.per_w * energy + heat_wear, COST_SCALE),
+            _scaled(wear - self.per_w * energy, COST_SCALE),
+            round(per_j * COST_SCALE),
+            effects,
+        )
+
+    def _low_j(self, storage: Storage, start_j: int) -> tuple[int, ...]:
+        idle = trajectory(storage, start_j, (0,) * self.snapshot.slots, self.snapshot.slot_s)
+        low = [min(int(storage.min_j), int(state)) for state in idle]
+        low[-1] = min(int(storage.end_j), int(idle[-1]), int(storage.capacity_j))
+        return tuple(low)
+
+    def _battery(self, storage: Storage) -> tuple[tuple[Effect, ...], Floats]:
+        one = np.ones(self.snapshot.slots)
+        found = [self._effect(f"{zone}.it_w", one, one) for zone in self.snapshot.site.feeds_above(storage.zone)]
+        if self.meter is not None:
+            found.append(self._effect(f"{self.snapshot.site.name}.facility_w", self.meter, self.meter))
+        return tuple(found), one
+
+    def _cooling(self, storage: Storage) -> tuple[tuple[Effect, ...], Floats]:
+        hall = self.snapshot.site.hall(storage.zone)
+        slopes = plant_slopes(hall, storage.medium, self.ground.weather)
+        least, mean, most = (np.array(column) for column in zip(*slopes, strict=True))
+        gain, load = self._heat(hall, storage)
+        found = [self._effect(f"{hall.zone}.heat_{storage.medium}_w", gain, load)]
+        if self.meter is not None:
+            name = f"{self.snapshot.site.name}.facility_w"
+            found.append(self._effect(name, self.meter * least, self.meter * most))
+        return tuple(found), mean
+
+    def _heat(self, hall: Hall, storage: Storage) -> tuple[Floats, Floats]:
+        """Return what a W of heat taken off the plants adds to their resource, and what one added takes from it."""
+        one = np.ones(self.snapshot.slots)
+        if storage.medium != "all":
+            return one, one
+        beside = (hall.zone, storage.medium)
+        most_w = sum(s.discharge_w for s in self.snapshot.site.storages if (s.zone, s.medium) == beside)
+        losses = hall.losses
+        capacity = [medium_load(hall, "all", 0.0, moment)[0] for moment in self.ground.weather]
+        top = np.array([it_for_heat_w(losses, c + most_w) for c in capacity])
+        return one / (1.0 + losses.linear + 2.0 * losses.quadratic_per_w * top), one / (1.0 + losses.linear)
+
+    def _effect(self, name: str, gain: Floats, load: Floats) -> Effect:
+        return Effect(self.index[name], np.floor(gain * SCALE).astype(np.int64), np.ceil(load * SCALE).astype(np.int64))
+
+
+def _scaled(values: Floats, scale: int) -> Ints:
+    result: Ints = np.rint(values * scale).astype(np.int64)
+    return result
+
+
+def plant_slopes(hall: Hall, medium: str, weather: Sequence[Weather]) -> list[tuple[float, float, float]]:
+    """Return per slot the slopes of the plants' power over their heat: the least, the mean, the steepest; W per W."""
+    known: dict[Weather, tuple[float, float, float]] = {}
+    for moment in weather:
+        if moment in known:
+            continue
+        capacity, none_w = medium_load(hall, medium, 0.0, moment)
+        step = max(1e-3 * capacity, 1.0)
+        full_w = medium_load(hall, medium, capacity, moment)[1]
+        first = (medium_load(hall, medium, 1e-6 * step, moment)[1] - none_w) / (1e-6 * step)
+        last = (medium_load(hall, medium, capacity + step, moment)[1] - full_w) / step
+        mean = (full_w - none_w) / capacity if capacity > 0 else 0.0
+        known[moment] = max(0.0, 0.999 * first), mean, last
+    return [known[moment] for moment in weather]
+
+
+def named(model: StoreModel, dispatch: Mapping[str, Sequence[int]]) -> Dispatch:
+    """Return the dispatch in the model's order; KeyError where a store is missing, ValueError where slots are."""
+    found = tuple(tuple(dispatch[store.storage.name]) for store in model.stores)
+    if any(len(watts) != model.slots for watts in found):
+        raise ValueError("a store needs one power per slot")
+    return found
