@@ -333,6 +333,19 @@ _ALL = (
         "recent",
     ),
     Measurement(
+        "plan_storage",
+        "what the newest plan has each store do, per slot: battery (W and J of electricity), tank and loop (of heat)",
+        ("site", "storage"),
+        (
+            Field("power_w", "W", "power that the store delivers; negative when it takes up"),
+            Field("stored_j", "J", "content at the slot's start"),
+            Field("soc_percent", "%", "content at the slot's start, of its capacity"),
+            Field("temp_c", "degC", "supply temperature at the slot's start (loops)"),
+        ),
+        300.0,
+        90,
+    ),
+    Measurement(
         "plan_job",
         "one job of the newest plan; the row number keeps points apart, the job is a field",
         ("site", "row"),

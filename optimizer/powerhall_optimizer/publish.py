@@ -76,6 +76,20 @@ def _zone_points(plan: Plan) -> Iterator[Point]:
             yield Point("plan_zone", {"site": s.site.name, "zone": zone.zone}, fields, time_ms)
 
 
+def _storage_points(plan: Plan) -> Iterator[Point]:
+    """Points per store and slot: what it delivers, and what it holds at the slot's start."""
+    s = plan.snapshot
+    sizes = {storage.name: storage.capacity_j for storage in s.site.storages}
+    for entry in plan.storages:
+        for slot, power_w in enumerate(entry.power_w):
+            fields: dict[str, float | str] = {"power_w": float(power_w), "stored_j": float(entry.stored_j[slot])}
+            fields["soc_percent"] = 100.0 * entry.stored_j[slot] / max(1.0, sizes[entry.name])
+            if entry.temp_c:
+                fields["temp_c"] = entry.temp_c[slot]
+            time_ms = (s.start_s + slot * s.slot_s) * 1000
+            yield Point("plan_storage", {"site": s.site.name, "storage": entry.name}, fields, time_ms)
+
+
 def _job_points(plan: Plan) -> Iterator[Point]:
     s = plan.snapshot
     weights = {job.job_id: job for job in s.jobs}
@@ -123,6 +137,7 @@ def plan_points(plan: Plan) -> Iterator[Point]:
     fields |= {"gap": plan.gap, "verified": 1.0, "solve_s": plan.solve_s}
     yield Point("plan", {"site": s.site.name}, fields, s.taken_s * 1000)
     yield from _zone_points(plan)
+    yield from _storage_points(plan)
     yield from _job_points(plan)
 
 

@@ -15,6 +15,7 @@ from powerhall.plan import Plan
 from powerhall.units import format_energy, format_power
 from powerhall_optimizer import report_figures as charts
 from powerhall_optimizer.publish import figures
+from powerhall_optimizer.report_storage import charts_of_stores
 
 __all__ = ["page", "report_html", "write_report"]
 
@@ -121,6 +122,8 @@ def sections(plan: Plan) -> list[tuple[str, object]]:
     ]
     if any(zone.heat_w for zone in plan.zones):
         found.append(("Cooling load of the halls against capacity", charts.cooling(plan)))
+    if plan.storages:
+        found.append(("Batteries, tanks and loops: power and content", charts_of_stores(plan)))
     found.append(("The plan: every block is a job on its GPUs", charts.gantt(plan)))
     found.append((f"Waiting jobs ({len(plan.waiting)})", _waiting(plan)))
     return found

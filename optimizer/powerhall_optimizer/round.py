@@ -26,6 +26,7 @@ from powerhall_optimizer.observe import Horizon, check_fit, read_queue, site_sna
 from powerhall_optimizer.planner import make_plan
 from powerhall_optimizer.publish import figures, publish
 from powerhall_optimizer.settings import RoundSettings
+from powerhall_optimizer.storage.state import with_stored
 from powerhall_optimizer.telemetry import node_state, store_queue
 from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.whatif import what_if
@@ -150,6 +151,7 @@ def run_round(request: Request, settings: RoundSettings, stop: Callable[[], bool
     """Run a round and return the plan in force after it."""
     snapshot = observe(request, settings, log)
     previous = last_plan(request, snapshot.site.name, log)
+    snapshot = with_stored(snapshot, previous, request.store, request.now_s)
     plan_id = snapshot_hash(snapshot)
     if previous is not None and previous.plan_id == plan_id and not verify_plan(previous):
         log("unchanged", plan_id=plan_id[:12])

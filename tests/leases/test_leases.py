@@ -44,7 +44,7 @@ def within(plan, caps_w, slot):
 
 def test_whatever_the_ledger_grants_keeps_the_true_limits(plan):
     s = plan.snapshot
-    budgets = lease_budgets(s, s.start_s, s.start_s + 900)
+    budgets = lease_budgets(plan, s.start_s, s.start_s + 900)
     safe = safe_caps_w(s.site)
     nodes = list(safe)
     for seed in range(60):
@@ -64,7 +64,7 @@ def test_a_plan_gets_its_leases_and_each_opens_on_its_node(plan):
     assert wanted
     ledger = Ledger(safe_caps_w(s.site))
     leases = grant_leases(
-        plan, wanted, ledger, lease_budgets(s, now_s, until_s), site_key=KEY, now_s=now_s, until_s=until_s
+        plan, wanted, ledger, lease_budgets(plan, now_s, until_s), site_key=KEY, now_s=now_s, until_s=until_s
     )
     assert len(leases) >= 0.9 * len(wanted)
     for lease, signed in leases:
@@ -108,6 +108,6 @@ def test_a_short_site_key_is_refused_without_being_shown(plan, tmp_path, capsys)
 
 def test_safe_caps_above_the_budget_are_refused(plan):
     s = plan.snapshot
-    budgets = lease_budgets(s, s.start_s, s.start_s + 900)
+    budgets = lease_budgets(plan, s.start_s, s.start_s + 900)
     with pytest.raises(Rejected, match="safe caps"):
         Ledger(dict.fromkeys(safe_caps_w(s.site), 10_200)).check(budgets)

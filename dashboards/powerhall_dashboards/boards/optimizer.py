@@ -34,6 +34,15 @@ _PRICES = Query(
     filters=(Filter("price_per_mw", ">", 0.0),),
 )
 
+_STORED = series(
+    "plan_storage",
+    (Select("soc_percent", "last", "content"),),
+    _HERE,
+    ("storage",),
+    every_s=_ROUND_S,
+)
+_STORAGE_POWER = series("plan_storage", columns("mean", delivered="power_w"), _HERE, ("storage",), every_s=_ROUND_S)
+
 _STATS = (
     Panel(
         "Plan age",
@@ -173,6 +182,29 @@ OPTIMIZER_BOARD = Board(
                     (_SITE_AHEAD, halls_ahead("min", headroom="headroom_w")),
                     12,
                     9,
+                    recent_s=_AHEAD_S,
+                    future=True,
+                ),
+            ),
+        ),
+        (
+            "Stores",
+            (
+                Panel(
+                    "Batteries, tanks and loops: power ahead",
+                    "What the plan has each store deliver over the next 12 hours; negative while it charges.",
+                    "timeseries",
+                    (_STORAGE_POWER,),
+                    12,
+                    recent_s=_AHEAD_S,
+                    future=True,
+                ),
+                Panel(
+                    "Batteries, tanks and loops: content ahead",
+                    "What each store will hold over the next 12 hours, in percent of its capacity.",
+                    "timeseries",
+                    (_STORED,),
+                    12,
                     recent_s=_AHEAD_S,
                     future=True,
                 ),

@@ -5,34 +5,79 @@ power are convex in the load; the meter's budget therefore counts a node's watts
 which lies above the true curve wherever the load may lie (see `powerhall_optimizer.linear`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from powerhall.cooling import Weather, hall_load, media
-from powerhall.plan import Snapshot
+from powerhall.plan import Plan
 from powerhall.topology import Hall, Rack, Site
 from powerhall_optimizer.budgets import Ground
 from powerhall_optimizer.ledger import Budget
 from powerhall_optimizer.linear import it_for_heat_w, loss_slope
+from powerhall_optimizer.storage.model import plant_slopes
 
 __all__ = ["lease_budgets"]
 
+Floats = npt.NDArray[np.float64]
 
-def lease_budgets(snapshot: Snapshot, now_s: float, until_s: float) -> list[Budget]:
-    """Return the budgets that hold from `now_s` to `until_s`, in W; the snapshot's horizon must reach that far."""
+
+def lease_budgets(plan: Plan, now_s: float, until_s: float) -> list[Budget]:
+    """Return the budgets that hold from `now_s` to `until_s`, in W; the plan's horizon must reach that far.
+
+    What the plan has stores deliver in every slot of that time is added, what they take up is taken off.
+    """
+    snapshot = plan.snapshot
     ground = Ground(snapshot)
     first = max(0, int(now_s - snapshot.start_s) // snapshot.slot_s)
     last = min(snapshot.slots, max(first + 1, -(-int(until_s - snapshot.start_s) // snapshot.slot_s)))
     weather = sorted(set(ground.weather[first:last]), key=lambda moment: (moment.dry_bulb_c, moment.wet_bulb_c))
     found = []
+    delivered, cooled = _delivered(plan, first, last), _cooled(plan, first, last)
     for zone, values in ground.budgets_w.items():
-        lowest = float(values[first:last].min())
+        lowest = float((values[first:last] + delivered.get(zone, 0.0)).min())
         racks = _racks(snapshot.site, zone)
         found.append(
-            _meter(snapshot.site, lowest, weather) if zone == snapshot.site.name else _plain(zone, lowest, racks)
+            _meter(snapshot.site, lowest - _charging_w(snapshot.site, cooled, weather), weather)
+            if zone == snapshot.site.name
+            else _plain(zone, lowest, racks)
         )
     for hall in snapshot.site.halls:
-        found += [_heat(snapshot.site, hall, medium, weather) for medium in media(hall)]
+        stored = {medium: cooled.get((hall.zone, medium), 0.0) for medium in media(hall)}
+        found += [_heat(snapshot.site, hall, medium, weather, stored_w) for medium, stored_w in stored.items()]
     return found
+
+
+def _delivered(plan: Plan, first: int, last: int) -> dict[str, Floats]:
+    """Return what batteries deliver under the site and every feed, per slot."""
+    site, found = plan.snapshot.site, dict[str, Floats]()
+    powers = {entry.name: np.array(entry.power_w[first:last], float) for entry in plan.storages}
+    for storage in site.storages:
+        if storage.kind == "battery" and storage.name in powers:
+            for zone in (site.name, *site.feeds_above(storage.zone)):
+                found[zone] = found.get(zone, 0.0) + powers[storage.name]
+    return found
+
+
+def _cooled(plan: Plan, first: int, last: int) -> dict[tuple[str, str], float]:
+    """Return the least that stores take off the plants of a hall and medium, in W; negative where they add to it."""
+    found: dict[tuple[str, str], Floats] = {}
+    powers = {entry.name: np.array(entry.power_w[first:last], float) for entry in plan.storages}
+    for storage in plan.snapshot.site.storages:
+        if storage.kind != "battery" and storage.name in powers:
+            key = storage.zone, storage.medium
+            found[key] = found.get(key, 0.0) + powers[storage.name]
+    return {key: float(values.min()) for key, values in found.items()}
+
+
+def _charging_w(site: Site, cooled: Mapping[tuple[str, str], float], weather: Sequence[Weather]) -> float:
+    """Return what charging stores of cooling draws at the meter at most, by the steepest slope of the plants."""
+    total = 0.0
+    for (hall, medium), least_w in cooled.items():
+        slopes = plant_slopes(site.hall(hall), medium, weather)
+        total += max(0.0, -least_w) * max(steep for _, _, steep in slopes)
+    return total
 
 
 def _racks(site: Site, zone: str) -> Sequence[Rack]:
@@ -79,9 +124,9 @@ def _meter(site: Site, budget_w: float, weather: Sequence[Weather]) -> Budget:
     return Budget(site.name, budget_w, tuple(nodes), tuple(weights))
 
 
-def _heat(site: Site, hall: Hall, medium: str, weather: Sequence[Weather]) -> Budget:
-    """Turn the lowest cooling capacity of a hall into node watts."""
-    capacity_w = min(hall_load(hall, 0.0, 0.0, moment).capacity_w[medium] for moment in weather)
+def _heat(site: Site, hall: Hall, medium: str, weather: Sequence[Weather], stored_w: float) -> Budget:
+    """Turn the lowest cooling capacity of a hall, with what stores take off its plants, into node watts."""
+    capacity_w = min(hall_load(hall, 0.0, 0.0, moment).capacity_w[medium] for moment in weather) + stored_w
     zone = f"{hall.zone}/cooling/{medium}"
     racks = tuple(hall.racks())
     if medium == "all":

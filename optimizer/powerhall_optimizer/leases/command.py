@@ -97,7 +97,7 @@ def _lease(args: argparse.Namespace) -> int:
     wanted = needs(plan, now_s, until_s)
     ledger = Ledger(safe_caps_w(plan.snapshot.site), args.ledger, dry_run=args.dry_run)
     key = read_site_key(args.site_key)
-    budgets = lease_budgets(plan.snapshot, now_s, until_s)
+    budgets = lease_budgets(plan, now_s, until_s)
     leases = grant_leases(plan, wanted, ledger, budgets, site_key=key, now_s=now_s, until_s=until_s)
     if not args.dry_run:
         store = open_store(args.store)

@@ -90,7 +90,7 @@ class Shedder:
         now_s = self.clock()
         until_s = now_s + self.lease_s
         wanted = needs(plan, now_s, now_s + 1.0, modes)
-        budgets = lease_budgets(plan.snapshot, now_s, until_s)
+        budgets = lease_budgets(plan, now_s, until_s)
         leases = grant_leases(plan, wanted, self.ledger, budgets, site_key=self.site_key, now_s=now_s, until_s=until_s)
         return publish_leases(self.store, plan.snapshot.site, leases)
 

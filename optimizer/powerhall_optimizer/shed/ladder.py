@@ -58,10 +58,14 @@ class _Meter:
     plan: Plan
     weather: Weather
     it_w: dict[str, list[float]]
+    cooled_w: dict[str, dict[str, float]]
+    battery_w: float
+    """What batteries deliver; negative while they charge."""
 
     def hall_w(self, zone: str) -> float:
+        hall = self.plan.snapshot.site.hall(zone)
         liquid_w, air_w = self.it_w[zone]
-        return hall_load(self.plan.snapshot.site.hall(zone), liquid_w, air_w, self.weather).facility_power_w
+        return hall_load(hall, liquid_w, air_w, self.weather, self.cooled_w[zone]).facility_power_w
 
 
 def _running(plan: Plan, time_s: float) -> list[Assignment]:
@@ -80,7 +84,17 @@ def _meter(plan: Plan, running: list[Assignment], time_s: float) -> _Meter:
         added_w = entry.gpus * max(0.0, entry.gpu_power_w - kind.idle_gpu_power_w)
         it_w[entry.hall][0] += kind.liquid_fraction * added_w
         it_w[entry.hall][1] += (1 - kind.liquid_fraction) * added_w
-    return _Meter(plan, ground.weather[slot], it_w)
+    cooled_w: dict[str, dict[str, float]] = {zone: {} for zone in it_w}
+    battery_w = 0.0
+    powers = {entry.name: entry.power_w[slot] for entry in plan.storages}
+    for storage in plan.snapshot.site.storages:
+        power_w = float(powers.get(storage.name, 0))
+        if storage.kind == "battery":
+            battery_w += power_w
+        else:
+            media_w = cooled_w[storage.zone]
+            media_w[storage.medium] = media_w.get(storage.medium, 0.0) + power_w
+    return _Meter(plan, ground.weather[slot], it_w, cooled_w, battery_w)
 
 
 def _lower(entry: Assignment, job: Job, kind: NodeType, job_class: JobClass | None) -> list[Action]:
@@ -130,7 +144,7 @@ def ladder(plan: Plan, time_s: float) -> Ladder:
     running = _running(plan, time_s)
     meter = _meter(plan, running, time_s)
     halls = {hall.zone: meter.hall_w(hall.zone) for hall in plan.snapshot.site.halls}
-    start_w = total_w = sum(halls.values())
+    start_w = total_w = sum(halls.values()) - meter.battery_w
     types = {entry.job_id: plan.snapshot.site.node_types[entry.node_type] for entry in running}
     actions = []
     for action in _rungs(plan, running):
