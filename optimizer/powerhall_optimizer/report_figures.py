@@ -61,6 +61,13 @@ def site_power(plan: Plan) -> object:
             stackgroup="power",
             line={"shape": "hv", "width": 0.5, "color": HUES[number % len(HUES)]},
         )
+    if any(storage.kind == "battery" for storage in plan.snapshot.site.storages):
+        figure.add_scatter(
+            x=times,
+            y=_steps([w / unit for w in zone.planned_w]),
+            name="at the meter, with batteries",
+            line={"shape": "hv", "width": 1.5, "color": "#1c2430"},
+        )
     if zone.budget_w and max(zone.budget_w) < NO_LIMIT_W:
         _budget(figure, times, [w / unit for w in zone.budget_w], "site budget")
     _layout(figure, 380, name)

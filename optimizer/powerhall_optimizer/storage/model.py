@@ -15,6 +15,7 @@ units less. Gains are rounded down and loads up: what holds here holds for the t
 No solver is imported here: the checker builds the same model.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -170,7 +171,20 @@ class StoreModel:
                 power = -min(int(1.0 - 1e-6 - wish), store.charge_w, max(0, int(most)))
             held = stored_after(store.storage, keep, held, power, self.slot_s)
             found.append(power)
-        return tuple(found)
+        return self._topped(store, found, per_w)
+
+    def _topped(self, store: Store, powers: list[int], per_w: Fraction) -> tuple[int, ...]:
+        """Return powers that end with what the store must hold: rounding may have cost it some J."""
+        held = trajectory(store.storage, store.start_j, powers, self.slot_s)
+        lacks = store.low_j[-1] - held[-1]
+        fullest = Fraction(0)
+        for slot in range(self.slots - 1, -1, -1) if lacks > 0 else ():
+            fullest = max(fullest, held[slot + 1])
+            more = math.ceil(lacks / per_w) + 1
+            if powers[slot] - more >= -store.charge_w and fullest + more * self.slot_s <= store.high_j:
+                powers[slot] -= more
+                break
+        return tuple(powers)
 
 
 def with_dispatch(built: Built, model: StoreModel, dispatch: Dispatch) -> Built:

@@ -28,8 +28,8 @@ LP_SOLVERS = {
     "pdlp": mathopt.SolverType.PDLP,
 }
 _UNIT_W = 1e3
-_MISSING = 1e3
-"""Weight of a watt that is missing, relative to the dearest coefficient of the objective."""
+_MISSING = 10.0
+"""Weight of a watt that is missing, relative to the dearest watt of the objective."""
 _LIMIT = timedelta(seconds=20)
 
 
@@ -65,6 +65,8 @@ class _Build:
         self.solver = LP_SOLVERS[program.solver]
         self.gains = [_gains(store, price, self.model.slots) for store in self.model.stores]
         self.scale = max(1e-30, max((float(np.abs(g).max()) for pair in self.gains for g in pair), default=0.0))
+        short = max((s.short_cost for s in self.model.stores), default=0) / COST_SCALE * self.model.slot_s
+        self.missing = _MISSING * _UNIT_W * max(1.0, short / self.scale)
         self.goal: list[mathopt.LinearTypes] = []
         self.columns = [self._store(number, store) for number, store in enumerate(self.model.stores)]
         if need is not None:
@@ -115,7 +117,7 @@ class _Build:
                 if need[resource, slot] <= least:
                     continue
                 missing = self.lp.add_variable(lb=0.0)
-                self.goal.append(-_MISSING * missing)
+                self.goal.append(-self.missing * missing)
                 added = [float(e.gain[slot]) / SCALE * self.columns[n][1][slot] for n, e in parts]
                 added += [-float(e.load[slot]) / SCALE * self.columns[n][0][slot] for n, e in parts]
                 self.lp.add_linear_constraint(
@@ -129,7 +131,7 @@ class _Build:
                 terms.append(float(given[slot]) * self.columns[number][1][slot])
                 terms.append(-float(taken[slot]) * self.columns[number][0][slot])
             over = self.lp.add_variable(lb=0.0)
-            self.goal.append(-_MISSING * over)
+            self.goal.append(-self.missing * over)
             self.lp.add_linear_constraint(mathopt.fast_sum(terms) - over <= float(ceiling.most_w[slot]) / _UNIT_W)
 
     def solution(self) -> Solution:

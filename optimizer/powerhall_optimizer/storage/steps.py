@@ -29,13 +29,12 @@ _PROGRAM_S = 20.0
 
 
 def running_usage(built: Built) -> Ints:
-    """Return what the running jobs use, each in the mode that it runs in, or in its most frugal one."""
+    """Return what the running jobs use at least: each in its most frugal mode."""
     schedule = Schedule.empty(built.problem.jobs)
     for number, job in enumerate(built.jobs):
         options = built.problem.options_of(number)
         if job.state == "running" and len(options):
-            now = [o for o in options if built.choices[o].mode == job.mode]
-            schedule.option[number] = now[0] if now else min(options, key=lambda o: built.choices[o].gpu_power_w)
+            schedule.option[number] = min(options, key=lambda o: built.choices[o].gpu_power_w)
             schedule.start[number] = 0
     return usage_of(built.problem, schedule)
 

@@ -1,0 +1,366 @@
+"""A site with a battery, a chilled-water tank and a loop with inertia plans through a hot curtailment, and is checked."""
+
+import json
+import random
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from powerhall.jobs import Job
+from powerhall.line import Point, encode
+from powerhall.plan import Plan, Snapshot, StoragePlan, read_plan, write_plan
+from powerhall.sitefile import read_site
+from powerhall.storage import trajectory
+from powerhall.store import open_store
+from powerhall_optimizer.explain import explain_lines
+from powerhall_optimizer.leases.budgets import lease_budgets
+from powerhall_optimizer.log import Log
+from powerhall_optimizer.planner import make_plan
+from powerhall_optimizer.publish import plan_points
+from powerhall_optimizer.report import report_html
+from powerhall_optimizer.settings import RoundSettings
+from powerhall_optimizer.shed.ladder import ladder
+from powerhall_optimizer.storage.state import with_stored
+from powerhall_optimizer.verify.loads import plan_loads, zone_budgets
+from powerhall_optimizer.verify.plan import verify_plan
+
+replace = msgspec.structs.replace
+START_S = 1_700_000_100
+SLOTS = 96
+SITE = """
+[site]
+name = "dam"
+power_limit = "140 kW"
+losses = {fixed = "1 kW", linear = 0.03, quadratic_per_w = 1e-7}
+
+[node_types.h100]
+gpu = "H100"
+gpus = 8
+idle_power = "2 kW"
+max_power = "10.2 kW"
+liquid_fraction = 0.7
+modes = [
+  {name = "full", gpu_power = "1.2 kW", speed = 1.0},
+  {name = "eco", gpu_power = "0.9 kW", speed = 0.9},
+  {name = "low", gpu_power = "0.7 kW", speed = 0.75},
+]
+
+[[halls]]
+name = "a"
+rows = [{name = "r", racks = [{node_type = "h100", count = 3, nodes = 4}]}]
+cooling = [{kind = "dry_cooler", capacity = "140 kW", supply_temp = "40 degC", rated_ambient = "30 degC", fan_power = "8 kW"}]
+
+[[feeds]]
+name = "main"
+power_limit = "130 kW"
+members = ["a"]
+
+[[events]]
+zone = "dam"
+start = 1700010900
+end = 1700018100
+reduce_percent = 50
+"""
+STORES = """
+[[batteries]]
+name = "bess"
+energy = "200 kWh"
+charge_power = "60 kW"
+discharge_power = "80 kW"
+
+[[tanks]]
+name = "tank"
+hall = "a"
+energy = "60 kWh"
+charge_power = "25 kW"
+discharge_power = "25 kW"
+start_share = 0.5
+
+[[loops]]
+name = "loop"
+hall = "a"
+heat_capacity = "10 m3"
+max_supply = "W45"
+overshoot = "20 kW"
+"""
+
+
+def snapshot_of(text: str, folder, **fields: object) -> Snapshot:
+    """Eight hours: a curtailment from slot 36 to 60, and hot air from slot 36 to 72."""
+    (folder / "site.toml").write_text(text)
+    site, _ = read_site(folder / "site.toml")
+    draw = random.Random(5)
+    jobs = tuple(
+        Job(
+            f"j{i}",
+            draw.choice([8, 8, 16, 24]),
+            draw.randint(30, 300) * 60.0,
+            START_S - 60,
+            weight=draw.choice([1.0, 2.0]),
+        )
+        for i in range(50)
+    )
+    dry = tuple(34.5 if 36 <= slot < 72 else 28.0 for slot in range(SLOTS))
+    snapshot = Snapshot(START_S, START_S, 300, SLOTS, site, jobs, dry, tuple(d - 12 for d in dry))
+    return replace(snapshot, **fields)
+
+
+def plan_of(snapshot: Snapshot, seconds: float = 4.0) -> Plan:
+    return make_plan(snapshot, RoundSettings(workers=1), seconds, created_s=START_S, log=Log(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Plan:
+    return plan_of(snapshot_of(SITE, tmp_path_factory.mktemp("plain")))
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> Plan:
+    return plan_of(snapshot_of(SITE + STORES, tmp_path_factory.mktemp("stores")))
+
+
+@pytest.fixture(scope="module")
+def idle_plan(tmp_path_factory) -> Plan:
+    return plan_of(snapshot_of(SITE + STORES, tmp_path_factory.mktemp("idle"), jobs=()), 0.5)
+
+
+def doing(plan: Plan, name: str, powers: dict[int, int]) -> Plan:
+    """The plan with other powers of one store at some slots; what it says of the content fits."""
+    storage = next(s for s in plan.snapshot.site.storages if s.name == name)
+    entry = next(e for e in plan.storages if e.name == name)
+    power_w = tuple(powers.get(slot, watts) for slot, watts in enumerate(entry.power_w))
+    held = trajectory(storage, int(storage.start_j), power_w, plan.snapshot.slot_s)
+    temps = tuple(storage.temp_c(float(state)) for state in held) if entry.temp_c else ()
+    changed = StoragePlan(name, power_w, tuple(int(state) for state in held), temps)
+    return replace(plan, storages=tuple(changed if e.name == name else e for e in plan.storages), zones=())
+
+
+def storage_with(plan: Plan, change, name: str, **fields: object) -> Plan:
+    """The plan with other limits of one store."""
+    site = plan.snapshot.site
+    storages = tuple(replace(s, **fields) if s.name == name else s for s in site.storages)
+    return change(plan, site=replace(site, storages=storages))
+
+
+def kinds(plan: Plan) -> set[str]:
+    return {violation.kind for violation in verify_plan(plan)}
+
+
+def entry_of(plan: Plan, name: str) -> StoragePlan:
+    return next(entry for entry in plan.storages if entry.name == name)
+
+
+def test_stores_carry_more_work_through_a_hot_curtailment_than_any_plan_without_them(plan, plain):
+    assert verify_plan(plan) == verify_plan(plain) == []
+    assert plan.value <= plan.bound
+    assert plan.value > plain.bound, "better than the best that is possible without stores"
+    assert plan.gap < 0.08
+
+
+def test_the_battery_delivers_in_the_curtailment_and_the_meter_stays_within_the_budget(plan):
+    battery = entry_of(plan, "bess")
+    assert sum(battery.power_w[36:60]) > 20 * 20_000
+    loads, budget = plan_loads(plan), zone_budgets(plan.snapshot)["dam"]
+    assert (loads.zone_w["dam"] <= budget + 0.5).all()
+    assert loads.halls["a"].facility_w[36:60].max() > budget[36:60].min() * 1.1
+    assert battery.stored_j[-1] >= plan.snapshot.site.storages[0].end_j
+
+
+def test_tank_and_loop_take_heat_beyond_the_capacity_of_the_plant_when_it_is_hot(plan):
+    overview = plan_loads(plan).halls["a"]
+    heat = overview.heat_w["all"] + overview.stored_w["all"]
+    assert (heat > overview.capacity_w["all"] + 1e3).any()
+    assert (overview.heat_w["all"] <= overview.capacity_w["all"] + 0.5).all()
+    loop = entry_of(plan, "loop")
+    assert 40.0 < max(loop.temp_c) <= 45.0
+    assert loop.temp_c[-1] <= loop.temp_c[0] + 1e-6
+
+
+def test_a_power_limit_below_what_a_store_does_is_broken(plan, change):
+    watts = entry_of(plan, "bess").power_w
+    assert kinds(storage_with(plan, change, "bess", discharge_w=max(watts) - 1.0)) == {"storage_power"}
+    assert kinds(storage_with(plan, change, "bess", charge_w=-min(watts) - 1.0)) == {"storage_power"}
+
+
+def test_a_content_outside_its_limits_is_broken(plan, change):
+    held = entry_of(plan, "bess").stored_j
+    assert kinds(storage_with(plan, change, "bess", min_j=min(held) + 2.0)) == {"storage_content"}
+    assert kinds(storage_with(plan, change, "bess", capacity_j=max(held) - 2.0)) == {"storage_content"}
+
+
+def test_a_store_that_ends_too_empty_is_broken(plan):
+    last = entry_of(plan, "bess").power_w[-1]
+    assert kinds(doing(plan, "bess", {SLOTS - 1: last + 20_000})) == {"storage_end"}
+
+
+def test_a_supply_or_a_return_above_its_limit_is_broken(plan, change):
+    loop = entry_of(plan, "loop")
+    assert kinds(storage_with(plan, change, "loop", max_supply_c=max(loop.temp_c) - 0.01)) == {"storage_temperature"}
+    assert kinds(storage_with(plan, change, "loop", max_return_c=max(loop.temp_c) + 1.0)) == {"storage_temperature"}
+    assert kinds(storage_with(plan, change, "loop", max_return_c=max(loop.temp_c) + 20.0)) == set()
+
+
+def test_a_content_or_a_temperature_that_does_not_follow_from_the_powers_is_broken(plan):
+    for name, fields in (("bess", {"stored_j": 5}), ("loop", {"temp_c": 0.01})):
+        entry = entry_of(plan, name)
+        (field, step), *_ = fields.items()
+        values = list(getattr(entry, field))
+        values[7] += step
+        entries = tuple(replace(e, **{field: tuple(values)}) if e.name == name else e for e in plan.storages)
+        assert kinds(replace(plan, storages=entries)) == {"storage_state"}
+
+
+def test_power_fed_back_into_the_grid_is_broken(idle_plan):
+    assert verify_plan(idle_plan) == []
+    back = doing(idle_plan, "bess", {0: 60_000, 1: -60_000, 2: -20_000})
+    assert kinds(back) == {"storage_export"}
+    assert kinds(doing(idle_plan, "bess", {0: 10_000, 1: -20_000})) <= {"value", "bound"}
+
+
+def test_more_cooling_than_there_is_heat_is_broken(idle_plan, change):
+    strong = storage_with(idle_plan, change, "tank", discharge_w=50e3)
+    assert kinds(doing(strong, "tank", {0: 40_000, 1: -20_000, 2: -21_000})) == {"storage_export"}
+
+
+def test_a_store_that_is_missing_or_unknown_or_planned_for_other_slots_is_broken(plan):
+    assert kinds(replace(plan, storages=())) == {"storage"}
+    assert kinds(replace(plan, storages=plan.storages[:2])) == {"storage"}
+    other = replace(plan.storages[0], name="other")
+    assert kinds(replace(plan, storages=(*plan.storages, other))) == {"storage"}
+    short = replace(plan.storages[0], power_w=plan.storages[0].power_w[:-1])
+    assert kinds(replace(plan, storages=(short, *plan.storages[1:]))) == {"storage"}
+
+
+def test_without_what_the_stores_deliver_the_budgets_are_broken(plan):
+    nothing = dict.fromkeys(range(SLOTS), 0)
+    assert kinds(doing(plan, "bess", nothing)) == {"power_site"}
+    assert "cooling" in kinds(doing(doing(plan, "tank", nothing), "loop", nothing))
+    full = dict.fromkeys(range(36, 60), -60_000)
+    assert "power_site" in kinds(doing(plan, "bess", full))
+
+
+def test_a_dispatch_that_costs_more_than_the_plan_says_is_caught(idle_plan):
+    worse = doing(idle_plan, "bess", {5: 1000, 6: -2000})
+    assert {v.kind for v in verify_plan(worse)} == {"value"}
+
+
+def test_the_bound_is_recomputed_from_the_worth_of_the_stores(plan):
+    assert plan.certificate is not None
+    assert set(plan.certificate.stored) == {"bess", "tank", "loop"}
+    without = replace(plan, certificate=replace(plan.certificate, stored={}))
+    assert kinds(without) == {"bound"}
+    short = {"bess": plan.certificate.stored["bess"][:-1]}
+    with pytest.raises(ValueError, match="one number per slot"):
+        verify_plan(replace(plan, certificate=replace(plan.certificate, stored=short)))
+
+
+def test_a_battery_keeps_running_jobs_alive_that_would_be_shed_without_it(tmp_path):
+    jobs = tuple(
+        Job(f"r{i}", 32, 6 * 3600.0, START_S - 600, state="running", hall="a", mode="full", nodes=f"a-r-k0{i + 1}-n[01-04]",
+            node_type="h100", start_s=float(START_S - 600))
+        for i in range(3)
+    )  # fmt: skip
+    deep = SITE.replace("reduce_percent = 50", "reduce_percent = 68")
+    without = plan_of(snapshot_of(deep, tmp_path, jobs=jobs), 1.0)
+    battery = STORES.split("[[tanks]]", maxsplit=1)[0].replace('"bess"', '"bess"\nstart_share = 0.9')
+    kept = plan_of(snapshot_of(deep + battery, tmp_path, jobs=jobs), 1.0)
+    assert verify_plan(without) == verify_plan(kept) == []
+    assert [w.code for w in without.waiting] and {w.code for w in without.waiting} == {"shed"}
+    assert kept.waiting == ()
+
+
+def test_a_battery_under_a_feed_relieves_the_feed(tmp_path):
+    tight = SITE.replace('zone = "dam"', 'zone = "main"').replace("reduce_percent = 50", 'power_limit = "40 kW"')
+    battery = STORES.split("[[tanks]]", maxsplit=1)[0] + 'at = "main"\n'
+    plan = plan_of(snapshot_of(tight + battery, tmp_path), 2.0)
+    assert verify_plan(plan) == []
+    loads = plan_loads(plan)
+    assert loads.zone_w["main"][36:60].max() <= 40_000.5
+    assert loads.zone_w["a"][36:60].min() > 50_000
+    assert kinds(doing(plan, "bess", dict.fromkeys(range(SLOTS), 0))) >= {"power_feed"}
+
+
+def test_what_a_store_holds_comes_from_its_meter_else_from_the_last_plan_else_from_the_site(plan, tmp_path):
+    s = plan.snapshot
+    store = open_store(f"sqlite:///{tmp_path}/s.db")
+    assert with_stored(s, None, store, START_S).stored_j == {}
+    later = replace(s, start_s=START_S + 40 * 300)
+    foreseen = with_stored(later, plan, store, later.start_s).stored_j
+    assert foreseen == {entry.name: float(entry.stored_j[40]) for entry in plan.storages}
+    assert with_stored(replace(s, start_s=START_S + 90), plan, store, START_S + 90).stored_j == {}
+    assert with_stored(s, plan, store, START_S).stored_j == s.stored_j
+    now_ms = later.start_s * 1000
+    for device, point, value, quality in (
+        ("bess", "soc_percent", 25.0, 1.0),
+        ("loop", "supply_temp_c", 42.5, 1.0),
+        ("tank", "soc_percent", 80.0, 0.0),
+    ):
+        tags = {"site": "dam", "hall": "", "device": device, "point": point}
+        store.write(encode(Point("facility", tags, {"value": value, "quality": quality}, now_ms)))
+    measured = with_stored(later, plan, store, later.start_s + 1.0).stored_j
+    store.close()
+    assert measured["bess"] == 0.25 * 200 * 3.6e6
+    assert measured["loop"] == pytest.approx(2.5 * 4.18e7)
+    assert measured["tank"] == foreseen["tank"], "a reading of bad quality counts nothing"
+
+
+def test_a_store_emptier_than_its_least_is_refilled_and_never_makes_a_plan_impossible(tmp_path):
+    text = SITE + STORES.split("[[tanks]]", maxsplit=1)[0]
+    snapshot = snapshot_of(text, tmp_path, stored_j={"bess": 0.02 * 200 * 3.6e6})
+    plan = plan_of(snapshot, 2.0)
+    assert verify_plan(plan) == []
+    held = entry_of(plan, "bess").stored_j
+    assert held[0] == int(0.02 * 200 * 3.6e6)
+    assert held[-1] == pytest.approx(0.5 * 200 * 3.6e6, rel=1e-3)
+
+
+def test_leases_and_the_shed_ladder_count_what_stores_deliver(plan):
+    s = plan.snapshot
+    slot = max(range(36, 60), key=lambda i: entry_of(plan, "bess").power_w[i])
+    at_s = s.start_s + slot * 300 + 1
+    site = next(b for b in lease_budgets(plan, at_s, at_s + 200) if b.zone == "dam")
+    bare = replace(plan, storages=())
+    alone = next(b for b in lease_budgets(bare, at_s, at_s + 200) if b.zone == "dam")
+    assert site.budget_w - alone.budget_w == pytest.approx(entry_of(plan, "bess").power_w[slot], abs=1e4)
+    assert ladder(plan, at_s).power_w == pytest.approx(plan_loads(plan).zone_w["dam"][slot], abs=1.0)
+
+
+def test_report_store_and_explanations_show_the_stores(plan):
+    page = report_html(plan)
+    assert "Batteries, tanks and loops" in page
+    assert "bess: battery at dam" in page
+    points = [p for p in plan_points(plan) if p.measurement == "plan_storage"]
+    assert len(points) == 3 * SLOTS
+    assert {p.tags["storage"] for p in points} == {"bess", "tank", "loop"}
+    assert all(0 <= p.fields["soc_percent"] <= 100 for p in points)
+    assert any(40 < p.fields["temp_c"] <= 45 for p in points if p.tags["storage"] == "loop")
+    waiting = plan.waiting[0].job_id
+    assert any("waits" in line for line in explain_lines(plan, waiting))
+
+
+def test_the_checker_of_stores_loads_no_solver(plan, tmp_path):
+    write_plan(plan, tmp_path / "plan.json")
+    code = (
+        "import sys; from powerhall.plan import read_plan; from powerhall_optimizer.verify.plan import verify_plan;"
+        f"found = verify_plan(read_plan({str(tmp_path / 'plan.json')!r}));"
+        "print(found, [m for m in ('numba', 'ortools', 'scipy', 'llvmlite') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] []"
+
+
+def test_a_round_on_the_example_is_verified_and_shows_its_stores(root, tmp_path):
+    command = [sys.executable, str(root / "examples" / "storage" / "prepare.py"), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=60)
+    command = [sys.executable, "-c", "from powerhall_optimizer.entry import main; raise SystemExit(main())", "round"]
+    command += ["--site", "site.toml", "--jobs", "jobs.csv", "--start", "2026-07-15T12:00Z", "--seconds", "3", "--json"]
+    done = subprocess.run([*command, "--report", "r.html"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["value"] <= outcome["bound"]
+    plan = read_plan(tmp_path / "plan.json")
+    assert {entry.name for entry in plan.storages} == {"bess", "tank", "loop"}
+    assert plan.status == "feasible", "planned by the solver, not by a fallback"
+    assert "Batteries, tanks and loops" in (tmp_path / "r.html").read_text()
