@@ -343,7 +343,7 @@ _ALL = (
             Field("temp_c", "degC", "supply temperature at the slot's start (loops)"),
         ),
         300.0,
-        90,
+        "recent",
     ),
     Measurement(
         "plan_job",

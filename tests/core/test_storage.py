@@ -24,7 +24,7 @@ modes = [{name = "full", gpu_power = "1 kW", speed = 1.0}]
 
 [[halls]]
 name = "a"
-rows = [{name = "r", racks = [{node_type = "h100", name = "x", nodes = 1}, {node_type = "h100", name = "y", nodes = 1}]}]
+rows = [{name = "r", racks = [{node_type = "h100", name = "x"}, {node_type = "h100", name = "y"}]}]
 cooling = [
   {kind = "dry_cooler", capacity = "20 kW", serves = "liquid", supply_temp = "35 degC"},
   {kind = "fixed", capacity = "20 kW", serves = "air", supply_temp = "20 degC"},
@@ -45,8 +45,24 @@ power_limit = "60 kW"
 members = ["a/r/x"]
 """
 BATTERY = '[[batteries]]\nname = "bess"\nenergy = "10 kWh"\ncharge_power = "5 kW"\ndischarge_power = "20 kW"\n'
-TANK = '[[tanks]]\nname = "t"\nhall = "a"\nserves = "air"\nenergy = "8 kWh"\ncharge_power = "2 kW"\ndischarge_power = "4 kW"\n'
-LOOP = '[[loops]]\nname = "l"\nhall = "a"\nserves = "liquid"\nheat_capacity = "2 MJ/K"\nmax_supply = "W40"\novershoot = "3 kW"\n'
+TANK = """
+[[tanks]]
+name = "t"
+hall = "a"
+serves = "air"
+energy = "8 kWh"
+charge_power = "2 kW"
+discharge_power = "4 kW"
+"""
+LOOP = """
+[[loops]]
+name = "l"
+hall = "a"
+serves = "liquid"
+heat_capacity = "2 MJ/K"
+max_supply = "W40"
+overshoot = "3 kW"
+"""
 
 
 def read(tmp_path, text: str):
