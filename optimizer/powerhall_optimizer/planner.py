@@ -22,7 +22,7 @@ from powerhall_optimizer.place import Placed, place
 from powerhall_optimizer.problem import Certificate, Schedule
 from powerhall_optimizer.settings import RoundSettings
 from powerhall_optimizer.storage.model import Dispatch
-from powerhall_optimizer.storage.steps import Stores, running_usage
+from powerhall_optimizer.storage.steps import Stores
 from powerhall_optimizer.verify.certify import from_prices, to_prices
 from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.verify.worth import proven_bound
@@ -86,7 +86,7 @@ def make_plan(
     ground = Ground(snapshot)
     built = build(snapshot, ground)
     stores = Stores(snapshot, built, ground, settings.lp_solver, log)
-    kept = keep_running(ground, stores.covering(built, running_usage(built)))
+    kept = keep_running(ground, stores.covering(built))
     if kept.stops:
         before, built = built, build(snapshot, ground, kept.stops)
         kept = Kept(_rekeyed(before, built, kept), kept.stops, kept.broken)

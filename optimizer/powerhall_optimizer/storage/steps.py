@@ -53,13 +53,14 @@ class Stores:
         """Return the problem with the capacities that a dispatch leaves (None: the one for the running jobs)."""
         return with_dispatch(built, self.model, self.dispatch if dispatch is None else dispatch)
 
-    def covering(self, built: Built, usage: Ints) -> Built:
-        """Let the stores make room for a usage, and return the problem with the capacities that result."""
+    def covering(self, built: Built) -> Built:
+        """Let the stores make room for the running jobs, and return the problem with the capacities that result."""
         if not self.model.stores:
             return built
         from powerhall_optimizer.storage.alternate import cover
 
         problem, model, solver = built.problem, self.model, self.solver
+        usage = running_usage(built)
         found = self._guarded("cover", lambda _late_s: cover(problem, model, usage, solver))
         if found is not None and model.ends_well(found):
             self.dispatch = found

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from powerhall.errors import PowerhallError
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
 from powerhall.plan import Assignment, Plan, Snapshot, gpu_power_w, gpu_speed, snapshot_hash
@@ -270,7 +271,11 @@ def _zones(case: _Case, loads: Loads) -> Iterator[Violation]:
 def _value(case: _Case) -> Iterator[Violation]:
     from powerhall_optimizer.verify.worth import value_and_bound
 
-    value, bound = value_and_bound(case.plan)
+    try:
+        value, bound = value_and_bound(case.plan)
+    except (ValueError, PowerhallError) as error:
+        yield Violation("certificate", "plan", str(error))
+        return
     if value != case.plan.value:
         yield Violation("value", "plan", f"says {case.plan.value}; its assignments are worth {value}")
     if value > bound:
