@@ -53,6 +53,7 @@ lock: ## recompute the lock files from pyproject.toml
 	$(COMPILE) --no-annotate --extra agent -o deploy/locks/agent.lock
 	$(COMPILE) --no-annotate --extra optimizer --extra kubernetes -o deploy/locks/optimizer.lock
 	$(COMPILE) --no-annotate --extra dashboards -o deploy/locks/dashboards.lock
+	echo hatchling | $(subst pyproject.toml,-,$(COMPILE)) --no-annotate -c requirements-dev.lock -o deploy/locks/build.lock
 	sed -i '/^powerhall/d' requirements-dev.lock deploy/locks/*.lock # the project itself comes from the checkout
 
 airgap: setup ## one archive that installs without a network

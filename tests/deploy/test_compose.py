@@ -1,7 +1,9 @@
 """The compose project: pinned versions, secrets by file, and docker's own reading of it where its client can."""
 
+import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -33,10 +35,34 @@ def test_secrets_are_made_once_and_kept(folder, tmp_path):
     assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
 
 
-def test_docker_accepts_the_project(folder):
-    if (
-        shutil.which("docker") is None
-        or subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode
-    ):
-        pytest.skip("needs docker's compose plugin")
-    subprocess.run(["docker", "compose", "-f", folder / "compose.yaml", "config", "--quiet"], check=True)
+@pytest.fixture(scope="module")
+def compose():
+    """Docker's own compose: its plugin where docker has one, or the plugin alone, as Debian packages it."""
+    for command in (["docker", "compose"], ["/usr/libexec/docker/cli-plugins/docker-compose"]):
+        if shutil.which(command[0]):
+            done = subprocess.run([*command, "version"], capture_output=True, check=False)
+            if done.returncode == 0:
+                return command
+    pytest.skip("needs docker's compose plugin (.ci/docker-compose)")
+
+
+def test_docker_accepts_the_project(compose, folder):
+    command = [*compose, "-f", folder / "compose.yaml", "config", "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    assert set(services) == {"influxdb", "grafana", "agent", "optimizer", "rollup"}
+    for name, service in services.items():
+        for entry in service.get("volumes", []):
+            if entry["type"] == "bind" and "/site" not in entry["source"]:  # site/ is the installer's own
+                assert Path(entry["source"]).exists(), f"{name}: {entry['source']}"
+    assert "$" not in services["rollup"]["command"][-1]
+
+
+def test_docker_refuses_a_misspelt_project(compose, folder, tmp_path):
+    text = (folder / "compose.yaml").read_text().replace("depends_on:", "depends_upon:", 1)
+    (tmp_path / "compose.yaml").write_text(text)
+    command = [*compose, "-f", tmp_path / "compose.yaml", "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "depends_upon" in done.stderr
