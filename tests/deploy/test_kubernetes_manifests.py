@@ -12,6 +12,7 @@ import yaml
 VARIANTS = {
     "default": (),
     "simulated": ("--set", "agent.simulate=true,agent.runtimeClassName=", "--set", "optimizer.scheduler=file"),
+    "a roll-up per hall": ("--set", "rollup.halls={hall1,Hall_2}"),
     "agent only": ("--set", "optimizer.enabled=false,rollup.enabled=false"),
 }
 
@@ -41,7 +42,14 @@ def test_the_chart_passes_lint(helm, root):
 
 @pytest.mark.parametrize(
     ("variant", "version"),
-    [("default", "1.30"), ("default", "1.33"), ("default", "1.36"), ("simulated", "1.33"), ("agent only", "1.33")],
+    [
+        ("default", "1.30"),
+        ("default", "1.33"),
+        ("default", "1.36"),
+        ("simulated", "1.33"),
+        ("agent only", "1.33"),
+        ("a roll-up per hall", "1.33"),
+    ],
 )
 def test_rendered_manifests_fit_the_schemas(helm, root, tmp_path, variant, version):
     path = tmp_path / "all.yaml"
@@ -49,6 +57,18 @@ def test_rendered_manifests_fit_the_schemas(helm, root, tmp_path, variant, versi
     validate = Path(sys.executable).with_name("kubernetes-validate")
     done = subprocess.run([validate, "-k", version, "--strict", path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_large_sites_get_a_roll_up_per_hall_and_one_for_the_site(helm, root):
+    found = {}
+    for entry in yaml.safe_load_all(render(helm, root, *VARIANTS["a roll-up per hall"])):
+        if entry and entry["kind"] == "Deployment":
+            found[entry["metadata"]["name"]] = entry["spec"]["template"]["spec"]["containers"][0]["args"][5:]
+    assert found == {
+        "powerhall-rollup-site": ["--site-only"],
+        "powerhall-rollup-hall1": ["--hall", "hall1"],
+        "powerhall-rollup-hall-2": ["--hall", "Hall_2"],
+    }
 
 
 def test_the_plain_manifests_are_what_the_chart_renders(helm, root):

@@ -12,7 +12,7 @@ import pytest
 if shutil.which("systemd-analyze") is None:
     pytest.skip("needs systemd-analyze", allow_module_level=True)
 
-SERVICES = ("agent", "capper", "gateway", "lease", "optimizer", "queue", "rollup", "schedule")
+SERVICES = ("agent", "capper", "gateway", "lease", "optimizer", "queue", "rollup", "rollup@", "schedule")
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ def test_commands_of_units_are_ones_that_the_programs_take(units, tmp_path, name
     line = re.sub(r"/(etc|var/lib)/powerhall[-a-z]*", str(tmp_path), line)
     for variable, value in (("STORE", f"sqlite:///{tmp_path}/absent/x.db"), ("NODE", "n1"), ("SCHEDULER", "file")):
         line = line.replace(f"${{POWERHALL_{variable}}}", value)
+    line = line.replace("$POWERHALL_ROLLUP", "--site-only").replace("%I", "hall1")
     assert "$" not in line
+    assert "%" not in line
     done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
