@@ -98,23 +98,27 @@ def _lines(answer: Answer) -> Iterator[Json]:
     colours: dict[str, str] = {}
     for query, rows in answer.rows:
         for group, found in _groups(query, rows):
-            for entry in query.select:
+            for place, entry in enumerate(query.select):
                 points = [(_iso(row.time_s), row.number(entry.name)) for row in found]
                 name = " ".join(part for part in (group, entry.name if len(columns) > 1 or not group else "") if part)
                 own = COLOURS.get(entry.name) if not query.group_by or entry.name in OF_EVERY_GROUP else None
                 key = group or entry.name
                 colours.setdefault(key, SERIES[len(colours) % len(SERIES)])
-                yield _trace(answer, entry.name, name, points, own or colours[key])
+                dash = "dash" if entry.name in DASHED else "dot" if group and place else "solid"
+                yield _trace(answer, entry.name, name, points, (own or colours[key], dash))
 
 
-def _trace(answer: Answer, column: str, name: str, points: list[tuple[str, float | None]], colour: str) -> Json:
+def _trace(
+    answer: Answer, column: str, name: str, points: list[tuple[str, float | None]], style: tuple[str, str]
+) -> Json:
+    colour, dash = style
     trace: Json = {
         "type": "scatter",
         "mode": "lines" if len(points) > 1 else "markers",
         "name": name,
         "x": [x for x, _ in points],
         "y": [y for _, y in points],
-        "line": {"color": colour, "width": 1.5, "dash": "dash" if column in DASHED else "solid"},
+        "line": {"color": colour, "width": 1.5, "dash": dash},
         "marker": {"color": colour},
     }
     if column in answer.panel.stack:
