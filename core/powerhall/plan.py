@@ -43,7 +43,8 @@ class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Shares are parts of what a job can be worth within the horizon. `delay_share` is lost when it ends a horizon later,
     `slow_share` when a mode makes it take twice as long, `shift_share` when it moves by a horizon against the last
     plan, `move_share` when it changes hall or mode. `carbon_usd_per_t` prices emissions. A job that ends after its
-    deadline is worth nothing.
+    deadline is worth nothing, and a plan that starts one is refused. Stopping a running job costs the work that its
+    `checkpoint_cost_s` stands for.
     """
 
     usd_per_gpu_h: float = 2.0
@@ -55,12 +56,16 @@ class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where and when the last plan meant to start a job that still waits; moving away from it costs a little."""
+    """Where and when the last plan meant to start a job that still waits; moving away from it costs a little.
+
+    `site` is given where several sites are planned together.
+    """
 
     job_id: str
     hall: str
     mode: str
     start_s: int
+    site: str | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -213,7 +213,7 @@ class _Reader:
                 raise Rejected.field(str(self.path.parent / grid), "power", min(budget.values), "must not be negative")
             series[site.name] = budget
         limits = site.limits_w()
-        ramp = Ramp(self.ramp("ramp_down", self.raw.site.ramp_down), self.ramp("ramp_up", self.raw.site.ramp_up))
+        ramp = Ramp(site.ramp_down_w_per_s, site.ramp_up_w_per_s)
         events: dict[str, list[Event]] = {}
         for field, event in self.events(site.name):
             if event.zone not in limits:
@@ -252,6 +252,8 @@ class _Reader:
             job_classes={name: self.job_class(name, kind) for name, kind in raw.job_classes.items()},
             feeds=self.feeds(),
             power_limit_w=self.limit("site.power_limit", raw.site.power_limit),
+            ramp_up_w_per_s=self.ramp("ramp_up", raw.site.ramp_up),
+            ramp_down_w_per_s=self.ramp("ramp_down", raw.site.ramp_down),
         )
         self.unique("zones", list(site.zones()))
         self.unique("nodes", [node for rack in site.racks() for node in rack.nodes])

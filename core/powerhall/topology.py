@@ -143,7 +143,8 @@ class Feed(msgspec.Struct, frozen=True):
 class Site(msgspec.Struct, frozen=True):
     """A whole site. `budgets[zone]` are time-varying limits in W that hold beside the constant ones.
 
-    The site's own zone id is its name. `budgets` holds the grid budget, curtailments and maintenance.
+    The site's own zone id is its name. `budgets` holds the grid budget, curtailments and maintenance. The ramps say how
+    fast its power at the meter may rise and fall, in W per s, where there is a limit.
     """
 
     name: str
@@ -154,6 +155,8 @@ class Site(msgspec.Struct, frozen=True):
     power_limit_w: float | None = None
     budgets: dict[str, Series] = {}
     storages: tuple[Storage, ...] = ()
+    ramp_up_w_per_s: float | None = None
+    ramp_down_w_per_s: float | None = None
 
     def racks(self) -> Iterator[Rack]:
         """Yield all racks in order."""

@@ -35,6 +35,7 @@ def assignments(
     """Return what is placed, in order of start; with reasons where somebody explains them."""
     found: list[Assignment] = []
     for number, nodes in placed.nodes.items():
+        moved = placed.moved.get(number, "")
         option = int(placed.schedule.option[number])
         choice = built.choices[option]
         start = int(placed.schedule.start[number])
@@ -52,7 +53,7 @@ def assignments(
                 end_s,
                 nodes,
                 choice.running,
-                "" if explainer is None else explainer.slowed(choice.job.job_id, option, start),
+                moved or ("" if explainer is None else explainer.slowed(choice.job.job_id, option, start)),
             )
         )
     return tuple(sorted(found, key=lambda a: (a.start_s, a.job_id)))

@@ -20,7 +20,7 @@ from powerhall_optimizer.budgets import Ground
 from powerhall_optimizer.problem import NO_DEADLINE, Ints, Problem, ProblemBuilder
 from powerhall_optimizer.rooms import Room, Rooms
 
-__all__ = ["Built", "Choice", "build", "energy_usd_per_mwh", "may_use", "running_type", "whole_gpus"]
+__all__ = ["Built", "Choice", "build", "energy_usd_per_mwh", "may_be_at", "may_use", "running_type", "whole_gpus"]
 
 Floats = npt.NDArray[np.float64]
 _VALUE_ROOM = 2.0**50
@@ -38,6 +38,7 @@ class Choice:
     mode: str
     gpu_power_w: float
     running: bool = False
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,13 @@ def energy_usd_per_mwh(snapshot: Snapshot) -> Floats:
     if snapshot.carbon_g_per_kwh:
         total += np.array(snapshot.carbon_g_per_kwh) / 1e3 * snapshot.objective.carbon_usd_per_t
     return total
+
+
+def may_be_at(job: Job, site: str) -> bool:
+    """Whether a site comes into question for a job: it runs there, or it waits and its data may be there."""
+    if job.state == "running" and job.site not in (None, site):
+        return False
+    return not job.sites or site in job.sites
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +161,8 @@ class _Jobs:
         running = job.state == "running"
         planned = self.planned.get(job.job_id)
         keep = running and not job.preemptible and self.stops.get(job.job_id) != 0
-        wait = -_STOP_FACTOR * worth if keep else -round(within * s.objective.move_share) if running else 0
+        stop = round(within * s.objective.move_share + worth * min(1.0, job.checkpoint_cost_s / job.duration_s))
+        wait = -_STOP_FACTOR * worth if keep else -stop if running else 0
         delay = self._delay(job, worth)
         deadline, fine = self._deadline(job, worth)
         at = -1 if planned is None else (planned.start_s - s.start_s) // s.slot_s
@@ -185,7 +194,7 @@ class _Jobs:
     def _menu(self, job: Job) -> _Menu | None:
         """Return what a job may choose from; jobs alike share one."""
         running = job.state == "running"
-        if job.sites and self.snapshot.site.name not in job.sites:
+        if not may_be_at(job, self.snapshot.site.name):
             return None
         key: tuple[object, ...]
         if running:
@@ -262,7 +271,7 @@ class _Jobs:
             np.stack((menu.label, stop, start, last, rate.astype(np.int64), bonus, tariff, energy.astype(np.int64)))
         )
         self.choices += [
-            Choice(job, room.hall, room.kind.name, mode.name, power_w, running)
+            Choice(job, room.hall, room.kind.name, mode.name, power_w, running, s.site.name)
             for (room, mode), power_w in zip(menu.pairs, menu.power_w, strict=True)
         ]
         return size
@@ -275,7 +284,8 @@ class _Jobs:
             return np.array([0.0 if mode.name == job.mode else lost for _, mode in menu.pairs])
         if planned is None:
             return np.zeros(len(menu.pairs))
-        same = [(room.hall, mode.name) == (planned.hall, planned.mode) for room, mode in menu.pairs]
+        here = planned.site in (None, self.snapshot.site.name)
+        same = [here and (room.hall, mode.name) == (planned.hall, planned.mode) for room, mode in menu.pairs]
         return np.where(same, 0.0, lost)
 
     def _given_back(self, job: Job, length: Ints) -> Ints:
@@ -312,6 +322,8 @@ class _Jobs:
     def no_option(self, job: Job) -> tuple[str, str]:
         """Say why a job can run nowhere within the horizon."""
         s = self.snapshot
+        if job.state == "running" and job.site not in (None, s.site.name):
+            return "ineligible", f"runs at {job.site}; this site is {s.site.name}"
         if job.sites and s.site.name not in job.sites:
             return "ineligible", f"may run only at {', '.join(job.sites)}; this site is {s.site.name}"
         fits = [room for (hall, kind), room in self.rooms.items() if may_use(job, hall, kind)]

@@ -7,10 +7,13 @@ start if" means: beside everything else as planned.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from powerhall.fleet import FleetPlan
+from powerhall.jobs import Job
 from powerhall.plan import Plan, Snapshot
 from powerhall.units import format_power
 from powerhall_optimizer.budgets import time_text
@@ -20,10 +23,11 @@ from powerhall_optimizer.storage.model import store_model, with_dispatch
 from powerhall_optimizer.verify.certify import to_prices
 from powerhall_optimizer.verify.worth import plan_dispatch, plan_stops, schedule_of
 
-__all__ = ["Alternative", "Explainer", "Lack", "explainer_of", "zone_of", "zone_prices"]
+__all__ = ["Alternative", "Explainer", "Lack", "explain_lines", "explainer_of", "fleet_lines", "zone_of", "zone_prices"]
 
 Floats = npt.NDArray[np.float64]
 _PLENTY = 1 << 45
+replace = msgspec.structs.replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ def lack_text(lack: Lack) -> str:
     zone, _, kind = lack.resource.partition(".")
     if kind.endswith("gpus"):
         return f"+{lack.amount} {kind.removesuffix('.gpus')} GPUs in {zone}"
-    what = {"it_w": "power in", "facility_w": "power at the meter of"}.get(kind)
+    names = {"it_w": "power in", "facility_w": "power at the meter of", "racks_w": "power of the rows and racks of"}
+    what = names.get(kind)
     if what is None:
         medium = kind.removeprefix("heat_").removesuffix("_w")
         what = "cooling in" if medium == "all" else f"{medium} cooling in"
@@ -265,6 +270,48 @@ def explainer_of(plan: Plan) -> Explainer:
     return Explainer(plan.snapshot, built, schedule_of(plan, built), prices)
 
 
+def fleet_lines(plan: FleetPlan, job_id: str) -> Iterator[str]:
+    """Yield all that there is to say about one job of several sites' plans, site by site."""
+    home = next(part for part in plan.plans if job_id in {job.job_id for job in part.snapshot.jobs})
+    lines = explain_lines(home, job_id)
+    yield next(lines)
+    yield f"  site {home.snapshot.site.name}:"
+    yield from (f"  {line}" for line in lines)
+    job = next(job for job in plan.jobs if job.job_id == job_id)
+    for part in plan.plans:
+        site = part.snapshot.site.name
+        if part is home:
+            continue
+        if job.sites and site not in job.sites:
+            yield f"  site {site}: its data may not be there (may run only at {', '.join(job.sites)})"
+        elif job.state == "running":
+            yield f"  site {site}: it runs at {job.site}"
+        else:
+            yield f"  site {site}:"
+            yield from (f"  {line}" for line in _elsewhere(part, job))
+
+
+def _elsewhere(part: Plan, job: Job) -> Iterator[str]:
+    """Say how a job would fare beside the plan of another site."""
+    snapshot = replace(part.snapshot, jobs=(*part.snapshot.jobs, job))
+    built = build(snapshot, stops=plan_stops(part))
+    model = store_model(snapshot, built)
+    built = with_dispatch(built, model, plan_dispatch(part, model))
+    explainer = Explainer(snapshot, built, schedule_of(part, built), None)
+    if job.job_id in built.without:
+        yield f"  {built.without[job.job_id][1]}"
+    for found in explainer.best(job.job_id):
+        yield _alternative_line(explainer, found)
+
+
+def _alternative_line(explainer: Explainer, found: Alternative) -> str:
+    fits = "fits beside the plan" if not found.lacks else "lacks " + explainer.lacks_text(found)
+    return (
+        f"  alternative: {found.choice.hall}, mode {found.choice.mode}, {explainer.when(found.start)} to "
+        f"{explainer.when(found.end)}, worth {found.worth_usd:.2f} USD within the horizon: {fits}"
+    )
+
+
 def explain_lines(plan: Plan, job_id: str) -> Iterator[str]:
     """Yield all that there is to say about one job; KeyError when the plan does not know it."""
     jobs: Mapping[str, int] = {job.job_id: n for n, job in enumerate(plan.snapshot.jobs)}
@@ -285,10 +332,6 @@ def explain_lines(plan: Plan, job_id: str) -> Iterator[str]:
         for text in waiting.what_if:
             yield f"  starts {text}" if " if " in text else f"  {text}"
     for found in explainer.best(job_id) if entry is None else ():
-        fits = "fits beside the plan" if not found.lacks else "lacks " + explainer.lacks_text(found)
-        yield (
-            f"  alternative: {found.choice.hall}, mode {found.choice.mode}, {explainer.when(found.start)} to "
-            f"{explainer.when(found.end)}, worth {found.worth_usd:.2f} USD within the horizon: {fits}"
-        )
+        yield _alternative_line(explainer, found)
     if entry is None and (weight := explainer.weight_needed(job_id)) is not None:
         yield f"  pays its prices from weight {weight:.3g} (now {job.weight:g})"

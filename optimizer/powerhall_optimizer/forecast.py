@@ -22,7 +22,18 @@ from powerhall.plan import Snapshot
 from powerhall.topology import JobClass, NodeType, Site
 from powerhall_optimizer.build import running_type
 
-__all__ = ["Draw", "History", "Sample", "fit_curve", "key_of", "learned_classes", "measured_draws"]
+__all__ = [
+    "Draw",
+    "History",
+    "Progress",
+    "Sample",
+    "finished",
+    "fit_curve",
+    "key_of",
+    "learned_classes",
+    "measured_draws",
+]
+__all__ += ["total_s"]
 
 Floats = npt.NDArray[np.float64]
 _PRIOR_JOBS = 5.0
@@ -31,6 +42,8 @@ _PRIOR_SPREAD = 0.15
 """Relative spread of draw between jobs of one class before any is seen."""
 _MOST_SAMPLES = 400
 _FACTOR = (0.05, 3.0)
+_MOST_APART_S = 1800.0
+"""A job that left the queue in a longer time between two rounds teaches nothing: nobody saw when."""
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
@@ -42,30 +55,41 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True):
-    """What was left of a running job, in seconds at the fastest mode's speed, and in which mode it ran."""
+    """What was left of a running job, in seconds at the fastest mode's speed, in which mode it ran, and what it was."""
 
     time_s: float
     left_s: float
     mode: str
+    total_s: float = 0.0
+    job_class: str = ""
 
 
 Samples = Mapping[str, Sequence[Sample]]
 
 
 class History(msgspec.Struct, frozen=True):
-    """Samples of draw and speed by "class mode", and the last progress by job; kept as a document in the store."""
+    """What was learned, kept as a document in the store.
+
+    Samples of draw and speed by "class mode", parts of the declared work that jobs took by class, last progress by job.
+    """
 
     draws: dict[str, tuple[Sample, ...]] = {}
     speeds: dict[str, tuple[Sample, ...]] = {}
     progress: dict[str, Progress] = {}
+    lengths: dict[str, tuple[Sample, ...]] = {}
 
     def updated(self, draws: Samples, jobs: Sequence[Job], now_s: float, days: float, *, speed: bool) -> "History":
         """Return the history with new samples (one per job and mode, the newest), old and surplus ones dropped."""
         running = {job.job_id: job for job in jobs if job.state == "running"}
         speeds = measured_speeds(self.progress, running, now_s) if speed else {}
-        progress = {name: Progress(now_s, job.duration_s, job.mode or "") for name, job in running.items()}
+        progress = {name: self._progress(job, now_s) for name, job in running.items()}
         oldest_s = now_s - days * 86_400
-        return History(_merged(self.draws, draws, oldest_s), _merged(self.speeds, speeds, oldest_s), progress)
+        lengths = _merged(self.lengths, finished(self.progress, jobs, now_s), oldest_s)
+        return History(_merged(self.draws, draws, oldest_s), _merged(self.speeds, speeds, oldest_s), progress, lengths)
+
+    def _progress(self, job: Job, now_s: float) -> Progress:
+        declared_s = total_s(job, self.progress.get(job.job_id), now_s)
+        return Progress(now_s, job.duration_s, job.mode or "", declared_s, job.job_class)
 
 
 def _merged(old: Samples, new: Samples, oldest_s: float) -> dict[str, tuple[Sample, ...]]:
@@ -75,6 +99,28 @@ def _merged(old: Samples, new: Samples, oldest_s: float) -> dict[str, tuple[Samp
         kept = sorted((s for s in newest.values() if s.time_s >= oldest_s), key=lambda s: s.time_s)
         if kept:
             found[key] = tuple(kept[-_MOST_SAMPLES:])
+    return found
+
+
+def total_s(job: Job, last: Progress | None, now_s: float) -> float:
+    """Return a running job's declared work in s: what was seen first, else what is left and what has passed."""
+    if last is not None and last.total_s > 0:
+        return last.total_s
+    return job.duration_s + max(0.0, now_s - (now_s if job.start_s is None else job.start_s))
+
+
+def finished(before: Mapping[str, Progress], jobs: Sequence[Job], now_s: float) -> dict[str, list[Sample]]:
+    """Return per class what part of its declared work each job took that left the queue since the last round."""
+    there = {job.job_id for job in jobs}
+    found: dict[str, list[Sample]] = {}
+    for name, last in before.items():
+        apart_s = now_s - last.time_s
+        if name in there or not last.job_class or last.total_s <= 0 or not 0 < apart_s <= _MOST_APART_S:
+            continue
+        done_s = last.total_s - last.left_s + min(apart_s / 2, last.left_s)
+        part = min(1.0, max(0.0, done_s / last.total_s))
+        if math.isfinite(part) and part > 0:
+            found.setdefault(last.job_class, []).append(Sample(now_s, name, part))
     return found
 
 

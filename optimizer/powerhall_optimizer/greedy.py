@@ -3,10 +3,11 @@
 import time
 
 import numpy as np
+import numpy.typing as npt
 
 from powerhall_optimizer.problem import Ints, Problem, Schedule
 
-__all__ = ["fill"]
+__all__ = ["densities", "fill"]
 
 
 def _blocked(problem: Problem, usage: Ints, option: int) -> Ints:
@@ -45,12 +46,13 @@ def fill(problem: Problem, kept: Schedule, deadline_s: float) -> Schedule:
         for resource, amount in problem.uses_of(option):
             usage[resource, start : start + int(problem.option_duration[option])] += amount
 
+    density = densities(problem).tolist()
     waiting: list[tuple[float, int]] = []
     for job in range(problem.jobs):
         if schedule.option[job] >= 0:
             take(job)
         elif len(problem.options_of(job)):
-            waiting.append((_density(problem, job), job))
+            waiting.append((-density[job], job))
     for _, job in sorted(waiting):
         if time.monotonic() > deadline_s:
             break
@@ -60,11 +62,13 @@ def fill(problem: Problem, kept: Schedule, deadline_s: float) -> Schedule:
     return schedule
 
 
-def _density(problem: Problem, job: int) -> float:
-    """Negative best value per slot and share of the scarcest capacity."""
+def densities(problem: Problem) -> npt.NDArray[np.float64]:
+    """Return each job's best value per slot and share of the scarcest capacity."""
     share = np.maximum(problem.capacity.mean(axis=1), 1.0)
-    found = 0.0
-    for option in problem.options_of(job):
-        used = max((amount / share[resource] for resource, amount in problem.uses_of(option)), default=1.0)
-        found = max(found, float(problem.option_rate[option]) / max(used, 1e-9))
-    return -found
+    counts = np.diff(problem.option_uses)
+    used = np.where(counts > 0, 0.0, 1.0)
+    np.maximum.at(used, np.repeat(np.arange(problem.options), counts), problem.use_amount / share[problem.use_resource])
+    found = np.zeros(problem.jobs)
+    owner = np.repeat(np.arange(problem.jobs), np.diff(problem.job_options))
+    np.maximum.at(found, owner, problem.option_rate / np.maximum(used, 1e-9))
+    return found

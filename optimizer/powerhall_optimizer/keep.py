@@ -15,8 +15,9 @@ from powerhall.hostlist import expand
 from powerhall.jobs import Job
 from powerhall_optimizer.budgets import Ground
 from powerhall_optimizer.build import Built
-from powerhall_optimizer.place import Zones, spread
+from powerhall_optimizer.floors import spread
 from powerhall_optimizer.problem import Ints, Schedule
+from powerhall_optimizer.zones import Zones
 
 __all__ = ["Kept", "keep_running"]
 

@@ -10,6 +10,7 @@ from powerhall.plan import Snapshot
 from powerhall.store import Query, Select, Store
 from powerhall.topology import Hall, Site
 from powerhall_optimizer.forecast import History, learned_classes, measured_draws
+from powerhall_optimizer.lengths import expected_jobs
 from powerhall_optimizer.margins import CoolingReading, margins_w, scaled_plants
 from powerhall_optimizer.settings import RoundSettings
 
@@ -30,7 +31,8 @@ def learn(store: Store, snapshot: Snapshot, now_s: float, settings: RoundSetting
     classes, learned = learned_classes(site, history)
     halls = _measured_halls(store, site, now_s, settings.learn_days)
     site = msgspec.structs.replace(site, job_classes=classes, halls=halls)
-    snapshot = msgspec.structs.replace(snapshot, site=site)
+    share = 1.0 if settings.learn_speed else settings.length_share
+    snapshot = msgspec.structs.replace(snapshot, site=site, jobs=expected_jobs(history, snapshot.jobs, share))
     return msgspec.structs.replace(snapshot, margin_w=margins_w(snapshot, learned, settings.risk))
 
 

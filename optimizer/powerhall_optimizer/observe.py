@@ -1,9 +1,11 @@
 """Site, queue, weather and prices into one immutable snapshot; whatever does not fit is refused in one line."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from powerhall.errors import Rejected
 from powerhall.hostlist import expand
@@ -13,9 +15,19 @@ from powerhall.sitefile import Planning
 from powerhall.timeseries import open_text, read_series
 from powerhall.topology import Site
 from powerhall.weather import read_weather
-from powerhall_optimizer.build import running_type, whole_gpus
+from powerhall_optimizer.build import may_be_at, may_use, running_type, whole_gpus
 
-__all__ = ["FORMATS", "Horizon", "check_fit", "detect_format", "floor_slot", "read_queue", "site_snapshot"]
+__all__ = [
+    "FORMATS",
+    "Fit",
+    "Horizon",
+    "check_fit",
+    "detect_format",
+    "fleet_queue",
+    "floor_slot",
+    "read_queue",
+    "site_snapshot",
+]
 
 FORMATS: dict[str, Callable[[str | Path], tuple[Job, ...]]] = {
     "own": read_jobs,
@@ -66,35 +78,75 @@ def read_queue(path: str | Path, form: str | None = None) -> tuple[Job, ...]:
     return FORMATS[form or detect_format(path)](path)
 
 
-def check_fit(site: Site, jobs: Sequence[Job], source: str) -> None:
-    """Refuse jobs that name halls, node types or nodes that the site does not have, or that fit into no hall."""
-    halls = {hall.zone for hall in site.halls}
-    room: dict[tuple[str, str], int] = {}
-    for rack in site.racks():
-        key = rack.zone.split("/")[0], rack.node_type
-        room[key] = room.get(key, 0) + site.node_types[rack.node_type].gpus * len(rack.nodes)
-    nodes = {node: rack for rack in site.racks() for node in rack.nodes}
-    for job in jobs:
+class Fit:
+    """What a site offers to jobs, to refuse those that it cannot ever take."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.halls = {hall.zone for hall in site.halls}
+        self.room: dict[tuple[str, str], int] = {}
+        for rack in site.racks():
+            key = rack.zone.split("/")[0], rack.node_type
+            self.room[key] = self.room.get(key, 0) + site.node_types[rack.node_type].gpus * len(rack.nodes)
+        self.rack_of = {node: rack.zone for rack in site.racks() for node in rack.nodes}
+
+    def check(self, job: Job, source: str) -> None:
+        """Refuse a job that names halls, node types or nodes that the site does not have, or that fits into no hall."""
         where = f"job {job.job_id}"
-        for field, values, known in (("halls", job.halls, halls), ("node_types", job.node_types, set(site.node_types))):
+        kinds = set(self.site.node_types)
+        for field, values, known in (("halls", job.halls, self.halls), ("node_types", job.node_types, kinds)):
             for value in values:
                 if value not in known:
-                    raise Rejected.field(
-                        source, f"{where}: {field}", value, f"must be one of {', '.join(sorted(known))}"
-                    )
-        if job.sites and site.name not in job.sites:
-            continue
-        fits = {
-            key: gpus
-            for key, gpus in room.items()
-            if (not job.halls or key[0] in job.halls) and (not job.node_types or key[1] in job.node_types)
-        }
-        if all(whole_gpus(job.gpus, site.node_types[key[1]].gpus) > gpus for key, gpus in fits.items()):
+                    allowed = f"must be one of {', '.join(sorted(known))}"
+                    raise Rejected.field(source, f"{where}: {field}", value, allowed)
+        if not may_be_at(job, self.site.name):
+            return
+        fits = {key: gpus for key, gpus in self.room.items() if may_use(job, *key)}
+        if all(whole_gpus(job.gpus, self.site.node_types[key[1]].gpus) > gpus for key, gpus in fits.items()):
             most = max(fits.values(), default=0)
             allowed = f"is larger than any hall that it may use; the largest has {most} GPUs of one type"
             raise Rejected.field(source, f"{where}: gpus", job.gpus, allowed)
         if job.state == "running":
-            _check_running(site, job, {node: rack.zone for node, rack in nodes.items()}, source)
+            _check_running(self.site, job, self.rack_of, source)
+
+
+def check_fit(site: Site, jobs: Sequence[Job], source: str) -> None:
+    """Refuse jobs that the site cannot ever take; those that may not be at the site at all are passed over."""
+    fit = Fit(site)
+    for job in jobs:
+        fit.check(job, source)
+
+
+def fleet_queue(sites: Sequence[Site], jobs: Sequence[Job], source: str) -> tuple[Job, ...]:
+    """Return the jobs with the site of every running one; refuse those that none of their sites can ever take."""
+    fits = {site.name: Fit(site) for site in sites}
+    found: list[Job] = []
+    for job in jobs:
+        if job.state == "running":
+            job = _with_site(job, fits, source)  # noqa: PLW2901
+        refused: Rejected | None = None
+        homes = [fit for name, fit in fits.items() if may_be_at(job, name)]
+        for fit in homes:
+            try:
+                fit.check(job, source)
+                break
+            except Rejected as error:
+                refused = error
+        else:
+            if refused is not None:
+                raise refused
+        found.append(job)
+    return tuple(found)
+
+
+def _with_site(job: Job, fits: Mapping[str, Fit], source: str) -> Job:
+    if job.site in fits:
+        return job
+    homes = [name for name, fit in fits.items() if job.hall in fit.halls]
+    if job.site is None and len(homes) == 1:
+        return msgspec.structs.replace(job, site=homes[0])
+    allowed = f"a running job must give its site, one of {', '.join(fits)}"
+    raise Rejected.field(source, f"job {job.job_id}: site", job.site, allowed)
 
 
 def _check_running(site: Site, job: Job, rack_of: dict[str, str], source: str) -> None:

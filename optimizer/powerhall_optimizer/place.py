@@ -1,328 +1,322 @@
 """Placement: halls -> rows -> racks -> nodes for a schedule that already holds every hall's limits.
 
 Invariants:
-* jobs are placed in the order of their starts, so a GPU is free exactly when everything placed on it has ended;
 * limits of rows, racks and of feeds that carry parts of halls hold in every slot;
 * a job of a node's GPUs or fewer stays on one node, a larger one takes whole nodes, in as few rows as there are;
-* running jobs stay where they are. A job that finds no nodes starts when some are free, or goes back to waiting.
+* running jobs stay where they are; whole-node gangs choose before small jobs, so that small jobs do not split nodes;
+* a job that finds no nodes as scheduled gets its next best hall, mode and start that fit, or goes back to waiting;
+* ramp limits of sites hold between consecutive slots (`ramps.py`).
 """
 
-import heapq
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from powerhall.hostlist import compress, expand
-from powerhall.jobs import Job
 from powerhall.plan import Placement
-from powerhall.topology import Rack
 from powerhall_optimizer.budgets import Ground
 from powerhall_optimizer.build import Built, Choice
+from powerhall_optimizer.floors import Floor, Split, spread
+from powerhall_optimizer.greedy import densities
+from powerhall_optimizer.improve import improve
+from powerhall_optimizer.meter import Meter
 from powerhall_optimizer.problem import Ints, Problem, Schedule
-from powerhall_optimizer.rooms import feed_halls
+from powerhall_optimizer.ramps import smooth
+from powerhall_optimizer.settings import RoundSettings
+from powerhall_optimizer.zones import Zones
 
-__all__ = ["Placed", "Zones", "place", "spread"]
+__all__ = ["Placed", "Placer", "place"]
 
-Floats = npt.NDArray[np.float64]
-_RETRIES = 24
+_LEAST_S = 5.0
+"""Time for finding other ways for jobs without nodes; later ones wait."""
+_FILL_S = 1.0
+"""Time for starting waiting jobs in what is left over, before and after others were moved."""
+_REMEMBERED = 20_000
+"""Value curves (one number per start) that are kept, at most."""
+_TRIES = 24
+"""Starts tried per option before the next option has its turn for good."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The schedule as placed, the nodes of each scheduled job, and why jobs were left out."""
+    """The schedule as placed, the nodes of each scheduled job, why jobs were left out, and why others were moved."""
 
     schedule: Schedule
     nodes: dict[int, tuple[Placement, ...]]
     left_out: dict[int, tuple[str, str]]
+    moved: dict[int, str] = field(default_factory=dict)
 
 
-class Zones:
-    """Loads of the zones that placement answers for, in W above the base load, and what is left of their budgets.
+class Placer:
+    """Puts jobs down on nodes one by one; `usage` counts every job of the schedule, placed or still to be placed."""
 
-    Zones whose budget carries all of their nodes at full power are left out.
-    """
-
-    def __init__(self, ground: Ground) -> None:
-        self.slots = ground.snapshot.slots
-        self.left: dict[str, Floats] = {}
-        self.of_rack: dict[str, list[str]] = {rack.zone: [] for rack in ground.site.racks()}
-        for hall in ground.site.halls:
-            for row in hall.rows:
-                self._add(ground, row.zone, row.racks)
-                for rack in row.racks:
-                    self._add(ground, rack.zone, (rack,))
-        for feed in ground.site.feeds:
-            racks = ground.site.feed_racks(feed)
-            whole = {rack.zone for hall in feed_halls(ground, feed) for rack in hall.racks()}
-            if any(rack.zone not in whole for rack in racks):
-                self._add(ground, feed.zone, racks)
-
-    def _add(self, ground: Ground, zone: str, racks: Sequence[Rack]) -> None:
-        if zone not in ground.budgets_w:
-            return
-        left = ground.budgets_w[zone] - sum(ground.base_w[rack.zone] for rack in racks)
-        ground.refuse_below(zone, "power budget", left)
-        if left.min() >= sum(ground.most_added_w(rack) for rack in racks):
-            return
-        self.left[zone] = np.maximum(left, 0.0)
-        for rack in racks:
-            self.of_rack[rack.zone].append(zone)
-
-    def room_w(self, zone: str, start: int, end: int) -> float:
-        """Return the least that is left of a zone's budget from slot start to end."""
-        return float(self.left[zone][start : min(end, self.slots)].min())
-
-    def against(self, loads: Mapping[str, float], start: int, end: int) -> dict[str, int]:
-        """Return the zones that do not take the loads of these racks, each with the first slot in which it does not."""
-        total: dict[str, float] = {}
-        for rack, power_w in loads.items():
-            for zone in self.of_rack[rack]:
-                total[zone] = total.get(zone, 0.0) + power_w
-        found: dict[str, int] = {}
-        for zone, power_w in total.items():
-            over = self.left[zone][start : min(end, self.slots)] < power_w - 1e-6
-            if over.any():
-                found[zone] = start + int(np.argmax(over))
-        return found
-
-    def fits(self, loads: Mapping[str, float], start: int, end: int) -> bool:
-        """Whether every zone takes the loads of these racks."""
-        return not self.against(loads, start, end)
-
-    def add(self, loads: Mapping[str, float], start: int, end: int) -> None:
-        """Take the loads off what is left."""
-        for rack, power_w in loads.items():
-            for zone in self.of_rack[rack]:
-                self.left[zone][start : min(end, self.slots)] -= power_w
-
-
-class _Floor:
-    """The nodes of one type in one hall: per GPU the slot from which it is free."""
-
-    def __init__(self, ground: Ground, hall: str, node_type: str, zones: Zones) -> None:
-        racks = [rack for rack in ground.site.hall(hall).racks() if rack.node_type == node_type]
-        self.per_node = ground.site.node_types[node_type].gpus
-        self.racks = [rack.zone for rack in racks]
-        self.rows = [rack.zone.rsplit("/", 1)[0] for rack in racks]
-        self.nodes = [node for rack in racks for node in ground.usable(rack)]
-        self.index = {node: i for i, node in enumerate(self.nodes)}
-        self.rack_of = np.array([i for i, rack in enumerate(racks) for _ in ground.usable(rack)], np.int64)
-        self.spans = np.concatenate(([0], np.cumsum([len(ground.usable(rack)) for rack in racks]))).tolist()
-        self.free_at = np.zeros((len(self.nodes), self.per_node), np.int64)
-        self.zones = zones
-        self.limited = [i for i, zone in enumerate(self.racks) if zone in zones.left]
-        self.row_of = np.unique(np.array(self.rows), return_inverse=True)[1]
-        self.row_names = sorted(set(self.rows))
-
-    def find(self, gpus: int, gpu_w: float, start: int, end: int) -> list[tuple[int, int]] | None:
-        """Return (node, GPUs on it) for a gang, or None."""
-        free = (self.free_at <= start).sum(axis=1)
-        if gpus <= self.per_node:
-            return self._shared(free, gpus, gpu_w, start, end)
-        return self._whole(free, gpus, gpu_w, start, end)
-
-    def _rack_room(self, node_w: float, start: int, end: int) -> Ints:
-        """How many nodes each rack's own limit still takes."""
-        room = np.full(len(self.racks), 1 << 30, np.int64)
-        for i in self.limited if node_w > 0 else ():
-            room[i] = max(0, int((self.zones.room_w(self.racks[i], start, end) + 1e-6) // node_w))
-        return room
-
-    def _shared(self, free: Ints, gpus: int, gpu_w: float, start: int, end: int) -> list[tuple[int, int]] | None:
-        """The node that the job keeps busy least longer than it is anyway, then the fullest; empty nodes stay whole."""
-        open_racks: dict[int, bool] = {}
-        candidates = np.nonzero(free >= gpus)[0]
-        longer = np.maximum(0, end - np.maximum(self.free_at[candidates].max(axis=1), start))
-        for node in candidates[np.lexsort((free[candidates], longer))].tolist():
-            rack = int(self.rack_of[node])
-            if rack not in open_racks:
-                open_racks[rack] = self.zones.fits({self.racks[rack]: gpus * gpu_w}, start, end)
-            if open_racks[rack]:
-                return [(node, gpus)]
-            if len(open_racks) == len(self.racks) and not any(open_racks.values()):
-                return None
-        return None
-
-    def _whole(self, free: Ints, gpus: int, gpu_w: float, start: int, end: int) -> list[tuple[int, int]] | None:
-        need = -(-gpus // self.per_node)
-        empty = free == self.per_node
-        counts = np.bincount(self.rack_of[empty], minlength=len(self.racks))
-        counts = np.minimum(counts, self._rack_room(self.per_node * gpu_w, start, end))
-        chosen: list[int] = []
-        for rack, take in self._racks_for(counts, need, self.per_node * gpu_w, start, end):
-            first, last = self.spans[rack], self.spans[rack + 1]
-            chosen += (first + np.flatnonzero(empty[first:last])[:take]).tolist()
-        if len(chosen) < need:
-            return None
-        split = [(node, self.per_node) for node in chosen]
-        split[-1] = (chosen[-1], gpus - self.per_node * (need - 1))
-        return split if self.zones.fits(self.loads(split, gpu_w), start, end) else None
-
-    def _racks_for(self, counts: Ints, need: int, node_w: float, start: int, end: int) -> Iterable[tuple[int, int]]:
-        """Racks with the nodes to take from each: the smallest row that holds the gang, else the emptiest rows."""
-        totals = np.bincount(self.row_of, weights=counts, minlength=len(self.row_names)).astype(np.int64).tolist()
-        for i, row in enumerate(self.row_names):
-            if row in self.zones.left and node_w > 0:
-                totals[i] = min(totals[i], max(0, int((self.zones.room_w(row, start, end) + 1e-6) // node_w)))
-        enough = sorted((count, i) for i, count in enumerate(totals) if count >= need)
-        order = [enough[0][1]] if enough else sorted(range(len(totals)), key=lambda i: (-totals[i], i))
-        for row_index in order:
-            left = min(need, totals[row_index])
-            need -= left
-            if left <= 0:
-                break
-            members = np.flatnonzero((self.row_of == row_index) & (counts > 0))
-            for rack in members[np.argsort(-counts[members], kind="stable")].tolist():
-                take = min(left, int(counts[rack]))
-                left -= take
-                yield rack, take
-                if left == 0:
-                    break
-
-    def loads(self, split: Sequence[tuple[int, int]], gpu_w: float) -> dict[str, float]:
-        """Return the power per rack that a split adds."""
-        loads: dict[str, float] = {}
-        for node, gpus in split:
-            rack = self.racks[int(self.rack_of[node])]
-            loads[rack] = loads.get(rack, 0.0) + gpus * gpu_w
-        return loads
-
-    def take(self, split: Sequence[tuple[int, int]], gpu_w: float, start: int, end: int) -> None:
-        """Occupy the GPUs until the end slot and the zones' power."""
-        full = [node for node, gpus in split if gpus == self.per_node]
-        self.free_at[full] = end
-        for node, gpus in split:
-            if gpus < self.per_node:
-                order = np.argsort(self.free_at[node], kind="stable")[:gpus]
-                self.free_at[node, order] = end
-        self.zones.add(self.loads(split, gpu_w), start, end)
-
-    def next_free(self, start: int) -> int | None:
-        """Return the next slot after `start` in which a GPU becomes free."""
-        later = self.free_at[self.free_at > start]
-        return int(later.min()) if later.size else None
-
-
-def spread(job: Job, nodes: Sequence[str]) -> list[tuple[str, int]]:
-    """Spread a running job's GPUs evenly over its nodes."""
-    each, more = divmod(job.gpus, len(nodes))
-    return [(node, each + (i < more)) for i, node in enumerate(nodes) if each + (i < more) > 0]
-
-
-class _Placer:
-    def __init__(self, ground: Ground, built: Built, schedule: Schedule) -> None:
-        self.ground = ground
+    def __init__(self, grounds: Mapping[str, Ground], built: Built, schedule: Schedule, deadline_s: float) -> None:
+        self.grounds = grounds
         self.built = built
         self.problem: Problem = built.problem
+        self.deadline_s = deadline_s
+        self.values = lru_cache(maxsize=_REMEMBERED)(built.problem.values)
         self.option = schedule.option.copy()
         self.start = schedule.start.copy()
-        self.zones = Zones(ground)
-        self.floors: dict[tuple[str, str], _Floor] = {}
-        self.rack_of = {node: rack.zone for rack in ground.site.racks() for node in rack.nodes}
-        self.nodes: dict[int, tuple[Placement, ...]] = {}
+        self.zones = {site: Zones(ground) for site, ground in grounds.items()}
+        self.meters = {site: Meter(ground) for site, ground in grounds.items()}
+        self.floors: dict[tuple[str, str, str], Floor] = {}
+        self.splits: dict[int, Split] = {}
+        self.users: dict[tuple[str, str, str], list[set[int]]] = {}
         self.left_out: dict[int, tuple[str, str]] = {}
-        self.usage = np.zeros_like(self.problem.capacity)
-        for job in np.nonzero(self.option >= 0)[0].tolist():
+        self.moved: dict[int, str] = {}
+        self.usage: Ints = np.zeros_like(self.problem.capacity)
+        for job in np.flatnonzero(self.option >= 0).tolist():
             self._use(job, 1)
 
-    def _span(self, job: int) -> tuple[int, int]:
-        start = int(self.start[job])
-        return start, min(start + int(self.problem.option_duration[self.option[job]]), self.problem.slots)
+    def span(self, option: int, start: int) -> tuple[int, int]:
+        """Return the first slot of a run and the one after its last, cut to the horizon."""
+        return start, min(start + int(self.problem.option_duration[option]), self.problem.slots)
 
     def _use(self, job: int, sign: int) -> None:
-        start, end = self._span(job)
+        start, end = self.span(int(self.option[job]), int(self.start[job]))
         for resource, amount in self.problem.uses_of(int(self.option[job])):
             self.usage[resource, start:end] += sign * amount
 
     def choice(self, job: int) -> Choice:
+        """Return what a scheduled job's option means."""
         return self.built.choices[int(self.option[job])]
 
-    def floor(self, choice: Choice) -> _Floor:
-        key = choice.hall, choice.node_type
+    def worth(self, job: int) -> int:
+        """Return what a job is worth as it is scheduled now."""
+        option, start = int(self.option[job]), int(self.start[job])
+        if option < 0:
+            return int(self.problem.job_wait_value[job])
+        return int(self.values(job, option)[start - int(self.problem.option_earliest[option])])
+
+    def floor(self, choice: Choice) -> Floor:
+        """Return the nodes that a choice is about."""
+        key = choice.site, choice.hall, choice.node_type
         if key not in self.floors:
-            self.floors[key] = _Floor(self.ground, *key, self.zones)
+            ground = self.grounds[choice.site]
+            self.floors[key] = Floor(ground, choice.hall, choice.node_type, self.zones[choice.site])
+            self.users[key] = [set() for _ in self.floors[key].nodes]
         return self.floors[key]
 
-    def run(self) -> Placed:
-        heap: list[tuple[int, int, int, int, int]] = []
-        for job in np.nonzero(self.option >= 0)[0].tolist():
-            choice = self.choice(job)
-            heap.append((int(self.start[job]), int(not choice.running), -choice.job.gpus, job, 0))
-        heapq.heapify(heap)
-        while heap:
-            _, later, size, job, tries = heapq.heappop(heap)
-            if self._place(job):
-                continue
-            self._use(job, -1)
-            moved = None if tries >= _RETRIES or not later else self._move(job)
-            if moved is None:
-                self._leave_out(job)
-            else:
-                self.start[job] = moved
-                self._use(job, 1)
-                heapq.heappush(heap, (moved, later, size, job, tries + 1))
-        return Placed(Schedule(self.option, self.start), self.nodes, self.left_out)
+    def on(self, choice: Choice) -> list[set[int]]:
+        """Return for each node that a choice is about the jobs on it at any time."""
+        self.floor(choice)
+        return self.users[choice.site, choice.hall, choice.node_type]
 
-    def _place(self, job: int) -> bool:
-        choice = self.choice(job)
-        kind = self.ground.site.node_types[choice.node_type]
-        gpu_w = max(0.0, choice.gpu_power_w - kind.idle_gpu_power_w)
-        start, end = self._span(job)
-        floor = self.floor(choice)
-        if choice.running and choice.job.nodes:
-            return self._stay(job, floor, gpu_w, start, end)
-        split = floor.find(choice.job.gpus, gpu_w, start, end)
+    def gpu_w(self, choice: Choice) -> float:
+        """Return what a busy GPU adds to the idle node, in W."""
+        kind = self.grounds[choice.site].site.node_types[choice.node_type]
+        return max(0.0, choice.gpu_power_w - kind.idle_gpu_power_w)
+
+    def put(self, job: int, option: int, start: int) -> bool:
+        """Place a job that is not placed; False, and nothing done, where there are no nodes for it."""
+        choice = self.built.choices[option]
+        floor, gpu_w = self.floor(choice), self.gpu_w(choice)
+        begin, end = self.span(option, start)
+        split = self._split(choice, floor, gpu_w, begin, end)
         if split is None:
             return False
-        floor.take(split, gpu_w, start, end)
-        self.nodes[job] = self._placements([(floor.nodes[node], gpus) for node, gpus in split])
+        if self.option[job] >= 0:
+            self._use(job, -1)
+        self.put_at(job, option, start, split)
         return True
 
-    def _stay(self, job: int, floor: _Floor, gpu_w: float, start: int, end: int) -> bool:
-        spread_out = spread(self.choice(job).job, expand(self.choice(job).job.nodes or ""))
-        split = [(floor.index[node], gpus) for node, gpus in spread_out if node in floor.index]
-        if not self.zones.fits(floor.loads(split, gpu_w), start, end):
-            return False
-        if any((floor.free_at[node] <= start).sum() < gpus for node, gpus in split):
-            return False
-        floor.take(split, gpu_w, start, end)
-        self.nodes[job] = self._placements(spread_out)
-        return True
+    def put_new(self, job: int, option: int, start: int) -> bool:
+        """Place a job that is off the schedule at this option and start if every limit takes it there."""
+        first = int(self.problem.option_earliest[option])
+        return bool(self._fits(option)[start - first]) and self._ramps(option, start) and self.put(job, option, start)
 
-    def _placements(self, split: Sequence[tuple[str, int]]) -> tuple[Placement, ...]:
-        groups: dict[tuple[str, int], list[str]] = {}
-        for node, gpus in split:
-            groups.setdefault((self.rack_of[node], gpus), []).append(node)
-        return tuple(Placement(rack, compress(nodes), gpus) for (rack, gpus), nodes in groups.items())
+    def put_at(self, job: int, option: int, start: int, split: Split) -> None:
+        """Place a job that is off the schedule on these nodes, which must be free for it."""
+        choice = self.built.choices[option]
+        begin, end = self.span(option, start)
+        self.option[job], self.start[job] = option, start
+        self._use(job, 1)
+        self.floor(choice).take(split, self.gpu_w(choice), begin, end)
+        self.meters[choice.site].add(choice, begin, end)
+        self.splits[job] = split
+        for node, _ in split:
+            self.on(choice)[node].add(job)
 
-    def _move(self, job: int) -> int | None:
-        """Return the next start at which nodes become free and every limit of the problem still holds."""
-        option = int(self.option[job])
-        duration, latest = int(self.problem.option_duration[option]), int(self.problem.option_latest[option])
-        uses = self.problem.uses_of(option)
-        floor = self.floor(self.choice(job))
-        start = floor.next_free(int(self.start[job]))
-        while start is not None and start <= latest:
-            end = min(start + duration, self.problem.slots)
-            if all((self.usage[r, start:end] + a <= self.problem.capacity[r, start:end]).all() for r, a in uses):
-                if self.problem.value(job, option, start) <= self.problem.job_wait_value[job]:
-                    return None
-                return start
-            start = floor.next_free(start)
-        return None
+    def _split(self, choice: Choice, floor: Floor, gpu_w: float, start: int, end: int) -> Split | None:
+        if not (choice.running and choice.job.nodes):
+            return floor.find(choice.job.gpus, gpu_w, start, end)
+        stays = spread(choice.job, expand(choice.job.nodes))
+        split = [(floor.index[node], gpus) for node, gpus in stays if node in floor.index]
+        fits = floor.has(split, start, end) and self.zones[choice.site].fits(floor.loads(split, gpu_w), start, end)
+        return split if fits else None
 
-    def _leave_out(self, job: int) -> None:
-        choice = self.choice(job)
-        size = (
-            f"{choice.job.gpus} free GPUs" if choice.job.gpus <= self.floor(choice).per_node else "enough empty nodes"
-        )
-        text = f"no row or rack of {choice.hall} has {size} within its limits (enough are free in all, but scattered)"
-        self.left_out[job] = ("placement", text)
+    def drop(self, job: int) -> None:
+        """Take a job off the schedule, and off its nodes where it has some."""
+        split = self.splits.pop(job, None)
+        if split is not None:
+            choice = self.choice(job)
+            begin, end = self.span(int(self.option[job]), int(self.start[job]))
+            self.floor(choice).take(split, self.gpu_w(choice), begin, end, -1)
+            self.meters[choice.site].add(choice, begin, end, -1)
+            for node, _ in split:
+                self.on(choice)[node].discard(job)
+        self._use(job, -1)
         self.option[job] = self.start[job] = -1
 
+    def settle(self, job: int) -> bool:
+        """Schedule and place a job at its best hall, mode and start that fit and pay; False where none do."""
+        return any(self._ramps(option, start) and self.put(job, option, start) for option, start in self._ways(job))
 
-def place(ground: Ground, built: Built, schedule: Schedule) -> Placed:
-    """Place a schedule that holds the problem's limits; the result holds those of rows, racks and feeds as well."""
-    return _Placer(ground, built, schedule).run()
+    def _ramps(self, option: int, start: int) -> bool:
+        choice = self.built.choices[option]
+        return choice.running or self.meters[choice.site].allows(choice, *self.span(option, start))
+
+    def _ways(self, job: int) -> Iterator[tuple[int, int]]:
+        """Yield options with starts, best value first, where limits and free nodes allow for them."""
+        worst = int(self.problem.job_wait_value[job])
+        ways: list[tuple[int, int, int]] = []
+        for option in self.problem.options_of(job):
+            values = self.values(job, option)
+            fits = self._fits(option) & (values > worst)
+            if fits.any():
+                ways.append((int(values[fits].max()), -option, -1))
+        ways.sort()
+        tried: dict[int, tuple[Ints, Ints]] = {}
+        counts: dict[int, int] = {}
+        while ways and time.monotonic() < self.deadline_s:
+            _, minus, start = ways.pop()
+            option = -minus
+            if start >= 0:
+                yield option, start
+                counts[option] = counts.get(option, 0) + 1
+            else:
+                tried[option] = self._starts(job, option, worst)
+            starts, values = tried[option]
+            at = counts.get(option, 0)
+            if at < min(len(starts), _TRIES):
+                ways.append((int(values[at]), -option, int(starts[at])))
+                ways.sort()
+
+    def _starts(self, job: int, option: int, worst: int) -> tuple[Ints, Ints]:
+        """Return the starts of an option that fit, those of most value first, and their values."""
+        choice = self.built.choices[option]
+        first, last = int(self.problem.option_earliest[option]), int(self.problem.option_latest[option])
+        values = self.values(job, option)
+        fits = self._fits(option) & (values > worst)
+        if not (choice.running and choice.job.nodes):
+            length = int(self.problem.option_duration[option])
+            fits &= self.floor(choice).openings(choice.job.gpus, length)[first : last + 1]
+        starts = np.flatnonzero(fits)
+        starts = starts[np.argsort(-values[starts], kind="stable")]
+        return starts + first, values[starts]
+
+    def _fits(self, option: int) -> npt.NDArray[np.bool_]:
+        """Whether every limit of the problem holds with the option beside the schedule, for each of its starts."""
+        over = np.zeros(self.problem.slots, bool)
+        for resource, amount in self.problem.uses_of(option):
+            over |= self.usage[resource] + amount > self.problem.capacity[resource]
+        blocked = np.concatenate(([0], np.cumsum(over)))
+        starts = np.arange(self.problem.option_earliest[option], self.problem.option_latest[option] + 1)
+        ends = np.minimum(starts + self.problem.option_duration[option], self.problem.slots)
+        result: npt.NDArray[np.bool_] = blocked[ends] == blocked[starts]
+        return result
+
+    def run(self) -> None:
+        """Place the schedule as it is, then find other ways for what found no nodes, the most worth first.
+
+        What runs settles before anything else takes nodes or power from it.
+        """
+        jobs = np.flatnonzero(self.option >= 0).tolist()
+        running = [self.built.jobs[job].state == "running" for job in jobs]
+        self._place([job for job, runs in zip(jobs, running, strict=True) if runs])
+        self._place([job for job, runs in zip(jobs, running, strict=True) if not runs])
+
+    def _place(self, jobs: Sequence[int]) -> None:
+        homeless: list[tuple[int, int, int]] = []
+        for job in sorted(jobs, key=self._turn):
+            option, start = int(self.option[job]), int(self.start[job])
+            if not self.put(job, option, start):
+                homeless.append((-self.worth(job), job, option))
+        for _, job, _ in homeless:
+            self.drop(job)
+        for _, job, option in sorted(homeless):
+            if self.settle(job):
+                self.moved[job] = f"{self._lacked(option)} at the start that was best without looking at nodes"
+            else:
+                self.left_out[job] = ("placement", f"{self._lacked(option)} at any start that pays")
+
+    def _turn(self, job: int) -> tuple[bool, int, int]:
+        """Whole-node gangs by start, then small jobs by size and start."""
+        choice = self.choice(job)
+        gpus, start = choice.job.gpus, int(self.start[job])
+        if gpus >= self.floor(choice).per_node:
+            return False, start, -gpus
+        return True, -gpus, start
+
+    def fill(self, deadline_s: float) -> None:
+        """Start waiting jobs beside what is placed until the deadline, the densest in worth first."""
+        self.deadline_s = deadline_s
+        density = densities(self.problem)
+        waits = np.flatnonzero((self.option < 0) & (np.diff(self.problem.job_options) > 0))
+        for job in waits[np.argsort(-density[waits], kind="stable")].tolist():
+            if self.built.jobs[job].state != "waiting":
+                continue
+            if time.monotonic() >= deadline_s:
+                break
+            if self.settle(job):
+                self.left_out.pop(job, None)
+
+    def _lacked(self, option: int) -> str:
+        choice = self.built.choices[option]
+        small = choice.job.gpus <= self.floor(choice).per_node
+        size = f"{choice.job.gpus} free GPUs on one node" if small else "enough empty nodes"
+        return f"no row or rack of {choice.hall} has {size} within its limits (enough are free in all, but scattered)"
+
+    def placed(self) -> Placed:
+        """Return what was placed."""
+        nodes = {job: self._placements(job, split) for job, split in sorted(self.splits.items())}
+        return Placed(Schedule(self.option, self.start), nodes, self.left_out, self.moved)
+
+    def _placements(self, job: int, split: Split) -> tuple[Placement, ...]:
+        choice = self.choice(job)
+        floor = self.floor(choice)
+        if choice.running and choice.job.nodes:
+            rack_of = {node: rack.zone for rack in self.grounds[choice.site].site.racks() for node in rack.nodes}
+            named = [(rack_of[node], node, gpus) for node, gpus in spread(choice.job, expand(choice.job.nodes))]
+        else:
+            named = [(floor.racks[int(floor.rack_of[node])], floor.nodes[node], gpus) for node, gpus in split]
+        return _grouped(named)
+
+
+def _grouped(named: Sequence[tuple[str, str, int]]) -> tuple[Placement, ...]:
+    groups: dict[tuple[str, int], list[str]] = {}
+    for rack, node, gpus in named:
+        groups.setdefault((rack, gpus), []).append(node)
+    return tuple(Placement(rack, compress(nodes), gpus) for (rack, gpus), nodes in groups.items())
+
+
+def place(
+    grounds: Mapping[str, Ground],
+    built: Built,
+    schedule: Schedule,
+    *,
+    late: Callable[[], bool] = lambda: True,
+    settings: RoundSettings | None = None,
+    fill: bool = False,
+) -> Placed:
+    """Place a schedule that holds the problem's limits; the result holds those of rows, racks and feeds as well.
+
+    `fill` starts waiting jobs in what is left over, and improves what is placed until `late()`.
+    """
+    placer = Placer(grounds, built, schedule, time.monotonic() + _LEAST_S)
+    placer.run()
+    smooth(placer)
+    if fill:
+        placer.fill(time.monotonic() + _FILL_S)
+        placer.deadline_s = math.inf
+        improve(placer, schedule, settings or RoundSettings(), late)
+        placer.fill(time.monotonic() + _FILL_S)
+        placer.deadline_s = time.monotonic() + _LEAST_S
+        smooth(placer)
+    return placer.placed()

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -21,15 +22,21 @@ from powerhall_optimizer.log import Log
 from powerhall_optimizer.place import Placed, place
 from powerhall_optimizer.problem import Certificate, Schedule
 from powerhall_optimizer.settings import RoundSettings
-from powerhall_optimizer.storage.model import Dispatch
+from powerhall_optimizer.storage.model import Dispatch, StoreModel
 from powerhall_optimizer.storage.steps import Stores
 from powerhall_optimizer.verify.certify import from_prices, to_prices
 from powerhall_optimizer.verify.plan import verify_plan
+from powerhall_optimizer.verify.schedule import check_schedule
 from powerhall_optimizer.verify.worth import proven_bound
 from powerhall_optimizer.watchdog import guarded
 
-__all__ = ["Unplannable", "make_plan"]
+__all__ = ["NOTHING", "Draft", "Last", "Ready", "Task", "Unplannable", "drafts", "get_ready", "make_plan"]
+__all__ += ["shed_note", "status_of"]
 
+NOTHING = "no step of the chain gave a draft"
+
+_PLACE_SHARE = 0.15
+"""Part of a round's time that is kept for placing."""
 _GRACE_S = 20.0
 """How long the solver may overrun: it compiles on its first run, and ends a step that it has begun."""
 
@@ -52,20 +59,84 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
+class Last:
+    """What of the last plan the solver starts from: prices, and the slots that they are for. It is not trusted."""
+
+    certificate: PlanCertificate | None
+    start_s: int
+    slot_s: int
+    slots: int
+
+    @staticmethod
+    def of(plan: Plan | None) -> "Last | None":
+        """Take it from a plan of one site."""
+        if plan is None:
+            return None
+        return Last(plan.certificate, plan.snapshot.start_s, plan.snapshot.slot_s, plan.snapshot.slots)
+
+
+class Opens(Protocol):
+    """The stores as the steps of the chain need them: their model, what they do for the running jobs, and the room."""
+
+    model: StoreModel
+    dispatch: Dispatch
+
+    def opened(self, built: Built, dispatch: Dispatch | None) -> Built:
+        """Return the problem with the capacities that a dispatch leaves (None: the one for the running jobs)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """What every step of the fallback chain gets."""
 
     built: Built
     kept: Kept
     settings: RoundSettings
+    began_s: float
     deadline_s: float
-    """On the monotonic clock, which no step of the wall clock moves."""
+    """Both on the monotonic clock, which no step of the wall clock moves."""
     stop: Callable[[], bool]
     log: Log
-    previous: Plan | None
+    last: Last | None
     start_s: int
     planned: tuple[Planned, ...]
+    stores: Opens
+
+    @property
+    def solved_by_s(self) -> float:
+        """When the solver must end, so that there is time to place what it found."""
+        return self.deadline_s - _PLACE_SHARE * max(0.0, self.deadline_s - self.began_s)
+
+    def placing(self) -> Callable[[], bool]:
+        """Return what says when the time for placing is up, from now on; compiling the solver does not cost it."""
+        until_s = max(self.deadline_s, time.monotonic() + self.deadline_s - self.solved_by_s)
+        return lambda: self.stop() or time.monotonic() >= until_s
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A site as the planner has looked at it: its problem, its stores, and what must stop of what runs."""
+
+    ground: Ground
+    built: Built
+    kept: Kept
     stores: Stores
+
+
+def get_ready(snapshot: Snapshot, settings: RoundSettings, log: Log, stops: Mapping[str, int] | None = None) -> Ready:
+    """Return the problem of a snapshot and how its running jobs go on; `stops` are those of other sites."""
+    ground = Ground(snapshot)
+    built = build(snapshot, ground)
+    stores = Stores(snapshot, built, ground, settings.lp_solver, log)
+    kept = keep_running(ground, stores.covering(built))
+    every = {**(stops or {}), **kept.stops}
+    if every:
+        before, built = built, build(snapshot, ground, every)
+        kept = Kept(_rekeyed(before, built, kept), kept.stops, kept.broken)
+    if kept.stops:
+        log("shed", "warning", jobs=",".join(sorted(kept.stops)), zones=",".join(_zones(kept)))
+    return Ready(ground, built, kept, stores)
 
 
 def make_plan(
@@ -83,32 +154,32 @@ def make_plan(
     `previous` is a starting point for the solver and is not trusted.
     """
     began = time.monotonic()
-    ground = Ground(snapshot)
-    built = build(snapshot, ground)
-    stores = Stores(snapshot, built, ground, settings.lp_solver, log)
-    kept = keep_running(ground, stores.covering(built))
-    if kept.stops:
-        before, built = built, build(snapshot, ground, kept.stops)
-        kept = Kept(_rekeyed(before, built, kept), kept.stops, kept.broken)
-        log("shed", "warning", jobs=",".join(sorted(kept.stops)), zones=",".join(_zones(kept)))
-    task = Task(built, kept, settings, began + seconds, stop, log, previous, snapshot.start_s, snapshot.planned, stores)
-    last: object = "no step of the chain gave a draft"
-    for step in (_solved, _greedy, _kept):
-        draft = _attempt(step, task)
-        if draft is None:
-            continue
-        placed = place(ground, stores.opened(built, draft.dispatch), draft.schedule)
+    ready = get_ready(snapshot, settings, log)
+    built, stores, kept = ready.built, ready.stores, ready.kept
+    until_s = began + seconds
+    warm = Last.of(previous)
+    task = Task(built, kept, settings, began, until_s, stop, log, warm, snapshot.start_s, snapshot.planned, stores)
+    last: object = NOTHING
+    for name, draft in drafts(task):
+        placed = place(
+            {snapshot.site.name: ready.ground},
+            stores.opened(built, draft.dispatch),
+            draft.schedule,
+            late=task.placing(),
+            settings=settings,
+            fill=name != "kept",
+        )
         dispatch = stores.settled(built, placed, draft.dispatch)
         plan = assemble(
             snapshot,
             stores.opened(built, dispatch),
             placed,
             kept,
-            status=_status(draft, placed),
+            status=status_of(draft, placed),
             bound=draft.bound,
             created_s=created_s,
             certificate=draft.certificate,
-            notes=draft.notes + _shed_note(kept),
+            notes=draft.notes + shed_note(kept),
             solve_s=round(time.monotonic() - began, 3),
             storages=stores.model.plans(dispatch),
             storage_cost=math.ceil(stores.model.cost(dispatch)),
@@ -117,8 +188,16 @@ def make_plan(
         if not broken:
             return plan
         last = broken[0]
-        log("draft_refused", "error", stage=step.__name__.strip("_"), reason=last, violations=len(broken))
+        log("draft_refused", "error", stage=name, reason=last, violations=len(broken))
     raise Unplannable(f"no plan holds every limit: {last}")
+
+
+def drafts(task: Task) -> Iterator[tuple[str, Draft]]:
+    """Yield drafts from the best step to the simplest, each only when it is asked for."""
+    for step in (_solved, _greedy, _kept):
+        draft = _attempt(step, task)
+        if draft is not None:
+            yield step.__name__.strip("_"), draft
 
 
 def _attempt(step: Callable[[Task], Draft], task: Task) -> Draft | None:
@@ -131,7 +210,7 @@ def _attempt(step: Callable[[Task], Draft], task: Task) -> Draft | None:
         return None
 
 
-def _status(draft: Draft, placed: Placed) -> str:
+def status_of(draft: Draft, placed: Placed) -> str:
     """A plan is optimal only when the solver proved it and placement changed nothing."""
     same = np.array_equal(draft.schedule.option, placed.schedule.option)
     if draft.status == "optimal" and not (same and np.array_equal(draft.schedule.start, placed.schedule.start)):
@@ -143,7 +222,7 @@ def _zones(kept: Kept) -> tuple[str, ...]:
     return tuple(sorted({zone for zones in kept.broken.values() for zone in zones}))
 
 
-def _shed_note(kept: Kept) -> tuple[str, ...]:
+def shed_note(kept: Kept) -> tuple[str, ...]:
     if not kept.stops:
         return ()
     return (
@@ -176,7 +255,7 @@ def _solved(task: Task) -> Draft:
 
     def call(late_s: float) -> Answer:
         chance = Chance(
-            max(0.1, task.deadline_s + late_s - time.monotonic()),
+            max(0.1, task.solved_by_s + late_s - time.monotonic()),
             task.settings,
             _warm(task),
             _as_planned(task),
@@ -193,7 +272,10 @@ def _solved(task: Task) -> Draft:
         if stores.model.stores:
             compile_best()
 
-    answer = guarded(prepare, call, deadline_s=task.deadline_s, grace_s=_GRACE_S, stop=task.stop)
+    answer = guarded(prepare, call, deadline_s=task.solved_by_s, grace_s=_GRACE_S, stop=task.stop)
+    opened = stores.opened(task.built, answer.dispatch).problem
+    if (broken := next(check_schedule(opened, answer.schedule), None)) is not None:
+        raise PowerhallError(f"the solver's schedule breaks a limit: {broken}")
     certificate = from_prices(problem, answer.certificate)
     certificate = msgspec.structs.replace(certificate, stored=answer.worth)
     bound = proven_bound(problem, stores.model, certificate)
@@ -203,11 +285,11 @@ def _solved(task: Task) -> Draft:
 
 def _warm(task: Task) -> Certificate | None:
     """Return the last plan's prices for this problem's slots; what does not fit any more is left out."""
-    last = task.previous
-    if last is None or last.certificate is None or last.snapshot.slot_s != task.built.problem.slot_s:
+    last = task.last
+    if last is None or last.certificate is None or last.slot_s != task.built.problem.slot_s:
         return None
-    shift = (task.start_s - last.snapshot.start_s) // last.snapshot.slot_s
-    if not 0 <= shift < last.snapshot.slots:
+    shift = (task.start_s - last.start_s) // last.slot_s
+    if not 0 <= shift < last.slots:
         return None
     try:
         return to_prices(task.built.problem, last.certificate, shift)
@@ -227,7 +309,7 @@ def _as_planned(task: Task) -> Schedule:
             continue
         for option in built.problem.options_of(number):
             choice = built.choices[option]
-            if (choice.hall, choice.mode) == (entry.hall, entry.mode):
+            if (choice.site, choice.hall, choice.mode) == (entry.site or choice.site, entry.hall, entry.mode):
                 schedule.option[number] = option
                 schedule.start[number] = (entry.start_s - task.start_s) // built.problem.slot_s
                 break

@@ -1,18 +1,20 @@
 """A verified plan into the store (points and document) and into plan.json; nothing else is ever published."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from powerhall.errors import PowerhallError
+from powerhall.fleet import FleetPlan, write_fleet
 from powerhall.line import Point, encode
 from powerhall.plan import Assignment, Plan, write_plan
 from powerhall.store import Store
+from powerhall_optimizer.verify.fleet import verify_fleet
 from powerhall_optimizer.verify.plan import verify_plan
 
-__all__ = ["Figures", "figures", "plan_points", "publish"]
+__all__ = ["Figures", "figures", "fleet_figures", "fleet_key", "plan_points", "publish", "publish_fleet", "site_file"]
 
 _MOST_ZONE_POINTS = 100_000
 _CHUNK_BYTES = 4_000_000
@@ -48,6 +50,18 @@ def figures(plan: Plan) -> Figures:
         sum(e / 3.6e9 * p for e, p in zip(energy, price, strict=True)),
         len(s.stale_nodes) / max(1, nodes),
     )
+
+
+def fleet_figures(plan: FleetPlan) -> Figures:
+    """Return the figures of all sites together."""
+    parts = [(figures(part), sum(len(r.nodes) for r in part.snapshot.site.racks())) for part in plan.plans]
+    total = {
+        name: sum(getattr(part, name) for part, _ in parts)
+        for name in Figures.__struct_fields__
+        if name != "stale_share"
+    }
+    stale = sum(part.stale_share * nodes for part, nodes in parts) / max(1, sum(nodes for _, nodes in parts))
+    return Figures(stale_share=stale, **total)
 
 
 def _speed(plan: Plan, entry: Assignment) -> float:
@@ -159,3 +173,27 @@ def publish(plan: Plan, store: Store | None, out: Path | None) -> None:
         store.put_document("plan", plan.snapshot.site.name, plan.snapshot.taken_s, body)
     if out is not None:
         write_plan(plan, out)
+
+
+def site_file(out: Path, site: str) -> Path:
+    """Return the file of one site's plan beside the plan of all: plan.json -> plan.phx.json."""
+    return out.with_name(f"{out.stem}.{site}{out.suffix}")
+
+
+def fleet_key(sites: Iterable[str]) -> str:
+    """Return the key under which the store keeps the plan of several sites."""
+    return "+".join(sorted(sites))
+
+
+def publish_fleet(plan: FleetPlan, store: Store | None, out: Path | None) -> None:
+    """Check the plan of several sites as it will be read, then write every site's own plan, and the whole last."""
+    body = msgspec.json.encode(plan)
+    if broken := verify_fleet(msgspec.json.decode(body, type=FleetPlan)):
+        raise PowerhallError(f"plan {plan.plan_id[:12]} is not published: {broken[0]}")
+    for part in plan.plans:
+        publish(part, store, None if out is None else site_file(out, part.snapshot.site.name))
+    if store is not None:
+        key = fleet_key(part.snapshot.site.name for part in plan.plans)
+        store.put_document("fleet", key, plan.plans[0].snapshot.taken_s, body)
+    if out is not None:
+        write_fleet(plan, out)

@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from powerhall.errors import PowerhallError
+from powerhall.fleet import FleetPlan
 from powerhall.plan import Plan
 from powerhall.units import format_energy, format_power
 from powerhall_optimizer import report_figures as charts
-from powerhall_optimizer.publish import figures
+from powerhall_optimizer.publish import figures, fleet_figures
 from powerhall_optimizer.report_storage import charts_of_stores
 
-__all__ = ["page", "report_html", "write_report"]
+__all__ = ["fleet_html", "page", "report_html", "write_report"]
 
 _MOST_ROWS = 500
 _STYLE = """
@@ -131,8 +132,7 @@ def sections(plan: Plan) -> list[tuple[str, object]]:
 
 def report_html(plan: Plan) -> str:
     """Return the plan's page."""
-    if importlib.util.find_spec("plotly") is None:
-        raise PowerhallError("--report needs plotly: pip install 'powerhall[twin]'")
+    need_plotly()
     s = plan.snapshot
     start = datetime.fromtimestamp(s.start_s, UTC)
     subtitle = (
@@ -142,9 +142,52 @@ def report_html(plan: Plan) -> str:
     return page(f"Powerhall plan of {s.site.name}", subtitle, _tiles(plan), sections(plan))
 
 
-def write_report(plan: Plan, path: Path) -> None:
+def need_plotly() -> None:
+    """Refuse with the missing extra's name where plotly is not installed."""
+    if importlib.util.find_spec("plotly") is None:
+        raise PowerhallError("--report needs plotly: pip install 'powerhall[twin]'")
+
+
+def fleet_html(plan: FleetPlan) -> str:
+    """Return the page of several sites' plans: all together first, then site by site."""
+    come = fleet_figures(plan)
+    s = plan.plans[0].snapshot
+    names = ", ".join(part.snapshot.site.name for part in plan.plans)
+    tiles = [
+        ("sites", f"{len(plan.plans)}"),
+        ("proven gap of all sites", f"{plan.gap:.2%}"),
+        ("jobs that go on", f"{come.jobs_running}"),
+        ("jobs that start", f"{come.jobs_started}"),
+        ("jobs that wait", f"{come.jobs_waiting}"),
+        ("GPU hours of work", f"{come.work_gpu_s / 3600:,.0f}"),
+        ("energy at the meters", format_energy(come.energy_j)),
+        ("cost of energy", f"{come.cost:,.0f} USD"),
+    ]
+    header = ("site", "jobs", "start", "wait", "GPU hours", "energy", "cost, USD", "highest power")
+    table_of_sites = table(header, [_site_row(part) for part in plan.plans])
+    parts: list[tuple[str, object]] = [("The sites", table_of_sites)]
+    for part in plan.plans:
+        parts += [(f"{part.snapshot.site.name}: {heading}", content) for heading, content in sections(part)]
+    start = datetime.fromtimestamp(s.start_s, UTC)
+    subtitle = (
+        f"{plan.status} plan {plan.plan_id[:12]} from {start:%Y-%m-%d %H:%M} UTC over {s.slots * s.slot_s / 3600:g} h; "
+        f"{len(plan.jobs)} jobs. {' '.join(plan.notes)}"
+    )
+    return page(f"Powerhall plan of {names}", subtitle, tiles, parts)
+
+
+def _site_row(plan: Plan) -> tuple[str, ...]:
+    come = figures(plan)
+    site = next(zone for zone in plan.zones if zone.zone == plan.snapshot.site.name)
+    counts = f"{len(plan.snapshot.jobs)}", f"{come.jobs_started}", f"{come.jobs_waiting}"
+    sums = f"{come.work_gpu_s / 3600:,.0f}", format_energy(come.energy_j), f"{come.cost:,.0f}"
+    return plan.snapshot.site.name, *counts, *sums, format_power(max(site.planned_w))
+
+
+def write_report(plan: Plan | FleetPlan, path: Path) -> None:
     """Write the plan's page in one step."""
-    text = report_html(plan)
+    need_plotly()
+    text = fleet_html(plan) if isinstance(plan, FleetPlan) else report_html(plan)
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

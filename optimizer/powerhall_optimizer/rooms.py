@@ -1,10 +1,10 @@
 """The resources of a site: GPUs per hall and node type, power of zones, heat of plants, power at the meter.
 
 Capacity is rounded down, and convex losses and cooling are replaced by straight lines from above (`linear.py`), so that
-what holds here holds for the true curves. Limits of rows and racks are not here; placement keeps those.
+what holds here holds for the true curves. Of rows and racks only their sum per hall is here; placement keeps each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,6 +114,11 @@ class Rooms:
         if hall.zone in self.ground.budgets_w:
             free_w = self.ground.budgets_w[hall.zone] - base.it_w
             self._add(f"{hall.zone}.it_w", "power budget", free_w, ones)
+        racks_w = self._racks_w(hall)
+        if racks_w.min() < min(
+            sum(self.ground.most_added_w(rack) for rack in hall.racks()), _most_w(self.ground, hall)
+        ):
+            self._add(f"{hall.zone}.racks_w", "power of rows and racks", racks_w, ones)
         liquid = {(hall.zone, k): self.site.node_types[k].liquid_fraction for k in kinds}
         air_slope = loss_slope(hall.losses, base.it_w, base.it_w + _most_w(self.ground, hall))
         for medium in media(hall):
@@ -131,6 +136,22 @@ class Rooms:
     def _capacity(self, hall: Hall, medium: str) -> Floats:
         plants = [plant for plant in hall.plants if plant.serves == medium]
         return np.array([sum(plant_capacity_w(p, moment) for p in plants) for moment in self.ground.weather])
+
+    def _racks_w(self, hall: Hall) -> Floats:
+        """Return what the hall's racks and rows can take together per slot: no plan loads a hall with more."""
+        total = np.zeros(self.ground.snapshot.slots)
+        for row in hall.rows:
+            racks_w = np.zeros(self.ground.snapshot.slots)
+            for rack in row.racks:
+                racks_w += np.minimum(self._left_w(rack.zone, (rack,)), self.ground.most_added_w(rack))
+            total += np.minimum(self._left_w(row.zone, row.racks), racks_w)
+        return total
+
+    def _left_w(self, zone: str, racks: Sequence[Rack]) -> Floats:
+        if zone not in self.ground.budgets_w:
+            return np.full(self.ground.snapshot.slots, np.inf)
+        base = sum(self.ground.base_w[rack.zone] for rack in racks)
+        return np.maximum(0.0, self.ground.budgets_w[zone] - base)
 
     def _feed(self, feed: Feed) -> None:
         halls = feed_halls(self.ground, feed)

@@ -8,7 +8,7 @@ Invariants:
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from powerhall.line import Point, encode
 from powerhall.plan import Plan, Planned, Snapshot, read_plan, snapshot_hash
 from powerhall.sitefile import read_site
 from powerhall.store import Store
+from powerhall.topology import Site
 from powerhall_optimizer.learn import learn
 from powerhall_optimizer.log import Log
 from powerhall_optimizer.observe import Horizon, check_fit, read_queue, site_snapshot
@@ -31,7 +32,7 @@ from powerhall_optimizer.telemetry import node_state, store_queue
 from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.whatif import what_if
 
-__all__ = ["Request", "observe", "only_one", "run_round"]
+__all__ = ["Request", "check_down", "observe", "only_one", "run_round", "seen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Request:
     dry_run: bool = False
     down_nodes: tuple[str, ...] = ()
     what_if: str | None = None
+    more_sites: tuple[Path, ...] = ()
+    """Sites that are planned together with `site`."""
 
 
 @contextmanager
@@ -109,17 +112,28 @@ def observe(request: Request, settings: RoundSettings, log: Log) -> Snapshot:
         jobs, down = store_queue(request.store, site.name)
     else:
         raise PowerhallError("round: needs --jobs or --store to know the queue")
+    check_down(request.down_nodes, (site,))
     snapshot = site_snapshot(site, planning, jobs, request.horizon, settings.objective)
-    every = {node for rack in site.racks() for node in rack.nodes}
-    for node in request.down_nodes:
+    snapshot = seen(snapshot, down, request, settings, log)
+    return snapshot if request.what_if is None else what_if(snapshot, request.what_if)
+
+
+def check_down(nodes: Sequence[str], sites: Sequence[Site]) -> None:
+    """Refuse a node that the person who runs the round calls down and no site has."""
+    every = {node for site in sites for rack in site.racks() for node in rack.nodes}
+    for node in nodes:
         if node not in every:
             raise Rejected.field("command line", "--down", node, "must be a node of the site")
-    # A scheduler may know nodes that are none of this site's.
-    unusable = sorted({*request.down_nodes, *(node for node in down if node in every)})
+
+
+def seen(snapshot: Snapshot, down: Sequence[str], request: Request, settings: RoundSettings, log: Log) -> Snapshot:
+    """Return the snapshot with the nodes that are down and what telemetry says; `down` may name foreign nodes."""
+    every = {node for rack in snapshot.site.racks() for node in rack.nodes}
+    unusable = sorted(node for node in {*request.down_nodes, *down} if node in every)
     snapshot = msgspec.structs.replace(snapshot, down_nodes=tuple(unusable))
-    if request.store is not None:
-        snapshot = _with_telemetry(snapshot, request, request.store, settings, log)
-    return snapshot if request.what_if is None else what_if(snapshot, request.what_if)
+    if request.store is None:
+        return snapshot
+    return _with_telemetry(snapshot, request, request.store, settings, log)
 
 
 def _with_telemetry(snapshot: Snapshot, request: Request, store: Store, settings: RoundSettings, log: Log) -> Snapshot:

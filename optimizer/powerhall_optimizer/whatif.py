@@ -1,10 +1,11 @@
 """What-if: "hall3.power=12MW,grid=-20%,hall1.cooling=-10%,job42.weight=40" applied to a snapshot.
 
-A value is absolute ("12MW"), a share ("-20%") or a difference ("+1.2MW"). `grid` is the site's own budget.
+A value is absolute ("12MW"), a share ("-20%") or a difference ("+1.2MW"). `grid` is the site's own budget. Where
+several sites are planned together, zones have their site in front: "phx:grid=-20%,fra:hall1.power=12MW".
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -14,7 +15,7 @@ from powerhall.timeseries import Series
 from powerhall.topology import Feed, Hall, Rack, Row, Site
 from powerhall.units import parse_power
 
-__all__ = ["what_if"]
+__all__ = ["fleet_what_if", "what_if"]
 
 _ITEM = re.compile(r"\s*(?P<target>[^=,]+?)\s*=\s*(?P<value>[^=,]+?)\s*")
 replace = msgspec.structs.replace
@@ -125,3 +126,20 @@ def what_if(snapshot: Snapshot, text: str) -> Snapshot:
         else:
             raise _refuse(item, target, "must be grid, ZONE.power, HALL.cooling or JOB.weight")
     return snapshot
+
+
+def fleet_what_if(snapshots: Sequence[Snapshot], text: str) -> list[Snapshot]:
+    """Return the sites' snapshots with every change of the list applied; weights change at all of them."""
+    changed = {s.site.name: s for s in snapshots}
+    for item in text.split(","):
+        site, colon, rest = item.strip().partition(":")
+        if colon and site in changed:
+            changed[site] = what_if(changed[site], rest)
+        elif not colon and item.partition("=")[0].strip().endswith(".weight"):
+            changed = {name: what_if(s, item) for name, s in changed.items()}
+        else:
+            names = ", ".join(changed)
+            raise _refuse(
+                "item", item, f"must name one of the sites {names}, such as '{snapshots[0].site.name}:grid=-20%'"
+            )
+    return list(changed.values())

@@ -25,9 +25,11 @@ from powerhall_optimizer.forecast import (
     learned_classes,
     measured_draws,
 )
+from powerhall_optimizer.lengths import expected_jobs
 from powerhall_optimizer.margins import CoolingReading, margins_w, scaled_plants
 
 NOW_S = 1_700_000_100.0
+replace = msgspec.structs.replace
 
 
 @given(
@@ -207,3 +209,47 @@ def test_a_round_learns_from_the_store_and_the_next_plan_uses_it(tmp_path, site_
     assert history.draws["train full"][0].factor == pytest.approx(0.7)
     assert plan.snapshot.margin_w["a"] > 0
     store.close()
+
+
+def ended(history, job, now_s, *, after_s):
+    """The history after a job of an hour has run `after_s` and left the queue."""
+    left = replace(job, duration_s=3600.0 - after_s)
+    history = history.updated({}, (left,), now_s, 7.0, speed=False)
+    return history.updated({}, (), now_s + 2.0, 7.0, speed=False)
+
+
+def test_remaining_work_is_expected_from_how_long_jobs_of_the_class_took():
+    history = History()
+    for number in range(30):
+        took_s = 900.0 if number < 24 else 2700.0
+        job = Job(
+            f"h{number}", 8, 3600.0, job_class="c", state="running", hall="a", mode="full", start_s=NOW_S - took_s
+        )
+        history = ended(history, job, NOW_S, after_s=took_s)
+    parts = [sample.factor for sample in history.lengths["c"]]
+    assert len(parts) == 30
+    assert min(parts) == pytest.approx(0.25, abs=0.01)
+    waiting = Job("w", 8, 7200.0, job_class="c")
+    other = Job("o", 8, 7200.0, job_class="never seen")
+    most, unseen = expected_jobs(history, (waiting, other), 0.9)
+    assert most.duration_s == pytest.approx(0.75 * 7200, rel=0.01), "the 90 % quantile is a long one"
+    assert unseen.duration_s == 7200.0
+    assert expected_jobs(history, (waiting,), 0.7)[0].duration_s == pytest.approx(0.25 * 7200, rel=0.01)
+    assert expected_jobs(history, (waiting,), 1.0) == (waiting,)
+    runs = replace(job, job_id="r", duration_s=2400.0, start_s=NOW_S - 1200.0)
+    history = history.updated({}, (runs,), NOW_S, 7.0, speed=False)
+    (left,) = expected_jobs(history, (runs,), 0.7)
+    assert left.duration_s == pytest.approx((0.75 - 1 / 3) * 3600, rel=0.01), "it has outlived the short ones"
+
+
+def test_few_jobs_or_a_long_silence_between_rounds_say_nothing_of_lengths():
+    job = Job("h", 8, 3600.0, job_class="c", state="running", hall="a", mode="full", start_s=NOW_S - 600.0)
+    seen = History().updated({}, (job,), NOW_S, 7.0, speed=False)
+    assert not seen.updated({}, (), NOW_S + 7200.0, 7.0, speed=False).lengths
+    once = seen.updated({}, (), NOW_S + 60.0, 7.0, speed=False)
+    assert len(once.lengths["c"]) == 1
+    waiting = Job("w", 8, 7200.0, job_class="c")
+    assert expected_jobs(once, (waiting,), 0.9) == (waiting,)
+    assert not seen.updated({}, (replace(job, state="waiting"),), NOW_S + 60, 7.0, speed=False).lengths, (
+        "it was requeued"
+    )

@@ -124,6 +124,27 @@ def test_without_raises_no_running_job_gets_a_faster_mode(busy):
     assert {a.mode for a in plan_of(replace(busy, jobs=slow, allow_raises=False)).assignments} == {"low"}
 
 
+def test_a_checkpoint_that_costs_more_than_the_change_brings_keeps_a_job_running(busy):
+    """A small hall full of one preemptible job; a waiting job of a little more worth wants its nodes."""
+    runs = running("old", "b/r1/k01", 4, preemptible=True, hours=4.0)
+    wants = Job("new", 32, 4 * 3600.0, weight=1.2, halls=("b",), node_types=("h100",), deadline_s=START_S + 5 * 3600.0)
+    others = tuple(running(f"b{i}", f"b/r1/k{i:02d}", 4, hours=10.0) for i in (2, 3))
+    site = replace(busy.site, budgets={})
+    cheap = plan_of(replace(busy, site=site, jobs=(runs, wants, *others)))
+    assert [w.code for w in cheap.waiting if w.job_id == "old"] == ["preempted"]
+    dear = replace(runs, checkpoint_cost_s=3600.0)
+    kept = plan_of(replace(busy, site=site, jobs=(dear, wants, *others)))
+    assert {a.job_id for a in kept.assignments} == {"old", "b2", "b3"}
+
+
+def test_a_job_that_cannot_meet_its_deadline_is_not_started(busy):
+    late = Job("late", 8, 4 * 3600.0, deadline_s=START_S + 3600.0)
+    soon = Job("soon", 8, 1800.0, deadline_s=START_S + 3600.0)
+    plan = plan_of(replace(busy, jobs=(*busy.jobs, late, soon)))
+    assert "soon" in {a.job_id for a in plan.assignments}
+    assert "late" in {w.job_id for w in plan.waiting}
+
+
 def test_a_fault_in_the_solver_leaves_a_verified_plan_that_says_so(snapshot, monkeypatch):
     def broken(*_args, **_kwargs):
         raise RuntimeError("the solver lost its way")

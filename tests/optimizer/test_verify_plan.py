@@ -1,5 +1,6 @@
 """The checker refuses a plan in which any one limit is broken by hand, and names that limit."""
 
+import re
 import subprocess
 import sys
 
@@ -148,6 +149,30 @@ def test_a_job_cut_short_or_early_is_found(plan):
     assert "window" in kinds(edited(plan, 0, start_s=first.start_s + 1, end_s=first.end_s + 1))
 
 
+def test_a_job_that_ends_after_its_deadline_is_found(plan, change):
+    first = plan.assignments[0]
+
+    def with_deadline(deadline_s):
+        jobs = (replace(j, deadline_s=deadline_s) if j.job_id == first.job_id else j for j in plan.snapshot.jobs)
+        return change(plan, jobs=tuple(jobs))
+
+    assert kinds(with_deadline(first.end_s - 1.0)) == {"deadline"}
+    assert "deadline" not in kinds(with_deadline(float(first.end_s)))
+
+
+def test_a_start_before_the_earliest_time_is_found(plan, change):
+    first = plan.assignments[0]
+    jobs = (replace(j, earliest_s=first.start_s + 1.0) if j.job_id == first.job_id else j for j in plan.snapshot.jobs)
+    assert kinds(change(plan, jobs=tuple(jobs))) == {"window"}
+
+
+@pytest.mark.parametrize("field", ["price_per_mwh", "carbon_g_per_kwh"])
+def test_other_prices_or_carbon_change_the_value_that_is_due(plan, change, field):
+    objective = replace(plan.snapshot.objective, carbon_usd_per_t=100.0)
+    dearer = change(plan, objective=objective, **{field: (300.0,) * plan.snapshot.slots})
+    assert kinds(dearer) == {"value"}
+
+
 def test_a_draw_below_the_mode_is_found(plan):
     assert "mode" in kinds(edited(plan, 0, gpu_power_w=300.0))
     assert "mode" in kinds(edited(plan, 0, mode="turbo"))
@@ -203,6 +228,16 @@ def test_the_command_judges_a_file_and_says_what_is_broken(plan, tmp_path, capsy
     write_plan(edited(read_plan(path), 0, gpu_power_w=1.0), path)
     assert main() == 1
     assert "mode: " in capsys.readouterr().out
+
+
+def test_every_kind_of_violation_is_documented(root):
+    text = "".join(path.read_text() for path in (root / "optimizer/powerhall_optimizer/verify").glob("*.py"))
+    named = set(re.findall(r'Violation\(\s*"(\w+)"', text)) - {"shape", "option", "capacity"}  # those of schedules
+    named |= set(re.findall(r'_over\(case, "(\w+)"', text))
+    named |= {f"power_{level}" for level in ("site", "feed", "hall", "row", "rack")} | {"ramp_up", "ramp_down"}
+    assert {"cooling", "residency", "deadline"} < named
+    guide = (root / "docs/optimizer.md").read_text()
+    assert [kind for kind in sorted(named) if f"`{kind}`" not in guide] == []
 
 
 def test_the_checker_loads_no_solver_and_no_numba():

@@ -17,7 +17,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `duration_s` is the remaining work: seconds at the fastest mode's speed. `halls`, `node_types` and `sites` say where
     it may run (empty: anywhere); this is a filter (data residency), never a preference. Times are seconds since the
     epoch. A job of a node's GPUs or fewer stays on one node; a larger one takes whole nodes.
-    A running job has `state="running"`, with its hall, node type, mode, nodes (host list) and start.
+    A running job has `state="running"`, with its hall, node type, mode, nodes (host list) and start, and its site where
+    several sites are planned together.
     """
 
     job_id: str
@@ -39,6 +40,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: str | None = None
     nodes: str | None = None
     start_s: float | None = None
+    site: str | None = None
 
 
 def check_jobs(jobs: Iterable[Job], source: str) -> tuple[Job, ...]:

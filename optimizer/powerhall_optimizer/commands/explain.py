@@ -7,8 +7,8 @@ from pathlib import Path
 
 from powerhall.errors import Rejected
 from powerhall.extras import EXIT_OK
-from powerhall.plan import read_plan
-from powerhall_optimizer.explain import explain_lines
+from powerhall.fleet import FleetPlan, read_plans
+from powerhall_optimizer.explain import explain_lines, fleet_lines
 
 __all__ = ["add_parser"]
 
@@ -29,10 +29,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Explain one job."""
-    plan = read_plan(args.plan)
-    if args.job not in {job.job_id for job in plan.snapshot.jobs}:
+    plan = read_plans(args.plan)
+    jobs = plan.jobs if isinstance(plan, FleetPlan) else plan.snapshot.jobs
+    if args.job not in {job.job_id for job in jobs}:
         raise Rejected.field(str(args.plan), "job", args.job, "must be a job of the plan")
-    lines = list(explain_lines(plan, args.job))
+    lines = list(fleet_lines(plan, args.job) if isinstance(plan, FleetPlan) else explain_lines(plan, args.job))
     if args.json:
         sys.stdout.write(json.dumps({"job_id": args.job, "plan_id": plan.plan_id, "lines": lines}) + "\n")
     else:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from powerhall.extras import EXIT_OK
-from powerhall.plan import read_plan
+from powerhall.fleet import read_plans
 from powerhall_optimizer.report import write_report
 
 __all__ = ["add_parser"]
@@ -21,6 +21,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
-    write_report(read_plan(args.plan), args.out)
+    write_report(read_plans(args.plan), args.out)
     sys.stdout.write(f"{args.out}\n")
     return EXIT_OK

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from powerhall.errors import Rejected
 from powerhall.extras import EXIT_OK
+from powerhall.fleet import FleetPlan
 from powerhall.hostlist import expand
 from powerhall.plan import Plan
 from powerhall.store import Store, open_store
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
+from powerhall_optimizer.fleet_round import run_fleet_round
 from powerhall_optimizer.log import Log
 from powerhall_optimizer.observe import FORMATS, Horizon, floor_slot
-from powerhall_optimizer.publish import figures
+from powerhall_optimizer.publish import Figures, figures, fleet_figures
 from powerhall_optimizer.round import Request, only_one, run_round
 from powerhall_optimizer.settings import RoundSettings, read_settings
 
@@ -28,6 +30,7 @@ examples:
   powerhall-optimizer round --site site.toml --jobs jobs.csv --report report.html
   powerhall-optimizer round --site site.toml --store sqlite:///var/powerhall.db --seconds 30 --quiet
   powerhall-optimizer round --site site.toml --jobs jobs.csv --start 2026-07-01T00:00Z --horizon 48h --dry-run
+  powerhall-optimizer round --site phx.toml --site fra.toml --jobs jobs.csv
 
 SIGTERM ends the solving; the best verified plan so far is published. A second round on the same plan file is refused.
 """
@@ -42,7 +45,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--site", type=Path, required=True, help="site.toml")
+    parser.add_argument(
+        "--site",
+        type=Path,
+        required=True,
+        action="append",
+        help="site.toml; given several times, the sites are planned together",
+    )
     parser.add_argument("--jobs", type=Path, help="queue: own CSV or JSON, Philly CSV, sacct --parsable2, or SWF")
     parser.add_argument("--jobs-format", choices=FORMATS, help="format of --jobs (default: detected)")
     parser.add_argument("--store", help="store URL: telemetry and queue come from it, the plan goes to it")
@@ -97,7 +106,8 @@ def _request(args: argparse.Namespace, settings: RoundSettings, store: Store | N
     except ValueError as error:
         raise Rejected.field("command line", "--down", args.down, str(error)) from None
     return Request(
-        site=args.site,
+        site=args.site[0],
+        more_sites=tuple(args.site[1:]),
         horizon=Horizon(floor_slot(now_s, settings.slot_s), settings.slot_s, int(length_s)),
         now_s=now_s,
         seconds=args.seconds,
@@ -110,12 +120,27 @@ def _request(args: argparse.Namespace, settings: RoundSettings, store: Store | N
     )
 
 
-def _tell(plan: Plan, request: Request, as_json: bool) -> None:
-    come = figures(plan)
+def _figures(plan: Plan | FleetPlan) -> Figures:
+    return fleet_figures(plan) if isinstance(plan, FleetPlan) else figures(plan)
+
+
+def _site_figures(plan: FleetPlan) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = {}
+    for part in plan.plans:
+        come = figures(part)
+        fields = {"plan_id": part.plan_id, "value": part.value, "bound": part.bound, "gap": part.gap}
+        found[part.snapshot.site.name] = fields | {name: getattr(come, name) for name in come.__struct_fields__}
+    return found
+
+
+def _tell(plan: Plan | FleetPlan, request: Request, as_json: bool) -> None:
+    come = _figures(plan)
     if as_json:
         fields = {"plan_id": plan.plan_id, "status": plan.status, "value": plan.value, "bound": plan.bound}
         fields |= {"gap": plan.gap, "verified": True, "solve_s": plan.solve_s}
         fields |= {name: getattr(come, name) for name in come.__struct_fields__}
+        if isinstance(plan, FleetPlan):
+            fields |= {"sites": _site_figures(plan)}
         sys.stdout.write(json.dumps(fields) + "\n")
         return
     where = "not published" if request.dry_run else str(request.out or "store")
@@ -124,12 +149,24 @@ def _tell(plan: Plan, request: Request, as_json: bool) -> None:
         f"{come.jobs_started} start, {come.jobs_waiting} wait; gap {plan.gap:.2%}; "
         f"{come.energy_j / 3.6e9:.2f} MWh, {come.cost:.0f} USD\n"
     )
+    for part in plan.plans if isinstance(plan, FleetPlan) else ():
+        own = figures(part)
+        sys.stdout.write(
+            f"  {part.snapshot.site.name}: {own.jobs_running} go on, {own.jobs_started} start, {own.jobs_waiting} "
+            f"wait; {own.energy_j / 3.6e9:.2f} MWh, {own.cost:.0f} USD\n"
+        )
     sys.stdout.writelines(f"note: {note}\n" for note in plan.notes)
 
 
-def _compare(base: Plan, other: Plan, change: str) -> None:
-    """Print what a change does to the plan's figures."""
-    before, after = figures(base), figures(other)
+def _compare(base: Plan | FleetPlan, other: Plan | FleetPlan, change: str) -> None:
+    """Print what a change does to the plan's figures, of all sites together and of each."""
+    _compare_figures(_figures(base), _figures(other), change)
+    if isinstance(base, FleetPlan) and isinstance(other, FleetPlan):
+        for one, two in zip(base.plans, other.plans, strict=True):
+            _compare_figures(figures(one), figures(two), f"at {one.snapshot.site.name}")
+
+
+def _compare_figures(before: Figures, after: Figures, change: str) -> None:
     rows = [
         ("jobs that start", before.jobs_started, after.jobs_started),
         ("jobs that wait", before.jobs_waiting, after.jobs_waiting),
@@ -142,6 +179,11 @@ def _compare(base: Plan, other: Plan, change: str) -> None:
         sys.stdout.write(f"{name:24}{one:14,.1f}{two:14,.1f}{two - one:+14,.1f}\n")
 
 
+def _round(request: Request, settings: RoundSettings, stop: "_Stop", log: Log) -> Plan | FleetPlan:
+    run_one = run_fleet_round if request.more_sites else run_round
+    return run_one(request, settings, stop, log, int(time.time()))
+
+
 def run(args: argparse.Namespace) -> int:
     """Run one round."""
     settings = read_settings(args.settings)
@@ -152,9 +194,9 @@ def run(args: argparse.Namespace) -> int:
         request = _request(args, settings, store)
         log = Log(quiet=args.quiet)
         with only_one(None if request.dry_run else request.out):
-            plan = run_round(request, settings, stop, log, int(time.time()))
+            plan = _round(request, settings, stop, log)
         if args.what_if is not None:
-            base, plan = plan, run_round(replace(request, what_if=args.what_if), settings, stop, log, int(time.time()))
+            base, plan = plan, _round(replace(request, what_if=args.what_if), settings, stop, log)
             _compare(base, plan, args.what_if)
     finally:
         if store is not None:

@@ -1,4 +1,4 @@
-"""`powerhall-optimizer verify`: judge a plan from its file alone."""
+"""`powerhall-optimizer verify`: judge a plan of one site or of several from its file alone."""
 
 import argparse
 import json
@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from powerhall.extras import EXIT_OK, EXIT_REFUSED
-from powerhall.plan import read_plan
+from powerhall.fleet import FleetPlan, read_plans
+from powerhall_optimizer.verify.fleet import verify_fleet
 from powerhall_optimizer.verify.plan import verify_plan
 
 __all__ = ["add_parser"]
@@ -18,7 +19,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "verify",
         help="recompute every limit, the value and the bound of a plan from plan.json alone",
         description="Recomputes every power limit of every zone, cooling, GPUs, eligibility, residency, gangs, "
-        "running jobs, value and bound at every slot, without any solver. Exit code 1 when anything is broken.",
+        "running jobs, ramps, value and bound at every slot, without any solver; of several sites' plans also that "
+        "every job stands in one of them, where it may be. Exit code 1 when anything is broken.",
     )
     parser.add_argument("plan", type=Path, help="plan.json")
     parser.add_argument("--json", action="store_true", help="print the violations as JSON")
@@ -27,8 +29,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Judge the plan; one line per violation."""
-    plan = read_plan(args.plan)
-    found = verify_plan(plan)
+    plan = read_plans(args.plan)
+    found = verify_fleet(plan) if isinstance(plan, FleetPlan) else verify_plan(plan)
     if args.json:
         listed = [{"kind": v.kind, "where": v.where, "text": v.text} for v in found]
         sys.stdout.write(json.dumps({"plan_id": plan.plan_id, "verified": not found, "violations": listed}) + "\n")
@@ -36,9 +38,11 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write("".join(f"{violation}\n" for violation in found))
         sys.stdout.write(f"{args.plan}: {len(found)} violations\n")
     else:
-        s = plan.snapshot
+        parts = plan.plans if isinstance(plan, FleetPlan) else (plan,)
+        s = parts[0].snapshot
+        where = f" at {len(parts)} sites" if isinstance(plan, FleetPlan) else ""
         sys.stdout.write(
-            f"{args.plan}: verified: {len(plan.assignments)} jobs on {s.slots} slots of {s.slot_s} s, "
-            f"value {plan.value}, bound {plan.bound}, gap {plan.gap:.2%}\n"
+            f"{args.plan}: verified: {sum(len(p.assignments) for p in parts)} jobs{where} on {s.slots} slots of "
+            f"{s.slot_s} s, value {plan.value}, bound {plan.bound}, gap {plan.gap:.2%}\n"
         )
     return EXIT_REFUSED if found else EXIT_OK

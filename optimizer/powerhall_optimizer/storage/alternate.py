@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.build import Built
+from powerhall_optimizer.grid import levels_of, solve_on_grid
 from powerhall_optimizer.problem import Certificate, Ints, Problem, Schedule
 from powerhall_optimizer.settings import RoundSettings
 from powerhall_optimizer.solve.compiled import compile_problem
@@ -121,16 +122,31 @@ def plain(problem: Problem, chance: Chance) -> Answer:
 
 
 def _solve(problem: Problem, chance: Chance) -> Result:
-    return solve(
+    """Solve level by level where the settings have a coarse grid for far starts."""
+    settings = chance.settings
+
+    def one(part: Problem, *, seconds: float, warm: Certificate | None, previous: Schedule | None) -> Result:
+        return solve(
+            part,
+            seconds=seconds,
+            target_gap=settings.target_gap,
+            seed=settings.seed,
+            workers=settings.workers,
+            warm=warm,
+            previous=previous,
+            stop=chance.stop,
+            log=lambda line: chance.log(f"slots={part.slots} {line}"),
+        )
+
+    levels = levels_of(problem.slots, problem.slot_s, settings.coarse)
+    return solve_on_grid(
         problem,
+        levels,
+        one,
         seconds=chance.seconds,
-        target_gap=chance.settings.target_gap,
-        seed=chance.settings.seed,
-        workers=chance.settings.workers,
         warm=chance.warm,
         previous=chance.previous,
         stop=chance.stop,
-        log=chance.log,
     )
 
 

@@ -1,5 +1,7 @@
 """Certificates as the plan carries them (prices by resource name) and as the problem has them (arrays)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from powerhall.errors import Rejected
@@ -7,7 +9,7 @@ from powerhall.plan import Certificate
 from powerhall_optimizer.problem import Certificate as Prices
 from powerhall_optimizer.problem import Cut, Problem
 
-__all__ = ["from_prices", "to_prices"]
+__all__ = ["for_site", "from_prices", "to_prices"]
 
 
 def from_prices(problem: Problem, prices: Prices) -> Certificate:
@@ -19,6 +21,25 @@ def from_prices(problem: Problem, prices: Prices) -> Certificate:
         if row.any():
             named[f"{problem.resource_names[cut.resource]}//{cut.divisor}"] = tuple(row.tolist())
     return Certificate(1 << prices.scale_bits, named)
+
+
+def for_site(certificate: Certificate, site: str, factor: float) -> Certificate:
+    """Return one site's prices out of a joint certificate, `factor` times as large; they prove a bound for the site.
+
+    Any prices do, so rounding is harmless; the scale falls where the numbers would become large.
+    """
+    own = _of(certificate.prices, f"{site}:")
+    stored = _of(certificate.stored, f"{site}:")
+    scale, most = certificate.scale, max((max(row) for row in own.values()), default=0)
+    while scale > 1 and most * factor >= 2**45:
+        scale, factor = scale // 2, factor / 2
+    prices = {name: tuple(round(price * factor) for price in row) for name, row in own.items()}
+    worth = {name: tuple(round(number * factor) for number in row) for name, row in stored.items()}
+    return Certificate(scale, {name: row for name, row in prices.items() if any(row)}, worth)
+
+
+def _of(rows: Mapping[str, tuple[int, ...]], front: str) -> dict[str, tuple[int, ...]]:
+    return {name.removeprefix(front): row for name, row in rows.items() if name.startswith(front)}
 
 
 def to_prices(problem: Problem, certificate: Certificate, shift: int = 0) -> Prices:

@@ -3,7 +3,7 @@
 Written without the problem builder: true convex losses and cooling curves, no straight lines, no solver, no numba.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from powerhall.cooling import HallLoad, Weather, hall_load
 from powerhall.hostlist import expand
-from powerhall.plan import Assignment, Plan, Snapshot, StoragePlan
-from powerhall.topology import Hall, Rack
+from powerhall.jobs import Job
+from powerhall.plan import Assignment, Plan, Snapshot, StoragePlan, gpu_power_w
+from powerhall.topology import Hall, NodeType, Rack
 
-__all__ = ["Loads", "Overview", "budget_w", "loads_of", "plan_loads", "slot_span", "zone_budgets"]
+__all__ = ["Loads", "Overview", "budget_w", "loads_of", "plan_loads", "power_now_w", "slot_span", "zone_budgets"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -178,3 +179,34 @@ def loads_of(s: Snapshot, assignments: Sequence[Assignment], storages: Sequence[
     zone_w[s.site.name] = sum((overview.facility_w for overview in halls.values()), np.zeros(s.slots))
     _take_off_batteries(s, storages, zone_w)
     return Loads(zone_w, halls)
+
+
+def power_now_w(snapshot: Snapshot) -> float:
+    """Return the site's power at the meter just before the plan begins: running jobs in the modes that they run in."""
+    rack_w = _rack_w(snapshot, ())
+    weather = _weather(snapshot)[0]
+    running = [job for job in snapshot.jobs if job.state == "running" and job.site in (None, snapshot.site.name)]
+    total = 0.0
+    for hall in snapshot.site.halls:
+        loads = [(snapshot.site.node_types[rack.node_type], float(rack_w[rack.zone][0])) for rack in hall.racks()]
+        loads += [load for job in running if job.hall == hall.zone for load in _running_w(snapshot, hall, job)]
+        liquid = sum(kind.liquid_fraction * load_w for kind, load_w in loads)
+        air = sum((1 - kind.liquid_fraction) * load_w for kind, load_w in loads)
+        total += hall_load(hall, liquid, air, weather).facility_power_w
+    return total
+
+
+def _running_w(snapshot: Snapshot, hall: Hall, job: Job) -> Iterator[tuple[NodeType, float]]:
+    """Yield the node type of a running job and the power in W that it adds to its idle nodes; nothing if unknown."""
+    nodes = expand(job.nodes) if job.nodes else ()
+    types = [rack.node_type for rack in hall.racks() if not nodes or nodes[0] in rack.nodes]
+    kind = snapshot.site.node_types.get(job.node_type or next(iter(types), ""))
+    mode = None if kind is None else next((mode for mode in kind.modes if mode.name == job.mode), None)
+    if kind is None or mode is None:
+        return
+    uncounted = {*snapshot.down_nodes, *snapshot.stale_nodes}
+    gpus = job.gpus
+    if nodes and uncounted:
+        gpus = -(-job.gpus * sum(node not in uncounted for node in nodes) // len(nodes))
+    power_w = gpu_power_w(kind, mode, snapshot.site.job_classes.get(job.job_class))
+    yield kind, gpus * max(0.0, power_w - kind.idle_power_w / kind.gpus)

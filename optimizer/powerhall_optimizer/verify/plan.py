@@ -17,7 +17,7 @@ from powerhall.jobs import Job
 from powerhall.plan import Assignment, Plan, Snapshot, gpu_power_w, gpu_speed, snapshot_hash
 from powerhall.topology import Mode, NodeType
 from powerhall_optimizer.budgets import time_text
-from powerhall_optimizer.verify.loads import Loads, loads_of, plan_loads, slot_span, zone_budgets
+from powerhall_optimizer.verify.loads import Loads, loads_of, plan_loads, power_now_w, slot_span, zone_budgets
 from powerhall_optimizer.verify.storage import storage_checks
 
 __all__ = ["Violation", "verify_plan"]
@@ -106,6 +106,8 @@ def _residency(case: _Case) -> Iterator[Violation]:
     for job, _ in case.pairs:
         if job.sites and case.site.name not in job.sites:
             yield Violation("residency", job.job_id, f"may run only at {', '.join(job.sites)}, not at {case.site.name}")
+        if job.state == "running" and job.site not in (None, case.site.name):
+            yield Violation("running", job.job_id, f"runs at {job.site}, not at {case.site.name}")
 
 
 def _modes(case: _Case) -> Iterator[Violation]:
@@ -136,6 +138,8 @@ def _times(case: _Case) -> Iterator[Violation]:
             yield Violation(
                 "window", job.job_id, f"starts before {time_text(max(job.submit_s, job.earliest_s or 0.0))}"
             )
+        if job.state == "waiting" and job.deadline_s is not None and entry.end_s > job.deadline_s:
+            yield Violation("deadline", job.job_id, f"ends after {time_text(job.deadline_s)}, when it is worth nothing")
         _, mode = case.kind_mode(entry)
         if mode is None:
             continue
@@ -258,6 +262,40 @@ def _cooling(case: _Case, loads: Loads, silent: Loads | None) -> Iterator[Violat
             yield from _over(case, "cooling", f"{zone} ({medium})", heat_w, limit_w)
 
 
+def _ramps(case: _Case) -> Iterator[Violation]:
+    """Where the plan starts, raises or ends a job, the site's power changes no faster than its ramp limits allow.
+
+    Ends of jobs that run already, and slowing or stopping them for a budget, are no choice of the plan. What stores
+    deliver or take up is not counted.
+    """
+    s = case.snapshot
+    if case.site.ramp_up_w_per_s is None and case.site.ramp_down_w_per_s is None:
+        return
+    loads = loads_of(s, case.plan.assignments)
+    rise_w = np.diff(loads.zone_w[case.site.name], prepend=power_now_w(s))
+    starts, ends = np.zeros(s.slots + 1, bool), np.zeros(s.slots + 1, bool)
+    for job, entry in case.pairs:
+        first, last = slot_span(s, entry)
+        if job.state == "waiting":
+            starts[first] = ends[last] = True
+        elif entry.gpu_power_w > _now_w(case, job) + 1e-6:
+            starts[0] = True
+    for way, limit, chosen in (
+        ("up", case.site.ramp_up_w_per_s, np.where(starts[:-1], rise_w, 0.0)),
+        ("down", case.site.ramp_down_w_per_s, np.where(ends[:-1], -rise_w, 0.0)),
+    ):
+        if limit is not None:
+            limit_w = np.full(s.slots, limit * s.slot_s)
+            yield from _over(case, f"ramp_{way}", case.site.name, chosen, limit_w)
+
+
+def _now_w(case: _Case, job: Job) -> float:
+    """Return what each GPU of a running job draws now, in W."""
+    modes = [(k, m) for k in case.site.node_types.values() for m in k.modes if m.name == job.mode]
+    own = [(k, m) for k, m in modes if job.node_type in (None, k.name)]
+    return max((gpu_power_w(k, m, case.site.job_classes.get(job.job_class)) for k, m in own), default=0.0)
+
+
 def _zones(case: _Case, loads: Loads) -> Iterator[Violation]:
     """What the plan says of its zones is what its assignments load."""
     for entry in case.plan.zones:
@@ -301,6 +339,7 @@ def verify_plan(plan: Plan) -> list[Violation]:
     silent = loads_of(plan.snapshot, ()) if plan.snapshot.stale_nodes else None
     found += _power(case, loads, silent)
     found += _cooling(case, loads, silent)
+    found += _ramps(case)
     found += _zones(case, loads)
     found += [Violation(*broken) for broken in storage_checks(plan, loads)]
     return found + (list(_value(case)) if not found else [])

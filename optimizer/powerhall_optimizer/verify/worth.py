@@ -3,10 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 
+from powerhall.fleet import FleetPlan
 from powerhall.plan import Certificate, Plan
 from powerhall_optimizer.build import Built, build
+from powerhall_optimizer.join import join
 from powerhall_optimizer.problem import Certificate as Prices
 from powerhall_optimizer.problem import Problem, Schedule
 from powerhall_optimizer.storage.model import Dispatch, StoreModel, named, store_model
@@ -14,7 +17,8 @@ from powerhall_optimizer.verify.certify import to_prices
 from powerhall_optimizer.verify.schedule import exact_bound, exact_value
 from powerhall_optimizer.verify.storage_bound import stored_bound
 
-__all__ = ["plan_dispatch", "plan_stops", "proven_bound", "schedule_of", "trivial_bound", "value_and_bound"]
+__all__ = ["fleet_value_and_bound", "plan_dispatch", "plan_stops", "proven_bound", "schedule_of", "trivial_bound"]
+__all__ += ["value_and_bound"]
 
 
 def plan_stops(plan: Plan) -> dict[str, int]:
@@ -25,16 +29,20 @@ def plan_stops(plan: Plan) -> dict[str, int]:
 
 def schedule_of(plan: Plan, built: Built) -> Schedule:
     """Return the plan's assignments as options and start slots; KeyError where the problem has no such option."""
+    return _schedule((plan,), built)
+
+
+def _schedule(plans: Sequence[Plan], built: Built) -> Schedule:
     schedule = Schedule.empty(built.problem.jobs)
-    assigned = {entry.job_id: entry for entry in plan.assignments}
+    assigned = {entry.job_id: (plan, entry) for plan in plans for entry in plan.assignments}
     for number, job in enumerate(built.jobs):
-        entry = assigned.get(job.job_id)
-        if entry is None:
+        if job.job_id not in assigned:
             continue
-        key = entry.hall, entry.node_type, entry.mode
+        plan, entry = assigned[job.job_id]
+        key = plan.snapshot.site.name, entry.hall, entry.node_type, entry.mode
         for option in built.problem.options_of(number):
             choice = built.choices[option]
-            if (choice.hall, choice.node_type, choice.mode) == key:
+            if (choice.site, choice.hall, choice.node_type, choice.mode) == key:
                 schedule.option[number] = option
                 schedule.start[number] = (entry.start_s - plan.snapshot.start_s) // plan.snapshot.slot_s
                 break
@@ -79,3 +87,16 @@ def value_and_bound(plan: Plan) -> tuple[int, int]:
     model = store_model(plan.snapshot, built)
     value = exact_value(built.problem, schedule_of(plan, built)) - math.ceil(model.cost(plan_dispatch(plan, model)))
     return value, proven_bound(built.problem, model, plan.certificate)
+
+
+def fleet_value_and_bound(plan: FleetPlan) -> tuple[int, int]:
+    """Return value and proven bound of several sites' plans, from the whole queue offered to every site."""
+    stops = {job: slots for part in plan.plans for job, slots in plan_stops(part).items()}
+    snapshots = [msgspec.structs.replace(part.snapshot, jobs=plan.jobs) for part in plan.plans]
+    parts = [build(s, stops=stops) for s in snapshots]
+    models = [store_model(s, built) for s, built in zip(snapshots, parts, strict=True)]
+    joined = join([s.site.name for s in snapshots], parts)
+    value = exact_value(joined.built.problem, _schedule(plan.plans, joined.built))
+    costs = (model.cost(plan_dispatch(part, model)) for part, model in zip(plan.plans, models, strict=True))
+    value -= sum(math.ceil(cost) for cost in costs)
+    return value, proven_bound(joined.built.problem, joined.stores(models), plan.certificate)

@@ -1,0 +1,352 @@
+"""Several sites planned together: own budgets, weather and tariffs, one queue, and data that stays where it may be."""
+
+import importlib.util
+import json
+import random
+
+import msgspec
+import pytest
+
+from powerhall.errors import Rejected
+from powerhall.fleet import FleetPlan, fleet_hash, read_fleet, read_plans, write_fleet
+from powerhall.jobs import Job, write_jobs
+from powerhall.plan import Snapshot, read_plan, snapshot_hash
+from powerhall.sitefile import read_site
+from powerhall_optimizer.cli import main
+from powerhall_optimizer.explain import fleet_lines
+from powerhall_optimizer.fleet import make_fleet_plan
+from powerhall_optimizer.log import Log
+from powerhall_optimizer.observe import fleet_queue
+from powerhall_optimizer.publish import fleet_figures
+from powerhall_optimizer.settings import RoundSettings
+from powerhall_optimizer.verify.fleet import verify_fleet
+from powerhall_optimizer.verify.plan import verify_plan
+from powerhall_optimizer.whatif import fleet_what_if
+
+START_S = 1_700_000_100
+replace = msgspec.structs.replace
+SECOND = """
+[site]
+name = "fra"
+power_limit = "120 kW"
+
+[node_types.h100]
+gpu = "H100"
+gpus = 8
+idle_power = "2 kW"
+max_power = "10.2 kW"
+modes = [{name = "full", gpu_power = "1.2 kW", speed = 1.0}, {name = "low", gpu_power = "0.7 kW", speed = 0.75}]
+
+[[halls]]
+name = "b"
+rows = [{name = "r1", racks = [{node_type = "h100", count = 3, nodes = 4}]}]
+cooling = [{kind = "fixed", capacity = "150 kW", cop = 5.0}]
+"""
+
+
+def queue(count=60, seed=5):
+    draw = random.Random(seed)
+    return tuple(
+        Job(
+            f"j{i}",
+            draw.choice([1, 2, 4, 8, 16, 32]),
+            draw.randint(20, 400) * 60.0,
+            START_S + draw.randint(-5000, 20_000),
+            weight=draw.choice([1.0, 2.0]),
+            sites=draw.choice([(), ("phx",), ("fra",), ("phx", "fra"), ("tokyo",)]),
+            node_types=("h100",),
+        )
+        for i in range(count)
+    )
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fra") / "fra.toml"
+    path.write_text(SECOND)
+    return read_site(path)[0]
+
+
+@pytest.fixture(scope="module")
+def snapshots(site, second):
+    jobs = queue()
+    day = 120
+    return [
+        Snapshot(START_S, START_S, 300, day, site, jobs, price_per_mwh=(200.0,) * day),
+        Snapshot(START_S, START_S, 300, day, second, jobs, price_per_mwh=(20.0,) * day),
+    ]
+
+
+@pytest.fixture(scope="module")
+def fleet(snapshots):
+    return planned(snapshots)
+
+
+def planned(snapshots, seconds=2.0, **more):
+    return make_fleet_plan(snapshots, RoundSettings(), seconds, created_s=START_S, log=Log(quiet=True), **more)
+
+
+def kinds(plan):
+    return {v.kind for v in verify_fleet(plan)}
+
+
+def where(plan):
+    """Site of every assigned job."""
+    return {a.job_id: part.snapshot.site.name for part in plan.plans for a in part.assignments}
+
+
+def moved_to(plan: FleetPlan, job_id: str, site: str) -> FleetPlan:
+    """Move one job with its assignment from its plan to another, ids made to fit."""
+    job = next(j for j in plan.jobs if j.job_id == job_id)
+    entry = next(a for part in plan.plans for a in part.assignments if a.job_id == job_id)
+    parts = []
+    for part in plan.plans:
+        here = part.snapshot.site.name == site
+        jobs = tuple(j for j in part.snapshot.jobs if j.job_id != job_id) + ((job,) if here else ())
+        entries = tuple(a for a in part.assignments if a.job_id != job_id) + ((entry,) if here else ())
+        snapshot = replace(part.snapshot, jobs=jobs)
+        parts.append(replace(part, snapshot=snapshot, assignments=entries, plan_id=snapshot_hash(snapshot)))
+    return replace(plan, plans=tuple(parts))
+
+
+def test_every_job_is_planned_once_where_its_data_may_be(fleet):
+    assert verify_fleet(fleet) == []
+    at = where(fleet)
+    assert set(at.values()) == {"phx", "fra"}
+    jobs = {job.job_id: job for job in fleet.jobs}
+    assert all(not jobs[j].sites or site in jobs[j].sites for j, site in at.items())
+    assert len(at) > 25
+    assert {j.job_id for part in fleet.plans for j in part.snapshot.jobs} == set(jobs)
+    waits = {w.job_id: w for part in fleet.plans for w in part.waiting}
+    tokyo = [j for j in jobs.values() if j.sites == ("tokyo",)]
+    assert tokyo
+    assert all(waits[j.job_id].code == "ineligible" for j in tokyo)
+
+
+def test_each_sites_plan_stands_alone_with_a_proven_bound(fleet):
+    for part in fleet.plans:
+        assert verify_plan(part) == []
+        assert part.bound >= part.value
+        assert "planned together with" in part.notes[-1]
+    assert 0 <= fleet.gap < 0.2
+    assert fleet.bound >= fleet.value
+
+
+def test_together_is_worth_more_than_the_same_queue_at_one_site(fleet, snapshots):
+    alone = planned(snapshots[:1])
+    assert verify_fleet(alone) == []
+    assert fleet.value > alone.value
+    assert fleet_figures(fleet).work_gpu_s > fleet_figures(alone).work_gpu_s
+
+
+def test_free_jobs_go_where_energy_is_cheap(site, second):
+    jobs = tuple(Job(f"f{i}", 8, 3600.0, START_S - 10.0, node_types=("h100",)) for i in range(4))
+    dear, cheap = (300.0,) * 36, (10.0,) * 36
+    site = replace(site, budgets={})
+    for prices, home in (((dear, cheap), "fra"), ((cheap, dear), "phx")):
+        both = [
+            Snapshot(START_S, START_S, 300, 36, one, jobs, price_per_mwh=price)
+            for one, price in zip((site, second), prices, strict=True)
+        ]
+        assert set(where(planned(both, 1.0)).values()) == {home}
+
+
+@pytest.mark.parametrize("target", ["phx", "fra"])
+def test_a_job_moved_to_a_site_where_its_data_may_not_be_is_found(fleet, target):
+    jobs = {job.job_id: job for job in fleet.jobs}
+    job_id = next(j for j, site in where(fleet).items() if site != target and jobs[j].sites == (site,))
+    found = verify_fleet(moved_to(fleet, job_id, target))
+    assert ("residency", job_id) in {(v.kind, v.where) for v in found}
+    assert ("residency", f"{target}:{job_id}") in {(v.kind, v.where) for v in found}, (
+        "the site's own plan tells as well"
+    )
+
+
+def test_a_queue_that_forgets_where_data_must_be_is_found(fleet):
+    """Rewriting the job in one plan, so that this plan alone looks sound, breaks the queue's own record."""
+    jobs = {job.job_id: job for job in fleet.jobs}
+    job_id = next(j for j, site in where(fleet).items() if jobs[j].sites == ("fra",))
+    bad = moved_to(fleet, job_id, "phx")
+    part = bad.plans[0]
+    free = tuple(replace(j, sites=()) if j.job_id == job_id else j for j in part.snapshot.jobs)
+    snapshot = replace(part.snapshot, jobs=free)
+    part = replace(part, snapshot=snapshot, plan_id=snapshot_hash(snapshot))
+    found = verify_fleet(replace(bad, plans=(part, *bad.plans[1:])))
+    assert ("jobs", job_id) in {(v.kind, v.where) for v in found}
+    assert ("residency", job_id) in {(v.kind, v.where) for v in found}
+
+
+def test_a_job_in_two_plans_or_in_none_is_found(fleet):
+    first, second = fleet.plans
+    job = first.snapshot.jobs[0]
+    twice = replace(second.snapshot, jobs=(*second.snapshot.jobs, job))
+    assert "jobs" in kinds(replace(fleet, plans=(first, replace(second, snapshot=twice, plan_id=snapshot_hash(twice)))))
+    fewer = replace(first.snapshot, jobs=first.snapshot.jobs[1:])
+    assert "jobs" in kinds(replace(fleet, plans=(replace(first, snapshot=fewer, plan_id=snapshot_hash(fewer)), second)))
+
+
+def test_a_changed_value_bound_id_site_or_slot_is_found(fleet):
+    assert kinds(replace(fleet, value=fleet.value + 1)) == {"value"}
+    assert kinds(replace(fleet, bound=fleet.bound - 1)) == {"bound"}
+    assert kinds(replace(fleet, plan_id="0" * 64)) == {"identity"}
+    assert "sites" in kinds(replace(fleet, plans=(fleet.plans[0], fleet.plans[0])))
+    later = replace(fleet.plans[1].snapshot, slots=119)
+    assert "sites" in kinds(replace(fleet, plans=(fleet.plans[0], replace(fleet.plans[1], snapshot=later))))
+
+
+def test_a_limit_of_one_site_that_is_broken_names_the_site(fleet):
+    part = fleet.plans[1]
+    snapshot = replace(part.snapshot, site=replace(part.snapshot.site, power_limit_w=40e3))
+    part = replace(part, snapshot=snapshot, plan_id=snapshot_hash(snapshot))
+    parts = (fleet.plans[0], part)
+    found = verify_fleet(replace(fleet, plans=parts, plan_id=fleet_hash([p.snapshot for p in parts], fleet.jobs)))
+    assert [(v.kind, v.where) for v in found] == [("power_site", "fra")]
+
+
+def test_what_runs_stays_at_its_site(site, second):
+    runs = Job(
+        "r",
+        16,
+        7200.0,
+        state="running",
+        hall="b",
+        node_type="h100",
+        mode="full",
+        nodes="b-r1-k01-n[01-02]",
+        start_s=0.0,
+    )
+    with pytest.raises(Rejected, match="job r: site: None: a running job must give its site, one of phx, fra"):
+        fleet_queue([site, second], [runs], "jobs.csv")
+    jobs = (replace(runs, site="fra"), *queue(10))
+    assert fleet_queue([site, second], jobs, "jobs.csv") == jobs
+    both = [Snapshot(START_S, START_S, 300, 60, one, jobs) for one in (site, second)]
+    plan = planned(both, 1.0)
+    assert verify_fleet(plan) == []
+    assert where(plan)["r"] == "fra"
+    assert "running" in kinds(moved_to(plan, "r", "phx"))
+
+
+def test_the_last_plan_of_the_sites_is_a_warm_start(fleet, snapshots):
+    again = planned(snapshots, 2.0, previous=fleet)
+    assert verify_fleet(again) == []
+    assert again.plan_id == fleet.plan_id
+
+
+def test_explanations_name_the_sites(fleet):
+    jobs = {job.job_id: job for job in fleet.jobs}
+    pinned = next(j for j in where(fleet) if jobs[j].sites == ("fra",))
+    text = "\n".join(fleet_lines(fleet, pinned))
+    assert "site fra:" in text
+    assert "site phx: its data may not be there (may run only at fra)" in text
+    free = next(
+        (w.job_id for p in fleet.plans for w in p.waiting if jobs[w.job_id].sites in ((), ("phx", "fra"))), None
+    )
+    free = free or next(j for j in where(fleet) if not jobs[j].sites)
+    text = "\n".join(fleet_lines(fleet, free))
+    assert "site fra:" in text
+    assert "site phx:" in text
+    assert "alternative: " in text
+
+
+def test_what_if_changes_one_site_or_a_job_at_all(snapshots):
+    phx, fra = fleet_what_if(snapshots, "fra:grid=-20%,j1.weight=9,phx:b.power=100kW")
+    assert fra.site.power_limit_w == pytest.approx(96e3)
+    assert phx.site.hall("b").power_limit_w == 100e3
+    assert {next(j for j in s.jobs if j.job_id == "j1").weight for s in (phx, fra)} == {9.0}
+    with pytest.raises(Rejected, match="must name one of the sites phx, fra"):
+        fleet_what_if(snapshots, "grid=-20%")
+
+
+def test_a_plan_of_several_sites_is_read_back_as_it_was(fleet, tmp_path):
+    write_fleet(fleet, tmp_path / "plan.json")
+    assert read_fleet(tmp_path / "plan.json") == fleet
+    assert isinstance(read_plans(tmp_path / "plan.json"), FleetPlan)
+    (tmp_path / "old.json").write_text((tmp_path / "plan.json").read_text().replace('"version":1', '"version":9'))
+    with pytest.raises(Rejected, match="version: 9: must be 1"):
+        read_fleet(tmp_path / "old.json")
+
+
+@pytest.fixture
+def folder(tmp_path, site_text, monkeypatch):
+    (tmp_path / "phx.toml").write_text(site_text)
+    (tmp_path / "fra.toml").write_text(SECOND)
+    (tmp_path / "jobs.csv").write_text(write_jobs(queue(30)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+ROUND = ["round", "--quiet", "--site", "phx.toml", "--site", "fra.toml", "--jobs", "jobs.csv", "--start", str(START_S)]
+ROUND += ["--horizon", "6h", "--seconds", "1"]
+
+
+def test_the_command_plans_verifies_explains_and_reports_several_sites(folder, capsys):
+    assert main([*ROUND, "--report", "report.html", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["sites"]) == {"phx", "fra"}
+    assert told["jobs_started"] == sum(s["jobs_started"] for s in told["sites"].values())
+    page = (folder / "report.html").read_text()
+    assert "phx: Site power" in page
+    assert "fra: Site power" in page
+    assert read_plan(folder / "plan.phx.json").snapshot.site.name == "phx"
+    assert main(["verify", "plan.json"]) == 0
+    assert "at 2 sites" in capsys.readouterr().out
+    assert main(["verify", "plan.fra.json"]) == 0
+    capsys.readouterr()
+    assert main(["explain", "j1", "--plan", "plan.json"]) == 0
+    assert "site " in capsys.readouterr().out
+    assert main(["report", "plan.json", "--out", "again.html"]) == 0
+    before = (folder / "plan.json").read_bytes()
+    assert main(ROUND) == 0
+    assert (folder / "plan.json").read_bytes() == before, "the same inputs change nothing"
+    capsys.readouterr()
+    assert main([*ROUND, "--what-if", "fra:grid=-30%"]) == 0
+    assert "at fra" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--site", "phx.toml"], "--site: 'phx': must be different sites"),
+        (["--what-if", "grid=-20%"], "must name one of the sites phx, fra"),
+        (["--down", "ghost"], "--down: 'ghost'"),
+    ],
+)
+def test_what_does_not_fit_several_sites_is_refused_in_one_line(folder, capsys, arguments, said):
+    assert main([*ROUND, "--dry-run", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_queues_of_the_store_stay_at_their_site_unless_a_job_names_more(folder, capsys):
+    from powerhall.store import open_store
+
+    store = open_store(f"sqlite:///{folder}/store.db")
+    store.put_document("queue", "phx", START_S, msgspec.json.encode([Job("p1", 8, 3600.0), Job("p2", 8, 600.0)]))
+    store.put_document("queue", "fra", START_S, msgspec.json.encode([Job("q1", 8, 3600.0, sites=("phx", "fra"))]))
+    store.close()
+    arguments = [a for a in ROUND if a not in ("--jobs", "jobs.csv")]
+    assert main([*arguments, "--store", f"sqlite:///{folder}/store.db", "--out", "plan.json"]) == 0
+    plan = read_fleet(folder / "plan.json")
+    assert {j.job_id: j.sites for j in plan.jobs} == {"p1": ("phx",), "p2": ("phx",), "q1": ("phx", "fra")}
+    store = open_store(f"sqlite:///{folder}/store.db")
+    assert msgspec.json.decode(store.latest_document("plan", "phx"))["plan_id"] == plan.plans[0].plan_id
+    assert store.latest_document("fleet", "fra+phx") is not None
+    store.close()
+
+
+def test_the_example_of_two_sites_runs_as_its_readme_says(root, tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("two_sites", root / "examples" / "two-sites" / "make.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    command = ["round", "--quiet", "--site", "phoenix.toml", "--site", "frankfurt.toml", "--jobs", "jobs.csv"]
+    assert main([*command, "--start", "2026-07-15T06:00Z", "--horizon", "24h", "--seconds", "2"]) == 0
+    plan = read_fleet(tmp_path / "plan.json")
+    assert verify_fleet(plan) == []
+    assert "phoenix:" in capsys.readouterr().out
+    at = where(plan)
+    jobs = {job.job_id: job for job in plan.jobs}
+    assert {at[j] for j in at if not jobs[j].sites} == {"phoenix", "frankfurt"}, "free jobs use both"
+    assert all(at[j] in jobs[j].sites for j in at if jobs[j].sites)
