@@ -12,6 +12,7 @@ from powerhall.fleet import FleetPlan, fleet_hash, read_fleet, read_plans, write
 from powerhall.jobs import Job, write_jobs
 from powerhall.plan import Snapshot, read_plan, snapshot_hash
 from powerhall.sitefile import read_site
+from powerhall.timeseries import Series
 from powerhall_optimizer.cli import main
 from powerhall_optimizer.explain import fleet_lines
 from powerhall_optimizer.fleet import make_fleet_plan
@@ -224,6 +225,32 @@ def test_what_runs_stays_at_its_site(site, second):
     assert verify_fleet(plan) == []
     assert where(plan)["r"] == "fra"
     assert "running" in kinds(moved_to(plan, "r", "phx"))
+
+
+BATTERY = """
+[[batteries]]
+name = "pack"
+energy = "60 kWh"
+charge_power = "20 kW"
+discharge_power = "20 kW"
+"""
+
+
+def test_a_battery_of_one_site_takes_part_and_the_bound_stays_proven(site, tmp_path):
+    (tmp_path / "fra.toml").write_text(SECOND + BATTERY)
+    jobs = queue(40)
+    dip = Series((0.0, START_S + 3600.0, START_S + 7200.0), (120e3, 60e3, 120e3))
+    second = replace(read_site(tmp_path / "fra.toml")[0], budgets={"fra": dip})
+    both = [Snapshot(START_S, START_S, 300, 60, one, jobs) for one in (site, second)]
+    plan = planned(both, 3.0)
+    assert verify_fleet(plan) == []
+    assert plan.status == "feasible"
+    fra = plan.plans[1]
+    assert max(fra.storages[0].power_w) > 0, "it helps through the dip"
+    assert set(plan.certificate.stored) <= {"fra:pack"}
+    assert plan.bound >= plan.value
+    entry = replace(fra.storages[0], power_w=tuple(w + 1 for w in fra.storages[0].power_w))
+    assert kinds(replace(plan, plans=(plan.plans[0], replace(fra, storages=(entry,)))))
 
 
 def test_the_last_plan_of_the_sites_is_a_warm_start(fleet, snapshots):
