@@ -161,6 +161,11 @@ class SiteData:
                 if zone != SITE:
                     fields |= {"heat_w": planned_w, "cooling_capacity_w": 6400.0}
                 yield Point("plan_zone", {"site": SITE, "zone": zone}, fields, slot_s * 1000)
+            for index, storage in enumerate(("bess", "tank", "loop")):
+                share = 0.5 + 0.4 * math.sin(slot_s / 7000 + index)
+                fields = {"power_w": 800.0 * math.cos(slot_s / 7000 + index), "soc_percent": 100.0 * share}
+                fields |= {"stored_j": 7.2e6 * share} | ({"temp_c": 45.0 - 5.0 * share} if index == 2 else {})
+                yield Point("plan_storage", {"site": SITE, "storage": storage}, fields, slot_s * 1000)
             for index, (hall, lane) in enumerate((h, str(n)) for h in HALLS for n in (0, 1)):
                 job = f"job-{100 + index}" if (slot_s - last_s) < 9000 * (index + 1) else "-"
                 yield Point(
