@@ -7,6 +7,7 @@ import sys
 import msgspec
 import pytest
 
+from powerhall.jobs import Job
 from powerhall.plan import Placement, Waiting, read_plan, write_plan
 from powerhall_optimizer.cli import main
 from powerhall_optimizer.verify.loads import budget_w, plan_loads
@@ -238,6 +239,11 @@ def test_every_kind_of_violation_is_documented(root):
     assert {"cooling", "residency", "deadline"} < named
     guide = (root / "docs/optimizer.md").read_text()
     assert [kind for kind in sorted(named) if f"`{kind}`" not in guide] == []
+
+
+def test_every_column_of_a_jobs_file_is_documented(root):
+    guide = (root / "docs/optimizer.md").read_text()
+    assert [f.name for f in msgspec.structs.fields(Job) if f"`{f.name}`" not in guide] == []
 
 
 def test_the_checker_loads_no_solver_and_no_numba():
