@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-crash test-slurm24 gpu-check check bench lock airgap manifests clean
+.PHONY: help setup demo test test-crash test-slurm24 test-slurm-hour gpu-check check bench lock airgap manifests clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -30,6 +30,9 @@ test-crash: setup ## 500 kill -9 of a shipping agent against a real InfluxDB: no
 
 test-slurm24: setup ## the Slurm tests on Slurm 24.11 in a debootstrap of trixie (root, network, minutes)
 	tests/schedulers/slurm24.sh
+
+test-slurm-hour: setup ## an hour of users submitting to Slurm with no optimizer: the budget holds (root, slurm; little CPU)
+	POWERHALL_DEAD_S=3600 $(BIN)/python -m pytest tests/schedulers/test_slurm_budget.py -k no_optimizer -s --timeout=4500
 
 gpu-check: setup ## the agent on this host's real GPUs: doctor, one sample, 60 s at 10 Hz, a recording
 	$(BIN)/powerhall-agent doctor

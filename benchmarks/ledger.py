@@ -2,8 +2,10 @@
 
 Each round every node wants a random cap. Leases are lost, delayed (and so overtaken), repeated, and nodes are cut off
 for many rounds; nodes obey the capper's rules (no older sequence, safe cap when a lease runs out). Naive planning
-scales the wanted caps so that the new caps fit the budget; the ledger grants against what nodes may still hold. Powers
-are checked every round after delivery.
+scales the wanted caps so that the new caps fit the budget; the ledger grants against what nodes may still hold. With
+confirmations nodes also tell the ledger what they hold, over the same bad network: lost, late, repeated, overtaken, and
+never from a node that is cut off. The second grant serves nodes that were short out of what was confirmed in the same
+round, as `lease --settle` does. Powers are checked every round after delivery.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ class Network:
     rng: random.Random
     nodes: list[Node] = field(default_factory=lambda: [Node() for _ in range(NODES)])
     late: list[tuple[int, int, int, int, float]] = field(default_factory=list)  # round, node, sequence, cap, expiry
+    late_words: list[tuple[int, int, int]] = field(default_factory=list)  # round, node, sequence
 
     def send(self, now_round: int, leases: list[tuple[int, int, int, float]]) -> None:
         now_s = now_round * ROUND_S
@@ -65,6 +68,22 @@ class Network:
             if self.nodes[node].cut_until <= now_round:
                 self.nodes[node].receive(sequence, cap, expires_s, now_s)
 
+    def confirm(self, now_round: int, words: random.Random, ledger: Ledger, names: tuple[str, ...]) -> None:
+        """Every node says what it holds; what arrives frees budget. `words` is a generator of its own."""
+        for number, node in enumerate(self.nodes):
+            lost, delayed, repeated = (words.random() < p for p in (LOSS, DELAY, REPEAT))
+            wait = words.randint(1, 3)
+            if not node.sequence or node.cut_until > now_round:
+                continue
+            if delayed or repeated:
+                self.late_words.append((now_round + wait, number, node.sequence))
+            if not lost and not delayed:
+                ledger.confirm({names[number]: node.sequence}, now_round * ROUND_S)
+        due = [word for word in self.late_words if word[0] <= now_round]
+        self.late_words = [word for word in self.late_words if word[0] > now_round]
+        for _, number, sequence in due:
+            ledger.confirm({names[number]: sequence}, now_round * ROUND_S)
+
     def total_w(self, now_round: int) -> int:
         return sum(node.power_w(now_round * ROUND_S) for node in self.nodes)
 
@@ -81,21 +100,28 @@ def naive(want: list[int]) -> list[int]:
     return [SAFE_W + int((w - SAFE_W) * share) for w in want]
 
 
-def run(rounds: int, seed: int, use_ledger: bool) -> dict[str, float]:
-    """Play the rounds under one rule."""
-    rng, network = random.Random(seed), Network(random.Random(seed + 1))
+def run(rounds: int, seed: int, rule: str) -> dict[str, float]:
+    """Play the rounds under one rule: `ledger`, `confirmed` (with confirmations), `settled` (and a second grant) or `naive`."""
+    rng, network, words = random.Random(seed), Network(random.Random(seed + 1)), random.Random(seed + 2)
     names = tuple(f"n{i}" for i in range(NODES))
     budgets = [Budget("site", BUDGET_W, names)]
     ledger = Ledger(dict.fromkeys(names, SAFE_W))
     over = worst = used = 0
     for number in range(1, rounds + 1):
         caps, expires_s = naive(wanted(rng)), number * ROUND_S + LEASE_S
-        if use_ledger:
+        if rule != "naive":
             grants = ledger.grant(dict(zip(names, caps, strict=True)), budgets, number * ROUND_S, expires_s)
             leases = [(i, grants[n].sequence, grants[n].cap_w, expires_s) for i, n in enumerate(names)]
         else:
             leases = [(i, number, caps[i], expires_s) for i in range(NODES)]
         network.send(number, leases)
+        if rule in ("confirmed", "settled"):
+            network.confirm(number, words, ledger, names)
+        if rule == "settled":
+            short = {n: cap for n, cap in zip(names, caps, strict=True) if grants[n].cap_w < cap}
+            more = ledger.grant(short, budgets, number * ROUND_S, expires_s)
+            again = [(i, more[n].sequence, more[n].cap_w, expires_s) for i, n in enumerate(names) if n in more]
+            network.send(number, again)
         total = network.total_w(number)
         over += total > BUDGET_W
         worst = max(worst, total - BUDGET_W)
@@ -112,24 +138,29 @@ def main() -> None:
     args = parser.parse_args()
     rounds = 2_000 if args.quick else args.rounds
     begin = time.perf_counter()
-    ledger, plain = run(rounds, args.seed, True), run(rounds, args.seed, False)
+    rules = ("ledger", "confirmed", "settled", "naive")
+    ledger, told, settled, plain = (run(rounds, args.seed, rule) for rule in rules)
     seconds = time.perf_counter() - begin
     machine = f"{platform.machine()}, Python {platform.python_version()}"
     print(f"{NODES} nodes, {BUDGET_W} W, loss {LOSS:.0%}, delay {DELAY:.0%}, repeats {REPEAT:.0%}, cuts {CUT_ROUNDS}")
     print(f"{rounds} rounds, seed {args.seed}, {machine}, {seconds:.1f} s\n")
-    print(f"{'rule':<10}{'rounds over':>14}{'share':>9}{'worst excess':>15}{'mean use':>10}")
-    for name, row in (("ledger", ledger), ("naive", plain)):
+    print(f"{'rule':<24}{'rounds over':>14}{'share':>9}{'worst excess':>15}{'mean use':>10}")
+    for name, row in (("ledger", ledger), ("with confirmations", told), ("and a second grant", settled), ("naive", plain)):
         print(
-            f"{name:<10}{row['over']:>14}{row['over'] / rounds:>9.2%}{max(0, row['worst_w']):>13} W{row['use']:>10.1%}"
+            f"{name:<24}{row['over']:>14}{row['over'] / rounds:>9.2%}{max(0, row['worst_w']):>13} W{row['use']:>10.1%}"
         )
     if args.json:
         figures = {
             "rounds": rounds,
             "seed": args.seed,
             "over_budget": ledger["over"],
+            "over_budget_with_confirmations": told["over"],
+            "over_budget_with_second_grant": settled["over"],
             "naive_over_budget": plain["over"],
             "naive_worst_excess_w": plain["worst_w"],
             "budget_use_mean": ledger["use"],
+            "budget_use_mean_with_confirmations": told["use"],
+            "budget_use_mean_with_second_grant": settled["use"],
             "naive_budget_use_mean": plain["use"],
         }
         args.json.write_text(json.dumps(figures, indent=2) + "\n")

@@ -21,13 +21,13 @@ from powerhall.lease import GpuCap, node_key
 from powerhall.plan import PLAN_VERSION, Assignment, Placement, Plan, Snapshot, snapshot_hash
 from powerhall.store import open_store
 from powerhall.topology import Hall, Losses, Mode, NodeType, Plant, Rack, Row, Site
-from powerhall_agent.capper.command import newest_lease
+from powerhall_agent.capper.carrier import newest_lease
 from powerhall_agent.capper.limiter import Range
 from powerhall_agent.capper.state import Capper
 from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.ledger import Ledger
-from powerhall_optimizer.shed.command import Shedder
 from powerhall_optimizer.shed.ladder import ladder
+from powerhall_optimizer.shed.shedder import Shedder
 
 SITE_KEY = bytes(range(32))
 MODES = tuple(

@@ -3,6 +3,10 @@
 A lease says "until `expires_s` these caps hold on this node". When it runs out the node falls back to its safe cap by
 itself, without the network. Signatures are HMAC-SHA256 with a key per node, derived from the site key, so that a stolen
 node key forges leases for that node only; the capper holds no other.
+
+A confirmation goes the other way: the capper says, signed with the same key, that no lease older than `sequence` can
+come into force on its node any more, and that its GPUs read back as they should. Both are true for ever once they are
+true, so that a confirmation that is late, repeated, overtaken or replayed says nothing wrong.
 """
 
 import hashlib
@@ -12,7 +16,21 @@ import msgspec
 
 from powerhall.errors import Rejected
 
-__all__ = ["GpuCap", "Lease", "SignedLease", "node_key", "open_lease", "sign_lease"]
+__all__ = [
+    "Confirmation",
+    "GpuCap",
+    "Lease",
+    "SignedConfirmation",
+    "SignedLease",
+    "node_key",
+    "open_confirmation",
+    "open_lease",
+    "sign_confirmation",
+    "sign_lease",
+]
+
+_CONFIRMATION = b"powerhall confirmation\0"
+"""Set before what is signed, so that a lease never passes for a confirmation, nor the reverse."""
 
 
 class GpuCap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +63,21 @@ class SignedLease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: str
 
 
+class Confirmation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The node's caps are set, and no lease older than `sequence` will ever be applied; `time_s` is for people."""
+
+    node: str
+    sequence: int
+    time_s: float
+
+
+class SignedConfirmation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A confirmation as it travels: its JSON bytes and their HMAC-SHA256 in hex."""
+
+    body: bytes
+    signature: str
+
+
 def node_key(site_key: bytes, node: str) -> bytes:
     """Derive the key of one node from the site key: HMAC-SHA256 of the node's name."""
     if len(site_key) < 32:
@@ -56,6 +89,10 @@ def _signature(body: bytes, key: bytes) -> str:
     return hmac.new(key, body, hashlib.sha256).hexdigest()
 
 
+def _is_signed(body: bytes, key: bytes, signature: str) -> bool:
+    return hmac.compare_digest(_signature(body, key).encode(), signature.encode())
+
+
 def sign_lease(lease: Lease, key: bytes) -> SignedLease:
     """Sign a lease with its node's key."""
     body = msgspec.json.encode(lease)
@@ -64,7 +101,7 @@ def sign_lease(lease: Lease, key: bytes) -> SignedLease:
 
 def open_lease(signed: SignedLease, key: bytes, node: str, newest_sequence: int, now_s: float) -> Lease:
     """Check signature, node, age and order of a lease and return it; what fails raises Rejected with the reason."""
-    if not hmac.compare_digest(_signature(signed.body, key), signed.signature):
+    if not _is_signed(signed.body, key, signed.signature):
         raise Rejected(f"lease: signature: does not belong to node {node!r}: must be signed with the node's key")
     try:
         lease = msgspec.json.decode(signed.body, type=Lease)
@@ -79,3 +116,22 @@ def open_lease(signed: SignedLease, key: bytes, node: str, newest_sequence: int,
     if lease.expires_s <= now_s:
         raise Rejected.field("lease", "expires_s", lease.expires_s, "must lie in the future: the lease has run out")
     return lease
+
+
+def sign_confirmation(confirmation: Confirmation, key: bytes) -> SignedConfirmation:
+    """Sign a confirmation with its node's key."""
+    body = msgspec.json.encode(confirmation)
+    return SignedConfirmation(body, _signature(_CONFIRMATION + body, key))
+
+
+def open_confirmation(signed: SignedConfirmation, key: bytes, node: str) -> Confirmation:
+    """Check signature and node of a confirmation and return it; what fails raises Rejected with the reason."""
+    if not _is_signed(_CONFIRMATION + signed.body, key, signed.signature):
+        raise Rejected(f"confirmation: signature: does not belong to node {node!r}: must be signed with the node's key")
+    try:
+        confirmation = msgspec.json.decode(signed.body, type=Confirmation)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise Rejected(f"confirmation: body: {error}") from None
+    if confirmation.node != node:
+        raise Rejected.field("confirmation", "node", confirmation.node, f"must be {node!r}")
+    return confirmation

@@ -392,6 +392,17 @@ _ALL = (
         "recent",
     ),
     Measurement(
+        "lease_confirmation",
+        "the capper's word that no lease older than this can come into force on its node any more",
+        ("node",),
+        (
+            Field("sequence", "", "number of the newest lease that the capper took"),
+            Field("signed", "", "the signed confirmation, in base64", is_text=True),
+        ),
+        60.0,
+        90,
+    ),
+    Measurement(
         "alert",
         "alarms raised by Powerhall itself",
         ("site", "zone", "kind"),

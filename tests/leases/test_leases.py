@@ -11,7 +11,7 @@ from powerhall.errors import Rejected
 from powerhall.lease import node_key, open_lease
 from powerhall.plan import write_plan
 from powerhall.store import Query, Select, open_store
-from powerhall_agent.capper.command import newest_lease
+from powerhall_agent.capper.carrier import newest_lease
 from powerhall_optimizer.budgets import Ground
 from powerhall_optimizer.cli import main
 from powerhall_optimizer.leases.budgets import lease_budgets

@@ -10,7 +10,7 @@ from powerhall.errors import Rejected
 from powerhall.plan import read_plan, write_plan
 from powerhall.store import Query, Select, open_store
 from powerhall_optimizer.cli import main
-from powerhall_optimizer.shed.act import shed_plan
+from powerhall_optimizer.shed.act import sealed, shed_plan
 from powerhall_optimizer.shed.command import read_target
 from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.verify.loads import plan_loads
@@ -45,7 +45,8 @@ def test_no_rung_touches_a_job_that_may_not_be_preempted(plan, steps):
 def test_the_shed_plan_draws_what_the_ladder_says(plan, steps, share):
     target_w = steps.power_w * (1 - share)
     rungs = steps.rungs_to(target_w)
-    after, _ = shed_plan(plan, steps, rungs, target_w)
+    now_s = plan.snapshot.start_s + 1.0
+    after = sealed(shed_plan(plan, steps, rungs, target_w), target_w, now_s, now_s + 3600)
     left_w = plan_loads(after).zone_w[plan.snapshot.site.name][0]
     assert left_w == pytest.approx(steps.actions[rungs - 1].left_w, rel=1e-6)
     assert left_w <= target_w

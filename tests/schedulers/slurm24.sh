@@ -10,11 +10,14 @@ tree=$(realpath -m "${1:-out/trixie}")
 [ "$(id -u)" = 0 ] || { echo "slurm24.sh: must run as root (chroot and mounts)" >&2; exit 1; }
 command -v debootstrap >/dev/null || { echo "slurm24.sh: debootstrap is not installed (apt install debootstrap)" >&2; exit 1; }
 if [ ! -x "$tree/usr/sbin/slurmctld" ]; then
-  mirror=$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
-    grep -v security | head -n 1)
+  # The first mirror that apt is set up with (one-line or deb822 form) and that is not the security archive.
+  mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+    sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' | grep -v security | head -n 1) || true
+  [ -n "$mirror" ] || { echo "slurm24.sh: apt is set up with no Debian mirror (/etc/apt/sources.list)" >&2; exit 1; }
+  mkdir -p "$(dirname "$tree")"
   packages=slurmctld,slurmd,slurm-client,slurm-wlm-basic-plugins,slurm-wlm-plugins
   debootstrap --variant=minbase --include="$packages" trixie "$tree" "$mirror" >"$tree.log" 2>&1 ||
-    { tail -n 20 "$tree.log" >&2; exit 1; }
+    { tail -n 20 "$tree.log" >&2; rm -rf "$tree"; exit 1; } # half a tree is no tree
 fi
 mounted=()
 cleanup() { for at in "${mounted[@]}"; do umount -l "$at"; done; }

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from powerhall.errors import Rejected, Retryable
-from powerhall.lease import SignedLease
+from powerhall.lease import SignedConfirmation, SignedLease
 from powerhall_agent.capper.server import Message
 from powerhall_agent.capper.state import Status
 
@@ -14,10 +14,11 @@ __all__ = ["CapperClient", "Reply"]
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The capper's answer: its status, and why it refused the message where it did."""
+    """The capper's answer: its status, why it refused the message where it did, and its word for the ledger."""
 
     status: Status
     refused: str = ""
+    confirmation: SignedConfirmation | None = None
 
 
 class CapperClient:

@@ -1,33 +1,28 @@
 """`powerhall-agent cap` (the privileged capper) and `powerhall-agent lease` (carries leases from the store to it)."""
 
 import argparse
-import base64
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from powerhall.errors import ConfigError, PowerhallError, Rejected, Retryable
+from powerhall.errors import ConfigError, PowerhallError
 from powerhall.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
-from powerhall.lease import SignedLease
 from powerhall.settings import Secret, read_toml
 from powerhall.units import parse_power
 from powerhall_agent.log import Log
 from powerhall_agent.notify import Notifier
-
-if TYPE_CHECKING:
-    from powerhall.store import Store
 
 __all__ = ["CapperSettings", "add_parsers"]
 
 _CAP_TEXT = """Hold this node's GPUs to its power-cap leases. Runs as root, has no network, listens on a Unix socket.
 
 Without a lease, when the lease runs out, or when the agent is silent for 1.5 s, every GPU gets the safe power limit.
-An orderly stop puts back the limits that were found at the start.
+An orderly stop puts back the limits that were found at the start, unless capper.toml says otherwise.
 
 examples:
   powerhall-agent cap --config /etc/powerhall/capper.toml
@@ -38,23 +33,27 @@ capper.toml:
   key_file = "/etc/powerhall/node.key"   # 64 hex digits, mode 0600: derived from the site key
   safe_gpu_power_limit = "350 W"
   agent_user = "powerhall"
+  restore_on_stop = true                 # false: an orderly stop leaves the safe caps in force
 """
-_LEASE_TEXT = """Carry this node's leases from the store to the capper, and tell the capper that the agent is alive.
+_LEASE_TEXT = """Carry this node's leases from the store to the capper, tell the capper that the agent is alive, and
+carry the capper's confirmations back, so that the ledger frees the budget of a lowered cap at once.
 
 examples:
   powerhall-agent lease --store 'influxdb://influx.site:8086/power?token_file=/etc/powerhall/token' --node gn01
+  powerhall-agent lease --store URL-OF-PLANS --confirm-to URL-OF-TELEMETRY --node gn01      # may only read plans
 """
 
 
 class CapperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """capper.toml; `memory` keeps the caps found at the start and the newest lease number over a crash."""
+    """capper.toml; `memory` keeps the caps found at the start and the newest lease number, over boots too."""
 
     node: str
     key_file: str
     safe_gpu_power_limit: str
     agent_user: str = ""
     socket: str = "/run/powerhall-capper/capper.sock"
-    memory: str = "/run/powerhall-capper/found.json"
+    memory: str = "/var/lib/powerhall-capper/memory.json"
+    restore_on_stop: bool = True
 
 
 def read_key(path: str) -> bytes:
@@ -96,7 +95,18 @@ def _cap(args: argparse.Namespace) -> int:
         install([StateFile.open(given) if given else StateFile.create(gpus=args.simulate, node=settings.node)])
     log, notifier, stopped = Log(), Notifier(), _stopper()
     limiter = NvmlLimiter(Driver())
-    capper = Capper(limiter, node=settings.node, key=key, safe_limit_w=safe_w, memory=Path(settings.memory))
+    memory = Path(settings.memory)
+    if not memory.parent.is_dir():
+        raise ConfigError.field(str(args.config), "memory", settings.memory, "must be in a folder that exists")
+    capper = Capper(
+        limiter,
+        node=settings.node,
+        key=key,
+        safe_limit_w=safe_w,
+        memory=memory,
+        started_s=time.time(),
+        boot=_boot_id(),
+    )
     users = [settings.agent_user] if settings.agent_user else []
     server = CapperServer(capper, Path(settings.socket), owner_uids(*users), log)
     notifier.ready("holding the safe caps until a lease comes")
@@ -108,48 +118,48 @@ def _cap(args: argparse.Namespace) -> int:
     finally:
         server.close()
     notifier.stopping()
-    capper.restore()
-    log.info("stopped", detail="the limits found at the start are back")
+    if settings.restore_on_stop:
+        capper.restore()
+    else:
+        capper.leave()
+    log.info("stopped", caps="found" if settings.restore_on_stop else "safe", detail=capper.status().error or "done")
     return EXIT_OK
 
 
-def newest_lease(store: "Store", node: str, now_s: float) -> SignedLease | None:
-    """Return the newest lease that the store holds for this node, of the last hour; a damaged one raises Rejected."""
-    from powerhall.store import Query, Select
-
-    query = Query("lease", (Select("signed", "last"),), where={"node": node})
-    texts = [row.values.get("signed") for row in store.query(query, now_s - 3600.0, now_s + 60.0)]
-    if not texts or not isinstance(texts[0], str):
-        return None
+def _boot_id() -> str:
     try:
-        return msgspec.json.decode(base64.b64decode(texts[0], validate=True), type=SignedLease)
-    except (ValueError, msgspec.DecodeError) as error:
-        raise Rejected(f"lease: {node}: not readable: {error}") from None
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _lease(args: argparse.Namespace) -> int:
     from powerhall.store import open_store
+    from powerhall_agent.capper.carrier import Carrier
     from powerhall_agent.capper.client import CapperClient
 
     log, stopped = Log(), _stopper()
     store, client = open_store(args.store), CapperClient(args.socket)
-    offered = b""
-    next_poll_s = 0.0
+    told = store if args.confirm_to is None else open_store(args.confirm_to)
+    carrier = Carrier(store, told, client, args.node, log)
+
+    def exchange() -> None:
+        next_s, is_well = time.monotonic(), True
+        while not stopped:
+            if time.monotonic() >= next_s or (carrier.has_news and is_well):
+                is_well = carrier.exchange(time.time(), time.monotonic())
+                next_s = time.monotonic() + args.poll_s
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=exchange, name="exchange", daemon=True)  # a store that hangs silences nobody
+    thread.start()
     while not stopped:
-        try:
-            client.alive()
-            if time.monotonic() >= next_poll_s:
-                next_poll_s = time.monotonic() + args.poll_s
-                signed = newest_lease(store, args.node, time.time())
-                if signed is not None and signed.body != offered:
-                    offered = signed.body
-                    reply = client.offer(signed)
-                    log.info("lease_applied", plan=reply.status.plan_id, sequence=reply.status.sequence)
-        except (Retryable, Rejected) as error:
-            log.warning("lease", key=type(error).__name__, detail=error)
+        carrier.turn()
         time.sleep(0.5)
+    thread.join(2.0)
     client.close()
-    store.close()
+    for one in {id(store): store, id(told): told}.values():
+        one.close()
     return EXIT_OK
 
 
@@ -183,6 +193,7 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     lease.add_argument("--store", required=True, metavar="URL")
     lease.add_argument("--node", required=True)
+    lease.add_argument("--confirm-to", metavar="URL", help="store for confirmations (default: that of --store)")
     lease.add_argument("--socket", type=Path, default=Path("/run/powerhall-capper/capper.sock"))
     lease.add_argument("--poll-s", type=float, default=2.0, help="seconds between looks at the store (default 2)")
     lease.set_defaults(command=_guarded(_lease))

@@ -5,6 +5,7 @@ version of the setter is used, and every write is read back. NVML takes milliwat
 reload, after which only a new process can speak to the driver: `DriverGone` ends the capper and systemd starts it anew.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +42,9 @@ class Limiter(Protocol):
     def read(self) -> tuple[GpuCap, ...]:
         """Return the caps in force."""
 
+    def clocks_mhz(self, gpus: Sequence[int]) -> dict[int, float]:
+        """Return the SM clock of these GPUs; one that does not answer is left out."""
+
     def apply(self, caps: tuple[GpuCap, ...]) -> None:
         """Set caps and read them back; raises PowerhallError naming the GPUs that do not hold theirs."""
 
@@ -72,6 +76,17 @@ class NvmlLimiter:
                 if action(error.value) in (Action.REINIT, Action.RESPAWN):
                     raise DriverGone(str(error)) from None
         return tuple(caps)
+
+    def clocks_mhz(self, gpus: Sequence[int]) -> dict[int, float]:
+        """Return the SM clock of these GPUs; one that does not answer is left out."""
+        found = {}
+        for index in gpus:
+            try:
+                handle = self._gpus[index].handle
+                found[index] = float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))
+            except (KeyError, pynvml.NVMLError):
+                continue
+        return found
 
     def apply(self, caps: tuple[GpuCap, ...]) -> None:
         """Set each cap and read it back; a GPU that fails does not keep the others from theirs."""

@@ -126,7 +126,7 @@ class CapperServer:
         except (msgspec.ValidationError, msgspec.DecodeError, Rejected) as error:
             self._log.warning("lease_refused", key=str(error), detail=error)
             return {"refused": str(error), "status": self._capper.status()}
-        return {"status": self._capper.status()}
+        return {"status": self._capper.status(), "confirmation": self._capper.confirmation(time.time())}
 
     def _answer(self, agent: socket.socket, reply: dict[str, object]) -> None:
         try:

@@ -2,17 +2,24 @@
 
 Invariants:
 
-* A cap is set only from a lease that is signed for this node, newer than every lease before, not run out, and within
-  the range of every GPU it names: all of it is checked before the first GPU is touched.
+* A cap is set only from a lease that is signed for this node, not older than any lease before, not run out, and within
+  the range of every GPU it names: all of it is checked before the first GPU is touched. The newest lease may come again
+  after the agent was silent or the capper started anew.
 * Without a lease in force, without word from the agent for `agent_timeout_s`, or after a failed write, the safe caps
   hold. A lease's end is a moment of the monotonic clock, fixed when it is accepted: no step of the wall clock can make
   it live longer than it said.
 * Once a second the caps are read back; a GPU whose limit was changed by somebody else gets it again, and a write that
-  failed is tried again.
+  failed is tried again. A clock lock cannot be read back: it is set again when the clock is seen above it.
 * The caps found at the first start are written to disk before the first change, and restored on an orderly stop; after
-  a crash the next start reads them from there, not from the GPUs. The newest sequence is kept the same way.
+  a crash the next start reads them from there, not from the GPUs. After a boot they are read afresh, because no limit
+  survives one.
+* The newest sequence is on disk before its caps are set, and outlives crashes, orderly stops and boots. Without such a
+  memory, leases that were issued before this start are refused: one of them might be older than what held before.
+* A confirmation is given only while the caps that should hold read back right.
 """
 
+import os
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,14 +27,24 @@ from typing import Literal
 import msgspec
 
 from powerhall.errors import PowerhallError, Rejected
-from powerhall.lease import GpuCap, Lease, SignedLease, open_lease
+from powerhall.lease import (
+    Confirmation,
+    GpuCap,
+    Lease,
+    SignedConfirmation,
+    SignedLease,
+    open_lease,
+    sign_confirmation,
+)
 from powerhall.settings import read_json
-from powerhall_agent.capper.limiter import Limiter
+from powerhall_agent.capper.limiter import Limiter, Range
 
 __all__ = ["Capper", "Status"]
 
 AGENT_TIMEOUT_S = 1.5
 RECHECK_S = 1.0
+_CLOCK_STEP_MHZ = 15.0
+"""GPUs set clocks in steps of this size."""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -42,8 +59,12 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class _Memory(msgspec.Struct, forbid_unknown_fields=True):
-    found: tuple[GpuCap, ...]
+    """`found` is None after an orderly stop, when the GPUs have it; `since_s` is when this memory begins."""
+
+    found: tuple[GpuCap, ...] | None
     sequence: int = 0
+    boot: str = ""
+    since_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +85,13 @@ class Capper:
         safe_limit_w: float,
         memory: Path,
         agent_timeout_s: float = AGENT_TIMEOUT_S,
+        started_s: float = 0.0,
+        boot: str = "",
     ) -> None:
-        """`safe_limit_w` is each GPU's power limit without a lease, brought into the range that the GPU accepts."""
+        """`safe_limit_w` is each GPU's power limit without a lease, brought into the range that the GPU accepts.
+
+        `started_s` is the wall clock's time now, `boot` names this boot of the host.
+        """
         self._limiter = limiter
         self._node = node
         self._key = key
@@ -76,27 +102,40 @@ class Capper:
         self._reason = "start"
         self._error = ""
         self._ranges = limiter.ranges()
-        self._safe = tuple(
-            GpuCap(gpu, min(max(safe_limit_w, span.min_w), span.max_w)) for gpu, span in sorted(self._ranges.items())
-        )
-        self._memory = read_json(memory, _Memory) if memory.exists() else _Memory(limiter.read())
-        self._save()
+        self._safe_limit_w = safe_limit_w
+        self._safe = tuple(_safe_cap(gpu, safe_limit_w, span) for gpu, span in sorted(self._ranges.items()))
+        self._memory = read_json(memory, _Memory) if memory.exists() else _Memory(None, since_s=started_s)
+        if self._memory.found is None or self._memory.boot != boot:
+            self._memory.found, self._memory.boot = limiter.read(), boot
+        self._is_well = True
+        unsaved = self._try_save()
         self._wanted: tuple[GpuCap, ...] = ()
         self._checked_s = 0.0
         self.rewrites = 0
         self._to_safe("start")
+        self._error = self._error or unsaved
 
     def offer(self, signed: SignedLease, wall_s: float, mono_s: float) -> None:
         """Take a lease; one that is not sound raises Rejected and changes nothing."""
         self.heard(mono_s)
-        lease = open_lease(signed, self._key, self._node, self._memory.sequence, wall_s)
+        newest = self._memory.sequence - (self._held is None)  # the newest may come again when it is not in force
+        lease = open_lease(signed, self._key, self._node, newest, wall_s)
+        if lease.issued_s < self._memory.since_s:
+            allowed = "must not lie before this capper's first start: which leases held before is not known"
+            raise Rejected.field("lease", "issued_s", lease.issued_s, allowed)
         for cap in lease.caps:
             self._check(cap)
-        self._memory.sequence = lease.sequence
-        self._save()
+        if lease.sequence > self._memory.sequence:
+            before, self._memory.sequence = self._memory.sequence, lease.sequence
+            if unsaved := self._try_save():
+                self._memory.sequence = before
+                raise Rejected(unsaved)
         # GPUs that the lease does not name keep the safe cap: a lease speaks for the whole node.
         named = {cap.gpu for cap in lease.caps}
-        self._wanted = (*lease.caps, *(cap for cap in self._safe if cap.gpu not in named))
+        self._wanted = (
+            *(self._whole(cap) for cap in lease.caps),
+            *(cap for cap in self._safe if cap.gpu not in named),
+        )
         if self._write(self._wanted):
             self._held = _Held(lease, mono_s + (lease.expires_s - wall_s))
             self._reason = ""
@@ -119,22 +158,57 @@ class Capper:
 
     def _hold(self) -> None:
         read = {cap.gpu: cap.power_limit_w for cap in self._limiter.read()}
+        locked = [cap.gpu for cap in self._wanted if cap.sm_clock_mhz is not None]
+        clocks = self._limiter.clocks_mhz(locked) if locked else {}
         strayed = tuple(
             cap
             for cap in self._wanted
-            if cap.power_limit_w is not None and abs((read.get(cap.gpu) or 0.0) - cap.power_limit_w) > 1.0
+            if (cap.power_limit_w is not None and abs((read.get(cap.gpu) or 0.0) - cap.power_limit_w) > 1.0)
+            or (cap.sm_clock_mhz is not None and clocks.get(cap.gpu, 0.0) > cap.sm_clock_mhz + _CLOCK_STEP_MHZ)
         )
         if strayed:
             self.rewrites += 1
             self._write(strayed)
+        elif not self._is_well:
+            self._write(self._wanted)
+        if unmanaged := read.keys() - self._ranges.keys():
+            self._take_in(unmanaged)
+
+    def _take_in(self, gpus: Set[int]) -> None:
+        """Give GPUs that did not answer at the start their safe cap, now that they do."""
+        ranges = self._limiter.ranges()
+        new = tuple(_safe_cap(gpu, self._safe_limit_w, ranges[gpu]) for gpu in sorted(gpus) if gpu in ranges)
+        self._ranges |= {cap.gpu: ranges[cap.gpu] for cap in new}
+        self._safe += new
+        self._wanted += new
+        if new:
+            self._write(new)
 
     def restore(self) -> None:
-        """Put back the caps that were found; for an orderly stop."""
+        """Put back the caps that were found, and keep the newest sequence; for an orderly stop."""
         self._held = None
         self._wanted = ()
-        if self._write(self._memory.found):
-            self._path.unlink(missing_ok=True)
+        if self._write(self._memory.found or ()):
+            self._memory.found = None
+            self._error = self._try_save()
             self._reason = "restored"
+
+    def leave(self) -> None:
+        """Go to the safe caps and stay there; for an orderly stop of a node that must stay within its budget."""
+        self._to_safe("stopped")
+
+    def confirmation(self, wall_s: float) -> SignedConfirmation | None:
+        """Return the signed word that nothing older than the newest lease can come; None while that is not certain."""
+        if not self._is_well or self._reason == "restored" or not self._memory.sequence:
+            return None
+        return sign_confirmation(Confirmation(self._node, self._memory.sequence, wall_s), self._key)
+
+    def _whole(self, cap: GpuCap) -> GpuCap:
+        """Return a lock of the clock with the power limit that was found: the safe limit must not stay beside it."""
+        if cap.power_limit_w is not None:
+            return cap
+        found = {old.gpu: old.power_limit_w for old in self._memory.found or ()}
+        return GpuCap(cap.gpu, found.get(cap.gpu), cap.sm_clock_mhz)
 
     @property
     def summary(self) -> str:
@@ -175,12 +249,25 @@ class Capper:
         try:
             self._limiter.apply(caps)
         except PowerhallError as error:
-            self._error = str(error)
+            self._error, self._is_well = str(error), False
             return False
-        self._error = ""
+        self._error, self._is_well = "", True
         return True
 
-    def _save(self) -> None:
+    def _try_save(self) -> str:
+        """Replace the memory in one step, on disk when this returns; return why that failed, or ""."""
         part = self._path.with_name(f".{self._path.name}.part")
-        part.write_bytes(msgspec.json.encode(self._memory))
-        part.replace(self._path)
+        try:
+            with part.open("wb") as file:
+                file.write(msgspec.json.encode(self._memory))
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self._path)
+        except OSError as error:
+            return f"capper: memory: {self._path}: cannot write: {error.strerror}"
+        return ""
+
+
+def _safe_cap(gpu: int, limit_w: float, span: Range) -> GpuCap:
+    """Return the safe cap of a GPU, brought into the range that it accepts."""
+    return GpuCap(gpu, min(max(limit_w, span.min_w), span.max_w))

@@ -82,7 +82,7 @@ def grant_leases(
     plan: Plan,
     wanted: Sequence[Need],
     ledger: Ledger,
-    budgets: Sequence[Budget],
+    budgets: Sequence[Budget] | None,
     *,
     site_key: bytes,
     now_s: float,
@@ -90,10 +90,12 @@ def grant_leases(
 ) -> list[tuple[Lease, SignedLease]]:
     """Grant and sign leases from `now_s` to `until_s`, each with its node's key.
 
+    Without budgets no cap rises above what its node may hold already: for an emergency, which nothing may refuse.
     A node that gets less than it needs runs in the fastest mode that fits; where none fits it gets no lease and stays
     at its safe cap.
     """
-    granted = ledger.grant({need.node: need.cap_w for need in wanted}, budgets, now_s, until_s)
+    caps_w = {need.node: need.cap_w for need in wanted}
+    granted = ledger.lower(caps_w, now_s, until_s) if budgets is None else ledger.grant(caps_w, budgets, now_s, until_s)
     leases = []
     for need in wanted:
         entry = granted[need.node]

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from powerhall.curtail import read_events
 from powerhall.errors import ConfigError, Rejected
 from powerhall.extras import EXIT_OK
 from powerhall.lease import node_key
@@ -14,9 +15,8 @@ from powerhall.plan import Plan, read_plan
 from powerhall.settings import Secret
 from powerhall.store import open_store
 from powerhall.units import parse_duration
-from powerhall_optimizer.leases.budgets import lease_budgets
-from powerhall_optimizer.leases.caps import grant_leases, needs, safe_caps_w
-from powerhall_optimizer.leases.publish import publish_leases
+from powerhall_optimizer.leases.caps import safe_caps_w
+from powerhall_optimizer.leases.turn import Turn
 from powerhall_optimizer.ledger import Ledger
 from powerhall_optimizer.verify.plan import verify_plan
 
@@ -24,10 +24,12 @@ __all__ = ["add_parser", "read_site_key"]
 
 _LEASE = """Grants power-cap leases for what a verified plan runs now, within every budget whatever happens to the
 leases on their way, signs each for its node, and writes them to the store. Run it after every round; leases must
-outlive two rounds, so that one lost round changes nothing.
+outlive two rounds, so that one lost round changes nothing. What nodes confirmed since frees its budget first; with
+--settle, what they confirm now is granted again at once.
 
 examples:
   powerhall-optimizer lease --plan plan.json --store sqlite:///power.db --site-key site.key --ledger ledger.json
+  powerhall-optimizer lease --plan plan.json --store URL --site-key site.key --ledger ledger.json --settle 10s
   powerhall-optimizer lease --plan plan.json --store URL --site-key site.key --ledger ledger.json --for 15min --dry-run
 """
 _KEY = """Derives the key of one node from the site key and writes it to a file of mode 0600 for that node's capper.
@@ -59,6 +61,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     lease.add_argument("--store", required=True, metavar="URL", help="where the nodes' carriers find their leases")
     add_lease_options(lease)
     lease.add_argument("--for", dest="span", default="15 min", help="how long leases hold (default: 15 min)")
+    lease.add_argument(
+        "--settle",
+        default="0 s",
+        help="where nodes got less than they need, wait this long for confirmations and grant again (default: 0 s)",
+    )
+    lease.add_argument(
+        "--events", type=Path, help="CSV or JSON of events in force, as in site.toml: leases keep them at once"
+    )
     lease.add_argument("--dry-run", action="store_true", help="grant nothing; say what would be granted")
     lease.set_defaults(run=_lease)
     key = commands.add_parser("node-key", help="derive a node's lease key", description=_KEY, formatter_class=form)
@@ -76,10 +86,16 @@ def add_lease_options(parser: argparse.ArgumentParser) -> None:
 
 def checked_plan(path: Path, now_s: float) -> Plan:
     """Read a plan that verifies and covers now; another one raises Rejected."""
-    plan = read_plan(path)
+    plan = present_plan(path, now_s)
     broken = verify_plan(plan)
     if broken:
         raise Rejected(f"{path}: not verified: {broken[0]}")
+    return plan
+
+
+def present_plan(path: Path, now_s: float) -> Plan:
+    """Read a plan that covers now, without checking its limits again: enough to lower what it runs."""
+    plan = read_plan(path)
     s = plan.snapshot
     if not s.start_s <= now_s < s.start_s + s.slots * s.slot_s:
         raise Rejected.field(str(path), "start_s", s.start_s, "the plan does not cover the present; run a round first")
@@ -87,26 +103,30 @@ def checked_plan(path: Path, now_s: float) -> Plan:
 
 
 def _lease(args: argparse.Namespace) -> int:
-    try:
-        span_s = parse_duration(args.span.replace("min", " min").replace("  ", " "))
-    except ValueError as error:
-        raise Rejected.field("lease", "--for", args.span, str(error)) from None
+    span_s, settle_s = _span(args.span, "--for"), _span(args.settle, "--settle")
     now_s = time.time()
     plan = checked_plan(args.plan, now_s)
-    until_s = now_s + span_s
-    wanted = needs(plan, now_s, until_s)
-    ledger = Ledger(safe_caps_w(plan.snapshot.site), args.ledger, dry_run=args.dry_run)
     key = read_site_key(args.site_key)
-    budgets = lease_budgets(plan, now_s, until_s)
-    leases = grant_leases(plan, wanted, ledger, budgets, site_key=key, now_s=now_s, until_s=until_s)
-    if not args.dry_run:
-        store = open_store(args.store)
-        publish_leases(store, plan.snapshot.site, leases)
+    ledger = Ledger(safe_caps_w(plan.snapshot.site), args.ledger, dry_run=args.dry_run)
+    events = read_events(args.events, plan.snapshot.site.name) if args.events is not None else ()
+    store = None if args.dry_run else open_store(args.store)
+    turn = Turn(plan, ledger, key, store, events)
+    figures = turn.run(now_s, now_s + span_s)
+    while store is not None and figures["short"] and time.time() < now_s + settle_s:
+        time.sleep(min(1.0, settle_s))
+        if turn.confirm(time.time()):
+            figures |= turn.run(time.time(), time.time() + span_s)
+    if store is not None:
         store.close()
-    figures = {"plan_id": plan.plan_id, "nodes": len(wanted), "leases": len(leases), "expires_s": until_s}
-    figures |= {"cap_w": sum(lease.node_cap_w for lease, _ in leases), "dry_run": args.dry_run}
-    sys.stdout.write(json.dumps(figures) + "\n")
+    sys.stdout.write(json.dumps(figures | {"dry_run": args.dry_run}) + "\n")
     return EXIT_OK
+
+
+def _span(text: str, option: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Rejected.field("lease", option, text, str(error)) from None
 
 
 def _node_key(args: argparse.Namespace) -> int:

@@ -2,24 +2,34 @@
 
 import msgspec
 
-from powerhall.plan import Assignment, Plan, Waiting, gpu_power_w, gpu_speed
+from powerhall.curtail import Event
+from powerhall.plan import Assignment, Plan, Snapshot, Waiting, gpu_power_w, gpu_speed, snapshot_hash
 from powerhall.units import format_power
+from powerhall_optimizer.assemble import zone_plans
+from powerhall_optimizer.leases.limits import limited
 from powerhall_optimizer.shed.ladder import Ladder, by_job
+from powerhall_optimizer.verify.loads import plan_loads
+from powerhall_optimizer.verify.worth import value_and_bound
 
-__all__ = ["shed_plan"]
+__all__ = ["sealed", "shed_modes", "shed_plan"]
 
 
-def shed_plan(plan: Plan, steps: Ladder, rungs: int, target_w: float) -> tuple[Plan, dict[str, str]]:
-    """Return the plan after `rungs` rungs, and the mode in which each touched job's nodes are to be capped.
+def shed_modes(steps: Ladder, rungs: int) -> dict[str, str]:
+    """Return the mode in which each touched job's nodes are to be capped; a paused job's in its lowest one, at once."""
+    return {job_id: actions[-1].mode for job_id, actions in by_job(steps.actions[:rungs]).items()}
 
-    Lowered jobs run on, longer; paused and stopped ones wait with a reason, and their nodes are capped to the lowest
-    mode at once, so that the power falls before the scheduler has acted. Jobs that would start later in the plan wait.
+
+def shed_plan(plan: Plan, steps: Ladder, rungs: int, target_w: float) -> Plan:
+    """Return what runs after `rungs` rungs, its zones not yet counted (see `sealed`).
+
+    Lowered jobs run on, longer; paused and stopped ones wait with a reason, and so do jobs that would start later.
     """
     taken = by_job(steps.actions[:rungs])
-    modes = {job_id: actions[-1].mode for job_id, actions in taken.items()}
+    modes = shed_modes(steps, rungs)
     kept: list[Assignment] = []
     waiting = list(plan.waiting)
     aim = format_power(target_w)
+    classes = {job.job_id: job.job_class for job in plan.snapshot.jobs}
     for entry in plan.assignments:
         actions = taken.get(entry.job_id, [])
         ended = next((a for a in actions if a.kind in ("pause", "stop")), None)
@@ -33,18 +43,45 @@ def shed_plan(plan: Plan, steps: Ladder, rungs: int, target_w: float) -> tuple[P
                 Waiting(entry.job_id, "shed", f"not started while the site sheds to {aim}", (plan.snapshot.site.name,))
             )
         else:
-            kept.append(_lowered(plan, entry, modes[entry.job_id], steps.time_s) if actions else entry)
+            slower = modes.get(entry.job_id)
+            kept.append(_lowered(plan, entry, slower, classes[entry.job_id], steps.time_s) if slower else entry)
     note = f"emergency shed to {aim}: {rungs} of {len(steps.actions)} rungs"
-    after = msgspec.structs.replace(
+    return msgspec.structs.replace(
         plan, status="fallback", assignments=tuple(kept), waiting=tuple(waiting), notes=(*plan.notes, note)
     )
-    return after, modes
 
 
-def _lowered(plan: Plan, entry: Assignment, name: str, now_s: float) -> Assignment:
+def sealed(after: Plan, target_w: float, time_s: float, until_s: float) -> Plan:
+    """Return the shed plan with budgets that let nothing take the freed power until `until_s`, its zones counted.
+
+    The site's budget is the target (or what is left, where the ladder was too short), a hall's what it draws after the
+    shed: a scheduler that reads the plan's budgets starts nothing in the room that the shed has made.
+    """
+    draft = msgspec.structs.replace(after, zones=())
+    snapshot = after.snapshot
+    slot = min(snapshot.slots - 1, max(0, int(time_s - snapshot.start_s) // snapshot.slot_s))
+    start_s = float(snapshot.start_s + slot * snapshot.slot_s)
+    loads = plan_loads(draft).zone_w
+    levels = {snapshot.site.name: target_w} | dict.fromkeys((hall.zone for hall in snapshot.site.halls), 0.0)
+    events = []
+    for zone, level_w in levels.items():
+        left_w = float(max(loads[zone][slot:]))
+        events.append(Event(zone, start_s, max(until_s, start_s + snapshot.slot_s), max(level_w, left_w + 1.0)))
+    narrow: Snapshot = limited(snapshot, events)
+    draft = msgspec.structs.replace(draft, snapshot=narrow, plan_id=snapshot_hash(narrow), certificate=None)
+    draft = msgspec.structs.replace(draft, zones=zone_plans(draft, {}))
+    try:
+        value, bound = value_and_bound(draft)
+    except (KeyError, IndexError):  # a job in a mode that the planner would not give it: the plan says no worth
+        value, bound = 0, 0
+    gap = (bound - value) / bound if bound > 0 else 0.0
+    return msgspec.structs.replace(draft, value=value, bound=bound, gap=gap)
+
+
+def _lowered(plan: Plan, entry: Assignment, name: str, job_class_name: str, now_s: float) -> Assignment:
     site = plan.snapshot.site
     kind = site.node_types[entry.node_type]
-    job_class = site.job_classes.get(next(j.job_class for j in plan.snapshot.jobs if j.job_id == entry.job_id))
+    job_class = site.job_classes.get(job_class_name)
     old, new = (next(mode for mode in kind.modes if mode.name == n) for n in (entry.mode, name))
     left_s = max(0.0, entry.end_s - now_s) * gpu_speed(old, job_class) / gpu_speed(new, job_class)
     end_s = int(now_s) + -int(-left_s // plan.snapshot.slot_s) * plan.snapshot.slot_s

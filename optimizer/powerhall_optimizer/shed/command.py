@@ -1,31 +1,27 @@
-"""`powerhall-optimizer shed`: brings the site's power down now, without solving."""
+"""`powerhall-optimizer shed`: brings the site's power down now, without solving; by hand, by signal file or by HTTP."""
 
 import argparse
 import json
 import re
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from powerhall.curtail import parse_ramp
 from powerhall.errors import Rejected
 from powerhall.extras import EXIT_OK, EXIT_REFUSED
-from powerhall.plan import Plan, write_plan
-from powerhall.store import Store, open_store
+from powerhall.plan import Plan
+from powerhall.store import open_store
 from powerhall.units import format_power, parse_duration, parse_power
-from powerhall_optimizer.leases.budgets import lease_budgets
-from powerhall_optimizer.leases.caps import grant_leases, needs, safe_caps_w
-from powerhall_optimizer.leases.command import checked_plan, read_site_key
-from powerhall_optimizer.leases.publish import publish_leases
+from powerhall_optimizer.leases.caps import safe_caps_w
+from powerhall_optimizer.leases.command import present_plan, read_site_key
 from powerhall_optimizer.ledger import Ledger as LeaseLedger
-from powerhall_optimizer.schedulers.base import PlanWriter
-from powerhall_optimizer.shed.act import shed_plan
 from powerhall_optimizer.shed.ladder import Ladder, ladder
+from powerhall_optimizer.shed.shedder import Outcome, Shedder, outcome_of
 
-__all__ = ["Outcome", "Shedder", "add_parser", "read_target"]
+__all__ = ["add_parser", "read_target"]
 
 _TEXT = """Brings the site to a power at the meter, now, without solving: the first rungs of the plan's ladder are taken
 (lower power modes, then pause what can checkpoint, then stop the lowest weight; jobs that may not be preempted are
@@ -38,85 +34,12 @@ examples:
       --scheduler slurm --within 10s
   powerhall-optimizer shed --by 30% --plan plan.json --dry-run         what would be done
 
-exit codes: 0 the target is met, 1 refused, or everything was done and it is not enough
+for grid operators, as a service (both may be given; docs/shed.md):
+  powerhall-optimizer shed --watch /var/lib/powerhall-optimizer/signals --events events.json --store URL ...
+  powerhall-optimizer shed --serve 127.0.0.1:8470 --token-file hook.token --events events.json --store URL ...
+
+exit codes: 0 the target is met, 1 refused, something failed, or everything was done and it is not enough
 """
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What a shed did: powers at the meter from planned draws; `seconds` is our own time until all was handed over."""
-
-    plan_id: str
-    before_w: float
-    target_w: float
-    after_w: float
-    rungs: int
-    lowered: int
-    paused: int
-    stopped: int
-    protected: int
-    leases: int
-    met: bool
-    seconds: float
-    dry_run: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Shedder:
-    """Takes rungs and hands them over; store, scheduler and keys are given, so that a test needs none of them."""
-
-    ledger: LeaseLedger | None
-    store: Store | None
-    site_key: bytes | None
-    writer: PlanWriter | None
-    out: Path | None
-    lease_s: float = 900.0
-    clock: Callable[[], float] = time.time
-
-    def act(self, plan: Plan, steps: Ladder, target_w: float) -> Outcome:
-        """Take the rungs to `target_w`: leases first, then the scheduler, then the shed plan's file."""
-        begin = time.perf_counter()
-        rungs = steps.rungs_to(target_w)
-        after, modes = shed_plan(plan, steps, rungs, target_w)
-        leases = self._leases(plan, modes)
-        if self.writer is not None:
-            self.writer.apply(after)
-        if self.out is not None:
-            write_plan(after, self.out)
-        return _outcome(steps, target_w, leases=leases, seconds=time.perf_counter() - begin)
-
-    def _leases(self, plan: Plan, modes: dict[str, str]) -> int:
-        if self.ledger is None or self.store is None or self.site_key is None:
-            return 0
-        now_s = self.clock()
-        until_s = now_s + self.lease_s
-        wanted = needs(plan, now_s, now_s + 1.0, modes)
-        budgets = lease_budgets(plan, now_s, until_s)
-        leases = grant_leases(plan, wanted, self.ledger, budgets, site_key=self.site_key, now_s=now_s, until_s=until_s)
-        return publish_leases(self.store, plan.snapshot.site, leases)
-
-
-def _outcome(
-    steps: Ladder, target_w: float, *, leases: int = 0, seconds: float = 0.0, dry_run: bool = False
-) -> Outcome:
-    rungs = steps.rungs_to(target_w)
-    taken = steps.actions[:rungs]
-    after_w = taken[-1].left_w if taken else steps.power_w
-    ended = {a.job_id for a in taken if a.kind != "lower"}
-    return Outcome(
-        plan_id=steps.plan_id,
-        before_w=steps.power_w,
-        target_w=target_w,
-        after_w=after_w,
-        rungs=rungs,
-        lowered=len({a.job_id for a in taken} - ended),
-        paused=sum(a.kind == "pause" for a in taken),
-        stopped=sum(a.kind == "stop" for a in taken),
-        protected=len(steps.protected),
-        leases=leases,
-        met=after_w <= target_w,
-        seconds=seconds,
-        dry_run=dry_run,
-    )
 
 
 def read_target(to: str | None, by: str | None, power_w: float) -> float:
@@ -138,7 +61,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "shed", help="bring the site's power down now", description=_TEXT, formatter_class=form
     )
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group()
     what.add_argument("--to", metavar="POWER", help="power at the meter to reach, such as 350MW")
     what.add_argument("--by", metavar="SHARE", help="share to shed, such as 30%%")
     what.add_argument("--show", action="store_true", help="print the ladder and do nothing")
@@ -151,53 +74,88 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("--settings", type=Path, help="settings of the scheduler")
     parser.add_argument("--out", type=Path, help="write the shed plan here")
-    parser.add_argument("--within", default="10 s", help="warn when our own time exceeds this (default: 10 s)")
+    parser.add_argument("--within", help="wait so long for the nodes to confirm; 1 when it takes longer, such as 10s")
+    parser.add_argument("--ramp-down", metavar="RATE", help="go down in steps no faster than this, such as '5 MW/min'")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    served = parser.add_argument_group("service")
+    served.add_argument("--watch", type=Path, metavar="DIR", help="take events that appear as files in this folder")
+    served.add_argument("--serve", metavar="IP:PORT", help="take events by HTTP; beyond loopback with TLS only")
+    served.add_argument("--token-file", type=Path, help="the hook's token, 32 characters or more")
+    served.add_argument("--tls-cert", type=Path, help="certificate of the hook, with its chain")
+    served.add_argument("--tls-key", type=Path, help="its key")
+    served.add_argument("--state", type=Path, default=Path("shed.json"), help="its memory (default: shed.json)")
+    served.add_argument("--events", type=Path, help="keep this events file of site.toml, so that rounds keep the limit")
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    begin = time.perf_counter()
+    if args.watch is not None or args.serve is not None:
+        if args.to or args.by or args.show or args.dry_run:
+            raise Rejected("shed: --watch and --serve wait for events: not with --to, --by, --show or --dry-run")
+        from powerhall_optimizer.shed.service import serve
+
+        return serve(args)
+    if not (args.to or args.by or args.show):
+        raise Rejected("shed: nothing to do: give one of --to, --by, --show, --watch and --serve")
+    return _once(args)
+
+
+def _once(args: argparse.Namespace) -> int:
+    begin_s = time.monotonic()
     now_s = time.time()
-    plan = checked_plan(args.plan, now_s)
+    plan = present_plan(args.plan, now_s)
     steps = ladder(plan, now_s)
     if args.show:
         return _show(steps, args.json)
     target_w = read_target(args.to, args.by, steps.power_w)
-    try:
-        within_s = parse_duration(args.within)
-    except ValueError as error:
-        raise Rejected.field("shed", "--within", args.within, str(error)) from None
+    within_s = None if args.within is None else _within(args.within)
     if args.dry_run:
-        outcome = _outcome(steps, target_w, dry_run=True)
+        outcome = outcome_of(steps, target_w, dry_run=True)
     else:
-        shedder = _shedder(args, plan)
-        outcome = shedder.act(plan, steps, target_w)
-        outcome = msgspec.structs.replace(outcome, seconds=time.perf_counter() - begin)
+        shedder = open_shedder(args, plan)
+        outcome = shedder.act(plan, steps, target_w, within_s=within_s)
         if shedder.store is not None:
             shedder.store.close()
     sys.stdout.write(msgspec.json.encode(outcome).decode() + "\n" if args.json else _sentence(outcome))
-    if outcome.seconds > within_s:
-        sys.stderr.write(f"powerhall-optimizer: shed: took {outcome.seconds:.1f} s, more than {within_s:g} s\n")
+    sys.stderr.writelines(f"powerhall-optimizer: shed: {problem}\n" for problem in outcome.problems)
+    took_s = time.monotonic() - begin_s
+    if within_s is not None and took_s > within_s + 1.0:
+        sys.stderr.write(f"powerhall-optimizer: shed: took {took_s:.1f} s, more than {within_s:g} s\n")
+        return EXIT_REFUSED
     return EXIT_OK if outcome.met else EXIT_REFUSED
 
 
-def _shedder(args: argparse.Namespace, plan: Plan) -> Shedder:
+def _within(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Rejected.field("shed", "--within", text, str(error)) from None
+
+
+def open_shedder(args: argparse.Namespace, plan: Plan) -> Shedder:
+    """Open what the command line names; half of what leases need, or nothing at all, is refused."""
     leased = [args.store, args.site_key, args.ledger]
     if any(leased) and not all(leased):
         raise Rejected("shed: --store, --site-key and --ledger go together: all are needed to send leases")
+    try:
+        ramp = None if args.ramp_down is None else parse_ramp(args.ramp_down)
+    except ValueError as error:
+        raise Rejected.field("shed", "--ramp-down", args.ramp_down, str(error)) from None
     writer = None
     if args.scheduler:
         from powerhall_optimizer.schedulers.command import open_writer
         from powerhall_optimizer.schedulers.settings import read_settings
 
-        writer = open_writer(args.scheduler, read_settings(args.settings))
+        settings = read_settings(args.settings)
+        may_stop = msgspec.structs.replace(settings.slurm, preempt=True)  # the ladder touches only what may be stopped
+        writer = open_writer(args.scheduler, msgspec.structs.replace(settings, slurm=may_stop))
     if not any(leased) and writer is None and args.out is None:
         raise Rejected("shed: nothing to act through: give --store with keys, --scheduler or --out; or --dry-run")
     ledger = LeaseLedger(safe_caps_w(plan.snapshot.site), args.ledger) if args.ledger else None
     key = read_site_key(args.site_key) if args.site_key else None
-    return Shedder(ledger, open_store(args.store) if args.store else None, key, writer, args.out)
+    store = open_store(args.store) if args.store else None
+    return Shedder(ledger, store, key, writer, args.out, ramp_w_per_s=ramp)
 
 
 def _show(steps: Ladder, as_json: bool) -> int:
@@ -216,8 +174,10 @@ def _show(steps: Ladder, as_json: bool) -> int:
 
 def _sentence(outcome: Outcome) -> str:
     verb = "would go" if outcome.dry_run else "goes"
-    end = "" if outcome.met else "; NOT ENOUGH: only protected jobs and idle nodes are left"
+    end = "" if outcome.after_w <= outcome.target_w else "; NOT ENOUGH: only protected jobs and idle nodes are left"
     took = f"{outcome.leases} leases in {outcome.seconds:.2f} s"
+    if outcome.confirmed_seconds is not None:
+        took += f", {outcome.confirmed} confirmed within {outcome.confirmed_seconds:.1f} s"
     return (
         f"the site {verb} from {format_power(outcome.before_w)} to {format_power(outcome.after_w)} "
         f"(target {format_power(outcome.target_w)}): {outcome.lowered} jobs slowed, {outcome.paused} paused, "

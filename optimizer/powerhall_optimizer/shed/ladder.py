@@ -2,7 +2,8 @@
 
 Order, cheapest harm first: lower the power mode of jobs that may be preempted (by value lost per watt), then pause
 those that can checkpoint (by weight of work per watt), then stop the other preemptible ones (the same). Jobs that may
-not be preempted are protected: no action of the ladder touches them.
+not be preempted are protected: no action of the ladder touches them. A cap holds for all GPUs of a node, so a job that
+shares a node with another one is not slowed, only paused or stopped.
 
 Powers are at the meter: true losses and cooling curves of the weather of the present slot, on planned draws.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from powerhall.cooling import Weather, hall_load
+from powerhall.hostlist import expand
 from powerhall.jobs import Job
 from powerhall.plan import Assignment, Plan, gpu_power_w, gpu_speed
 from powerhall.topology import JobClass, Mode, NodeType
@@ -123,20 +125,33 @@ def _lowest(kind: NodeType, job_class: JobClass | None, entry: Assignment) -> Mo
 
 def _rungs(plan: Plan, running: list[Assignment]) -> list[Action]:
     site, jobs = plan.snapshot.site, {job.job_id: job for job in plan.snapshot.jobs}
+    sharing = _sharing(running)
     found: list[Action] = []
     for entry in running:
         job, kind = jobs[entry.job_id], site.node_types[entry.node_type]
         if not job.preemptible:
             continue
         job_class = site.job_classes.get(job.job_class)
-        steps = _lower(entry, job, kind, job_class)
+        steps = [] if entry.job_id in sharing else _lower(entry, job, kind, job_class)
         found += steps
-        lowest_w = min(entry.gpu_power_w, gpu_power_w(kind, _lowest(kind, job_class, entry), job_class))
+        lowest_w = entry.gpu_power_w
+        if steps:
+            lowest_w = min(lowest_w, gpu_power_w(kind, _lowest(kind, job_class, entry), job_class))
         saved_w = entry.gpus * max(0.0, lowest_w - kind.idle_gpu_power_w)
         what = "pause" if job.checkpoint_cost_s > 0 else "stop"
         mode = steps[-1].mode if steps else entry.mode
         found.append(Action(what, entry.job_id, entry.hall, mode, saved_w, job.weight * entry.gpus / max(saved_w, 1.0)))
     return sorted(found, key=lambda a: (_ORDER[a.kind], a.harm_per_w, a.job_id, -a.saved_w))
+
+
+def _sharing(running: list[Assignment]) -> set[str]:
+    """Return the jobs that share a node with another one."""
+    on: dict[str, list[str]] = defaultdict(list)
+    for entry in running:
+        for placement in entry.placements:
+            for node in expand(placement.nodes):
+                on[node].append(entry.job_id)
+    return {job_id for jobs in on.values() if len(set(jobs)) > 1 for job_id in jobs}
 
 
 def ladder(plan: Plan, time_s: float) -> Ladder:

@@ -1,0 +1,95 @@
+"""Carries leases from the store to the capper, and the capper's confirmations back.
+
+The carrier is trusted with nothing: leases and confirmations are signed, and whatever it loses, repeats or reorders
+costs work but never a budget. It tells the capper twice a second that it is alive, whether the store answers or not.
+"""
+
+import base64
+
+import msgspec
+
+from powerhall.errors import Rejected, Retryable
+from powerhall.lease import SignedLease
+from powerhall.line import Point, encode
+from powerhall.store import Query, Select, Store
+from powerhall_agent.capper.client import CapperClient, Reply
+from powerhall_agent.log import Log
+
+__all__ = ["Carrier", "newest_lease", "store_confirmation"]
+
+_LEASE_AGE_S = 3600.0
+_CONFIRM_AGAIN_S = 60.0
+
+
+def newest_lease(store: Store, node: str, now_s: float) -> SignedLease | None:
+    """Return the newest lease that the store holds for this node, of the last hour; a damaged one raises Rejected."""
+    query = Query("lease", (Select("signed", "last"),), where={"node": node})
+    texts = [row.values.get("signed") for row in store.query(query, now_s - _LEASE_AGE_S, now_s + 60.0)]
+    if not texts or not isinstance(texts[0], str):
+        return None
+    try:
+        return msgspec.json.decode(base64.b64decode(texts[0], validate=True), type=SignedLease)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise Rejected(f"lease: {node}: not readable: {error}") from None
+
+
+def store_confirmation(store: Store, node: str, reply: Reply, now_s: float) -> None:
+    """Write the capper's confirmation into the store."""
+    signed = base64.b64encode(msgspec.json.encode(reply.confirmation)).decode()
+    fields: dict[str, float | str] = {"sequence": float(reply.status.sequence), "signed": signed}
+    store.write(encode(Point("lease_confirmation", {"node": node}, fields, round(now_s * 1000))))
+
+
+class Carrier:
+    """One node's carrier: `turn` speaks to the capper twice a second, `exchange` to the stores in its own thread."""
+
+    def __init__(self, leases: Store, told: Store, client: CapperClient, node: str, log: Log) -> None:
+        """`leases` is where leases come from, `told` where confirmations go."""
+        self._leases, self._told, self._client, self._node, self._log = leases, told, client, node, log
+        self._newest: SignedLease | None = None
+        self._reply: Reply | None = None
+        self._offered = self._refused = b""
+        self._told_sequence, self._told_s = 0, 0.0
+
+    @property
+    def has_news(self) -> bool:
+        """Say whether the capper confirmed something that the store has not seen."""
+        reply = self._reply
+        return reply is not None and reply.confirmation is not None and reply.status.sequence != self._told_sequence
+
+    def turn(self) -> None:
+        """Say that the agent lives, and offer a lease that the capper has not seen.
+
+        A lease that the capper gave up because the agent was silent, or it died itself, is offered again.
+        """
+        try:
+            reply = self._client.alive()
+            gave_up = reply.status.state == "safe" and reply.status.reason in ("agent_silent", "start")
+            signed = self._newest
+            if signed is not None and signed.body != self._refused and (signed.body != self._offered or gave_up):
+                self._offered = self._refused = signed.body
+                reply = self._client.offer(signed)
+                self._refused = b""
+                self._log.info("lease_applied", plan=reply.status.plan_id, sequence=reply.status.sequence)
+            self._reply = reply
+        except (Retryable, Rejected) as error:
+            self._log.warning("lease", key=type(error).__name__, detail=error)
+
+    def exchange(self, wall_s: float, mono_s: float) -> bool:
+        """Look for a lease; store a confirmation when it is new, and now and then again, because a store may lose it.
+
+        Returns whether the stores answered.
+        """
+        try:
+            self._newest = newest_lease(self._leases, self._node, wall_s)
+            reply = self._reply
+            if reply is None or reply.confirmation is None:
+                return True
+            sequence = reply.status.sequence
+            if self.has_news or mono_s - self._told_s >= _CONFIRM_AGAIN_S:
+                store_confirmation(self._told, self._node, reply, wall_s)
+                self._told_sequence, self._told_s = sequence, mono_s
+        except (Retryable, Rejected) as error:
+            self._log.warning("store", key=type(error).__name__, detail=error)
+            return False
+        return True

@@ -1,0 +1,23 @@
+"""Further limits on a snapshot: what an event allows, from now on, below the budgets that the plan was made for."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from powerhall.curtail import NO_LIMIT_W, Event, Ramp, curtailed
+from powerhall.plan import Snapshot
+from powerhall.timeseries import Series
+
+__all__ = ["limited"]
+
+
+def limited(snapshot: Snapshot, events: Sequence[Event], ramp: Ramp | None = None) -> Snapshot:
+    """Return the snapshot with budgets no higher than these events allow, with their ramps."""
+    site = snapshot.site
+    limits = site.limits_w()
+    budgets = dict(site.budgets)
+    for zone in sorted({event.zone for event in events}):
+        limit_w = limits[zone]
+        base = budgets.get(zone) or Series((0.0,), (NO_LIMIT_W if limit_w is None else limit_w,))
+        budgets[zone] = curtailed(base, [event for event in events if event.zone == zone], ramp or Ramp())
+    return msgspec.structs.replace(snapshot, site=msgspec.structs.replace(site, budgets=budgets))

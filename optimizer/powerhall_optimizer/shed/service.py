@@ -1,0 +1,63 @@
+"""The shed service: signal folder and HTTP hook in front of one desk, until SIGTERM."""
+
+import argparse
+import math
+import signal
+import time
+
+from powerhall.errors import Rejected
+from powerhall.extras import EXIT_OK
+from powerhall.plan import read_plan
+from powerhall_optimizer.log import Log
+from powerhall_optimizer.shed.command import open_shedder
+from powerhall_optimizer.shed.desk import Desk
+from powerhall_optimizer.shed.hook import Hook
+from powerhall_optimizer.shed.ladder import ladder
+from powerhall_optimizer.shed.shedder import Outcome
+from powerhall_optimizer.shed.watch import SignalFolder
+
+__all__ = ["serve"]
+
+_LOOK_S = 0.1
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Run the service; everything that it needs is checked before the first event."""
+    from powerhall_optimizer.leases.command import present_plan
+
+    if args.serve is not None and args.token_file is None:
+        raise Rejected("shed: --serve: needs --token-file")
+    if bool(args.tls_cert) != bool(args.tls_key):
+        raise Rejected("shed: --tls-cert and --tls-key go together")
+    log = Log()
+    first = read_plan(args.plan)
+    site = first.snapshot.site.name
+    shedder = open_shedder(args, first)
+
+    def act(limit_w: float | None, share: float, end_s: float, within_s: float) -> Outcome:
+        now_s = time.time()
+        plan = present_plan(args.plan, now_s)
+        steps = ladder(plan, now_s)
+        target_w = min(math.inf if limit_w is None else limit_w, steps.power_w * (1.0 - share))
+        return shedder.act(plan, steps, target_w, until_s=end_s, within_s=within_s)
+
+    desk = Desk(args.state, args.events, act, log)
+    folder = None if args.watch is None else SignalFolder(args.watch, site, desk.take, log)
+    hook = None
+    if args.serve is not None:
+        hook = Hook(args.serve, args.token_file, desk, site, log, cert=args.tls_cert, key=args.tls_key)
+        hook.start()
+    stopped: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda caught, _frame: stopped.append(caught))
+    log("shed_ready", site=site, watch=args.watch or "no", serve=args.serve or "no", plan=first.plan_id[:12])
+    while not stopped:
+        if folder is not None:
+            folder.look(time.time())
+        desk.tick()
+        time.sleep(_LOOK_S)
+    if hook is not None:
+        hook.close()
+    if shedder.store is not None:
+        shedder.store.close()
+    return EXIT_OK

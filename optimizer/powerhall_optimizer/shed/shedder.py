@@ -1,0 +1,203 @@
+"""Takes rungs of a ladder and hands them over: leases first, then the scheduler, then the shed plan's file.
+
+Invariants: no cap rises, whatever the ledger and the budgets say; only nodes of touched jobs get leases; what fails on
+the way is reported and keeps nothing else from being done.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from powerhall.errors import PowerhallError
+from powerhall.hostlist import expand
+from powerhall.plan import Plan, write_plan
+from powerhall.store import Store
+from powerhall_optimizer.leases.caps import Need, grant_leases, needs
+from powerhall_optimizer.leases.confirm import read_confirmations
+from powerhall_optimizer.leases.publish import publish_leases
+from powerhall_optimizer.ledger import Ledger as LeaseLedger
+from powerhall_optimizer.schedulers.base import PlanWriter, Skipped
+from powerhall_optimizer.shed.act import sealed, shed_modes, shed_plan
+from powerhall_optimizer.shed.ladder import Ladder
+from powerhall_optimizer.shed.stages import stages
+
+__all__ = ["Outcome", "Shedder", "outcome_of"]
+
+_LOOK_S = 0.25
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a shed did: powers at the meter from planned draws.
+
+    `seconds` is our own time until the last lease was handed over; `confirmed` of `leases` nodes said within
+    `confirmed_seconds` that their caps hold (only looked for where there is a deadline). `problems` are what failed.
+    """
+
+    plan_id: str
+    before_w: float
+    target_w: float
+    after_w: float
+    rungs: int
+    lowered: int
+    paused: int
+    stopped: int
+    protected: int
+    leases: int
+    met: bool
+    seconds: float
+    dry_run: bool
+    confirmed: int = 0
+    confirmed_seconds: float | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shedder:
+    """Store, scheduler, keys and clocks are given, so that a test needs none of them."""
+
+    ledger: LeaseLedger | None
+    store: Store | None
+    site_key: bytes | None
+    writer: PlanWriter | None
+    out: Path | None
+    lease_s: float = 900.0
+    ramp_w_per_s: float | None = None
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+
+    def act(
+        self,
+        plan: Plan,
+        steps: Ladder,
+        target_w: float,
+        *,
+        until_s: float | None = None,
+        within_s: float | None = None,
+    ) -> Outcome:
+        """Take the rungs to `target_w`, to hold until `until_s`; with a deadline wait for the nodes' confirmations."""
+        begin_s = self.clock()
+        problems: list[str] = []
+        sent: dict[str, int] = {}
+        before: Mapping[str, str] = {}
+        for delay_s, level_w in stages(steps.power_w, target_w, self.ramp_w_per_s, within_s):
+            self.sleep(max(0.0, begin_s + delay_s - self.clock()))
+            modes = shed_modes(steps, steps.rungs_to(level_w))
+            fresh = {job: mode for job, mode in modes.items() if before.get(job) != mode}
+            before = modes
+            try:
+                sent |= self._leases(plan, fresh, modes)
+            except PowerhallError as error:
+                problems.append(f"leases: {error}")
+        seconds = self.clock() - begin_s
+        try:
+            problems += self._hand_over(plan, steps, target_w, until_s or steps.time_s + self.lease_s)
+        except PowerhallError as error:
+            problems.append(f"plan: {error}")
+        outcome = outcome_of(steps, target_w, leases=len(sent), seconds=seconds)
+        confirmed, at_s = 0, None
+        if within_s is not None and sent and self.store is not None:
+            confirmed = self._confirmed(sent, begin_s + within_s, problems)
+            at_s = self.clock() - begin_s
+        return msgspec.structs.replace(
+            outcome,
+            confirmed=confirmed,
+            confirmed_seconds=at_s,
+            problems=tuple(problems),
+            met=outcome.met and not problems,
+        )
+
+    def _leases(self, plan: Plan, fresh: Mapping[str, str], modes: Mapping[str, str]) -> dict[str, int]:
+        """Send leases to the nodes of jobs whose mode is new; return their numbers by node."""
+        if self.ledger is None or self.store is None or self.site_key is None or not fresh:
+            return {}
+        now_s = self.clock()
+        wanted = _of_jobs(plan, needs(plan, now_s, now_s + 1.0, modes), fresh)
+        until_s = now_s + self.lease_s
+        leases = grant_leases(plan, wanted, self.ledger, None, site_key=self.site_key, now_s=now_s, until_s=until_s)
+        publish_leases(self.store, plan.snapshot.site, leases)
+        return {lease.node: lease.sequence for lease, _ in leases}
+
+    def _hand_over(self, plan: Plan, steps: Ladder, target_w: float, until_s: float) -> list[str]:
+        """Give the shed plan to the scheduler and to its file; return what was not done."""
+        rungs = steps.rungs_to(target_w)
+        ended = {action.job_id for action in steps.actions[:rungs] if action.kind != "lower"}
+        if self.writer is None and self.out is None:
+            return (
+                [f"{len(ended)} jobs are to be paused or stopped: no scheduler was named that could"] if ended else []
+            )
+        after = sealed(shed_plan(plan, steps, rungs, target_w), target_w, steps.time_s, until_s)
+        if self.out is not None:
+            write_plan(after, self.out)
+        if self.writer is None:
+            return []
+        report = self.writer.apply(after)
+        name = report.scheduler
+        left = [one for one in report.skipped if one.subject.removeprefix("job ") in ended and _runs(one)]
+        return [
+            *(f"{name}: {failed.subject}: {failed.error}" for failed in report.failed),
+            *(f"{name}: {one.subject}: not stopped: {one.reason}" for one in left),
+        ]
+
+    def _confirmed(self, sent: Mapping[str, int], deadline_s: float, problems: list[str]) -> int:
+        """Wait until every node has confirmed its lease, or the deadline; return how many have."""
+        assert self.store is not None
+        assert self.site_key is not None
+        while True:
+            count = 0
+            try:
+                told = read_confirmations(self.store, self.site_key, sent, self.clock()).sequences
+                count = sum(told.get(node, 0) >= sequence for node, sequence in sent.items())
+            except PowerhallError as error:
+                if self.clock() >= deadline_s:
+                    problems.append(f"confirmations: {error}")
+            if count == len(sent):
+                return count
+            if self.clock() >= deadline_s:
+                problems.append(f"confirmations: {len(sent) - count} of {len(sent)} nodes have not said that they hold")
+                return count
+            self.sleep(_LOOK_S)
+
+
+def _runs(skipped: Skipped) -> bool:
+    """Say whether a job that was left alone draws power: one that waits or has ended is no problem."""
+    return not any(word in skipped.reason for word in ("waits already", "no longer", "has ended", "is not there"))
+
+
+def _of_jobs(plan: Plan, wanted: list[Need], jobs: Mapping[str, str]) -> list[Need]:
+    """Return the needs of nodes on which one of these jobs runs."""
+    nodes = {
+        node
+        for entry in plan.assignments
+        if entry.job_id in jobs
+        for placement in entry.placements
+        for node in expand(placement.nodes)
+    }
+    return [need for need in wanted if need.node in nodes]
+
+
+def outcome_of(
+    steps: Ladder, target_w: float, *, leases: int = 0, seconds: float = 0.0, dry_run: bool = False
+) -> Outcome:
+    """Return what taking the rungs to a target comes to."""
+    rungs = steps.rungs_to(target_w)
+    taken = steps.actions[:rungs]
+    after_w = taken[-1].left_w if taken else steps.power_w
+    ended = {a.job_id for a in taken if a.kind != "lower"}
+    return Outcome(
+        plan_id=steps.plan_id,
+        before_w=steps.power_w,
+        target_w=target_w,
+        after_w=after_w,
+        rungs=rungs,
+        lowered=len({a.job_id for a in taken} - ended),
+        paused=sum(a.kind == "pause" for a in taken),
+        stopped=sum(a.kind == "stop" for a in taken),
+        protected=len(steps.protected),
+        leases=leases,
+        met=after_w <= target_w,
+        seconds=seconds,
+        dry_run=dry_run,
+    )
