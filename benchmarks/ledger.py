@@ -101,7 +101,7 @@ def naive(want: list[int]) -> list[int]:
 
 
 def run(rounds: int, seed: int, rule: str) -> dict[str, float]:
-    """Play the rounds under one rule: `ledger`, `confirmed` (with confirmations), `settled` (and a second grant) or `naive`."""
+    """Play the rounds under one rule: `ledger`, `confirmed`, `settled` (confirmed, and a second grant) or `naive`."""
     rng, network, words = random.Random(seed), Network(random.Random(seed + 1)), random.Random(seed + 2)
     names = tuple(f"n{i}" for i in range(NODES))
     budgets = [Budget("site", BUDGET_W, names)]
@@ -145,7 +145,8 @@ def main() -> None:
     print(f"{NODES} nodes, {BUDGET_W} W, loss {LOSS:.0%}, delay {DELAY:.0%}, repeats {REPEAT:.0%}, cuts {CUT_ROUNDS}")
     print(f"{rounds} rounds, seed {args.seed}, {machine}, {seconds:.1f} s\n")
     print(f"{'rule':<24}{'rounds over':>14}{'share':>9}{'worst excess':>15}{'mean use':>10}")
-    for name, row in (("ledger", ledger), ("with confirmations", told), ("and a second grant", settled), ("naive", plain)):
+    labels = ("ledger", "with confirmations", "and a second grant", "naive")
+    for name, row in zip(labels, (ledger, told, settled, plain), strict=True):
         print(
             f"{name:<24}{row['over']:>14}{row['over'] / rounds:>9.2%}{max(0, row['worst_w']):>13} W{row['use']:>10.1%}"
         )

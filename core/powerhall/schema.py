@@ -400,7 +400,7 @@ _ALL = (
             Field("signed", "", "the signed confirmation, in base64", is_text=True),
         ),
         60.0,
-        90,
+        "recent",
     ),
     Measurement(
         "alert",

@@ -35,6 +35,14 @@ _COMMANDS = (
     "powerhall_optimizer.shed.command",
 )
 """Modules with `add_parser(subparsers)`; the ones that a distribution leaves out are passed over."""
+_LIGHT = {
+    "lease": "powerhall_optimizer.leases.command",
+    "node-key": "powerhall_optimizer.leases.command",
+    "queue": "powerhall_optimizer.schedulers.command",
+    "schedule": "powerhall_optimizer.schedulers.command",
+    "shed": "powerhall_optimizer.shed.command",
+}
+"""Commands that load no solver: these start without the second that the solvers' libraries take to import."""
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -46,8 +54,8 @@ def _present(module: str) -> bool:
         return False
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser with every sub-command that is there; each sets `run`."""
+def parser(modules: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser with every sub-command of these modules that is there; each sets `run`."""
     top = argparse.ArgumentParser(
         prog="powerhall-optimizer",
         description="Plans which job runs where, when and at which power level, within every power and cooling budget.",
@@ -56,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"powerhall-optimizer {powerhall.__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    for module in _COMMANDS:
+    for module in modules:
         if _present(module):
             importlib.import_module(module).add_parser(commands)
     return top
@@ -64,8 +72,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command and return its exit code; what is refused is one line on stderr."""
-    top = parser()
-    args = top.parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    light = _LIGHT.get(given[0]) if given else None
+    top = parser(_COMMANDS if light is None else (light,))
+    args = top.parse_args(given)
     if args.command is None:
         top.print_help()
         return EXIT_OK

@@ -12,7 +12,7 @@ import pytest
 if shutil.which("systemd-analyze") is None:
     pytest.skip("needs systemd-analyze", allow_module_level=True)
 
-SERVICES = ("agent", "capper", "gateway", "lease", "optimizer", "queue", "rollup", "rollup@", "schedule")
+SERVICES = ("agent", "capper", "gateway", "lease", "optimizer", "queue", "rollup", "rollup@", "schedule", "shed")
 
 
 @pytest.fixture

@@ -197,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(503, {"error": str(error)})
 
     def _answer_done(self, known: Known) -> None:
-        deadline_s = time.monotonic() + min(known.within_s, 30.0)
+        deadline_s = time.monotonic() + min(known.within_s + 5.0, 30.0)
         desk = self.server.hook.desk
         while known.state == "announced" and known.start_s <= time.time() and not known.problem:
             if time.monotonic() > deadline_s:

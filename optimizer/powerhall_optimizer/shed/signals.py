@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -89,6 +90,13 @@ def _csv_rows(text: bytes, source: str) -> list[_Row]:
     return rows
 
 
+def _read(where: str, field: str, text: str, reader: Callable[[str], float]) -> float:
+    try:
+        return reader(text)
+    except ValueError as error:
+        raise Rejected.field(where, field, text, str(error)) from None
+
+
 def _duration_s(text: str) -> float:
     """Read `1 h`, or `PT1H` as OpenADR and ISO 8601 write it."""
     found = _ISO.fullmatch(text)
@@ -112,13 +120,13 @@ def _signal(row: _Row, source: str, site: str, now_s: float) -> Signal:
     is_over = row.status.lower() in _OVER
     if row.end == "" and not row.duration and not is_over:
         raise Rejected.field(where, "end", "", "must be given, or a duration: a shed without an end never recovers")
-    start_s = now_s
+    start_s = now_s if row.start == "" else _read(where, "start", str(row.start), parse_time)
+    span_s = _read(where, "duration", row.duration, _duration_s) if row.duration else 0.0
+    end_s = start_s + span_s if row.end == "" else _read(where, "end", str(row.end), parse_time)
+    within_s = _read(where, "within", row.within, _duration_s) if row.within else 10.0
+    if is_over:
+        return Signal(row.event_id, start_s, end_s, None, 0.0, True, row.modification, within_s)
     try:
-        start_s = parse_time(str(row.start)) if row.start != "" else now_s
-        end_s = parse_time(str(row.end)) if row.end != "" else start_s + _duration_s(row.duration or "0 s")
-        within_s = _duration_s(row.within or "10 s")
-        if is_over:
-            return Signal(row.event_id, start_s, end_s, None, 0.0, True, row.modification, within_s)
         event = parse_event(site, start_s, end_s, row.power_limit, row.reduce_percent)
     except ValueError as error:
         raise Rejected(f"{where}: {error}") from None
