@@ -274,9 +274,8 @@ def test_a_dropped_file_and_a_request_bring_the_leases_down_and_leave_protected_
     protected = {job.job_id for job in plan.snapshot.jobs if not job.preemptible}
     spared = [p.nodes for a in plan.assignments if a.job_id in protected for p in a.placements]
     assert all(first[node] == before[node] for nodes in spared for node in expand(nodes))
-    status, known, _ = call(
-        port, "POST", body={"event_id": "web-1", "duration": "2 h", "power_limit": "190 kW", "within": "3 s"}
-    )
+    event = {"event_id": "web-1", "duration": "2 h", "power_limit": "190 kW", "within": "3 s"}
+    status, known, _ = call(port, "POST", body=event)
     assert status == 200
     assert known["outcome"]["after_w"] <= 190e3
     assert known["outcome"]["confirmed"] == 0, "no node is there to confirm"
