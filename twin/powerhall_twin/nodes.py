@@ -86,8 +86,11 @@ class LiveNodes:
                 live.models[node] = model
         return live
 
-    def apply(self, cluster: Cluster, now_s: float, inlet_c: Mapping[str, float]) -> None:
-        """Give every GPU the load and limit of the job on it, idle GPUs none and the default limit."""
+    def apply(self, cluster: Cluster, now_s: float, inlet_c: Mapping[str, float], *, limits: bool = True) -> None:
+        """Give every GPU the load and limit of the job on it, idle GPUs none and the default limit.
+
+        Without `limits` these stay as they are: cappers set them.
+        """
         wanted: dict[tuple[str, int], tuple[float, float, float]] = {}
         for run in cluster.runs.values():
             does = behaviour_of(run.job.job_class)
@@ -103,7 +106,9 @@ class LiveNodes:
             for number in range(state.gpus):
                 base = state.base(number)
                 util, limit_w, memory = wanted.get((node, number), idle)
-                d[base + at.C_UTIL], d[base + at.C_LIMIT_W], d[base + at.C_MEM_USED] = util, limit_w, memory
+                d[base + at.C_UTIL], d[base + at.C_MEM_USED] = util, memory
+                if limits:
+                    d[base + at.C_LIMIT_W] = limit_w
                 d[base + at.C_MEM_UTIL], d[base + at.C_INLET_C] = 0.6 * util, inlet
 
     def power_w(self, node: str) -> float:

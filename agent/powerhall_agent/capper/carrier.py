@@ -5,6 +5,7 @@ costs work but never a budget. It tells the capper twice a second that it is ali
 """
 
 import base64
+from typing import Protocol
 
 import msgspec
 
@@ -12,10 +13,10 @@ from powerhall.errors import Rejected, Retryable
 from powerhall.lease import SignedLease
 from powerhall.line import Point, encode
 from powerhall.store import Query, Select, Store
-from powerhall_agent.capper.client import CapperClient, Reply
+from powerhall_agent.capper.client import Reply
 from powerhall_agent.log import Log
 
-__all__ = ["Carrier", "newest_lease", "store_confirmation"]
+__all__ = ["CapperEnd", "Carrier", "newest_lease", "store_confirmation"]
 
 _LEASE_AGE_S = 3600.0
 _CONFIRM_AGAIN_S = 60.0
@@ -40,10 +41,20 @@ def store_confirmation(store: Store, node: str, reply: Reply, now_s: float) -> N
     store.write(encode(Point("lease_confirmation", {"node": node}, fields, round(now_s * 1000))))
 
 
+class CapperEnd(Protocol):
+    """What the carrier needs of the capper: `CapperClient`, or a capper in the same process."""
+
+    def alive(self) -> Reply:
+        """Say that the agent is alive."""
+
+    def offer(self, lease: SignedLease) -> Reply:
+        """Hand a lease over; a refused one raises Rejected."""
+
+
 class Carrier:
     """One node's carrier: `turn` speaks to the capper twice a second, `exchange` to the stores in its own thread."""
 
-    def __init__(self, leases: Store, told: Store, client: CapperClient, node: str, log: Log) -> None:
+    def __init__(self, leases: Store, told: Store, client: CapperEnd, node: str, log: Log) -> None:
         """`leases` is where leases come from, `told` where confirmations go."""
         self._leases, self._told, self._client, self._node, self._log = leases, told, client, node, log
         self._newest: SignedLease | None = None

@@ -19,6 +19,7 @@ from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.leases.command import present_plan, read_site_key
 from powerhall_optimizer.ledger import Ledger as LeaseLedger
 from powerhall_optimizer.shed.ladder import Ladder, ladder
+from powerhall_optimizer.shed.meter import baseline_w
 from powerhall_optimizer.shed.shedder import Outcome, Shedder, outcome_of
 
 __all__ = ["add_parser", "read_target"]
@@ -106,14 +107,20 @@ def _once(args: argparse.Namespace) -> int:
     now_s = time.time()
     plan = present_plan(args.plan, now_s)
     steps = ladder(plan, now_s)
+    site = plan.snapshot.site.name
     if args.show:
         return _show(steps, args.json)
-    target_w = read_target(args.to, args.by, steps.power_w)
+    read_target(args.to, args.by, steps.power_w)  # refused before anything is opened
     within_s = None if args.within is None else _within(args.within)
     if args.dry_run:
+        store = open_store(args.store) if args.store and _exists(args.store) else None
+        target_w = read_target(args.to, args.by, baseline_w(store, site, steps.power_w, now_s))
         outcome = outcome_of(steps, target_w, dry_run=True)
+        if store is not None:
+            store.close()
     else:
         shedder = open_shedder(args, plan)
+        target_w = read_target(args.to, args.by, baseline_w(shedder.store, site, steps.power_w, now_s))
         outcome = shedder.act(plan, steps, target_w, within_s=within_s)
         if shedder.store is not None:
             shedder.store.close()
@@ -124,6 +131,11 @@ def _once(args: argparse.Namespace) -> int:
         sys.stderr.write(f"powerhall-optimizer: shed: took {took_s:.1f} s, more than {within_s:g} s\n")
         return EXIT_REFUSED
     return EXIT_OK if outcome.met else EXIT_REFUSED
+
+
+def _exists(url: str) -> bool:
+    """Say whether opening this store makes nothing: a dry run must not leave an empty file."""
+    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///").partition("?")[0]).exists()
 
 
 def _within(text: str) -> float:

@@ -13,6 +13,7 @@ from powerhall_optimizer.shed.command import open_shedder
 from powerhall_optimizer.shed.desk import Desk
 from powerhall_optimizer.shed.hook import Hook
 from powerhall_optimizer.shed.ladder import ladder
+from powerhall_optimizer.shed.meter import baseline_w
 from powerhall_optimizer.shed.shedder import Outcome
 from powerhall_optimizer.shed.watch import SignalFolder
 
@@ -38,7 +39,8 @@ def serve(args: argparse.Namespace) -> int:
         now_s = time.time()
         plan = present_plan(args.plan, now_s)
         steps = ladder(plan, now_s)
-        target_w = min(math.inf if limit_w is None else limit_w, steps.power_w * (1.0 - share))
+        base_w = baseline_w(shedder.store, site, steps.power_w, now_s) if share else math.inf
+        target_w = min(math.inf if limit_w is None else limit_w, base_w * (1.0 - share))
         return shedder.act(plan, steps, target_w, until_s=end_s, within_s=within_s)
 
     desk = Desk(args.state, args.events, act, log)
