@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from powerhall.errors import ConfigError, Rejected
+from powerhall.store import Query, Select, open_store
 from powerhall_dashboards.cli import main
 from powerhall_dashboards.init_store import init_store
 
@@ -53,6 +55,22 @@ def test_version_1_gets_a_policy_per_class_and_stays_on_the_short_one_by_default
         "history": ("87600h0m0s", False),
     }
     assert "everything is there" in init_store(url, None, dry_run=False)[0]
+
+
+@pytest.mark.rig
+def test_each_class_refuses_what_is_older_than_it_keeps(influx: object) -> None:
+    influx.statement('DROP DATABASE "fresh"')
+    url = influx.url("fresh", "version=1&retention=classes")
+    init_store(url, None, dry_run=False)
+    store = open_store(url)
+    month_ms = round((time.time() - 30 * 86_400) * 1000)
+    with pytest.raises(Rejected, match="points beyond retention policy"):
+        store.write(b"gpu,site=s,node=n,gpu=0 power_w=1.0 %d\n" % month_ms)
+    store.write(b"agent,site=s,node=n lag_s=1.0 %d\n" % month_ms)
+    store.write(b"plan,site=s value=1.0 %d\n" % (month_ms - 300 * 86_400_000))
+    assert store.query(Query("agent", (Select("lag_s"),)), 0.0, time.time())
+    assert store.query(Query("plan", (Select("value"),)), 0.0, time.time())
+    store.close()
 
 
 class Server:

@@ -10,12 +10,14 @@ import yaml
 
 from powerhall.errors import ConfigError, Rejected, Retryable
 from powerhall.settings import Secret
+from powerhall.store import open_store
 from powerhall.store.url import parse_influx_url
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.cli import main
 from powerhall_dashboards.live.client import Grafana
 from powerhall_dashboards.live.publish import datasource_spec, differences, publish
 from powerhall_dashboards.live.verify import as_table, verify
+from rigs import influxdb
 from rigs.grafana_stub import ADMIN, VIEWER, GrafanaStub
 
 
@@ -183,6 +185,41 @@ def test_verify_fails_on_a_renamed_bucket_and_on_a_changed_dashboard(
     failed = [line for line in lines if "FAILED" in line]
     assert any("GPUs busy" in line and "database not found: renamed" in line for line in failed)
     assert any("Site overview" in line and "/panels/1/title" in line for line in failed)
+
+
+def test_verify_says_that_the_store_behind_grafana_is_down_and_asks_no_panel(
+    grafana: Grafana, stub: GrafanaStub, tokens: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(grafana, "Powerhall", "powerhall", "influxdb://127.0.0.1:1/power?version=1")
+    assert main(["verify", "--url", stub.url, "--token-file", str(tokens["admin"])]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (failed,) = [line for line in lines if "FAILED" in line]
+    assert "data source powerhall" in failed
+    assert "Connection refused" in failed
+    assert not [call for call in stub.calls if call.endswith("/ds/query")]
+
+
+@pytest.mark.rig
+def test_verify_says_that_the_stores_user_has_too_few_rights(
+    grafana: Grafana, stub: GrafanaStub, tokens: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if reason := influxdb.missing():
+        pytest.skip(reason)
+    with influxdb.start(auth=True) as rig:
+        rig.statement("CREATE USER admin WITH PASSWORD 'a' WITH ALL PRIVILEGES")
+        (tmp_path / "influx-admin").write_text("a")
+        (tmp_path / "reader").write_text("hunter2")
+        login = f"influxdb://127.0.0.1:{rig.port}/power?version=1"
+        admin = open_store(f"{login}&user=admin&password_file={tmp_path / 'influx-admin'}")
+        for text in ("CREATE DATABASE power", "CREATE USER reader WITH PASSWORD 'hunter2'"):
+            admin._http.statement(text)
+        admin.close()
+        publish(grafana, "Powerhall", "powerhall", f"{login}&user=reader&password_file={tmp_path / 'reader'}")
+        assert main(["verify", "--url", stub.url, "--token-file", str(tokens["admin"])]) == 1
+    said = capsys.readouterr()
+    assert "data source powerhall" in said.out
+    assert "reader not authorized" in said.out
+    assert "hunter2" not in said.out + said.err
 
 
 @pytest.mark.rig
