@@ -190,6 +190,8 @@ def test_a_changed_value_bound_id_site_or_slot_is_found(fleet):
     assert kinds(replace(fleet, value=fleet.value + 1)) == {"value"}
     assert kinds(replace(fleet, bound=fleet.bound - 1)) == {"bound"}
     assert kinds(replace(fleet, plan_id="0" * 64)) == {"identity"}
+    wrong = replace(fleet.certificate, prices={"phx:nowhere": (1,) * 120})
+    assert kinds(replace(fleet, certificate=wrong)) == {"certificate"}
     assert "sites" in kinds(replace(fleet, plans=(fleet.plans[0], fleet.plans[0])))
     later = replace(fleet.plans[1].snapshot, slots=119)
     assert "sites" in kinds(replace(fleet, plans=(fleet.plans[0], replace(fleet.plans[1], snapshot=later))))

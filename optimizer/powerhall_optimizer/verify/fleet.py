@@ -5,6 +5,7 @@ Every job stands in one plan, where its data may be; value and bound of all site
 
 from collections.abc import Iterator
 
+from powerhall.errors import PowerhallError
 from powerhall.fleet import FleetPlan, fleet_hash
 from powerhall.plan import Snapshot
 from powerhall_optimizer.verify.plan import Violation, verify_plan
@@ -66,7 +67,11 @@ def _residency(plan: FleetPlan) -> Iterator[Violation]:
 def _value(plan: FleetPlan) -> Iterator[Violation]:
     from powerhall_optimizer.verify.worth import fleet_value_and_bound
 
-    value, bound = fleet_value_and_bound(plan)
+    try:
+        value, bound = fleet_value_and_bound(plan)
+    except (ValueError, PowerhallError) as error:
+        yield Violation("certificate", "all sites", str(error))
+        return
     if value != plan.value:
         yield Violation("value", "all sites", f"says {plan.value}; its assignments are worth {value}")
     if bound > plan.bound:
