@@ -1,5 +1,6 @@
 """A site with a battery, a chilled-water tank and a loop with inertia plans through a hot curtailment, checked."""
 
+import itertools
 import json
 import random
 import subprocess
@@ -278,6 +279,22 @@ def test_a_battery_under_a_feed_relieves_the_feed(tmp_path):
     assert loads.zone_w["main"][36:60].max() <= 40_000.5
     assert loads.zone_w["a"][36:60].min() > 50_000
     assert kinds(doing(plan, "bess", dict.fromkeys(range(SLOTS), 0))) >= {"power_feed"}
+
+
+def test_a_battery_keeps_the_ramp_limits_of_the_site(tmp_path):
+    slow = SITE.replace(
+        'power_limit = "140 kW"', 'power_limit = "140 kW"\nramp_down = "6 kW/min"\nramp_up = "5 kW/min"'
+    )
+    plan = plan_of(snapshot_of(slow + STORES.split("[[tanks]]", maxsplit=1)[0], tmp_path), 2.0)
+    assert verify_plan(plan) == []
+    watts = entry_of(plan, "bess").power_w
+    assert max(watts) > 20_000, "it works in the curtailment nevertheless"
+    steps = [after - before for before, after in itertools.pairwise(watts)]
+    assert min(steps) >= -25_000
+    assert max(steps) <= 30_000
+    slot = watts.index(max(watts))
+    jump = doing(plan, "bess", {slot: watts[slot] - 40_000})
+    assert "storage_ramp" in kinds(jump)
 
 
 def test_what_a_store_holds_comes_from_its_meter_else_from_the_last_plan_else_from_the_site(plan, tmp_path):

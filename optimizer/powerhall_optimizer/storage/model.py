@@ -7,6 +7,7 @@ With `d` W delivered and `c` W taken up by store k in slot t, the capacity of re
 and the plan is worth (sum(discharge_cost * d + charge_cost * c) + short_cost * max(0, end - e_T)) / COST_SCALE value
 units less. Gains are rounded down and loads up: what holds here holds for the true curves (see `linear`):
 
+* a battery's power changes from slot to slot by no more than its share of the site's ramp limits;
 * a battery adds to the IT power that its feed and the feeds above carry, one to one, and to the power at the meter by
   the tangent of the meter's capacity;
 * a store of cooling takes its power off the heat of its hall's plants; at the meter it saves at least the slope of
@@ -80,6 +81,9 @@ class Store:
     discharge_cost: Ints
     short_cost: int
     effects: tuple[Effect, ...]
+    rise_w: float = math.inf
+    """By how much its power may rise from slot to slot, and fall: a battery's share of the site's ramp limits."""
+    fall_w: float = math.inf
 
     @property
     def end_j(self) -> int:
@@ -234,7 +238,16 @@ class _Maker:
             _scaled(wear - self.per_w * energy, COST_SCALE),
             round(per_j * COST_SCALE),
             effects,
+            self._step_w(storage, self.snapshot.site.ramp_down_w_per_s),
+            self._step_w(storage, self.snapshot.site.ramp_up_w_per_s),
         )
+
+    def _step_w(self, storage: Storage, ramp_w_per_s: float | None) -> float:
+        """Batteries share a ramp limit in proportion to what they deliver; a few W are left for rounding."""
+        if ramp_w_per_s is None or storage.kind != "battery":
+            return math.inf
+        every = sum(s.discharge_w for s in self.snapshot.site.storages if s.kind == "battery")
+        return max(0.0, ramp_w_per_s * self.snapshot.slot_s * storage.discharge_w / every - 4.0)
 
     def _low_j(self, storage: Storage, start_j: int) -> tuple[int, ...]:
         idle = trajectory(storage, start_j, (0,) * self.snapshot.slots, self.snapshot.slot_s)

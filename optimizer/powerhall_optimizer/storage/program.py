@@ -92,6 +92,12 @@ class _Build:
                     == (0.0 if slot else before)
                 )
             )
+            if slot and math.isfinite(store.rise_w):
+                step = give[slot] - charge[slot] - give[slot - 1] + charge[slot - 1]
+                lp.add_linear_constraint(step <= store.rise_w / _UNIT_W)
+            if slot and math.isfinite(store.fall_w):
+                step = give[slot - 1] - charge[slot - 1] - give[slot] + charge[slot]
+                lp.add_linear_constraint(step <= store.fall_w / _UNIT_W)
         short = lp.add_variable(lb=0.0)
         lp.add_linear_constraint(short + held[-1] >= store.end_j / unit)
         gain, load = self.gains[number]

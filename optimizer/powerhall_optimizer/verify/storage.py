@@ -129,6 +129,23 @@ def _export(plan: Plan, loads: Loads) -> Iterator[Broken]:
             yield "storage_export", where, f"{what}: {-values[slot]:.0f} W at {time_text(s.start_s + slot * s.slot_s)}"
 
 
+def _ramp(plan: Plan) -> Iterator[Broken]:
+    """From slot to slot, batteries together change the power at the meter no faster than the site's ramp limits."""
+    s = plan.snapshot
+    batteries = {storage.name for storage in s.site.storages if storage.kind == "battery"}
+    total = np.zeros(s.slots)
+    for entry in plan.storages:
+        if entry.name in batteries:
+            total += np.array(entry.power_w, float)
+    rise = -np.diff(total)
+    for way, limit, steps in (("up", s.site.ramp_up_w_per_s, rise), ("down", s.site.ramp_down_w_per_s, -rise)):
+        if limit is not None and len(steps) and steps.max() > limit * s.slot_s + _WATT:
+            slot = int(np.argmax(steps)) + 1
+            when = time_text(s.start_s + slot * s.slot_s)
+            text = f"batteries bring the meter {way} by {steps.max():.0f} W at {when}"
+            yield "storage_ramp", s.site.name, f"{text}; the limit is {limit * s.slot_s:.0f} W a slot"
+
+
 def storage_checks(plan: Plan, loads: Loads | None) -> list[Broken]:
     """Return everything that is broken about the stores of a plan; without loads only whether they are all there."""
     if not plan.snapshot.site.storages and not plan.storages:
@@ -141,4 +158,4 @@ def storage_checks(plan: Plan, loads: Loads | None) -> list[Broken]:
         case = _Case(plan, storage, entries[storage.name])
         for check in _EACH:
             found += check(case, loads)
-    return found + list(_export(plan, loads))
+    return [*found, *_export(plan, loads), *_ramp(plan)]
