@@ -331,6 +331,37 @@ def test_a_store_emptier_than_its_least_is_refilled_and_never_makes_a_plan_impos
     assert held[-1] == pytest.approx(0.5 * 200 * 3.6e6, rel=1e-3)
 
 
+@pytest.mark.parametrize("step", ["cover", "settle", "alternate"])
+def test_a_fault_in_the_stores_program_leaves_a_verified_plan(tmp_path, monkeypatch, capsys, step):
+    def fault(*_args: object) -> None:
+        raise RuntimeError("the program broke")
+
+    monkeypatch.setattr(f"powerhall_optimizer.storage.alternate.{step}", fault)
+    snapshot = snapshot_of(SITE + STORES, tmp_path)
+    plan = make_plan(snapshot, RoundSettings(workers=1), 1.0, created_s=START_S, log=Log())
+    assert verify_plan(plan) == []
+    assert plan.assignments
+    assert plan.status == ("fallback" if step == "alternate" else "feasible")
+    assert "the program broke" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("solver", ["highs", "pdlp"])
+def test_other_solvers_of_the_program_plan_as_well(tmp_path, solver, plain):
+    snapshot = snapshot_of(SITE + STORES, tmp_path)
+    settings = RoundSettings(workers=1, lp_solver=solver)
+    plan = make_plan(snapshot, settings, 2.0, created_s=START_S, log=Log(quiet=True))
+    assert verify_plan(plan) == []
+    assert plan.status == "feasible"
+    assert plan.value > plain.value
+
+
+def test_silent_nodes_and_stores_go_together(tmp_path):
+    snapshot = snapshot_of(SITE + STORES, tmp_path, stale_nodes=("a-r-k01-n01", "a-r-k01-n02"))
+    plan = plan_of(snapshot, 1.0)
+    assert verify_plan(plan) == []
+    assert plan.status == "feasible"
+
+
 def test_leases_and_the_shed_ladder_count_what_stores_deliver(plan):
     s = plan.snapshot
     slot = max(range(36, 60), key=lambda i: entry_of(plan, "bess").power_w[i])

@@ -8,7 +8,7 @@ from twin_jobs import START_S, job
 
 from powerhall.errors import Rejected
 from powerhall.jobs.files import write_jobs
-from powerhall.plan import read_plan, write_plan
+from powerhall.plan import StoragePlan, read_plan, write_plan
 from powerhall_optimizer.log import Log
 from powerhall_optimizer.planner import make_plan
 from powerhall_optimizer.settings import RoundSettings
@@ -128,6 +128,25 @@ def test_what_makes_no_sense_is_refused_in_one_line(capsys, demo_folder, trace, 
     assert code == 1
     assert len(lines) == 1
     assert words in lines[0]
+
+
+def test_the_twin_counts_on_no_stores(capsys, demo_folder, recorded, trace, tmp_path):
+    site = tmp_path / "site.toml"
+    battery = '[[batteries]]\nname = "bess"\nenergy = "1 MWh"\ncharge_power = "1 MW"\ndischarge_power = "1 MW"\n'
+    outside = (demo_folder / "site.toml").read_text(encoding="utf-8")
+    site.write_text(f"{outside}\n{battery}", encoding="utf-8")
+    for name in ("weather.csv", "prices.csv", "grid.csv"):
+        (tmp_path / name).write_bytes((demo_folder / name).read_bytes())
+    args = ("--jobs", str(trace), "--hours", "1", "--policies", "fcfs", "--json")
+    plain = run(capsys, "replay", "--site", str(demo_folder / "site.toml"), *args)
+    assert plain[0] == 0
+    assert run(capsys, "replay", "--site", str(site), *args)[:2] == plain[:2]
+    plan = read_plan(recorded)
+    counted = StoragePlan("bess", (0,) * plan.snapshot.slots, (0,) * (plan.snapshot.slots + 1))
+    write_plan(msgspec.structs.replace(plan, storages=(counted,)), tmp_path / "plan.json")
+    code, _, err = run(capsys, "replay", "--plan", str(tmp_path / "plan.json"))
+    assert code == 1
+    assert "storages: 'bess': the twin simulates no stores" in err
 
 
 def test_a_job_larger_than_every_hall_is_refused(capsys, demo_folder, tmp_path):

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from powerhall.errors import Rejected
 from powerhall.hostlist import expand
 from powerhall.jobs.model import Job
@@ -63,6 +65,7 @@ def from_trace(
 ) -> Source:
     """Read a site and a window of a trace: `hours` from `start_s`, or the busiest ones; laid to begin at `at_s`."""
     site, planning = read_site(site_path)
+    site = msgspec.structs.replace(site, storages=())  # the simulated building has no stores to count on
     trace = read_queue(jobs_path, form)
     length_s = hours * 3600.0
     begin_s = busiest_start_s(trace, length_s) if start_s is None else start_s
@@ -80,6 +83,9 @@ def _series(snapshot: Snapshot, values: Sequence[float]) -> Series | None:
 def from_plan(plan: Plan) -> Source:
     """Return the scenario in which a plan was made: its site, queue, running jobs, weather and prices."""
     s = plan.snapshot
+    if plan.storages:
+        names = ", ".join(entry.name for entry in plan.storages)
+        raise Rejected.field("plan", "storages", names, "the twin simulates no stores; replay the site and its jobs")
     entries = {entry.job_id: entry for entry in plan.assignments}
     cluster = Cluster.of(s.site)
     running = []
