@@ -199,6 +199,6 @@ def solve_on_grid(
     return solve(
         problem,
         seconds=max(0.1, seconds - (time.monotonic() - began)),
-        warm=None if price is None else certificate_of(problem, price),
+        warm=warm,  # coarse prices would be a worse start than none
         previous=previous,
     )

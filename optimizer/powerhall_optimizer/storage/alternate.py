@@ -18,8 +18,8 @@ from powerhall_optimizer.build import Built
 from powerhall_optimizer.grid import levels_of, solve_on_grid
 from powerhall_optimizer.problem import Certificate, Ints, Problem, Schedule
 from powerhall_optimizer.settings import RoundSettings
+from powerhall_optimizer.solve import pipeline
 from powerhall_optimizer.solve.compiled import compile_problem
-from powerhall_optimizer.solve.pipeline import Result, solve
 from powerhall_optimizer.solve.prices import evaluate
 from powerhall_optimizer.solve.stage import Budget, certificate_of
 from powerhall_optimizer.storage.best import added_w
@@ -121,12 +121,12 @@ def plain(problem: Problem, chance: Chance) -> Answer:
     return Answer(result.schedule, (), result.certificate, {}, optimal)
 
 
-def _solve(problem: Problem, chance: Chance) -> Result:
+def _solve(problem: Problem, chance: Chance) -> pipeline.Result:
     """Solve level by level where the settings have a coarse grid for far starts."""
     settings = chance.settings
 
-    def one(part: Problem, *, seconds: float, warm: Certificate | None, previous: Schedule | None) -> Result:
-        return solve(
+    def one(part: Problem, *, seconds: float, warm: Certificate | None, previous: Schedule | None) -> pipeline.Result:
+        return pipeline.solve(
             part,
             seconds=seconds,
             target_gap=settings.target_gap,
