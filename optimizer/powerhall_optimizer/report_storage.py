@@ -7,7 +7,7 @@ from powerhall.storage import Storage
 
 __all__ = ["charts_of_stores"]
 
-_DELIVERS, _CHARGES, _CONTENT, _LIMIT = "#3a9a6b", "#8a63b8", "#2f6db5", "#c0392b"
+_DELIVERS, _CHARGES, _CONTENT, _WARMTH, _LIMIT = "#3a9a6b", "#8a63b8", "#2f6db5", "#d9822b", "#c0392b"
 
 
 def charts_of_stores(plan: Plan) -> object:
@@ -75,7 +75,7 @@ def _state(figure: object, times: list[datetime], storage: Storage, entry: Stora
         y=held,
         name="supply temperature" if entry.temp_c else "content",
         showlegend=column == 1 or bool(entry.temp_c),
-        line={"width": 2, "color": _CONTENT},
+        line={"width": 2, "color": _WARMTH if entry.temp_c else _CONTENT},
         row=2,
         col=column,
     )

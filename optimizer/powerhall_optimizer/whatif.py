@@ -1,4 +1,4 @@
-"""What-if: "hall3.power=12MW,grid=-20%,hall1.cooling=-10%,job42.weight=40" applied to a snapshot.
+"""What-if: "hall3.power=12MW,grid=-20%,hall1.cooling=-10%,bess.size=+50%,job42.weight=40" applied to a snapshot.
 
 A value is absolute ("12MW"), a share ("-20%") or a difference ("+1.2MW"). `grid` is the site's own budget. Where
 several sites are planned together, zones have their site in front: "phx:grid=-20%,fra:hall1.power=12MW".
@@ -11,6 +11,7 @@ import msgspec
 
 from powerhall.errors import Rejected
 from powerhall.plan import Snapshot
+from powerhall.storage import Storage
 from powerhall.timeseries import Series
 from powerhall.topology import Feed, Hall, Rack, Row, Site
 from powerhall.units import parse_power
@@ -94,6 +95,24 @@ def _cooling(site: Site, zone: str, item: str, text: str) -> Site:
     return replace(site, halls=tuple(map(hall, site.halls)))
 
 
+def _size(snapshot: Snapshot, name: str, item: str, text: str) -> Snapshot:
+    """Return the snapshot with one store larger or smaller: its powers and its contents in proportion."""
+    if name not in {storage.name for storage in snapshot.site.storages}:
+        raise _refuse(item, name, "must be a store of the site")
+    change, relative = _change(item, text)
+    factor = change(1.0)
+    if not relative or not text.endswith("%") or factor <= 0:
+        raise _refuse(item, text, "must be a share of the store's size above -100%, such as '+50%'")
+
+    def sized(entry: Storage) -> Storage:
+        fields = ("charge_w", "discharge_w", "capacity_j", "start_j", "end_j", "min_j", "heat_capacity_j_per_k")
+        return replace(entry, **{field: getattr(entry, field) * factor for field in fields})
+
+    storages = tuple(sized(entry) if entry.name == name else entry for entry in snapshot.site.storages)
+    stored = {key: held * factor if key == name else held for key, held in snapshot.stored_j.items()}
+    return replace(snapshot, site=replace(snapshot.site, storages=storages), stored_j=stored)
+
+
 def _weight(snapshot: Snapshot, job_id: str, item: str, text: str) -> Snapshot:
     try:
         weight = float(text)
@@ -121,10 +140,12 @@ def what_if(snapshot: Snapshot, text: str) -> Snapshot:
             snapshot = replace(snapshot, site=_power(snapshot.site, name, item, value))
         elif what == "cooling":
             snapshot = replace(snapshot, site=_cooling(snapshot.site, name, item, value))
+        elif what == "size":
+            snapshot = _size(snapshot, name, item, value)
         elif what == "weight":
             snapshot = _weight(snapshot, name, item, value)
         else:
-            raise _refuse(item, target, "must be grid, ZONE.power, HALL.cooling or JOB.weight")
+            raise _refuse(item, target, "must be grid, ZONE.power, HALL.cooling, STORE.size or JOB.weight")
     return snapshot
 
 

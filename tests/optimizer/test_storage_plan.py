@@ -9,6 +9,7 @@ import sys
 import msgspec
 import pytest
 
+from powerhall.errors import Rejected
 from powerhall.jobs import Job
 from powerhall.line import Point, encode
 from powerhall.plan import Plan, Snapshot, StoragePlan, read_plan, write_plan
@@ -26,6 +27,7 @@ from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.storage.state import with_stored
 from powerhall_optimizer.verify.loads import plan_loads, zone_budgets
 from powerhall_optimizer.verify.plan import verify_plan
+from powerhall_optimizer.whatif import what_if
 
 replace = msgspec.structs.replace
 START_S = 1_700_000_100
@@ -343,6 +345,18 @@ def test_a_fault_in_the_stores_program_leaves_a_verified_plan(tmp_path, monkeypa
     assert plan.assignments
     assert plan.status == ("fallback" if step == "alternate" else "feasible")
     assert "the program broke" in capsys.readouterr().err
+
+
+def test_what_if_a_battery_were_larger(plan):
+    site = what_if(plan.snapshot, "bess.size=+50%").site
+    before, after = plan.snapshot.site.storages[0], site.storages[0]
+    assert (after.capacity_j, after.discharge_w, after.start_j) == pytest.approx(
+        (before.capacity_j * 1.5, before.discharge_w * 1.5, before.start_j * 1.5)
+    )
+    assert site.storages[1:] == plan.snapshot.site.storages[1:]
+    for text, said in (("bess.size=-100%", "above -100%"), ("bess.size=5 MW", "a share"), ("b.size=+5%", "a store of")):
+        with pytest.raises(Rejected, match=said):
+            what_if(plan.snapshot, text)
 
 
 @pytest.mark.parametrize("solver", ["highs", "pdlp"])
