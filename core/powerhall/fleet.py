@@ -9,7 +9,7 @@ import msgspec
 
 from powerhall.errors import Rejected
 from powerhall.jobs.model import Job
-from powerhall.plan import PLAN_VERSION, Certificate, Plan, Snapshot, read_plan
+from powerhall.plan import PLAN_VERSION, Certificate, Plan, SeveralSites, Snapshot, read_plan
 from powerhall.settings import read_json
 
 __all__ = ["FleetPlan", "fleet_hash", "read_fleet", "read_plans", "write_fleet"]
@@ -44,10 +44,6 @@ def fleet_hash(snapshots: Sequence[Snapshot], jobs: tuple[Job, ...]) -> str:
     return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
 
-class _Probe(msgspec.Struct, frozen=True):
-    plans: msgspec.Raw = msgspec.Raw()
-
-
 def read_fleet(path: str | Path) -> FleetPlan:
     """Read a plan of several sites; a truncated, unfitting or newer file raises Rejected or ConfigError."""
     plan = read_json(path, FleetPlan)
@@ -58,7 +54,7 @@ def read_fleet(path: str | Path) -> FleetPlan:
 
 def read_plans(path: str | Path) -> Plan | FleetPlan:
     """Read a plan of one site or of several, whichever the file holds."""
-    return read_fleet(path) if bytes(read_json(path, _Probe).plans) else read_plan(path)
+    return read_fleet(path) if bytes(read_json(path, SeveralSites).plans) else read_plan(path)
 
 
 def write_fleet(plan: FleetPlan, path: str | Path) -> None:

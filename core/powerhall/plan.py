@@ -23,6 +23,7 @@ __all__ = [
     "Placement",
     "Plan",
     "Planned",
+    "SeveralSites",
     "Snapshot",
     "StoragePlan",
     "Waiting",
@@ -220,9 +221,21 @@ def snapshot_hash(snapshot: Snapshot) -> str:
     return hashlib.sha256(msgspec.json.encode(inputs, order="sorted")).hexdigest()
 
 
+class SeveralSites(msgspec.Struct, frozen=True):
+    """As much of a plan file as tells whether it holds the plans of several sites."""
+
+    plans: msgspec.Raw = msgspec.Raw()
+
+
 def read_plan(path: str | Path) -> Plan:
     """Read plan.json; a truncated, unfitting or newer file raises Rejected or ConfigError with one line."""
-    plan = read_json(path, Plan)
+    try:
+        plan = read_json(path, Plan)
+    except Rejected:
+        if bytes(read_json(path, SeveralSites).plans):
+            allowed = "must be the plan of one site; those of the sites lie beside it, such as plan.SITE.json"
+            raise Rejected.field(str(path), "plans", "of several sites", allowed) from None
+        raise
     if plan.version != PLAN_VERSION:
         raise Rejected.field(str(path), "version", plan.version, f"must be {PLAN_VERSION}")
     return plan

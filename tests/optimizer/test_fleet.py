@@ -290,6 +290,8 @@ def test_a_plan_of_several_sites_is_read_back_as_it_was(fleet, tmp_path):
     write_fleet(fleet, tmp_path / "plan.json")
     assert read_fleet(tmp_path / "plan.json") == fleet
     assert isinstance(read_plans(tmp_path / "plan.json"), FleetPlan)
+    with pytest.raises(Rejected, match=r"must be the plan of one site; those of the sites lie beside it"):
+        read_plan(tmp_path / "plan.json")
     (tmp_path / "old.json").write_text((tmp_path / "plan.json").read_text().replace('"version":1', '"version":9'))
     with pytest.raises(Rejected, match="version: 9: must be 1"):
         read_fleet(tmp_path / "old.json")
