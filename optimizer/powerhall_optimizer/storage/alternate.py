@@ -33,6 +33,8 @@ __all__ = ["Answer", "Chance", "alternate", "cover", "plain", "settle"]
 Floats = npt.NDArray[np.float64]
 _PRICE_SHARE = 0.35
 """Part of the time that goes into prices and dispatch before the jobs are planned."""
+_PROGRAMS_LEFT = 3
+"""Linear programs that follow the solver: two for the certificate, one to settle the dispatch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,12 @@ def alternate(built: Built, model: StoreModel, floor: Ints, start: Dispatch, cha
         budget = Budget(began + _PRICE_SHARE * chance.seconds, chance.stop, pool, settings.workers, settings.seed)
         found = descend(compiled, model, price, budget)
         program = Program(model, settings.lp_solver)
+        at = time.monotonic()
         dispatch = _held(program, problem, floor, found.power_w, start)
+        program_s = time.monotonic() - at
         chance.log(f"stage=storage rounds={found.rounds} cost={float(model.cost(dispatch)):.0f}")
         opened = with_dispatch(built, model, dispatch).problem
-        left_s = max(0.1, chance.seconds - (time.monotonic() - began))
+        left_s = max(0.1, chance.seconds - (time.monotonic() - began) - _PROGRAMS_LEFT * program_s)
         warm = certificate_of(opened, found.price)
         result = _solve(opened, replace(chance, seconds=left_s, warm=warm))
         bounds: list[tuple[float, int, Certificate, Solution]] = []
