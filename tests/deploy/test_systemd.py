@@ -59,27 +59,32 @@ def test_every_service_of_the_folder_is_tested(units):
 @pytest.mark.parametrize("name", SERVICES)
 def test_commands_of_units_are_ones_that_the_programs_take(units, tmp_path, name):
     """Without its files a command is refused in one line (1), not as a wrong usage (2)."""
-    (line,) = re.findall(r"^ExecStart=(.*)$", (units / f"powerhall-{name}.service").read_text(), re.MULTILINE)
+    text = (units / f"powerhall-{name}.service").read_text().replace("\\\n", "")
+    (line,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
     line = line.replace("/opt/powerhall/bin", str(Path(sys.executable).parent))
     line = re.sub(r"/(etc|var/lib)/powerhall[-a-z]*", str(tmp_path), line)
     for variable, value in (("STORE", f"sqlite:///{tmp_path}/absent/x.db"), ("NODE", "n1"), ("SCHEDULER", "file")):
         line = line.replace(f"${{POWERHALL_{variable}}}", value)
     line = line.replace("$POWERHALL_ROLLUP", "--site-only").replace("%I", "hall1")
+    line = line.replace("${CREDENTIALS_DIRECTORY}", str(tmp_path))
     assert "$" not in line
     assert "%" not in line
-    done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(shlex.split(line), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
 
 
 def test_reader_and_writer_of_the_queue_run_around_every_round_as_its_user(units):
-    texts = {name: (units / f"powerhall-{name}.service").read_text() for name in ("queue", "optimizer", "schedule")}
+    texts = {
+        name: (units / f"powerhall-{name}.service").read_text() for name in ("queue", "optimizer", "schedule", "shed")
+    }
     assert "Before=powerhall-optimizer.service" in texts["queue"]
     assert re.search(r"^After=.*powerhall-optimizer.service", texts["schedule"], re.MULTILINE)
     for name in ("queue", "schedule"):
         assert "WantedBy=powerhall-optimizer.service" in texts[name]
     for text in texts.values():
-        assert "User=powerhall" in text
+        assert "\nUser=powerhall\n" in text
+        assert "DynamicUser" not in text
         assert "StateDirectory=powerhall-optimizer" in text
 
 
