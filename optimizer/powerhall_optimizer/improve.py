@@ -20,6 +20,7 @@ __all__ = ["improve"]
 _SMALL = 0.1
 _PATIENCE = 3000
 """Changes in a row that brought nothing before the search ends."""
+_AS_WANTED = 0.5
 _MOST_OUT = 40
 """Jobs that leave at once, at most."""
 _Was = tuple[int, int, Split | None]
@@ -61,14 +62,15 @@ class _Search:
         jobs = sorted(self.unlucky)
         weights = [self.unlucky[job] for job in jobs]
         job = self.draw.choices(jobs, weights)[0]
-        out = self._in_the_way(job)
+        option, start = self._target(job)
+        out = self._in_the_way(option, start)
         if not out:
             out = self.draw.sample(jobs, min(3, len(jobs)))
         before = sum(self.placer.worth(j) for j in {job, *out})
         self.was = {}
         for j in {job, *out}:
             self._out(j)
-        if not self.placer.put_new(job, int(self.option[job]), int(self.start[job])):
+        if not self.placer.put_new(job, option, start):
             self.placer.settle(job)
         rest = [j for j in out if j != job]
         rest.sort(key=lambda j: (-self.placer.built.jobs[j].gpus, self.draw.random()))
@@ -92,9 +94,17 @@ class _Search:
         else:
             self.placer.moved.pop(job, None)
 
-    def _in_the_way(self, job: int) -> list[int]:
-        """Choose nodes for a job among those that cost least to clear, and return who is on them then."""
+    def _target(self, job: int) -> tuple[int, int]:
+        """Where a job should go: where it was wanted, or as often in any other hall or mode at about that time."""
         option, start = int(self.option[job]), int(self.start[job])
+        if self.draw.random() < _AS_WANTED:
+            return option, start
+        option = self.draw.choice(self.problem.options_of(job))
+        first, last = int(self.problem.option_earliest[option]), int(self.problem.option_latest[option])
+        return option, min(max(first, start), last)
+
+    def _in_the_way(self, option: int, start: int) -> list[int]:
+        """Choose nodes for a job among those that cost least to clear, and return who is on them then."""
         choice = self.placer.built.choices[option]
         floor = self.placer.floor(choice)
         begin, end = self.placer.span(option, start)
