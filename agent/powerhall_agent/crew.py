@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from powerhall_agent.alarm import Alarm
-from powerhall_agent.nvml.pulse import on_call
+from powerhall_agent.nvml.pulse import Pulse, on_call
 
 __all__ = ["Crew", "Steps", "Task"]
 
@@ -35,16 +35,13 @@ Steps = Iterator[Sequence[Task]]
 class _Leader:
     """A thread that leads, or has been retired; times are of the monotonic clock, 0 outside a task."""
 
-    def __init__(self, rest: Sequence[Task]) -> None:
-        self.rest = rest
+    def __init__(self, tasks: Sequence[Task], first: int = 0) -> None:
+        self.tasks, self.number = tasks, first
+        """The tasks of the present step, and which of them is under way or comes first."""
         self.owner = 0
         self.started_ns = 0
-        self.call_ns = 0
+        self.pulse = Pulse()
         self.retired = False
-
-    def call_begins(self) -> None:
-        """Note that a driver call begins."""
-        self.call_ns = time.monotonic_ns()
 
 
 class Crew:
@@ -61,7 +58,12 @@ class Crew:
     def blocked_since_ns(self, owner: int) -> int | None:
         """Return when the driver call began that keeps an owner's task, by the monotonic clock; None without one."""
         leader = self._blocked.get(owner)
-        return None if leader is None else leader.call_ns
+        return None if leader is None else leader.pulse.call_ns
+
+    @property
+    def blocked(self) -> bool:
+        """True while any call does not return."""
+        return bool(self._blocked)
 
     def run_here(self, steps: Steps) -> None:
         """Run all steps on the calling thread, without protection: for simulated time and for tests."""
@@ -81,13 +83,13 @@ class Crew:
         if elapsed_s > self.slowest_s.get(owner, 0.0):
             self.slowest_s[owner] = elapsed_s
 
-    def begin(self, leader: _Leader, task: Task, rest: Sequence[Task]) -> bool:
-        """Enter a task; False when its owner is still blocked."""
+    def begin(self, leader: _Leader, task: Task, number: int) -> bool:
+        """Enter a task, the one of this number; False when its owner is still blocked."""
         with self._lock:
             if task.owner in self._blocked:
                 return False
-            leader.owner, leader.rest = task.owner, rest
-            leader.started_ns = leader.call_ns = time.monotonic_ns()
+            leader.owner, leader.number = task.owner, number
+            leader.started_ns = leader.pulse.call_ns = time.monotonic_ns()
             return True
 
     def end(self, leader: _Leader) -> bool:
@@ -144,19 +146,19 @@ class _Drive:
         threading.Thread(target=self._lead, args=(leader,), name="sampler-lead", daemon=True).start()
 
     def _lead(self, leader: _Leader) -> None:
-        on_call(leader.call_begins)
-        tasks = leader.rest
+        on_call(leader.pulse)
+        first = leader.number
         while True:
-            for number, task in enumerate(tasks, 1):
-                if not self._crew.begin(leader, task, tasks[number:]):
+            for number, task in enumerate(leader.tasks):
+                if number < first or not self._crew.begin(leader, task, number):
                     continue
                 task.run()
                 if not self._crew.end(leader):
                     return
             self._set_alarm(False)
             try:
-                tasks = next(self._steps, ())
-                if not tasks:
+                leader.tasks, first = next(self._steps, ()), 0
+                if not leader.tasks:
                     self._finished.set()
                     return
             except Exception as error:  # noqa: BLE001  # raised again by `run`, on the caller's thread
@@ -183,6 +185,6 @@ class _Drive:
                     continue
                 left_ns = self._crew.overdue(self._leader)
                 if left_ns == 0:
-                    self._leader = _Leader(self._leader.rest)
+                    self._leader = _Leader(self._leader.tasks, self._leader.number + 1)
                     self._start(self._leader)
                 self._alarm.set(left_ns or self._crew.patience_ns)

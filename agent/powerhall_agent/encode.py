@@ -27,7 +27,7 @@ class Series:
     or infinite are left out; a point without values encodes to nothing.
     """
 
-    __slots__ = ("_numbers_only", "_prefix", "_schema", "measurement", "tags")
+    __slots__ = ("_keys", "_numbers_only", "_prefix", "_schema", "measurement", "tags")
 
     def __init__(self, name: str, tags: Mapping[str, str]) -> None:
         """Precompute the prefix; tags are put in the schema's order, empty ones left out."""
@@ -37,13 +37,14 @@ class Series:
         text = "".join(f",{escape_tag(key)}={escape_tag(value)}" for key, value in self.tags.items())
         self._prefix = f"{escape_tag(name)}{text} ".encode()
         self._numbers_only: dict[tuple[str, ...], bool] = {}
+        self._keys: dict[str, tuple[bool, str]] = {}
 
     def encode(self, fields: Fields, time_ms: int) -> bytes:
         """Encode one point with a trailing newline."""
         keys = tuple(fields)
         numbers_only = self._numbers_only.get(keys)
         if numbers_only is None:
-            numbers_only = self._numbers_only[keys] = not any(self._is_text(key) for key in keys)
+            numbers_only = self._numbers_only[keys] = not any(self._key(key)[0] for key in keys)
         if numbers_only and keys:
             body = _NUMBERS.encode(fields)
             if body.count(b'"') == 2 * len(keys) and b"null" not in body:
@@ -54,22 +55,28 @@ class Series:
         """Encode field by field: text, and numbers of which some are not finite."""
         parts = []
         for key, value in fields.items():
-            if self._is_text(key) != isinstance(value, str):
-                wanted = "text" if self._is_text(key) else "a number"
+            is_text, head = self._key(key)
+            if is_text != isinstance(value, str):
+                wanted = "text" if is_text else "a number"
                 raise ValueError(f"{self.measurement}.{key}: {value!r}: must be {wanted}")
             if isinstance(value, str):
-                parts.append(f"{escape_tag(key)}={escape_text(value)}")
+                parts.append(head + escape_text(value))
             elif math.isfinite(value):
-                parts.append(f"{escape_tag(key)}={value!r}")
+                parts.append(f"{head}{value!r}")
         if not parts:
             return b""
         return b"%b%b %d\n" % (self._prefix, ",".join(parts).encode(), time_ms)
 
-    def _is_text(self, key: str) -> bool:
-        try:
-            return self._schema.field(key).is_text
-        except KeyError:
-            raise ValueError(f"{self.measurement}: the schema has no field {key!r}") from None
+    def _key(self, key: str) -> tuple[bool, str]:
+        """Say whether a field is text, and how its part of a line begins."""
+        found = self._keys.get(key)
+        if found is None:
+            try:
+                is_text = self._schema.field(key).is_text
+            except KeyError:
+                raise ValueError(f"{self.measurement}: the schema has no field {key!r}") from None
+            found = self._keys[key] = is_text, f"{escape_tag(key)}="
+        return found
 
 
 class Record:

@@ -5,6 +5,8 @@ have used in the meantime. Published totals never fall. Gaps longer than two sec
 Powers are kept in mW and times in ns, so their product is pJ; totals are kept in mJ with the rest in pJ.
 """
 
+from collections.abc import Sequence
+from operator import add, mul, sub
 from typing import Final
 
 __all__ = ["EnergyTruth"]
@@ -53,6 +55,43 @@ class EnergyTruth:
         self._window_whole = self._window_whole and not gap and raw_mj is not None and not restarted
         self._last_mw = power_mw
         return restarted
+
+    def add_many(
+        self, times_ns: Sequence[int], powers_mw: Sequence[int | None], raws_mj: Sequence[int | None]
+    ) -> tuple[list[int], list[int]]:
+        """Take samples in order; return the counter after each, and the places where the driver's had restarted."""
+        energies, restarts = self._add_smooth(times_ns, powers_mw, raws_mj), []
+        if energies is None:
+            energies = []
+            for place, (now_ns, power_mw, raw_mj) in enumerate(zip(times_ns, powers_mw, raws_mj, strict=True)):
+                if self.add(now_ns, power_mw, raw_mj):
+                    restarts.append(place)
+                energies.append(self.counter_mj)
+        return energies, restarts
+
+    def _add_smooth(
+        self, times_ns: Sequence[int], powers_mw: Sequence[int | None], raws_mj: Sequence[int | None]
+    ) -> list[int] | None:
+        """Take samples of an ordinary stretch all at once: none is missing, nothing restarts or jumps, no gap."""
+        if self._last_ns is None or self._last_mw is None or self.raw_mj is None or not times_ns:
+            return None
+        watts = [power_mw for power_mw in powers_mw if power_mw is not None]
+        raws = [raw_mj for raw_mj in raws_mj if raw_mj is not None]
+        if len(watts) != len(times_ns) or len(raws) != len(times_ns):
+            return None
+        steps_ns = list(map(sub, times_ns, (self._last_ns, *times_ns[:-1])))
+        rises_mj = list(map(sub, raws, (self.raw_mj, *raws[:-1])))
+        if min(steps_ns) < 0 or max(steps_ns) > _GAP_NS or min(rises_mj) < 0 or max(rises_mj) > _SLACK_MJ:
+            return None
+        step_pj = sum(map(mul, map(add, watts, (self._last_mw, *watts[:-1])), steps_ns)) // 2
+        before_mj = self.counter_mj - self.raw_mj
+        step_mj = raws[-1] - self.raw_mj
+        self.counter_mj += step_mj
+        self._integral_pj += step_pj
+        self._window_mj += step_mj
+        self._window_pj += step_pj
+        self._last_ns, self._last_mw, self.raw_mj = times_ns[-1], watts[-1], raws[-1]
+        return [before_mj + raw_mj for raw_mj in raws]
 
     def _trapezoid(self, elapsed_ns: int, power_mw: int | None) -> int | None:
         if power_mw is None or self._last_mw is None:

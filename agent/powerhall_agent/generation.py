@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import pynvml
@@ -37,32 +38,44 @@ class Generation:
         self.watch = EventWatch(self.driver, self.driver.gpus)
         self._found: deque[GpuTrack] = deque()
         self._series: dict[int, Series] = {}
+        self._fast_tasks: Sequence[Task] = ()
+        self._quiet_until_ns = 0
+        """Until then nothing but the fast set is due, while all GPUs are well."""
         _log.info(
             "driver_bound version=%s gpus=%d unopened=%d events=%d",
             self.driver.version, len(self.tracks), len(self.missing), self.watch.watched,
         )  # fmt: skip
 
-    def tasks(self, moment: Moment) -> list[Task]:
-        """Return what is to be read of each GPU now."""
-        tasks = []
+    def tasks(self, moment: Moment, *, full: bool) -> Sequence[Task]:
+        """Return what is to be read of each GPU now; most ticks, the fast set alone."""
+        well = not self.missing
         for track in self.tracks:
-            if track.health.up:
-                tasks.append(Task(track.gpu.index, functools.partial(track.poll, moment, self._kinds(track, moment))))
-            elif track.health.due(moment.mono_ns):
-                tasks.append(Task(track.gpu.index, functools.partial(track.retry, moment)))
+            track.moment = moment
+            well = well and track.health.reason == "ok"
+        if well and not full and moment.mono_ns < self._quiet_until_ns:
+            return self._fast_tasks
+        tasks = [task for track in self.tracks if (task := self._task(track, moment, full=full)) is not None]
         for index, health in self.missing.items():
             if health.due(moment.mono_ns):
                 tasks.append(Task(index, functools.partial(self._open_missing, index, moment)))
+        self._fast_tasks = [Task(track.gpu.index, track.poll_fast) for track in self.tracks]
+        self._quiet_until_ns = min((track.next_due_ns for track in self.tracks), default=0)
         return tasks
 
-    def _kinds(self, track: GpuTrack, moment: Moment) -> int:
-        """Return what is due of a GPU; the slow set of each GPU has a tick of its own."""
-        if moment.mono_ns < track.next_due_ns:
-            return FAST
-        kinds = FAST
-        due, settings = track.due_ns, self._settings
+    def _task(self, track: GpuTrack, moment: Moment, *, full: bool) -> Task | None:
+        if not track.health.up:
+            due = track.health.due(moment.mono_ns)
+            return Task(track.gpu.index, functools.partial(track.retry, moment)) if due else None
+        first = not track.due_ns
+        kinds = self._slow_kinds(track, moment) if moment.mono_ns >= track.next_due_ns else FAST
+        if full and not first:  # the first interval of a GPU has only just begun
+            kinds |= FULL
+        return Task(track.gpu.index, track.poll_fast if kinds == FAST else functools.partial(track.poll, moment, kinds))
+
+    def _slow_kinds(self, track: GpuTrack, moment: Moment) -> int:
+        """Return what is due of a GPU besides the full set; the slow set of each GPU has a tick of its own."""
+        kinds, due, settings = FAST, track.due_ns, self._settings
         for kind, seconds, shift_s in (
-            (FULL, settings.interval_s, settings.interval_s),
             (SLOW, settings.slow_interval_s, track.gpu.index * settings.fast_interval_s),
             (IDENTITY, settings.identity_interval_s, 0.0),
         ):
@@ -73,6 +86,11 @@ class Generation:
                 kinds |= kind
         track.next_due_ns = min(due.values())
         return kinds
+
+    def hurry(self, track: GpuTrack, moment: Moment, *kinds: int) -> None:
+        """Make slow sets of a GPU due now."""
+        track.due_ns.update(dict.fromkeys(kinds, moment.mono_ns))
+        track.next_due_ns = self._quiet_until_ns = 0
 
     def _open_missing(self, index: int, moment: Moment) -> None:
         try:
@@ -90,6 +108,7 @@ class Generation:
             track = self._found.popleft()
             self.missing.pop(track.gpu.index, None)
             self.tracks.append(track)
+            self._quiet_until_ns = 0
             self.watch.register(track.gpu)
 
     def dead_code(self) -> int:

@@ -5,11 +5,12 @@ recording six times an hour. Samples are handed out in small portions, so that a
 """
 
 from array import array
+from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "Sample"]
 
-_PORTION: Final = 60
+_PORTION: Final = 300
 _PER_HOUR: Final = 6
 _HOUR_MS: Final = 3_600_000
 
@@ -39,6 +40,11 @@ class Recorder:
         place = self._written % self._size
         self._times[place], self._powers[place], self._energies[place] = time_ms, power_mw, energy_mj
         self._written += 1
+
+    def extend(self, times_ms: Sequence[int], powers_mw: Sequence[int], energies_mj: Sequence[int]) -> None:
+        """Put samples into the ring, oldest first."""
+        for time_ms, power_mw, energy_mj in zip(times_ms, powers_mw, energies_mj, strict=True):
+            self.add(time_ms, power_mw, energy_mj)
 
     def trigger(self, time_ms: int) -> bool:
         """Start or extend a recording; False when this GPU has had its recordings of the hour."""

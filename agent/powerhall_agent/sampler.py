@@ -25,6 +25,7 @@ from powerhall_agent.generation import Generation, boot_id, next_due
 from powerhall_agent.health import Health
 from powerhall_agent.hostlane import Pace, collect_into, look_into
 from powerhall_agent.nvml.codes import Action, action
+from powerhall_agent.outbox import Outbox
 from powerhall_agent.sampler_settings import SamplerSettings
 from powerhall_agent.sink import Sink
 from powerhall_agent.track import IDENTITY, SLOW, GpuTrack, TrackContext
@@ -35,7 +36,7 @@ __all__ = ["Sampler", "SamplerExit", "run_sampler"]
 _log = logging.getLogger(__name__)
 _DRIVER: Final = -1
 _REPORT_S: Final = 10.0
-_STUCK_NS: Final = 4_500_000_000
+_STUCK_NS: Final = 3_000_000_000
 _REINIT_FIRST_S, _REINIT_LAST_S = 1.0, 30.0
 
 
@@ -70,8 +71,8 @@ class Sampler:
         self.families = Families()
         self.exit: SamplerExit | None = None
         self.ticks_missed = 0
-        self.out: deque[Record] = deque()
-        """Records from any thread, shipped with the next tick."""
+        self.outbox = Outbox()
+        """Records from any thread."""
         self.host: deque[Fields] = deque(maxlen=100)
         """Readings of the host from other threads; they get the next tick's timestamp."""
         self._generation: Generation | None = None
@@ -96,6 +97,7 @@ class Sampler:
             boot_id(),
             self.clock,
             self.families,
+            self.outbox,
             settings.flight_recorder,
             settings.fast_interval_s,
         )
@@ -136,8 +138,6 @@ class Sampler:
         """Free what the driver holds, and write what is left."""
         generation, self._generation = self._generation, None
         if generation is not None:
-            for track in generation.tracks:
-                self.out.extend(track.out)
             generation.watch.close()
             yield [Task(_DRIVER, generation.free)]
         self._flush()
@@ -149,36 +149,43 @@ class Sampler:
         self.crew.run_here(self.steps(moment or self.stamper.moment(self.clock)))
 
     def steps(self, moment: Moment) -> Steps:
-        """Take one tick: yield the driver calls that are due, then write one block of lines."""
+        """Take one tick: yield the driver calls that are due; write what waits once a full set is complete."""
+        full = moment.mono_ns >= self._full_ns
         if self._generation is None:
             yield from self._opening(moment)
         if self._generation is not None:
-            yield from self._read(self._generation, moment)
-        if moment.mono_ns >= self._full_ns:
+            yield from self._read(self._generation, moment, full=full)
+        if full:
             self._full_ns = next_due(self._full_ns, moment.mono_ns, self.settings.interval_s)
             self._node(moment)
             self._checkpoint.keep_ms(self.stamper.last_ms)
         stuck = self.driver_stuck(moment)
         if moment.mono_ns >= self._report_ns or stuck != self._was_stuck:
+            self.outbox.urgent = self.outbox.urgent or stuck != self._was_stuck
             self._was_stuck = stuck
             self._report_ns = next_due(self._report_ns, moment.mono_ns, _REPORT_S)
             self._report(moment)
         while self.host:
-            self.out.append(Record(self._own["node"], self.host.popleft(), moment.ms))
-        self._flush()
+            self.outbox.put(Record(self._own["node"], self.host.popleft(), moment.ms))
+        if full or self.outbox.urgent:
+            self._flush()
 
-    def _read(self, generation: Generation, moment: Moment) -> Steps:
+    def _read(self, generation: Generation, moment: Moment, *, full: bool) -> Steps:
         while not generation.watch.events.empty():
             self._handle(generation, generation.watch.events.get(), moment)
-        tasks = generation.tasks(moment)
+        tasks = generation.tasks(moment, full=full)
         if tasks:
             yield tasks
         generation.adopt()
-        self._flag_hung(generation, moment)
+        if self.crew.blocked:
+            self._flag_hung(generation, moment)
         for track in generation.tracks:
             if track.health.reason != track.shown_reason:
                 track.shown_reason = track.health.reason
                 self._state(generation, track.gpu.index, track.health, moment)
+                self.outbox.urgent = True
+            if full and not track.health.up and self.crew.blocked_since_ns(track.gpu.index) is None:
+                track.digest()  # a GPU that is lost still ships what was recorded before
         code = generation.dead_code()
         if code:
             self._event(DriverEvent("driver_gone", None, code, f"driver gone: {pynvml.NVMLError(code)}", 2), moment)
@@ -193,6 +200,7 @@ class Sampler:
                 continue
             if self.clock.monotonic_ns() - since_ns >= hung_ns and track.health.quarantine("hung", moment.mono_ns):
                 track.event("gpu_quarantined", 0, "hung: a driver call does not return", 2, moment.ms)
+                track.fast.record(moment.ms)
 
     def _handle(self, generation: Generation, event: DriverEvent, moment: Moment) -> None:
         track = next((track for track in generation.tracks if track.gpu.index == event.gpu), None)
@@ -202,8 +210,7 @@ class Sampler:
             track.trigger(event.kind, event.code, event.detail, event.severity, moment.ms)
             if event.kind == "mig_change":
                 track.rebind_mig = True
-                track.due_ns.update({SLOW: moment.mono_ns, IDENTITY: moment.mono_ns})
-                track.next_due_ns = 0
+                generation.hurry(track, moment, SLOW, IDENTITY)
         if event.kind == "driver_unbind":
             self.exit = SamplerExit.UNBIND
 
@@ -213,12 +220,12 @@ class Sampler:
         tags = {**self.tags, "gpu": "" if event.gpu is None else str(event.gpu), "kind": event.kind}
         fields: dict[str, float | str] = {"code": float(event.code), "detail": event.detail}
         fields["severity"] = float(event.severity)
-        self.out.append(Record(Series("event", tags), fields, moment.ms))
+        self.outbox.put(Record(Series("event", tags), fields, moment.ms), urgent=True)
 
     def _state(self, generation: Generation, index: int, health: Health, moment: Moment) -> None:
         fields: dict[str, float | str] = {"up": 1.0 if health.up else 0.0, "reason": health.reason}
         fields["call_latency_s"] = round(self.crew.slowest_s.pop(index, 0.0), 6)
-        self.out.append(Record(generation.series(index), fields, moment.ms))
+        self.outbox.put(Record(generation.series(index), fields, moment.ms))
 
     def _node(self, moment: Moment) -> None:
         """Write the state of every GPU, and their sum."""
@@ -230,25 +237,27 @@ class Sampler:
                 self._state(generation, index, health, moment)
         up = [track for track in tracks if track.health.up]
         fields = {"gpus": float(len(tracks) + len(missing)), "gpus_up": float(len(up))}
-        powers = [track.power_w for track in up if track.power_w is not None]
+        powers = [track.fast.power_w for track in up if track.fast.power_w is not None]
         if powers:
             fields["gpu_power_w"] = round(sum(powers), 3)
-        self.out.append(Record(self._own["node"], fields, moment.ms))
+        self.outbox.put(Record(self._own["node"], fields, moment.ms))
 
     def _report(self, moment: Moment) -> None:
         for name, family in self.families.by_name.items():
             if family.runs:
                 series = Series("collector", {**self.tags, "collector": name})
-                self.out.append(Record(series, family.report(), moment.ms))
+                self.outbox.put(Record(series, family.report(), moment.ms))
         fields = {
             "ticks_missed": float(self.ticks_missed),
             "driver_time_s": round(self.crew.busy_s, 6),
             "driver_stuck": 1.0 if self._was_stuck else 0.0,
         }
-        self.out.append(Record(self._own["agent"], fields, moment.ms))
+        self.outbox.put(Record(self._own["agent"], fields, moment.ms))
 
     def driver_stuck(self, moment: Moment) -> bool:
-        """Say whether no GPU has answered for 4.5 seconds because driver calls do not return."""
+        """Say whether no GPU has answered for three seconds because driver calls do not return."""
+        if not self.crew.blocked:
+            return False
         owners = [track.gpu.index for track in self._tracks()] or [_DRIVER]
         since = [self.crew.blocked_since_ns(owner) for owner in owners]
         return all(begun is not None and moment.mono_ns - begun >= _STUCK_NS for begun in since)
@@ -261,10 +270,7 @@ class Sampler:
         return [] if self._generation is None else self._generation.tracks
 
     def _flush(self) -> None:
-        records = []
-        for source in (*(track.out for track in self._tracks()), self.out):
-            while source:
-                records.append(source.popleft())
+        records = self.outbox.take()
         if records:
             self._sink.write(encode_all(records))
 
@@ -297,7 +303,7 @@ def _host_readings(settings: SamplerSettings, sampler: Sampler) -> list[Pace]:
         from powerhall_agent.attribution.host import HostJobs
 
         jobs = Attribution(sampler.tags, HostJobs(user_hasher(settings.user_hash_salt_file)), sampler.gpus)
-        paces.append(Pace("host-jobs", look_into(sampler.out, jobs.look), settings.slow_interval_s / 2))
+        paces.append(Pace("host-jobs", look_into(sampler.outbox.records, jobs.look), settings.slow_interval_s / 2))
     return paces
 
 

@@ -2,7 +2,9 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pynvml
 
@@ -13,6 +15,7 @@ from powerhall_agent.nvml.codes import Action, action
 
 __all__ = ["Families", "Family"]
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _GPU_GONE = {Action.QUARANTINE, Action.REINIT, Action.RESPAWN, Action.STRIKE}
 
@@ -30,10 +33,14 @@ class Family:
 
     def run(self, collector: Collector) -> Fields:
         """Collect; a failed sensor gives no values. NVML errors that mean the GPU or the driver is gone are raised."""
+        return self.call(collector.collect, {})
+
+    def call(self, read: Callable[[], T], nothing: T) -> T:
+        """Read in any way, as `run` does; a failed sensor gives `nothing`."""
         started_s = time.perf_counter()
         self.runs += 1
         try:
-            return collector.collect()
+            return read()
         except pynvml.NVMLError as error:
             self._failed(str(error))
             if action(error.value) in _GPU_GONE:
@@ -46,7 +53,7 @@ class Family:
             _log.exception("collector_failed family=%s", self.name)
         finally:
             self.spent_s += time.perf_counter() - started_s
-        return {}
+        return nothing
 
     def _failed(self, detail: str) -> None:
         self.failures += 1

@@ -3,11 +3,14 @@
 Each reading has fallbacks for older drivers; whole-GPU readings that MIG takes away (utilization) are left out.
 """
 
+from ctypes import c_uint, c_ulonglong
+
 import pynvml
 
 from powerhall_agent.encode import Fields
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.fields import FieldSpec
+from powerhall_agent.nvml.getters import Way
 from powerhall_agent.nvml.probe import Probe
 from powerhall_agent.unwrap import Unwrap
 
@@ -34,6 +37,7 @@ _SLOWDOWN_TIMES = ("sw_thermal_s", "hw_thermal_s", "slow_hw_power_brake_s")
 _GPU_SENSOR = 0
 _SM, _MEM = 1, 2
 _THRESHOLD_SLOWDOWN = 1
+_MEMORY = (("mem_used_bytes", "used"), ("mem_total_bytes", "total"))
 
 
 def slowdown_specs(driver_version: str) -> list[FieldSpec]:
@@ -49,59 +53,63 @@ def slowdown_specs(driver_version: str) -> list[FieldSpec]:
     return [FieldSpec(name, first + number, 0, 1e9) for number, name in enumerate(_SLOWDOWN_TIMES)]
 
 
+_GETTERS = (
+    (Way("nvmlDeviceGetPerformanceState", c_uint, (("pstate", ""),)),),
+    (Way("nvmlDeviceGetClockInfo", c_uint, (("sm_clock_mhz", ""),), (_SM,)),),
+    (Way("nvmlDeviceGetClockInfo", c_uint, (("mem_clock_mhz", ""),), (_MEM,)),),
+    (
+        Way(
+            "nvmlDeviceGetTemperatureV", pynvml.c_nvmlTemperature_v1_t, (("temp_c", "temperature"),), (),
+            (("version", pynvml.nvmlTemperature_v1), ("sensorType", _GPU_SENSOR)),
+        ),
+        Way("nvmlDeviceGetTemperature", c_uint, (("temp_c", ""),), (_GPU_SENSOR,)),
+    ),
+    (
+        Way(
+            "nvmlDeviceGetMarginTemperature", pynvml.c_nvmlMarginTemperature_v1_t,
+            (("temp_margin_c", "marginTemperature"),), (), (("version", pynvml.nvmlMarginTemperature_v1),),
+        ),
+        Way("nvmlDeviceGetTemperatureThreshold", c_uint, (("slowdown_c", ""),), (_THRESHOLD_SLOWDOWN,)),
+    ),
+    (
+        Way("nvmlDeviceGetCurrentClocksEventReasons", c_ulonglong, (("clocks_event_reasons", ""),)),
+        Way("nvmlDeviceGetCurrentClocksThrottleReasons", c_ulonglong, (("clocks_event_reasons", ""),)),
+    ),
+    (
+        Way(
+            "nvmlDeviceGetMemoryInfo_v2", pynvml.c_nvmlMemory_v2_t, _MEMORY, (),
+            (("version", pynvml.nvmlMemory_v2),),
+        ),
+        Way("nvmlDeviceGetMemoryInfo", pynvml.c_nvmlMemory_t, _MEMORY),
+    ),
+    (
+        Way(
+            "nvmlDeviceGetUtilizationRates", pynvml.c_nvmlUtilization_t,
+            (("util_percent", "gpu"), ("mem_util_percent", "memory")),
+        ),
+    ),
+)  # fmt: skip
+
+
 class GpuFull:
     """Collects `gpu` of one GPU, without what the sampler adds from the fast set (power extremes, energy)."""
 
     def __init__(self, driver: Driver, gpu: Gpu) -> None:
         """Prepare the batch and the getters with their fallbacks."""
         self.batch = driver.batch(gpu, [*_SPECS, *slowdown_specs(driver.version)])
-        self._gpu = gpu
+        self._getters = driver.getters(gpu, _GETTERS)
         self._pcie = {"pcie_tx_bytes": Unwrap(32), "pcie_rx_bytes": Unwrap(32)}
         nv = pynvml
-        self._temp = Probe[float](
-            lambda: nv.nvmlDeviceGetTemperatureV(gpu.handle, _GPU_SENSOR),
-            lambda: nv.nvmlDeviceGetTemperature(gpu.handle, _GPU_SENSOR),
-        )
-        self._margin = Probe[float](
-            lambda: nv.nvmlDeviceGetMarginTemperature(gpu.handle),
-            lambda: nv.nvmlDeviceGetTemperatureThreshold(gpu.handle, _THRESHOLD_SLOWDOWN) - (self._temp.read() or 0.0),
-        )
-        self._reasons = Probe[float](
-            lambda: nv.nvmlDeviceGetCurrentClocksEventReasons(gpu.handle),
-            lambda: nv.nvmlDeviceGetCurrentClocksThrottleReasons(gpu.handle),
-        )
-        self._memory = Probe[tuple[float, float]](self._memory_v2, self._memory_v1)
-        self._util = Probe[tuple[float, float]](self._utilization)
-        self._simple = (
-            ("pstate", Probe[float](lambda: nv.nvmlDeviceGetPerformanceState(gpu.handle))),
-            ("sm_clock_mhz", Probe[float](lambda: nv.nvmlDeviceGetClockInfo(gpu.handle, _SM))),
-            ("mem_clock_mhz", Probe[float](lambda: nv.nvmlDeviceGetClockInfo(gpu.handle, _MEM))),
-            ("temp_c", self._temp),
-            ("temp_margin_c", self._margin),
-            ("clocks_event_reasons", self._reasons),
-        )
-        self._getters = {
+        self._powers = {
             "power_average_w": Probe[float](lambda: nv.nvmlDeviceGetPowerUsage(gpu.handle) / 1000.0),
             "power_limit_w": Probe[float](lambda: nv.nvmlDeviceGetEnforcedPowerLimit(gpu.handle) / 1000.0),
             "power_limit_requested_w": Probe[float](lambda: nv.nvmlDeviceGetPowerManagementLimit(gpu.handle) / 1000.0),
         }
 
-    def _memory_v2(self) -> tuple[float, float]:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(self._gpu.handle, version=pynvml.nvmlMemory_v2)
-        return memory.used, memory.total
-
-    def _memory_v1(self) -> tuple[float, float]:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(self._gpu.handle)
-        return memory.used, memory.total
-
-    def _utilization(self) -> tuple[float, float]:
-        rates = pynvml.nvmlDeviceGetUtilizationRates(self._gpu.handle)
-        return rates.gpu, rates.memory
-
     def collect(self) -> Fields:
         """Read everything; raises NVMLError where the GPU or the driver is gone."""
         fields = self.batch.read()
-        for name, getter in self._getters.items():
+        for name, getter in self._powers.items():
             if name not in fields:
                 value = getter.read()
                 if value is not None:
@@ -110,16 +118,14 @@ class GpuFull:
         for name, unwrap in self._pcie.items():
             if name in fields:
                 fields[name] = float(unwrap.total(int(fields[name])))
-        for name, probe in self._simple:
-            value = probe.read()
-            if value is not None:
-                fields[name] = value
-        memory = self._memory.read()
-        if memory is not None:
-            fields["mem_used_bytes"], fields["mem_total_bytes"] = memory
-        util = self._util.read()
-        if util is not None and util[0] <= 100:
-            fields["util_percent"], fields["mem_util_percent"] = util[0], min(100, util[1])
+        fields.update(self._getters.read())
+        slowdown_c = fields.pop("slowdown_c", None)
+        if slowdown_c is not None and "temp_c" in fields:
+            fields["temp_margin_c"] = slowdown_c - fields["temp_c"]
+        if fields.get("util_percent", 0) > 100:
+            del fields["util_percent"], fields["mem_util_percent"]
+        elif fields.get("mem_util_percent", 0) > 100:
+            fields["mem_util_percent"] = 100
         return fields
 
 

@@ -4,6 +4,9 @@ Instantaneous power falls back to the driver's one-second average and then to th
 counter from field 191 to 83 to the getter. A power of 0 mW means that the sensor had nothing new and is left out.
 """
 
+import struct
+from typing import Final
+
 import pynvml
 
 from powerhall_agent.encode import Fields
@@ -11,12 +14,17 @@ from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.fields import FieldSpec
 from powerhall_agent.nvml.probe import Probe
 
-__all__ = ["GpuFast"]
+__all__ = ["GpuFast", "Sample"]
 
 INSTANT = FieldSpec("power_w", 186, 0, 1e3)
 AVERAGE = FieldSpec("average_w", 185, 0, 1e3)
 ENERGY = FieldSpec("energy_j", 191, 0, 1e3)
 TOTAL_ENERGY = FieldSpec("total_energy_j", 83, 0, 1e3)
+_UNSIGNED: Final = {1: "I4x", 2: "Q", 3: "Q"}
+"""How a field value of this type lies in its eight bytes."""
+
+Sample = tuple[int | None, int | None]
+"""Power in mW and the driver's energy counter in mJ; None where there is none."""
 
 
 class GpuFast:
@@ -28,6 +36,20 @@ class GpuFast:
         self._power = Probe[float](lambda: pynvml.nvmlDeviceGetPowerUsage(gpu.handle) / 1000.0)
         self._energy = Probe[float](lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle) / 1000.0)
         self._settled = False
+        self._statuses = 0, 0
+        self._unpack = struct.Struct("").unpack_from
+
+    def sample(self) -> Sample:
+        """Read power and energy as integers: one call and one unpack once the driver has shown how it answers."""
+        batch, statuses = self.batch, self._statuses
+        if statuses[0] and not batch.call(*batch.arguments):
+            power_status, power_mw, energy_status, energy_mj = self._unpack(batch.memory)
+            if power_mw and (power_status, energy_status) == statuses:
+                return power_mw, energy_mj
+        fields = self.collect()
+        power_w, energy_j = fields.get("power_w"), fields.get("energy_j")
+        self._learn()
+        return _milli(power_w), _milli(energy_j)
 
     def collect(self) -> Fields:
         """Read power and energy."""
@@ -52,3 +74,17 @@ class GpuFast:
         if values:
             self.batch.drop(worse)
             self._settled = True
+
+    def _learn(self) -> None:
+        """Remember the types of the two values where they are power and energy, both good and unsigned."""
+        self._statuses = 0, 0
+        specs = self.batch.specs
+        if len(specs) == 2 and specs[0] in (INSTANT, AVERAGE) and specs[1] in (ENERGY, TOTAL_ENERGY):
+            first, second = struct.Struct("<24xq8x24xq8x").unpack_from(self.batch.memory)
+            if first in _UNSIGNED and second in _UNSIGNED:
+                self._unpack = struct.Struct(f"<24xq{_UNSIGNED[first]}24xq{_UNSIGNED[second]}").unpack_from
+                self._statuses = first, second
+
+
+def _milli(value: float | str | None) -> int | None:
+    return None if value is None else round(float(value) * 1000)

@@ -1,12 +1,13 @@
 """One loaded generation of the NVIDIA driver: initialise, list the GPUs, find symbols, shut down."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pynvml
 
 from powerhall_agent.nvml.fields import FieldBatch, FieldSpec
+from powerhall_agent.nvml.getters import Getters, Way
 
 __all__ = ["Driver", "Gpu"]
 
@@ -63,6 +64,10 @@ class Driver:
         """Make a batch of fields; where the driver has no field values at all, the batch is empty."""
         call: Callable[..., int] | None = getattr(pynvml.nvmlLib, "nvmlDeviceGetFieldValues", None)
         return FieldBatch(call or _nothing, gpu.handle, specs if call else [])
+
+    def getters(self, gpu: Gpu, wanted: Sequence[Sequence[Way]]) -> Getters:
+        """Make a reading of getters; what the loaded library lacks is left out."""
+        return Getters(pynvml.nvmlLib, gpu.handle, wanted)
 
     def close(self) -> None:
         """Shut NVML down; a driver that is already gone is no error."""

@@ -8,6 +8,7 @@ import ctypes
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import and_, truediv
 from typing import Any, Final
 
 import pynvml
@@ -17,9 +18,8 @@ from powerhall_agent.nvml.pulse import call_begins
 
 __all__ = ["FieldBatch", "FieldSpec"]
 
-_RECORD: Final = "IIqqIIq"
-"""field id, scope id, timestamp (us), latency (us), value type, return code, value bits."""
-_RECORD_VALUES: Final = len(_RECORD)
+_RECORD: Final = "24xqq"
+"""Field id, scope id, timestamp (us) and latency (us) are passed over; then value type and return code, value bits."""
 _DOUBLE: Final = struct.Struct("<d")
 _BITS: Final = struct.Struct("<q")
 _MASKS: Final = {1: 0xFFFFFFFF, 2: 0xFFFFFFFFFFFFFFFF, 3: 0xFFFFFFFFFFFFFFFF, 6: 0xFFFF}
@@ -37,48 +37,67 @@ class FieldSpec:
 
 
 class FieldBatch:
-    """Reads a fixed set of fields of one GPU; `latency_s` is the driver's own figure for the last read."""
+    """Reads a fixed set of fields of one GPU."""
 
     def __init__(self, call: Callable[..., int], handle: object, specs: Sequence[FieldSpec]) -> None:
         """Allocate the array; `call` is the library's nvmlDeviceGetFieldValues."""
         self._call, self._handle = call, handle
         self._seen: set[str] = set()
-        self.latency_s = 0.0
         self.denied: set[str] = set()
         self._allocate(list(specs))
 
     def _allocate(self, specs: list[FieldSpec]) -> None:
         self.specs = specs
         self._array: Any = (pynvml.c_nvmlFieldValue_t * max(1, len(specs)))()
-        self._count = ctypes.c_int(len(specs))
-        self._bytes = memoryview(self._array).cast("B")
+        self.arguments = (self._handle, ctypes.c_int(len(specs)), self._array)
+        self.memory = memoryview(self._array).cast("B")
         self._unpack = struct.Struct("<" + _RECORD * len(specs)).unpack_from
-        self._plan = [(spec, _RECORD_VALUES * number) for number, spec in enumerate(specs)]
+        self._names = [spec.name for spec in specs]
+        self._pers = [spec.per for spec in specs]
+        self._usual: tuple[int, ...] = ()
+        self._masks: list[int] = []
         for entry, spec in zip(self._array, specs, strict=False):
             entry.fieldId, entry.scopeId = spec.field_id, spec.scope_id
+
+    @property
+    def latency_s(self) -> float:
+        """The driver's own figure for the last read."""
+        return float(sum(entry.latencyUsec for entry in self._array) / 1e6)
+
+    @property
+    def call(self) -> Callable[..., int]:
+        """The library's function, for a caller that reads `memory` itself after calling it with `arguments`."""
+        return self._call
 
     def read(self) -> dict[str, float]:
         """Return the values that the driver gave, by name; raises NVMLError where the GPU or the driver is gone."""
         if not self.specs:
             return {}
         call_begins()
-        code = self._call(self._handle, self._count, self._array)
+        code = self._call(*self.arguments)
         if code and action(code) in _FATAL:
             raise pynvml.NVMLError(code)
-        raw = self._unpack(self._bytes)
+        raw = self._unpack(self.memory)
+        if raw[::2] == self._usual:
+            return dict(zip(self._names, map(truediv, map(and_, raw[1::2], self._masks), self._pers), strict=True))
+        return self._sift(raw[::2], raw[1::2])
+
+    def _sift(self, statuses: tuple[int, ...], bits: tuple[int, ...]) -> dict[str, float]:
+        """Look at each value's own code; where all are good and unsigned, the next read need not."""
         values: dict[str, float] = {}
         dropped: list[FieldSpec] = []
-        for spec, first in self._plan:
-            if raw[first + 5]:
-                self._refused(spec, raw[first + 5], dropped)
+        for spec, status, value in zip(self.specs, statuses, bits, strict=True):
+            kind, code = status & 0xFFFFFFFF, status >> 32
+            if code:
+                self._refused(spec, code, dropped)
                 continue
-            mask = _MASKS.get(raw[first + 4])
-            bits = raw[first + 6]
-            values[spec.name] = (bits & mask if mask else _decode(raw[first + 4], bits)) / spec.per
+            mask = _MASKS.get(kind)
+            values[spec.name] = (value & mask if mask else _decode(kind, value)) / spec.per
         self._seen.update(values)
-        self.latency_s = sum(raw[3::_RECORD_VALUES]) / 1e6
         if dropped:
             self._allocate([spec for spec in self.specs if spec not in dropped])
+        elif all(status in _MASKS for status in statuses):
+            self._usual, self._masks = statuses, [_MASKS[status] for status in statuses]
         return values
 
     def drop(self, names: set[str]) -> None:
