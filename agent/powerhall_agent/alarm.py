@@ -18,24 +18,26 @@ _NS: Final = 1_000_000_000
 class Alarm:
     """One timer and its waiter."""
 
-    def __init__(self) -> None:
+    def __init__(self, usual_ns: int) -> None:
         """Make the timer, cleared; raises OSError where the kernel has none."""
         libc = ctypes.CDLL(None, use_errno=True)
         self._settime = libc.timerfd_settime
         self._file: int = libc.timerfd_create(_CLOCK_MONOTONIC, _CLOEXEC)
         if self._file < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
-        self._spec = (ctypes.c_int64 * 4)()  # struct itimerspec: interval s and ns, value s and ns
+        self._usual, self._never = _spec(usual_ns), _spec(0)
 
     def set(self, after_ns: int) -> None:
         """Run out after this many nanoseconds from now, in place of what was set before."""
-        self._spec[2], self._spec[3] = divmod(max(1, after_ns), _NS)
-        self._settime(self._file, 0, self._spec, None)
+        self._settime(self._file, 0, _spec(max(1, after_ns)), None)
+
+    def set_usual(self) -> None:
+        """Run out after the usual time from now."""
+        self._settime(self._file, 0, self._usual, None)
 
     def clear(self) -> None:
         """Do not run out."""
-        self._spec[2] = self._spec[3] = 0
-        self._settime(self._file, 0, self._spec, None)
+        self._settime(self._file, 0, self._never, None)
 
     def wait(self) -> None:
         """Sleep until the timer has run out."""
@@ -44,3 +46,8 @@ class Alarm:
     def close(self) -> None:
         """Free the timer; nobody may be waiting."""
         os.close(self._file)
+
+
+def _spec(after_ns: int) -> "ctypes.Array[ctypes.c_int64]":
+    """Make a struct itimerspec: interval s and ns, value s and ns."""
+    return (ctypes.c_int64 * 4)(0, 0, *divmod(after_ns, _NS))

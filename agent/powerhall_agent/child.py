@@ -27,7 +27,8 @@ _LAST_WORDS_S = 2.0
 _BACKOFF_S, _BACKOFF_MAX_S, _WELL_S = 0.5, 30.0, 60.0
 _UNBIND, _MISMATCH, _REFUSED = 10, 11, 12
 """Exit codes of a sampler that ended on purpose (sampler.SamplerExit, sampler_process.EXIT_REFUSED)."""
-_READ_BYTES = 1 << 20
+_READ_BYTES = 1 << 16
+"""What a pipe holds. A larger buffer would be mapped and unmapped by the C library at every read."""
 
 
 class SamplerChild:
@@ -62,6 +63,17 @@ class SamplerChild:
         out = self._process.stdout if self._process is not None else None
         return out.fileno() if out is not None and not out.closed else None
 
+    @property
+    def patience_s(self) -> float:
+        """Seconds until the sampler's silence means something."""
+        if self._process is None:
+            return max(0.0, self._start_at_s - self._clock())
+        limit_s = self._limit_s() + (_KILL_AFTER_S if self.stuck else 0.0)
+        return max(0.0, self._heard_s + limit_s - self._clock())
+
+    def _limit_s(self) -> float:
+        return self._stuck_after_s if self._spoke else max(_FIRST_WORD_S, self._stuck_after_s)
+
     def check(self) -> None:
         """Start, restart or give up on the sampler, as the time says; call it about once a second."""
         now_s = self._clock()
@@ -73,7 +85,7 @@ class SamplerChild:
         if code is not None and (self.descriptor is None or silent_s > _LAST_WORDS_S):
             self._ended(code, now_s)
             return
-        limit_s = self._stuck_after_s if self._spoke else max(_FIRST_WORD_S, self._stuck_after_s)
+        limit_s = self._limit_s()
         if silent_s > limit_s and not self.stuck:
             self.stuck = True
             self._log.warning("driver_stuck", pid=self.pid, silent_s=silent_s)

@@ -49,8 +49,9 @@ class Crew:
 
     def __init__(self, patience_s: float = 0.05) -> None:
         """`patience_s` is how long a task may take before the others go on without it."""
-        self.busy_s = 0.0
-        self.slowest_s: dict[int, float] = {}
+        self.busy_ns = 0
+        self.slowest_ns: dict[int, int] = {}
+        """Time inside tasks: in all, and of the longest of each owner."""
         self._patience_ns = int(patience_s * 1e9)
         self._blocked: dict[int, _Leader] = {}
         self._lock = threading.Lock()
@@ -78,28 +79,35 @@ class Crew:
         _Drive(self, steps).run()
 
     def _note(self, owner: int, elapsed_ns: int) -> None:
-        elapsed_s = elapsed_ns / 1e9
-        self.busy_s += elapsed_s
-        if elapsed_s > self.slowest_s.get(owner, 0.0):
-            self.slowest_s[owner] = elapsed_s
+        self.busy_ns += elapsed_ns
+        if elapsed_ns > self.slowest_ns.get(owner, 0):
+            self.slowest_ns[owner] = elapsed_ns
 
-    def begin(self, leader: _Leader, task: Task, number: int) -> bool:
-        """Enter a task, the one of this number; False when its owner is still blocked."""
-        with self._lock:
-            if task.owner in self._blocked:
-                return False
-            leader.owner, leader.number = task.owner, number
-            leader.started_ns = leader.pulse.call_ns = time.monotonic_ns()
-            return True
+    def work(self, leader: _Leader) -> bool:
+        """Run the leader's tasks from its place on; False when it was retired meanwhile.
 
-    def end(self, leader: _Leader) -> bool:
-        """Leave a task; False when the leader was retired meanwhile."""
-        with self._lock:
-            self._note(leader.owner, time.monotonic_ns() - leader.started_ns)
-            leader.started_ns = 0
-            if leader.retired:
-                self._blocked.pop(leader.owner, None)
-            return not leader.retired
+        One function, because it runs with cold caches: each further call costs microseconds.
+        """
+        tasks, pulse, now, lock, blocked = leader.tasks, leader.pulse, time.monotonic_ns, self._lock, self._blocked
+        for number in range(leader.number, len(tasks)):
+            task = tasks[number]
+            owner = task.owner
+            with lock:
+                if owner in blocked:
+                    continue
+                leader.owner, leader.number = owner, number
+                leader.started_ns = pulse.call_ns = now()
+            task.run()
+            with lock:
+                elapsed_ns = now() - leader.started_ns
+                leader.started_ns = 0
+                self.busy_ns += elapsed_ns
+                if elapsed_ns > self.slowest_ns.get(owner, 0):
+                    self.slowest_ns[owner] = elapsed_ns
+                if leader.retired:
+                    del blocked[owner]
+                    return False
+        return True
 
     def overdue(self, leader: _Leader) -> int:
         """Retire a leader whose task has used up the patience; returns 0 then, else the nanoseconds that are left."""
@@ -123,7 +131,7 @@ class _Drive:
 
     def __init__(self, crew: Crew, steps: Steps) -> None:
         self._crew, self._steps = crew, steps
-        self._alarm = Alarm()
+        self._alarm = Alarm(crew.patience_ns)
         self._lock = threading.Lock()
         self._finished = threading.Event()
         self._error: Exception | None = None
@@ -147,33 +155,22 @@ class _Drive:
 
     def _lead(self, leader: _Leader) -> None:
         on_call(leader.pulse)
-        first = leader.number
-        while True:
-            for number, task in enumerate(leader.tasks):
-                if number < first or not self._crew.begin(leader, task, number):
-                    continue
-                task.run()
-                if not self._crew.end(leader):
-                    return
-            self._set_alarm(False)
+        steps, lock, alarm, work = self._steps, self._lock, self._alarm, self._crew.work
+        while work(leader):
+            with lock:
+                self._in_tasks = False
+                alarm.clear()
             try:
-                leader.tasks, first = next(self._steps, ()), 0
-                if not leader.tasks:
-                    self._finished.set()
-                    return
+                leader.tasks, leader.number = next(steps, ()), 0
             except Exception as error:  # noqa: BLE001  # raised again by `run`, on the caller's thread
                 self._error = error
+                leader.tasks = ()
+            if not leader.tasks:
                 self._finished.set()
                 return
-            self._set_alarm(True)
-
-    def _set_alarm(self, running: bool) -> None:
-        with self._lock:
-            self._in_tasks = running
-            if running:
-                self._alarm.set(self._crew.patience_ns)
-            else:
-                self._alarm.clear()
+            with lock:
+                self._in_tasks = True
+                alarm.set_usual()
 
     def _watch(self) -> None:
         while True:

@@ -32,6 +32,7 @@ __all__ = ["Daemon", "run_daemon"]
 _APPEND_EVERY_S = 0.5
 """Lines are spooled at most this often, so that the disk is synced at most twice a second."""
 _POLL_S = 1.0
+_GRAIN_S = 0.01
 _SAMPLER_STOPS_S = 2.0
 
 
@@ -68,7 +69,7 @@ class Daemon:
         out = self.child.descriptor
         if out is not None:
             poll.register(out, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poll.poll(1000 * (_APPEND_EVERY_S if self._waiting else _POLL_S))}
+        ready = {descriptor for descriptor, _ in poll.poll(1000 * self._pause_s())}
         if out in ready:
             self._take(self._from_sampler())
         now_s = time.monotonic()
@@ -81,6 +82,13 @@ class Daemon:
         if self._notifier.watchdog_s is not None and now_s - self._alive_s >= self._notifier.watchdog_s:
             self._alive_s = now_s
             self._notifier.alive()
+
+    def _pause_s(self) -> float:
+        """Return how long nothing is due, unless lines or a signal come in."""
+        pause_s = min(_POLL_S, self.child.patience_s + _GRAIN_S)
+        if self._waiting:
+            pause_s = min(pause_s, self._appended_s + _APPEND_EVERY_S - time.monotonic())
+        return max(0.0, pause_s)
 
     def stop(self) -> None:
         """End the sampler, spool its last words and deliver what is live, all within the deadline."""

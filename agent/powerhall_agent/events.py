@@ -59,6 +59,7 @@ class EventWatch:
         self.watched = 0
         self._stop = threading.Event()
         self._by_handle: dict[int, int] = {}
+        self._data = pynvml.c_nvmlEventData_t()
         self._set = _attempt(pynvml.nvmlEventSetCreate) if driver.has("nvmlEventSetWait_v2") else None
         self._system = self._register_system() if driver.has("nvmlSystemEventSetCreate") else None
         for gpu in gpus:
@@ -114,16 +115,17 @@ class EventWatch:
         self.events.put(DriverEvent("events_ended", None, code, f"the driver reports no more {what} events", 1))
 
     def _wait_gpu(self, timeout_ms: int) -> None:
-        try:
-            data = pynvml.nvmlEventSetWait_v2(self._set, timeout_ms)
-        except pynvml.NVMLError as error:
-            if error.value == _TIMEOUT:
-                return
-            raise
+        """Wait by the bare call: most waits time out, and pynvml raises an exception for that."""
+        data = self._data
+        code = pynvml.nvmlLib.nvmlEventSetWait_v2(self._set, ctypes.byref(data), ctypes.c_uint(timeout_ms))
+        if code == _TIMEOUT:
+            return
+        if code:
+            raise pynvml.NVMLError(code)
         gpu = self._by_handle.get(_number(data.device))
         kind, severity, text = _KINDS.get(data.eventType, (f"event_{data.eventType:#x}", 1, "driver event"))
-        code = int(data.eventData)
-        self.events.put(DriverEvent(kind, gpu, code, f"{text} {code}" if kind == "xid" else text, severity))
+        number = int(data.eventData)
+        self.events.put(DriverEvent(kind, gpu, number, f"{text} {number}" if kind == "xid" else text, severity))
 
     def _wait_system(self, buffer: Any, timeout_ms: int) -> None:  # noqa: ANN401
         found = pynvml.nvmlSystemEventSetWait(

@@ -38,29 +38,28 @@ class Generation:
         self.watch = EventWatch(self.driver, self.driver.gpus)
         self._found: deque[GpuTrack] = deque()
         self._series: dict[int, Series] = {}
-        self._fast_tasks: Sequence[Task] = ()
-        self._quiet_until_ns = 0
-        """Until then nothing but the fast set is due, while all GPUs are well."""
+        self.fast_tasks: Sequence[Task] = ()
+        """The fast set of every GPU."""
+        self.quiet_until_ns = 0
+        """Until then these are all that is due, as long as no GPU fails and nothing else happens."""
         _log.info(
             "driver_bound version=%s gpus=%d unopened=%d events=%d",
             self.driver.version, len(self.tracks), len(self.missing), self.watch.watched,
         )  # fmt: skip
 
     def tasks(self, moment: Moment, *, full: bool) -> Sequence[Task]:
-        """Return what is to be read of each GPU now; most ticks, the fast set alone."""
-        well = not self.missing
-        for track in self.tracks:
-            track.moment = moment
-            well = well and track.health.reason == "ok"
-        if well and not full and moment.mono_ns < self._quiet_until_ns:
-            return self._fast_tasks
+        """Return what is to be read of each GPU now."""
         tasks = [task for track in self.tracks if (task := self._task(track, moment, full=full)) is not None]
         for index, health in self.missing.items():
             if health.due(moment.mono_ns):
                 tasks.append(Task(index, functools.partial(self._open_missing, index, moment)))
-        self._fast_tasks = [Task(track.gpu.index, track.poll_fast) for track in self.tracks]
-        self._quiet_until_ns = min((track.next_due_ns for track in self.tracks), default=0)
         return tasks
+
+    def rest(self) -> None:
+        """Find out until when nothing but the fast set is due of any GPU, if all are well."""
+        self.fast_tasks = [Task(track.gpu.index, track.poll_fast) for track in self.tracks]
+        well = not self.missing and all(track.health.up for track in self.tracks)
+        self.quiet_until_ns = min((track.next_due_ns for track in self.tracks), default=0) if well else 0
 
     def _task(self, track: GpuTrack, moment: Moment, *, full: bool) -> Task | None:
         if not track.health.up:
@@ -90,7 +89,7 @@ class Generation:
     def hurry(self, track: GpuTrack, moment: Moment, *kinds: int) -> None:
         """Make slow sets of a GPU due now."""
         track.due_ns.update(dict.fromkeys(kinds, moment.mono_ns))
-        track.next_due_ns = self._quiet_until_ns = 0
+        track.next_due_ns = self.quiet_until_ns = 0
 
     def _open_missing(self, index: int, moment: Moment) -> None:
         try:
@@ -108,7 +107,6 @@ class Generation:
             track = self._found.popleft()
             self.missing.pop(track.gpu.index, None)
             self.tracks.append(track)
-            self._quiet_until_ns = 0
             self.watch.register(track.gpu)
 
     def dead_code(self) -> int:

@@ -28,7 +28,7 @@ from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.outbox import Outbox
 from powerhall_agent.sampler_settings import SamplerSettings
 from powerhall_agent.sink import Sink
-from powerhall_agent.track import IDENTITY, SLOW, GpuTrack, TrackContext
+from powerhall_agent.track import IDENTITY, SLOW, GpuTrack, Tick, TrackContext
 from powerhall_agent.watch import Families
 
 __all__ = ["Sampler", "SamplerExit", "run_sampler"]
@@ -73,6 +73,7 @@ class Sampler:
         self.ticks_missed = 0
         self.outbox = Outbox()
         """Records from any thread."""
+        self._tick = Tick()
         self.host: deque[Fields] = deque(maxlen=100)
         """Readings of the host from other threads; they get the next tick's timestamp."""
         self._generation: Generation | None = None
@@ -98,6 +99,7 @@ class Sampler:
             self.clock,
             self.families,
             self.outbox,
+            self._tick,
             settings.flight_recorder,
             settings.fast_interval_s,
         )
@@ -151,10 +153,50 @@ class Sampler:
     def steps(self, moment: Moment) -> Steps:
         """Take one tick: yield the driver calls that are due; write what waits once a full set is complete."""
         full = moment.mono_ns >= self._full_ns
+        self._tick.moment = moment
         if self._generation is None:
             yield from self._opening(moment)
-        if self._generation is not None:
-            yield from self._read(self._generation, moment, full=full)
+        generation = self._generation
+        if generation is not None:
+            if not full and moment.mono_ns < generation.quiet_until_ns and generation.watch.events.empty():
+                yield generation.fast_tasks
+                if not self.outbox.urgent and not self.crew.blocked:
+                    return  # most ticks end here
+            else:
+                yield from self._read(generation, moment, full=full)
+            yield from self._judge(generation, moment, full=full)
+        self._write(moment, full=full)
+
+    def _read(self, generation: Generation, moment: Moment, *, full: bool) -> Steps:
+        """Take in what the driver reported, and read what is due."""
+        while not generation.watch.events.empty():
+            self._handle(generation, generation.watch.events.get(), moment)
+        tasks = generation.tasks(moment, full=full)
+        if tasks:
+            yield tasks
+        generation.adopt()
+        generation.rest()
+
+    def _judge(self, generation: Generation, moment: Moment, *, full: bool) -> Steps:
+        """Write changes of state; let go of a driver that is gone."""
+        if self.crew.blocked:
+            self._flag_hung(generation, moment)
+        for track in generation.tracks:
+            if track.health.reason != track.shown_reason:
+                track.shown_reason = track.health.reason
+                self._state(generation, track.gpu.index, track.health, moment)
+                self.outbox.urgent = True
+                generation.quiet_until_ns = 0
+            if full and not track.health.up and self.crew.blocked_since_ns(track.gpu.index) is None:
+                track.digest()  # a GPU that is lost still ships what was recorded before
+        code = generation.dead_code()
+        if code:
+            self._event(DriverEvent("driver_gone", None, code, f"driver gone: {pynvml.NVMLError(code)}", 2), moment)
+            self._retry_later(moment, code)
+            yield from self.closing()
+
+    def _write(self, moment: Moment, *, full: bool) -> None:
+        """Add what the sampler says of itself, and write what waits when it is time or urgent."""
         if full:
             self._full_ns = next_due(self._full_ns, moment.mono_ns, self.settings.interval_s)
             self._node(moment)
@@ -169,28 +211,6 @@ class Sampler:
             self.outbox.put(Record(self._own["node"], self.host.popleft(), moment.ms))
         if full or self.outbox.urgent:
             self._flush()
-
-    def _read(self, generation: Generation, moment: Moment, *, full: bool) -> Steps:
-        while not generation.watch.events.empty():
-            self._handle(generation, generation.watch.events.get(), moment)
-        tasks = generation.tasks(moment, full=full)
-        if tasks:
-            yield tasks
-        generation.adopt()
-        if self.crew.blocked:
-            self._flag_hung(generation, moment)
-        for track in generation.tracks:
-            if track.health.reason != track.shown_reason:
-                track.shown_reason = track.health.reason
-                self._state(generation, track.gpu.index, track.health, moment)
-                self.outbox.urgent = True
-            if full and not track.health.up and self.crew.blocked_since_ns(track.gpu.index) is None:
-                track.digest()  # a GPU that is lost still ships what was recorded before
-        code = generation.dead_code()
-        if code:
-            self._event(DriverEvent("driver_gone", None, code, f"driver gone: {pynvml.NVMLError(code)}", 2), moment)
-            self._retry_later(moment, code)
-            yield from self.closing()
 
     def _flag_hung(self, generation: Generation, moment: Moment) -> None:
         hung_ns = int(self.settings.hung_call_s * 1e9)
@@ -224,7 +244,7 @@ class Sampler:
 
     def _state(self, generation: Generation, index: int, health: Health, moment: Moment) -> None:
         fields: dict[str, float | str] = {"up": 1.0 if health.up else 0.0, "reason": health.reason}
-        fields["call_latency_s"] = round(self.crew.slowest_s.pop(index, 0.0), 6)
+        fields["call_latency_s"] = round(self.crew.slowest_ns.pop(index, 0) / 1e9, 6)
         self.outbox.put(Record(generation.series(index), fields, moment.ms))
 
     def _node(self, moment: Moment) -> None:
@@ -249,7 +269,7 @@ class Sampler:
                 self.outbox.put(Record(series, family.report(), moment.ms))
         fields = {
             "ticks_missed": float(self.ticks_missed),
-            "driver_time_s": round(self.crew.busy_s, 6),
+            "driver_time_s": round(self.crew.busy_ns / 1e9, 6),
             "driver_stuck": 1.0 if self._was_stuck else 0.0,
         }
         self.outbox.put(Record(self._own["agent"], fields, moment.ms))

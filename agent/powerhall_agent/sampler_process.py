@@ -29,7 +29,8 @@ EXIT_REFUSED = 12
 
 _PR_SET_PDEATHSIG = 1
 _KEEP_BYTES = 1024 * 1024
-_BEAT_S = 0.5
+_BEAT_S = 1.2
+"""Longer than the usual pause between two blocks of lines: most of the time there is no need for a sign of life."""
 _SLICE_S = 0.2
 _LAST_WORDS_S = 1.0
 
@@ -54,8 +55,10 @@ class PipeSink:
         self._push()
 
     def beat(self) -> None:
-        """Give a sign of life when nothing was written for a while."""
-        if time.monotonic() - self._last_s > _BEAT_S:
+        """Write what the pipe did not take before; give a sign of life when nothing was written for a while."""
+        if self._rest:
+            self._push()
+        elif time.monotonic() - self._last_s > _BEAT_S:
             self.write(b"#\n")
 
     def finish(self) -> None:
@@ -93,10 +96,12 @@ class _Stop:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait in slices (select costs a fraction of an Event's wait); True when it is time to end."""
-        self._sink.beat()
         end_s = time.monotonic() + (timeout or 0.0)
+        self._sink.beat()
         while not (self._asked or self._sink.closed) and (left_s := end_s - time.monotonic()) > 0:
             select.select([], [], [], min(left_s, _SLICE_S))
+            if left_s > _SLICE_S:
+                self._sink.beat()
         return self._asked or self._sink.closed
 
 

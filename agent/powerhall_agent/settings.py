@@ -94,7 +94,7 @@ class PrometheusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 class DaemonSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Deadlines of the supervisor."""
 
-    stuck_after_s: float = 4.0
+    stuck_after_s: float = 3.0
     stop_within_s: float = 8.0
     metrics_s: float = 10.0
 

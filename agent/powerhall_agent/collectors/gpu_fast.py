@@ -5,7 +5,8 @@ counter from field 191 to 83 to the getter. A power of 0 mW means that the senso
 """
 
 import struct
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import pynvml
 
@@ -14,7 +15,7 @@ from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.fields import FieldSpec
 from powerhall_agent.nvml.probe import Probe
 
-__all__ = ["GpuFast", "Sample"]
+__all__ = ["GpuFast", "Sample", "Shortcut"]
 
 INSTANT = FieldSpec("power_w", 186, 0, 1e3)
 AVERAGE = FieldSpec("average_w", 185, 0, 1e3)
@@ -27,6 +28,20 @@ Sample = tuple[int | None, int | None]
 """Power in mW and the driver's energy counter in mJ; None where there is none."""
 
 
+class Shortcut(NamedTuple):
+    """Call the driver with the arguments, unpack the memory: status and mW of power, status and mJ of energy.
+
+    Where the call fails, a status is another or the power is 0, `GpuFast.sample` says what to make of it.
+    """
+
+    call: Callable[..., int]
+    arguments: tuple[Any, ...]
+    unpack: Callable[[memoryview], tuple[int, int, int, int]]
+    memory: memoryview
+    power_status: int
+    energy_status: int
+
+
 class GpuFast:
     """Collects `gpu_fast` of one GPU; the energy is the raw counter of the driver."""
 
@@ -36,20 +51,14 @@ class GpuFast:
         self._power = Probe[float](lambda: pynvml.nvmlDeviceGetPowerUsage(gpu.handle) / 1000.0)
         self._energy = Probe[float](lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle) / 1000.0)
         self._settled = False
-        self._statuses = 0, 0
-        self._unpack = struct.Struct("").unpack_from
+        self.shortcut: Shortcut | None = None
+        """The same reading as one call and one unpack; None until the driver has shown how it answers."""
 
     def sample(self) -> Sample:
-        """Read power and energy as integers: one call and one unpack once the driver has shown how it answers."""
-        batch, statuses = self.batch, self._statuses
-        if statuses[0] and not batch.call(*batch.arguments):
-            power_status, power_mw, energy_status, energy_mj = self._unpack(batch.memory)
-            if power_mw and (power_status, energy_status) == statuses:
-                return power_mw, energy_mj
+        """Read power and energy as integers."""
         fields = self.collect()
-        power_w, energy_j = fields.get("power_w"), fields.get("energy_j")
         self._learn()
-        return _milli(power_w), _milli(energy_j)
+        return _milli(fields.get("power_w")), _milli(fields.get("energy_j"))
 
     def collect(self) -> Fields:
         """Read power and energy."""
@@ -76,14 +85,15 @@ class GpuFast:
             self._settled = True
 
     def _learn(self) -> None:
-        """Remember the types of the two values where they are power and energy, both good and unsigned."""
-        self._statuses = 0, 0
+        """Remember how the driver answers where it gives power and energy, both good and unsigned."""
         specs = self.batch.specs
+        self.shortcut = None
         if len(specs) == 2 and specs[0] in (INSTANT, AVERAGE) and specs[1] in (ENERGY, TOTAL_ENERGY):
             first, second = struct.Struct("<24xq8x24xq8x").unpack_from(self.batch.memory)
             if first in _UNSIGNED and second in _UNSIGNED:
-                self._unpack = struct.Struct(f"<24xq{_UNSIGNED[first]}24xq{_UNSIGNED[second]}").unpack_from
-                self._statuses = first, second
+                unpack = struct.Struct(f"<24xq{_UNSIGNED[first]}24xq{_UNSIGNED[second]}").unpack_from
+                batch = self.batch
+                self.shortcut = Shortcut(batch.call, batch.arguments, unpack, batch.memory, first, second)
 
 
 def _milli(value: float | str | None) -> int | None:
