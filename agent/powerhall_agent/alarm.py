@@ -5,6 +5,7 @@ really runs out. A condition with a timeout would wake its thread at every setti
 """
 
 import ctypes
+import functools
 import os
 from typing import Final
 
@@ -25,19 +26,14 @@ class Alarm:
         self._file: int = libc.timerfd_create(_CLOCK_MONOTONIC, _CLOEXEC)
         if self._file < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
-        self._usual, self._never = _spec(usual_ns), _spec(0)
+        self.set_usual = functools.partial(self._settime, self._file, 0, _spec(usual_ns), None)
+        """Run out after the usual time from now."""
+        self.clear = functools.partial(self._settime, self._file, 0, _spec(0), None)
+        """Do not run out."""
 
     def set(self, after_ns: int) -> None:
         """Run out after this many nanoseconds from now, in place of what was set before."""
         self._settime(self._file, 0, _spec(max(1, after_ns)), None)
-
-    def set_usual(self) -> None:
-        """Run out after the usual time from now."""
-        self._settime(self._file, 0, self._usual, None)
-
-    def clear(self) -> None:
-        """Do not run out."""
-        self._settime(self._file, 0, self._never, None)
 
     def wait(self) -> None:
         """Sleep until the timer has run out."""

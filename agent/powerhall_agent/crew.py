@@ -53,18 +53,14 @@ class Crew:
         self.slowest_ns: dict[int, int] = {}
         """Time inside tasks: in all, and of the longest of each owner."""
         self._patience_ns = int(patience_s * 1e9)
-        self._blocked: dict[int, _Leader] = {}
+        self.blocked: dict[int, _Leader] = {}
+        """Owners whose call does not return, and the thread that waits for it."""
         self._lock = threading.Lock()
 
     def blocked_since_ns(self, owner: int) -> int | None:
         """Return when the driver call began that keeps an owner's task, by the monotonic clock; None without one."""
-        leader = self._blocked.get(owner)
+        leader = self.blocked.get(owner)
         return None if leader is None else leader.pulse.call_ns
-
-    @property
-    def blocked(self) -> bool:
-        """True while any call does not return."""
-        return bool(self._blocked)
 
     def run_here(self, steps: Steps) -> None:
         """Run all steps on the calling thread, without protection: for simulated time and for tests."""
@@ -88,7 +84,7 @@ class Crew:
 
         One function, because it runs with cold caches: each further call costs microseconds.
         """
-        tasks, pulse, now, lock, blocked = leader.tasks, leader.pulse, time.monotonic_ns, self._lock, self._blocked
+        tasks, pulse, now, lock, blocked = leader.tasks, leader.pulse, time.monotonic_ns, self._lock, self.blocked
         for number in range(leader.number, len(tasks)):
             task = tasks[number]
             owner = task.owner
@@ -117,7 +113,7 @@ class Crew:
             left_ns = self._patience_ns - (time.monotonic_ns() - leader.started_ns)
             if left_ns <= 0:
                 leader.retired = True
-                self._blocked[leader.owner] = leader
+                self.blocked[leader.owner] = leader
             return max(0, left_ns)
 
     @property
@@ -155,11 +151,12 @@ class _Drive:
 
     def _lead(self, leader: _Leader) -> None:
         on_call(leader.pulse)
-        steps, lock, alarm, work = self._steps, self._lock, self._alarm, self._crew.work
+        steps, lock, work = self._steps, self._lock, self._crew.work
+        set_usual, clear = self._alarm.set_usual, self._alarm.clear
         while work(leader):
             with lock:
                 self._in_tasks = False
-                alarm.clear()
+                clear()
             try:
                 leader.tasks, leader.number = next(steps, ()), 0
             except Exception as error:  # noqa: BLE001  # raised again by `run`, on the caller's thread
@@ -170,7 +167,7 @@ class _Drive:
                 return
             with lock:
                 self._in_tasks = True
-                alarm.set_usual()
+                set_usual()
 
     def _watch(self) -> None:
         while True:

@@ -31,7 +31,7 @@ __all__ = ["Daemon", "run_daemon"]
 
 _APPEND_EVERY_S = 0.5
 """Lines are spooled at most this often, so that the disk is synced at most twice a second."""
-_POLL_S = 1.0
+_POLL_S = 2.0
 _GRAIN_S = 0.01
 _SAMPLER_STOPS_S = 2.0
 
@@ -63,7 +63,7 @@ class Daemon:
         self.child.check()
 
     def cycle(self, wakeup: int) -> None:
-        """Wait for lines or a signal, for a second at most, and do what is due."""
+        """Wait for lines or a signal, until something is due, and do it."""
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
         out = self.child.descriptor
@@ -86,6 +86,8 @@ class Daemon:
     def _pause_s(self) -> float:
         """Return how long nothing is due, unless lines or a signal come in."""
         pause_s = min(_POLL_S, self.child.patience_s + _GRAIN_S)
+        if self._notifier.watchdog_s is not None:
+            pause_s = min(pause_s, self._alive_s + self._notifier.watchdog_s - time.monotonic())
         if self._waiting:
             pause_s = min(pause_s, self._appended_s + _APPEND_EVERY_S - time.monotonic())
         return max(0.0, pause_s)

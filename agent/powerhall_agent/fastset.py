@@ -5,19 +5,24 @@ That costs a fraction of doing it reading by reading, because a thread that has 
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Final
 
 from powerhall_agent.energy import EnergyTruth
 from powerhall_agent.recorder import Recorder, Sample
 
-__all__ = ["Digest", "FastSet"]
+__all__ = ["MOST_ASIDE", "Digest", "FastSet", "Reading"]
 
 _POWER_STEP: Final = 0.3
 """Of the power limit."""
 _HISTORY: Final = 10
-_MOST: Final = 100
-"""Readings that are put aside at most."""
+MOST_ASIDE: Final = 100
+"""As many readings are put aside at most; then it is time for a digest."""
+
+Reading = tuple[int, int, int | None, int | None]
+"""Time by the monotonic clock (ns), timestamp (ms), power (mW), the driver's energy counter (mJ)."""
 
 
 @dataclass(slots=True)
@@ -40,35 +45,28 @@ class FastSet:
         """The last power."""
         self.limit_w: float | None = None
         """The power limit, which says how much a power step is."""
-        self._at_ns: list[int] = []
-        self._stamps_ms: list[int] = []
-        self._powers_mw: list[int | None] = []
-        self._counters_mj: list[int | None] = []
+        self.aside: list[Reading] = []
+        """Readings that wait for the next digest; `add` puts one here, and whoever is in a hurry does it himself."""
         self._recent_mw: deque[int] = deque(maxlen=_HISTORY)
         self._low_mw = self._high_mw = self._sum_mw = self._count = 0
 
-    def add(self, now_ns: int, time_ms: int, power_mw: int | None, counter_mj: int | None) -> bool:
-        """Put a reading aside; `now_ns` is of the monotonic clock. True when it is time for a digest."""
-        self._at_ns.append(now_ns)
-        self._stamps_ms.append(time_ms)
-        self._powers_mw.append(power_mw)
-        self._counters_mj.append(counter_mj)
-        return len(self._at_ns) >= _MOST
+    def add(self, reading: Reading) -> None:
+        """Put a reading aside."""
+        self.aside.append(reading)
 
     def digest(self) -> Digest:
         """Work off what was put aside."""
         found = Digest()
-        if not self._at_ns:
+        if not self.aside:
             return found
-        stamps_ms, powers_mw = self._stamps_ms, self._powers_mw
-        energies_mj, restarts = self.energy.add_many(self._at_ns, powers_mw, self._counters_mj)
+        at_ns, stamps_ms, powers_mw, counters_mj = zip(*self.aside, strict=True)
+        self.aside.clear()
+        energies_mj, restarts = self.energy.add_many(at_ns, powers_mw, counters_mj)
         found.restarts = [stamps_ms[place] for place in restarts]
-        self._at_ns, self._stamps_ms, self._powers_mw, self._counters_mj = [], [], [], []
         known = [power for power in powers_mw if power is not None]
         if len(known) != len(powers_mw):
-            whole = [place for place, power in enumerate(powers_mw) if power is not None]
-            stamps_ms = [stamps_ms[place] for place in whole]
-            energies_mj = [energies_mj[place] for place in whole]
+            whole = [power is not None for power in powers_mw]
+            stamps_ms, energies_mj = tuple(compress(stamps_ms, whole)), list(compress(energies_mj, whole))
         if known:
             self._note(known)
             if self._recorder is not None:
@@ -84,7 +82,7 @@ class FastSet:
         self._count += len(powers_mw)
         self.power_w = powers_mw[-1] / 1000.0
 
-    def _find_steps(self, stamps_ms: list[int], powers_mw: list[int], steps: list[tuple[int, float]]) -> None:
+    def _find_steps(self, stamps_ms: Sequence[int], powers_mw: Sequence[int], steps: list[tuple[int, float]]) -> None:
         """Compare each power with the one a second before; after a step the comparison starts afresh."""
         recent = self._recent_mw
         step_mw = _POWER_STEP * 1000.0 * (self.limit_w or 0.0)

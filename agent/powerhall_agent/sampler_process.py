@@ -8,7 +8,6 @@ signal of its parent, or because nobody reads its pipe any more.
 import ctypes
 import logging
 import os
-import select
 import signal
 import sys
 import time
@@ -45,7 +44,8 @@ class PipeSink:
         self._descriptor = descriptor
         self._waiting: deque[bytes] = deque()
         self._rest = b""
-        self._last_s = time.monotonic()
+        self.beat_at_s = 0.0
+        """When `beat` is wanted next, by the monotonic clock."""
 
     def write(self, lines: bytes) -> None:
         """Queue whole lines and write what the pipe takes."""
@@ -58,7 +58,7 @@ class PipeSink:
         """Write what the pipe did not take before; give a sign of life when nothing was written for a while."""
         if self._rest:
             self._push()
-        elif time.monotonic() - self._last_s > _BEAT_S:
+        elif time.monotonic() >= self.beat_at_s:
             self.write(b"#\n")
 
     def finish(self) -> None:
@@ -75,13 +75,13 @@ class PipeSink:
             try:
                 done = os.write(self._descriptor, data)
             except BlockingIOError:
-                self._rest = data
+                self._rest, self.beat_at_s = data, 0.0
                 return
             except OSError:
                 self.closed = True
                 return
             self._rest = data[done:]
-            self._last_s = time.monotonic()
+            self.beat_at_s = time.monotonic() + _BEAT_S
 
 
 class _Stop:
@@ -95,14 +95,20 @@ class _Stop:
         self._asked = True
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait in slices (select costs a fraction of an Event's wait); True when it is time to end."""
-        end_s = time.monotonic() + (timeout or 0.0)
-        self._sink.beat()
-        while not (self._asked or self._sink.closed) and (left_s := end_s - time.monotonic()) > 0:
-            select.select([], [], [], min(left_s, _SLICE_S))
-            if left_s > _SLICE_S:
+        """Wait in slices; True when it is time to end."""
+        now_s = time.monotonic()
+        end_s = now_s + (timeout or 0.0)
+        while not (self._asked or self._sink.closed):
+            if now_s >= self._sink.beat_at_s:
                 self._sink.beat()
-        return self._asked or self._sink.closed
+            left_s = end_s - now_s
+            if left_s <= 0:
+                return False
+            time.sleep(min(left_s, _SLICE_S))
+            if left_s <= _SLICE_S:
+                return self._asked or self._sink.closed
+            now_s = time.monotonic()
+        return True
 
 
 def main() -> int:

@@ -99,13 +99,16 @@ class Shipper:
     def run(self) -> None:
         """Repeat cycles until `stop`, then flush; a cycle begins when lines come in, at most once per interval."""
         delay_s = self._rng.uniform(0.0, self._settings.interval_s)
-        while not self._stop.wait(delay_s):
+        while not self._stop.wait(max(0.0, delay_s)):
+            begun_s = self._clock()
             delay_s = self.step()
             if self._failures:
                 self.spool.pack_one()
-            elif not self.spool.backlog_points():
+                continue
+            if not self.spool.backlog_points():
                 self._wake.wait(10 * self._settings.interval_s)
                 self._wake.clear()
+            delay_s -= self._clock() - begun_s
         self.flush(self._deadline_s)
 
     def notify(self) -> None:

@@ -1,6 +1,5 @@
 """One GPU between binding and unbinding: its collectors, interval statistics, energy, flight recorder and health."""
 
-import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +14,7 @@ from powerhall_agent.collectors.gpu_mig import MigInstance, instances_of
 from powerhall_agent.collectors.gpu_slow import GpuSlow
 from powerhall_agent.encode import Fields, Record, Series
 from powerhall_agent.energy import EnergyTruth
-from powerhall_agent.fastset import FastSet
+from powerhall_agent.fastset import MOST_ASIDE, FastSet
 from powerhall_agent.health import Health
 from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.nvml.driver import Driver, Gpu
@@ -77,6 +76,7 @@ class GpuTrack:
         self.energy = EnergyTruth() if kept is None else _resume(kept, context.boot)
         recorder = Recorder(rate_hz=1.0 / context.fast_interval_s) if context.recorder else None
         self.fast = FastSet(self.energy, recorder)
+        self._aside = self.fast.aside
         self._family = context.families.family("gpu_fast")
         self._slowdowns = 0
         self._off_closures = 0
@@ -102,19 +102,23 @@ class GpuTrack:
 
     def poll_fast(self) -> None:
         """Read power and energy: what happens ten times a second, and therefore in one function while all is well."""
-        moment, shortcut, now = self._tick.moment, self._gpu_fast.shortcut, time.monotonic_ns
-        if shortcut is not None and self.health.reason == "ok":
+        shortcut, health = self._gpu_fast.shortcut, self.health
+        if shortcut is not None and health.reason == "ok":
+            time_ms, now, family = self._tick.moment.ms, self._monotonic_ns, self._family
             call, arguments, unpack, memory, power_status, energy_status = shortcut
             begun_ns = now()
             if not call(*arguments):
                 power_was, power_mw, energy_was, energy_mj = unpack(memory)
                 if power_mw and power_was == power_status and energy_was == energy_status:
-                    self._family.count(now() - begun_ns)
-                    self.health.strikes = 0
-                    if self.fast.add(self._monotonic_ns(), moment.ms, power_mw, energy_mj):
+                    ended_ns = now()
+                    family.runs += 1
+                    family.spent_ns += ended_ns - begun_ns
+                    health.strikes = 0
+                    self._aside.append((ended_ns, time_ms, power_mw, energy_mj))
+                    if len(self._aside) >= MOST_ASIDE:
                         self.digest()
                     return
-        self.poll(moment, FAST)
+        self.poll(self._tick.moment, FAST)
 
     def poll(self, moment: Moment, kinds: int) -> None:
         """Read what is due; a failed driver call becomes a state, never an exception."""
@@ -193,8 +197,7 @@ class GpuTrack:
 
     def _fast(self, moment: Moment) -> None:
         power_mw, counter_mj = self._family.call(self._gpu_fast.sample, _NOTHING)
-        if self.fast.add(self._context.clock.monotonic_ns(), moment.ms, power_mw, counter_mj):
-            self.digest()
+        self.fast.add((self._monotonic_ns(), moment.ms, power_mw, counter_mj))
 
     def _full(self, moment: Moment) -> None:
         self.digest()

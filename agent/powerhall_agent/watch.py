@@ -27,7 +27,7 @@ class Family:
     name: str
     runs: int = 0
     failures: int = 0
-    spent_s: float = 0.0
+    spent_ns: int = 0
     detail: str = ""
     last_logged: str = ""
 
@@ -37,7 +37,7 @@ class Family:
 
     def call(self, read: Callable[[], T], nothing: T) -> T:
         """Read in any way, as `run` does; a failed sensor gives `nothing`."""
-        started_s = time.perf_counter()
+        started_ns = time.perf_counter_ns()
         self.runs += 1
         try:
             return read()
@@ -52,13 +52,8 @@ class Family:
             self._failed(f"{type(error).__name__}: {error}")
             _log.exception("collector_failed family=%s", self.name)
         finally:
-            self.spent_s += time.perf_counter() - started_s
+            self.spent_ns += time.perf_counter_ns() - started_ns
         return nothing
-
-    def count(self, elapsed_ns: int) -> None:
-        """Take a good run that was made elsewhere."""
-        self.runs += 1
-        self.spent_s += elapsed_ns * 1e-9
 
     def _failed(self, detail: str) -> None:
         self.failures += 1
@@ -71,12 +66,12 @@ class Family:
         """Return success and mean duration since the last report, and start afresh."""
         fields: dict[str, float | str] = {
             "success": 0.0 if self.failures else 1.0,
-            "duration_s": self.spent_s / self.runs if self.runs else 0.0,
+            "duration_s": self.spent_ns / self.runs / 1e9 if self.runs else 0.0,
         }
         if self.failures:
             fields["detail"] = self.detail[:200]
         self.runs = self.failures = 0
-        self.spent_s = 0.0
+        self.spent_ns = 0
         self.detail = ""
         return fields
 
