@@ -100,6 +100,7 @@ class Sampler:
             self.families,
             self.outbox,
             self._tick,
+            frozenset(settings.fields),
             settings.flight_recorder,
             settings.fast_interval_s,
         )

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import msgspec
 
+from powerhall.schema import measurement
+
 __all__ = ["RedfishSettings", "SamplerSettings", "SimulateSettings"]
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
@@ -58,6 +60,9 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """A driver call that takes longer loses its turn; the other GPUs are read without it."""
     hung_call_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.4
     """A driver call that takes longer quarantines its GPU."""
+    fields: tuple[str, ...] = ()
+    """Fields of the full set to read, by their names in the schema (`gpu`); empty reads all. Power and energy of the
+    fast set are always there."""
     state_dir: str = ""
     """Where energy totals and the last timestamp outlive a restart; empty keeps nothing."""
     flight_recorder: bool = True
@@ -71,3 +76,10 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """First GPU of this node in the library; above 0 only where one process simulates many nodes."""
     gpu_count: int | None = None
     """How many GPUs from `first_gpu` on belong to this node; all when not set."""
+
+    def __post_init__(self) -> None:
+        """Refuse fields that the full set does not have, by name."""
+        known = {field.name for field in measurement("gpu").fields}
+        for name in self.fields:
+            if name not in known:
+                raise ValueError(f"fields: {name!r}: is no field of `gpu`; docs/schema.md lists them")

@@ -9,6 +9,7 @@ from powerhall_agent.attribution.intervals import GpuNow
 from powerhall_agent.checkpoint import Checkpoint, Totals
 from powerhall_agent.clock import Clock, Moment
 from powerhall_agent.collectors import GPU_COLLECTORS
+from powerhall_agent.collectors.gpu import GpuFull
 from powerhall_agent.collectors.gpu_fast import GpuFast, Sample
 from powerhall_agent.collectors.gpu_mig import MigInstance, instances_of
 from powerhall_agent.collectors.gpu_slow import GpuSlow
@@ -43,6 +44,8 @@ class TrackContext:
     families: Families
     outbox: Outbox
     tick: "Tick"
+    fields: frozenset[str]
+    """What to read of the full set; empty: all."""
     recorder: bool
     fast_interval_s: float
 
@@ -86,6 +89,8 @@ class GpuTrack:
 
     def _bind(self) -> None:
         self._collectors = {entry.measurement: entry.make(self._driver, self.gpu) for entry in GPU_COLLECTORS}
+        if self._context.fields:
+            self._collectors["gpu"] = GpuFull(self._driver, self.gpu, self._context.fields)
         fast = self._collectors["gpu_fast"]
         assert isinstance(fast, GpuFast)
         self._gpu_fast = fast

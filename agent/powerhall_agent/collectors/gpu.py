@@ -3,6 +3,7 @@
 Each reading has fallbacks for older drivers; whole-GPU readings that MIG takes away (utilization) are left out.
 """
 
+from collections.abc import Collection
 from ctypes import c_uint, c_ulonglong
 
 import pynvml
@@ -34,6 +35,13 @@ _SPECS = (
     FieldSpec("recovery_action", 230),
 )
 _SLOWDOWN_TIMES = ("sw_thermal_s", "hw_thermal_s", "slow_hw_power_brake_s")
+_SERVES = {
+    "module_average_w": "module_power_w",
+    "sw_thermal_s": "slow_thermal_s",
+    "hw_thermal_s": "slow_thermal_s",
+    "temp_c": "temp_margin_c",
+}
+"""Readings that another field is made of."""
 _GPU_SENSOR = 0
 _SM, _MEM = 1, 2
 _THRESHOLD_SLOWDOWN = 1
@@ -94,10 +102,13 @@ _GETTERS = (
 class GpuFull:
     """Collects `gpu` of one GPU, without what the sampler adds from the fast set (power extremes, energy)."""
 
-    def __init__(self, driver: Driver, gpu: Gpu) -> None:
-        """Prepare the batch and the getters with their fallbacks."""
-        self.batch = driver.batch(gpu, [*_SPECS, *slowdown_specs(driver.version)])
-        self._getters = driver.getters(gpu, _GETTERS)
+    def __init__(self, driver: Driver, gpu: Gpu, wanted: Collection[str] = ()) -> None:
+        """Prepare the batch and the getters with their fallbacks; `wanted` fields alone, all when empty."""
+        specs = [spec for spec in (*_SPECS, *slowdown_specs(driver.version)) if _serves(spec.name, wanted)]
+        ways = [some for some in _GETTERS if any(_serves(name, wanted) for name, _ in some[0].reads)]
+        self.batch = driver.batch(gpu, specs)
+        self._getters = driver.getters(gpu, ways)
+        self._wanted = wanted
         self._pcie = {"pcie_tx_bytes": Unwrap(32), "pcie_rx_bytes": Unwrap(32)}
         nv = pynvml
         self._powers = {
@@ -105,6 +116,7 @@ class GpuFull:
             "power_limit_w": Probe[float](lambda: nv.nvmlDeviceGetEnforcedPowerLimit(gpu.handle) / 1000.0),
             "power_limit_requested_w": Probe[float](lambda: nv.nvmlDeviceGetPowerManagementLimit(gpu.handle) / 1000.0),
         }
+        self._powers = {name: probe for name, probe in self._powers.items() if _serves(name, wanted)}
 
     def collect(self) -> Fields:
         """Read everything; raises NVMLError where the GPU or the driver is gone."""
@@ -126,7 +138,14 @@ class GpuFull:
             del fields["util_percent"], fields["mem_util_percent"]
         elif fields.get("mem_util_percent", 0) > 100:
             fields["mem_util_percent"] = 100
+        if self._wanted:
+            return {name: value for name, value in fields.items() if name in self._wanted}
         return fields
+
+
+def _serves(name: str, wanted: Collection[str]) -> bool:
+    """Say whether a reading is needed for the wanted fields."""
+    return not wanted or name in wanted or _SERVES.get(name) in wanted
 
 
 def _merge(fields: dict[str, float]) -> None:

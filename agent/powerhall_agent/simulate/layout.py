@@ -39,6 +39,8 @@ H_CALLS: Final = 14
 """Device calls answered; kept by the C library only."""
 H_SEED: Final = 15
 H_DRIVER_VERSION, DRIVER_VERSION_WORDS = 16, 10
+H_VALUES: Final = 26
+"""Values given in these calls (a field value, a member of a structure); kept by the C library only."""
 H_EVENTS, EVENT_SLOTS, EVENT_WORDS = 64, 32, 4
 """Per event: GPU index (-1: a system event), type, data, MIG instance id."""
 

@@ -23,7 +23,7 @@
 #define MAGIC 0x31304D4953484850LL
 enum { HEADER_WORDS = 256, GPU_WORDS = 1024 };
 enum { H_MAGIC, H_VERSION, H_GPUS, H_GPU_WORDS, H_STEPS, H_DRIVER_RETURN, H_GENERATION, H_LATENCY_NS, H_WORLD_PID,
-       H_MISSING, H_SET_RETURN, H_SIM_TIME_NS, H_STEPPED_NS, H_EVENT_HEAD, H_CALLS, H_SEED, H_DRIVER_VERSION };
+       H_MISSING, H_SET_RETURN, H_SIM_TIME_NS, H_STEPPED_NS, H_EVENT_HEAD, H_CALLS, H_SEED, H_DRIVER_VERSION, H_VALUES = 26 };
 enum { H_EVENTS = 64, EVENT_SLOTS = 32, EVENT_WORDS = 4 };
 enum { C_LIMIT_W = 2, C_LOCK_MHZ = 4, C_BMC_LIMIT_W = 3, C_LIMIT_MIN_W = 24, C_LIMIT_MAX_W = 25, C_FORCE_RETURN = 48,
        C_HANG_UNTIL_NS = 49, C_LATENCY_NS = 50, C_EVENT_TYPES = 52, C_STATIC = 40 };
@@ -95,6 +95,7 @@ static int device(void *handle, int64_t *base, int *row)
     *base = HEADER_WORDS + GPU_WORDS * (value / HANDLE_STEP);
     *row = (int)(value % HANDLE_STEP) - 1;
     words[H_CALLS]++;
+    words[H_VALUES]++;
     if (words[H_LATENCY_NS] + words[*base + C_LATENCY_NS])
         pause_ns(words[H_LATENCY_NS] + words[*base + C_LATENCY_NS]);
     while (words[*base + C_HANG_UNTIL_NS] > now_ns())
@@ -285,6 +286,7 @@ API nvmlDeviceGetUtilizationRates(void *handle, sim_utilization *out)
     if (!code && row >= 0)
         code = SIM_NOT_SUPPORTED;
     if (!code) {
+        words[H_VALUES]++;
         out->gpu = (unsigned)words[GETTER(G_UTILIZATION) + 1];
         out->memory = (unsigned)words[GETTER(G_UTILIZATION) + 2];
     }
@@ -297,6 +299,7 @@ static int memory_of(void *handle, uint64_t *total, uint64_t *used, uint64_t *re
     code = (int)words[GETTER(G_MEMORY)];
     if (code)
         return code;
+    words[H_VALUES] += 2;
     *total = (uint64_t)words[GETTER(G_MEMORY) + 1];
     *used = (uint64_t)words[GETTER(G_MEMORY) + 2];
     *reserved = (uint64_t)words[GETTER(G_MEMORY_RESERVED) + 1];
@@ -373,6 +376,7 @@ API nvmlDeviceGetFieldValues(void *handle, int count, sim_field_value *values)
 {
     ENTER(handle);
     int first = 0, filled = 0;
+    words[H_VALUES] += count - 1;
     for (int i = 0; i < count; i++) {
         sim_field_value *v = &values[i];
         int slot = field_slot(v->field_id, v->scope_id);
