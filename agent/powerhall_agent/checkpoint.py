@@ -12,9 +12,10 @@ place without syncing: it outlives a killed process, and after a power cut the d
 import mmap
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 __all__ = ["Checkpoint", "Totals"]
 
@@ -27,8 +28,7 @@ _RECORDS: Final = 65
 _CRC: Final = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(msgspec.Struct, frozen=True, gc=False):
     """What is kept of one GPU; `boot` names the boot of the host in which `raw_mj` was read."""
 
     uuid: str

@@ -20,14 +20,14 @@ _EQUALS = bytes.maketrans(b":", b"=")
 class Series:
     """One time series: encodes points of always the same measurement and tags.
 
-    Points of numbers alone, which is nearly all, go through msgspec's JSON encoder: `{"a":1.5,"b":2}` is but for its
-    quotes the fields of a line. A whole number is written without a fraction; line protocol reads it as a float.
+    Numbers go through msgspec's JSON encoder: `{"a":1.5,"b":2}` is but for its quotes the fields of a line. A whole
+    number is written without a fraction; line protocol reads it as a float.
 
     A field that the schema does not have, or text where the schema has a number, raises ValueError. Values that are NaN
     or infinite are left out; a point without values encodes to nothing.
     """
 
-    __slots__ = ("_keys", "_numbers_only", "_prefix", "_schema", "measurement", "tags")
+    __slots__ = ("_keys", "_last_text", "_prefix", "_schema", "_texts_of", "measurement", "tags")
 
     def __init__(self, name: str, tags: Mapping[str, str]) -> None:
         """Precompute the prefix; tags are put in the schema's order, empty ones left out."""
@@ -36,20 +36,36 @@ class Series:
         self.tags = {key: tags[key] for key in self._schema.tags if tags.get(key)}
         text = "".join(f",{escape_tag(key)}={escape_tag(value)}" for key, value in self.tags.items())
         self._prefix = f"{escape_tag(name)}{text} ".encode()
-        self._numbers_only: dict[tuple[str, ...], bool] = {}
+        self._texts_of: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._last_text: dict[str, tuple[str, bytes]] = {}
         self._keys: dict[str, tuple[bool, str]] = {}
 
     def encode(self, fields: Fields, time_ms: int) -> bytes:
-        """Encode one point with a trailing newline."""
+        """Encode one point with a trailing newline; texts come before numbers."""
         keys = tuple(fields)
-        numbers_only = self._numbers_only.get(keys)
-        if numbers_only is None:
-            numbers_only = self._numbers_only[keys] = not any(self._key(key)[0] for key in keys)
-        if numbers_only and keys:
-            body = _NUMBERS.encode(fields)
-            if body.count(b'"') == 2 * len(keys) and b"null" not in body:
-                return b"%b%b %d\n" % (self._prefix, body.translate(_EQUALS, b'{"}'), time_ms)
+        texts = self._texts_of.get(keys)
+        if texts is None:
+            texts = self._texts_of[keys] = tuple(key for key in keys if self._key(key)[0])
+        numbers, head = fields, self._prefix
+        if texts:
+            numbers = {key: value for key, value in fields.items() if key not in texts}
+            for key in texts:
+                head += self._text(key, fields[key]) + b","
+        body = _NUMBERS.encode(numbers)
+        if numbers and body.count(b'"') == 2 * len(numbers) and b"null" not in body:
+            return b"%b%b %d\n" % (head, body.translate(_EQUALS, b'{"}'), time_ms)
         return self._encode_each(fields, time_ms)
+
+    def _text(self, key: str, value: float | str) -> bytes:
+        """Return `key="value"`; most texts are the same as the time before."""
+        known = self._last_text.get(key)
+        if known is not None and known[0] == value:
+            return known[1]
+        if isinstance(value, str):
+            part = f"{self._key(key)[1]}{escape_text(value)}".encode()
+            self._last_text[key] = value, part
+            return part
+        raise ValueError(f"{self.measurement}.{key}: {value!r}: must be text")
 
     def _encode_each(self, fields: Fields, time_ms: int) -> bytes:
         """Encode field by field: text, and numbers of which some are not finite."""

@@ -39,7 +39,8 @@ class Generation:
         self._found: deque[GpuTrack] = deque()
         self._series: dict[int, Series] = {}
         self.fast_tasks: Sequence[Task] = ()
-        """The fast set of every GPU."""
+        self.full_tasks: Sequence[Task] = ()
+        """The fast set of every GPU; the fast and the full set."""
         self.quiet_until_ns = 0
         """Until then these are all that is due, as long as no GPU fails and nothing else happens."""
         _log.info(
@@ -57,7 +58,9 @@ class Generation:
 
     def rest(self) -> None:
         """Find out until when nothing but the fast set is due of any GPU, if all are well."""
-        self.fast_tasks = [Task(track.gpu.index, track.poll_fast) for track in self.tracks]
+        if len(self.fast_tasks) != len(self.tracks):
+            self.fast_tasks = [Task(track.gpu.index, track.poll_fast) for track in self.tracks]
+            self.full_tasks = [Task(track.gpu.index, track.poll_full) for track in self.tracks]
         well = not self.missing and all(track.health.up for track in self.tracks)
         self.quiet_until_ns = min((track.next_due_ns for track in self.tracks), default=0) if well else 0
 

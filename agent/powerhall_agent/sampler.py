@@ -159,9 +159,9 @@ class Sampler:
             yield from self._opening(moment)
         generation = self._generation
         if generation is not None:
-            if not full and moment.mono_ns < generation.quiet_until_ns and generation.watch.events.empty():
-                yield generation.fast_tasks
-                if not self.outbox.urgent and not self.crew.blocked:
+            if moment.mono_ns < generation.quiet_until_ns and generation.watch.events.empty():
+                yield generation.full_tasks if full else generation.fast_tasks
+                if not full and not self.outbox.urgent and not self.crew.blocked:
                     return  # most ticks end here
             else:
                 yield from self._read(generation, moment, full=full)

@@ -58,7 +58,7 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Share of the fast interval by which a reading is moved at random, against aliasing with periodic kernels."""
     slow_call_s: Annotated[float, msgspec.Meta(ge=0.005, le=10)] = 0.05
     """A driver call that takes longer loses its turn; the other GPUs are read without it."""
-    hung_call_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.4
+    hung_call_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.3
     """A driver call that takes longer quarantines its GPU."""
     fields: tuple[str, ...] = ()
     """Fields of the full set to read, by their names in the schema (`gpu`); empty reads all. Power and energy of the

@@ -106,29 +106,20 @@ class GpuTrack:
         return GpuNow(self.gpu.uuid, self.gpu.bus_id, tuple(sorted(every)), self.energy.counter_mj / 1000.0, uuids)
 
     def poll_fast(self) -> None:
-        """Read power and energy: what happens ten times a second, and therefore in one function while all is well."""
-        shortcut, health = self._gpu_fast.shortcut, self.health
-        if shortcut is not None and health.reason == "ok":
-            time_ms, now, family = self._tick.moment.ms, self._monotonic_ns, self._family
-            call, arguments, unpack, memory, power_status, energy_status = shortcut
-            begun_ns = now()
-            if not call(*arguments):
-                power_was, power_mw, energy_was, energy_mj = unpack(memory)
-                if power_mw and power_was == power_status and energy_was == energy_status:
-                    ended_ns = now()
-                    family.runs += 1
-                    family.spent_ns += ended_ns - begun_ns
-                    health.strikes = 0
-                    self._aside.append((ended_ns, time_ms, power_mw, energy_mj))
-                    if len(self._aside) >= MOST_ASIDE:
-                        self.digest()
-                    return
-        self.poll(self._tick.moment, FAST)
+        """Read power and energy in the present tick: what happens ten times a second."""
+        if not self._quick():
+            self.poll(self._tick.moment, FAST)
+
+    def poll_full(self) -> None:
+        """Read the full set, too, in the present tick: what happens once a second."""
+        self.poll(self._tick.moment, FAST | FULL)
 
     def poll(self, moment: Moment, kinds: int) -> None:
         """Read what is due; a failed driver call becomes a state, never an exception."""
         try:
-            self._fast(moment)
+            if not self._quick():
+                power_mw, counter_mj = self._family.call(self._gpu_fast.sample, _NOTHING)
+                self.fast.add((self._monotonic_ns(), moment.ms, power_mw, counter_mj))
             if kinds != FAST:
                 self._slower(moment, kinds)
         except pynvml.NVMLError as error:
@@ -136,6 +127,30 @@ class GpuTrack:
             return
         if self.health.reason != "ok" or self.health.strikes:
             self._answered(moment)
+
+    def _quick(self) -> bool:
+        """Read power and energy by the shortcut, while all is well; False where the longer way has to be taken.
+
+        One function, because it runs ten times a second with cold caches, where each call costs microseconds.
+        """
+        shortcut = self._gpu_fast.shortcut
+        if shortcut is None or self.health.reason != "ok" or self.health.strikes:
+            return False
+        time_ms, now, family = self._tick.moment.ms, self._monotonic_ns, self._family
+        call, arguments, unpack, memory, power_status, energy_status = shortcut
+        begun_ns = now()
+        if call(*arguments):
+            return False
+        power_was, power_mw, energy_was, energy_mj = unpack(memory)
+        if not power_mw or power_was != power_status or energy_was != energy_status:
+            return False
+        ended_ns = now()
+        family.runs += 1
+        family.spent_ns += ended_ns - begun_ns
+        self._aside.append((ended_ns, time_ms, power_mw, energy_mj))
+        if len(self._aside) >= MOST_ASIDE:
+            self.digest()
+        return True
 
     def _slower(self, moment: Moment, kinds: int) -> None:
         if kinds & SLOW:
@@ -199,10 +214,6 @@ class GpuTrack:
 
     def _run(self, name: str) -> Fields:
         return self._context.families.family(name).run(self._collectors[name])
-
-    def _fast(self, moment: Moment) -> None:
-        power_mw, counter_mj = self._family.call(self._gpu_fast.sample, _NOTHING)
-        self.fast.add((self._monotonic_ns(), moment.ms, power_mw, counter_mj))
 
     def _full(self, moment: Moment) -> None:
         self.digest()

@@ -159,7 +159,7 @@ def test_a_sampler_that_hangs_is_reported_within_five_seconds_and_stops_nobody(a
     started_s = time.monotonic()
     stuck = "SELECT count(*) FROM agent WHERE driver_stuck = 1.0"
     _until(lambda: _count(tmp_path / "t.db", stuck), 8.0)
-    assert time.monotonic() - started_s < 6.5, "five seconds, and a second of shipping"
+    assert time.monotonic() - started_s < 5.0
     assert _count(tmp_path / "t.db", "SELECT count(*) FROM event") >= 1
     os.kill(sampler, signal.SIGCONT)
     _until(lambda: "driver_answers_again" in running.text())

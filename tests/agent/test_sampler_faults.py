@@ -113,18 +113,24 @@ def test_full_set_comes_every_second_with_the_extremes_of_power(start):
 
 
 class MachineStalls:
-    """How long the machine itself kept a thread from running that only wants to sleep: no fault of the sampler."""
+    """When the machine kept a thread from running that only wants to sleep 10 ms: no fault of the sampler."""
 
     def __init__(self):
-        self.worst_ms = 0.0
+        self.spans = []
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.watch)
 
     def watch(self):
         while not self.over.is_set():
-            begun = time.monotonic()
+            begun_s = time.time()
             time.sleep(0.01)
-            self.worst_ms = max(self.worst_ms, 1000 * (time.monotonic() - begun) - 10)
+            ended_s = time.time()
+            if ended_s - begun_s > 0.03:
+                self.spans.append((1000 * begun_s + 10, 1000 * ended_s))
+
+    def within(self, begin_ms, end_ms):
+        """Milliseconds of this span in which the machine stood still."""
+        return sum(max(0.0, min(end_ms, end) - max(begin_ms, begin)) for begin, end in list(self.spans))
 
     def __enter__(self):
         self.thread.start()
@@ -135,30 +141,33 @@ class MachineStalls:
         self.thread.join()
 
 
-def test_one_hung_gpu_of_eight_costs_the_others_no_tick(start):
-    for left in (2, 1, 0):
-        with MachineStalls() as stalls:
-            try:
-                hang_one_of_eight(start())
-            except AssertionError:
-                if left == 0 or stalls.worst_ms < 50:
-                    raise
-                continue  # the machine stood still, so the trial says nothing about the sampler
-        return
-
-
-def hang_one_of_eight(run):
-    run.do("\n".join(f"gpu {gpu} xid 13" for gpu in range(8)))
-    time.sleep(1.5)
-    begun_ms = run.points[-1].time_ms
-    run.do("gpu 3 hung 4")
-    assert run.until(2, "gpu_state", gpu="3", reason="hung") < 1.0
-    time.sleep(3)
-    for gpu in "01245678"[:7]:
-        ticks = [point for point in run.find("gpu_fast", gpu=gpu) if point.time_ms >= begun_ms]
-        assert len(ticks) >= 30
-        assert max(gaps(ticks)) < 200, f"GPU {gpu} missed a tick"
-        assert max(gaps(run.find("gpu", gpu=gpu))) < 1300
+@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
+def test_one_hung_gpu_of_eight_costs_the_others_no_tick(start, seconds):
+    run = start()
+    with MachineStalls() as stalls:
+        run.do("\n".join(f"gpu {gpu} xid 13" for gpu in range(8)))
+        time.sleep(1.5)
+        begun_ms = run.points[-1].time_ms
+        run.do(f"gpu 3 hung {seconds}")
+        hung_ms = 1000 * time.time()
+        assert run.until(2, "gpu_state", gpu="3", reason="hung") < 1.0
+        time.sleep(seconds - 1)
+    end_ms = begun_ms + 58_000  # the recording of each GPU ends a minute after its trigger
+    flagged = next(point for point in run.find("event", gpu="3", kind="gpu_quarantined"))
+    next_tick_ms = 120
+    assert flagged.time_ms - hung_ms - next_tick_ms < 500 + stalls.within(hung_ms, flagged.time_ms)
+    neighbours = "0124567"
+    ticks = {
+        gpu: {p.time_ms for p in run.find("gpu_fast", gpu=gpu) if begun_ms <= p.time_ms < end_ms} for gpu in neighbours
+    }
+    every = sorted(set.union(*ticks.values()))
+    assert len(every) >= 8 * (min(seconds, 58) - 1)
+    for gpu in neighbours:
+        assert not set(every[:-1]) - ticks[gpu], f"GPU {gpu} missed a tick that another one had"
+        for before, after in itertools.pairwise(sorted(p.time_ms for p in run.find("gpu", gpu=gpu))):
+            assert after - before < 1300 + stalls.within(before, after)
+    for before, after in itertools.pairwise(every):
+        assert after - before < 200 + stalls.within(before, after), "a tick was missed by all"
     assert not [p for p in run.find("gpu_fast", gpu="3") if p.time_ms > begun_ms + 600]
     run.until(10, "event", gpu="3", kind="gpu_recovered")
     run.done_s = time.monotonic()
@@ -183,6 +192,18 @@ def test_gpu_that_needs_a_reset_and_one_with_unknown_errors_are_told_apart(start
     run.until(2, "gpu_state", gpu="0", reason="reset_required")
     run.until(2, "gpu_state", gpu="1", reason="unknown_error")
     assert run.find("gpu_state", gpu="2")[-1].fields["up"] == 1.0
+
+
+def test_lost_gpu_still_ships_what_was_recorded_before(start):
+    run = start(gpus=2)
+    time.sleep(1.5)
+    run.do("gpu 1 lost")
+    run.until(2, "event", gpu="1", kind="gpu_quarantined")
+    lost_ms = run.find("event", gpu="1", kind="gpu_quarantined")[0].time_ms
+    run.until(3, "gpu_fast", gpu="1")
+    before = [point.time_ms for point in run.find("gpu_fast", gpu="1")]
+    assert len(before) > 10
+    assert lost_ms - 300 < max(before) <= lost_ms
 
 
 def test_slow_gpu_loses_its_turns_but_is_not_called_hung(start):
@@ -292,7 +313,7 @@ def test_counter_reset_and_wrap_leave_energy_rising(start):
 def test_all_gpus_hung_is_a_stuck_driver(start):
     run = start(gpus=2)
     run.do("hung 9")
-    assert run.until(12, "agent", driver_stuck=1.0) < 6.5
+    assert run.until(12, "agent", driver_stuck=1.0) < 4.0, "leaves a second for the way to the store"
 
 
 def test_restart_goes_on_with_energy_and_timestamps(tmp_path):

@@ -4,6 +4,7 @@ Instantaneous power falls back to the driver's one-second average and then to th
 counter from field 191 to 83 to the getter. A power of 0 mW means that the sensor had nothing new and is left out.
 """
 
+import functools
 import struct
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -23,6 +24,7 @@ ENERGY = FieldSpec("energy_j", 191, 0, 1e3)
 TOTAL_ENERGY = FieldSpec("total_energy_j", 83, 0, 1e3)
 _UNSIGNED: Final = {1: "I4x", 2: "Q", 3: "Q"}
 """How a field value of this type lies in its eight bytes."""
+_STATUSES: Final = struct.Struct("<24xq8x24xq8x")
 
 Sample = tuple[int | None, int | None]
 """Power in mW and the driver's energy counter in mJ; None where there is none."""
@@ -55,7 +57,7 @@ class GpuFast:
         """The same reading as one call and one unpack; None until the driver has shown how it answers."""
 
     def sample(self) -> Sample:
-        """Read power and energy as integers."""
+        """Read power and energy as integers, in any way that the driver has; then the shortcut is learned anew."""
         fields = self.collect()
         self._learn()
         return _milli(fields.get("power_w")), _milli(fields.get("energy_j"))
@@ -89,11 +91,15 @@ class GpuFast:
         specs = self.batch.specs
         self.shortcut = None
         if len(specs) == 2 and specs[0] in (INSTANT, AVERAGE) and specs[1] in (ENERGY, TOTAL_ENERGY):
-            first, second = struct.Struct("<24xq8x24xq8x").unpack_from(self.batch.memory)
+            first, second = _STATUSES.unpack_from(self.batch.memory)
             if first in _UNSIGNED and second in _UNSIGNED:
-                unpack = struct.Struct(f"<24xq{_UNSIGNED[first]}24xq{_UNSIGNED[second]}").unpack_from
-                batch = self.batch
+                unpack, batch = _unpack_of(first, second), self.batch
                 self.shortcut = Shortcut(batch.call, batch.arguments, unpack, batch.memory, first, second)
+
+
+@functools.cache
+def _unpack_of(power_type: int, energy_type: int) -> Callable[..., Any]:
+    return struct.Struct(f"<24xq{_UNSIGNED[power_type]}24xq{_UNSIGNED[energy_type]}").unpack_from
 
 
 def _milli(value: float | str | None) -> int | None:
