@@ -190,7 +190,8 @@ def test_mig_takes_utilization_away_and_nothing_else(node):
      ("580.82.07", [269, 270, 271]), ("595.45", [269, 270, 271])],
 )  # fmt: skip
 def test_slowdown_times_follow_the_ids_of_the_driver(driver, ids):
-    assert [spec.field_id for spec in slowdown_specs(driver)] == ids
+    number = tuple(int(part) for part in driver.split(".")[:2])
+    assert [spec.field_id for spec in slowdown_specs(number)] == ids
 
 
 @pytest.mark.parametrize("driver", ["580.65.06", "590.48.01"])
@@ -203,6 +204,29 @@ def test_power_brake_time_is_read_in_either_numbering(driver):
     install([state])
     opened = Driver()
     assert GpuFull(opened, opened.gpus[0]).collect()["slow_hw_power_brake_s"] == pytest.approx(2.0)
+
+
+def test_blackwell_tells_power_smoothing_and_profiles_and_an_older_driver_is_not_asked():
+    state = StateFile.create(gpus=1, model_name="B200")
+    claim(state)
+    base = state.base(0)
+    state.ints[base + at.F_BASE + at.F_WORDS * 251 + 1] = 1
+    state.ints[base + at.F_BASE + at.F_WORDS * 264 + 1] = 3
+    state.ints[base + at.getter_word("POWER_PROFILES") + 1] = 0b101
+    install([state])
+    driver = Driver()
+    slow = GpuSlow(driver, driver.gpus[0]).collect()
+    assert (slow["power_smoothing"], slow["power_smoothing_profile"], slow["power_profiles"]) == (1, 3, 0b101)
+    state.set_driver_version("580.65.06")
+    install([state])
+    driver = Driver()
+    assert "power_smoothing" not in GpuSlow(driver, driver.gpus[0]).collect()
+
+
+def test_hopper_has_no_power_smoothing(node):
+    install([node])
+    driver = Driver()
+    assert not [name for name in GpuSlow(driver, driver.gpus[0]).collect() if name.startswith("power_smoothing")]
 
 
 def test_lost_gpu_at_start_is_listed_and_spares_its_neighbours(node):

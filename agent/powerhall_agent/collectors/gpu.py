@@ -48,16 +48,15 @@ _THRESHOLD_SLOWDOWN = 1
 _MEMORY = (("mem_used_bytes", "used"), ("mem_total_bytes", "total"))
 
 
-def slowdown_specs(driver_version: str) -> list[FieldSpec]:
-    """Return the fields of the slowdown times (ns).
+def slowdown_specs(driver: tuple[int, ...]) -> list[FieldSpec]:
+    """Return the fields of the slowdown times (ns) for a driver's number.
 
     Their ids moved: 251 to 253 in drivers 575 to 580.65, 269 to 271 from 580.82 on, where the old ids mean power
     smoothing (nvidia-ml-py 12.575.51, 13.580.65 and 13.580.82 show it). Older drivers have none.
     """
-    version = tuple(int(part) for part in driver_version.split(".")[:2] if part.isdigit())
-    if version < (575,):
+    if driver < (575,):
         return []
-    first = 251 if version < (580, 82) else 269
+    first = 251 if driver < (580, 82) else 269
     return [FieldSpec(name, first + number, 0, 1e9) for number, name in enumerate(_SLOWDOWN_TIMES)]
 
 
@@ -104,7 +103,7 @@ class GpuFull:
 
     def __init__(self, driver: Driver, gpu: Gpu, wanted: Collection[str] = ()) -> None:
         """Prepare the batch and the getters with their fallbacks; `wanted` fields alone, all when empty."""
-        specs = [spec for spec in (*_SPECS, *slowdown_specs(driver.version)) if _serves(spec.name, wanted)]
+        specs = [spec for spec in (*_SPECS, *slowdown_specs(driver.number)) if _serves(spec.name, wanted)]
         ways = [some for some in _GETTERS if any(_serves(name, wanted) for name, _ in some[0].reads)]
         self.batch = driver.batch(gpu, specs)
         self._getters = driver.getters(gpu, ways)

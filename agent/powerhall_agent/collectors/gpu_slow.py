@@ -1,5 +1,6 @@
 """Health counters and settings of one GPU, every ten seconds.
 
+Power smoothing and workload power profiles are those of Blackwell; the driver of older GPUs does not support them.
 Thresholds come as absolute temperatures: from the getters (before Ada), or from the T-limit fields, which count down
 from the maximum operating temperature, together with the present temperature and margin.
 """
@@ -11,6 +12,7 @@ import pynvml
 from powerhall_agent.encode import Fields
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.fields import FieldSpec
+from powerhall_agent.nvml.getters import Way
 from powerhall_agent.nvml.probe import Probe
 
 __all__ = ["GpuSlow"]
@@ -29,6 +31,16 @@ _SPECS = (
     FieldSpec("shutdown_tlimit_c", 193),
     FieldSpec("slowdown_tlimit_c", 194),
 )
+_SMOOTHING = (FieldSpec("power_smoothing", 251), FieldSpec("power_smoothing_profile", 264))
+_SMOOTHING_SINCE = (580, 82)
+"""In drivers before, the ids mean slowdown times or nothing."""
+_PROFILES = (
+    Way(
+        "nvmlDeviceWorkloadPowerProfileGetCurrentProfiles", pynvml.c_nvmlWorkloadPowerProfileCurrentProfiles_v1_t,
+        (("power_profiles", "enforcedProfilesMask"),), (),
+        (("version", pynvml.nvmlWorkloadPowerProfileCurrentProfiles_v1),),
+    ),
+)  # fmt: skip
 _SUMS = (
     ("remapped_rows", ("remapped_correctable", "remapped_uncorrectable")),
     ("retired_pages", ("retired_single", "retired_double")),
@@ -40,7 +52,8 @@ class GpuSlow:
 
     def __init__(self, driver: Driver, gpu: Gpu) -> None:
         """Prepare the batch and the getters."""
-        self.batch = driver.batch(gpu, list(_SPECS))
+        self.batch = driver.batch(gpu, [*_SPECS, *(_SMOOTHING if driver.number >= _SMOOTHING_SINCE else ())])
+        self._profiles = driver.getters(gpu, (_PROFILES,))
         self._gpu = gpu
         nv = pynvml
         self.pids: tuple[int, ...] = ()
@@ -75,6 +88,7 @@ class GpuSlow:
                 fields[total] = sum(found)
         self._temperatures(fields)
         self._limits(fields)
+        fields.update(self._profiles.read())
         for name, probe in (("processes", self._processes), ("fabric_state", self._fabric), ("mig_mode", self._mig)):
             value = probe.read()
             if value is not None:

@@ -48,6 +48,11 @@ class Driver:
             except pynvml.NVMLError as error:
                 self.unopened[number - first] = error.value
 
+    @property
+    def number(self) -> tuple[int, ...]:
+        """The first two parts of the driver's version, to compare with."""
+        return tuple(int(part) for part in self.version.split(".")[:2] if part.isdigit())
+
     def open(self, index: int) -> Gpu:
         """Open a GPU of this node by its number; raises NVMLError when it does not answer."""
         handle = pynvml.nvmlDeviceGetHandleByIndex(self._first + index)

@@ -102,11 +102,16 @@ class Getters:
 
 
 def _places(way: Way) -> list[tuple[int, str, str]]:
-    """Return offset, format and our name of every value that is read from a way's output."""
+    """Return offset, format and our name of every value that is read from a way's output.
+
+    Of an attribute that is a structure or an array itself (a bit mask), the first number is read.
+    """
     found = []
     for name, attribute in way.reads:
-        kind = dict(way.out._fields_)[attribute] if attribute else way.out  # ctypes has no public name
+        kind = dict(way.out._fields_)[attribute] if attribute else way.out
         offset = getattr(way.out, attribute).offset if attribute else 0
+        while not isinstance(getattr(kind, "_type_", None), str):
+            kind = kind._type_ if hasattr(kind, "_type_") else kind._fields_[0][1]
         found.append((offset, _CODES[ctypes.sizeof(kind), kind._type_.islower()], name))
     return found
 

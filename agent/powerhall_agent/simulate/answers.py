@@ -191,6 +191,14 @@ def _fabric(state: StateFile, base: int, _instance: int, out: Out) -> int:
     return code
 
 
+def _power_profiles(state: StateFile, base: int, instance: int, out: Out) -> int:
+    word = base + at.getter_word("POWER_PROFILES")
+    code = state.ints[word] or (_MIG_PARENT_ONLY if instance >= 0 else 0)
+    if not code:
+        target(out).enforcedProfilesMask.mask[0] = state.ints[word + 1]
+    return code
+
+
 def _event_types(state: StateFile, base: int, _instance: int, out: Out) -> int:
     target(out).value = state.ints[base + at.C_EVENT_TYPES]
     return 0
@@ -270,6 +278,7 @@ DEVICE_CALLS: Final[dict[str, Answer]] = {
     "nvmlDeviceGetFieldValues": _field_values,
     "nvmlDeviceGetComputeRunningProcesses_v3": _processes,
     "nvmlDeviceGetGpuFabricInfoV": _fabric,
+    "nvmlDeviceWorkloadPowerProfileGetCurrentProfiles": _power_profiles,
     "nvmlDeviceGetSupportedEventTypes": _event_types,
     "nvmlDeviceSetPowerManagementLimit": _set_limit,
     "nvmlDeviceSetGpuLockedClocks": _lock_clocks,

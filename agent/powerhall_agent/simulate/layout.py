@@ -80,10 +80,11 @@ GETTERS: Final = (
     "CLOCK_SM", "CLOCK_MEM", "CLOCK_GRAPHICS", "REASONS", "ENFORCED_LIMIT", "REQUESTED_LIMIT", "DEFAULT_LIMIT",
     "LIMIT_RANGE", "THRESHOLD_SHUTDOWN", "THRESHOLD_SLOWDOWN", "THRESHOLD_MEM_MAX", "THRESHOLD_GPU_MAX", "MIG_MODE",
     "FABRIC", "ARCHITECTURE", "SERIAL", "PROCESSES", "VBIOS",
+    "POWER_PROFILES",
 )  # fmt: skip
 """Value and second value. UTILIZATION: gpu, memory. MEMORY: total, used. LIMIT_RANGE: min, max.
 
-MIG_MODE: current, pending. FABRIC: state, status. All others have one value.
+MIG_MODE: current, pending. FABRIC: state, status. POWER_PROFILES: bit mask of those in force. All others: one value.
 """
 
 # Field values: two words each: code | type << 32, then the bits of the value.

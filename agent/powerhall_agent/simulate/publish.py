@@ -17,6 +17,8 @@ _EVENT_TYPES: Final = 0xFF0B
 _ULL, _UINT, _INT = at.VALUE_ULONG_LONG, at.VALUE_UINT, at.VALUE_SIGNED_INT
 _WRAP32: Final = 1 << 32
 _NS: Final = 1e9
+_BLACKWELL: Final = 10
+"""The first architecture with power smoothing and workload power profiles."""
 
 _FIELDS_ALWAYS: Final = (
     (3, _ULL), (4, _ULL), (5, _ULL), (6, _ULL),
@@ -25,7 +27,7 @@ _FIELDS_ALWAYS: Final = (
     (185, _UINT), (186, _UINT), (187, _UINT), (188, _UINT), (189, _UINT), (190, _UINT), (191, _ULL), (192, _UINT),
     (193, _INT), (194, _INT), (195, _INT), (196, _INT), (197, _UINT), (198, _UINT), (230, _UINT),
 )  # fmt: skip
-_GETTERS_ALWAYS: Final = tuple(name for name in at.GETTERS if not name.startswith("THRESHOLD"))
+_GETTERS_ALWAYS: Final = tuple(name for name in at.GETTERS if not name.startswith(("THRESHOLD", "POWER_PROFILES")))
 
 
 def _support(ints: "memoryview[int]", base: int, field_id: int, value_type: int, scope_id: int = 0) -> None:
@@ -46,6 +48,9 @@ def support_slowdown_times(ints: "memoryview[int]", base: int, driver: str) -> N
     """Support the slowdown time counters under the ids that this driver gives them."""
     for field_id in slowdown_ids(driver):
         _support(ints, base, field_id, _ULL)
+    if slowdown_ids(driver).start == 269 and ints[base + at.getter_word("ARCHITECTURE") + 1] >= _BLACKWELL:
+        for field_id in (251, 264):
+            _support(ints, base, field_id, _UINT)
 
 
 def describe(ints: "memoryview[int]", d: "memoryview[float]", base: int, spec: GpuModel, inlet_c: float) -> None:
@@ -75,6 +80,8 @@ def describe(ints: "memoryview[int]", d: "memoryview[float]", base: int, spec: G
     if spec.nvlink_bytes_per_s <= 0:
         for field_id in (138, 139):
             ints[base + at.F_BASE + at.F_WORDS * field_id] = at.NOT_SUPPORTED
+    if spec.architecture >= _BLACKWELL:
+        ints[base + at.getter_word("POWER_PROFILES")] = 0
     for name in _GETTERS_ALWAYS:
         ints[base + at.getter_word(name)] = 0
     for name, temp_c in (

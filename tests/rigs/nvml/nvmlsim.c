@@ -32,7 +32,7 @@ enum { G_BASE = 104, G_WORDS = 3 };
 enum { G_POWER_USAGE, G_TOTAL_ENERGY, G_TEMPERATURE, G_MARGIN, G_UTILIZATION, G_MEMORY, G_MEMORY_RESERVED, G_PSTATE,
        G_CLOCK_SM, G_CLOCK_MEM, G_CLOCK_GRAPHICS, G_REASONS, G_ENFORCED_LIMIT, G_REQUESTED_LIMIT, G_DEFAULT_LIMIT,
        G_LIMIT_RANGE, G_THRESHOLD_SHUTDOWN, G_THRESHOLD_SLOWDOWN, G_THRESHOLD_MEM_MAX, G_THRESHOLD_GPU_MAX, G_MIG_MODE,
-       G_FABRIC, G_ARCHITECTURE, G_SERIAL, G_PROCESSES, G_VBIOS };
+       G_FABRIC, G_ARCHITECTURE, G_SERIAL, G_PROCESSES, G_VBIOS, G_POWER_PROFILES };
 enum { F_BASE = 192, FIELD_IDS = 320 };
 enum { M_COUNT = 864, M_BASE = 866, M_WORDS = 6, P_COUNT = 920, P_BASE = 922 };
 enum { HANDLE_BASE = 0x10000, HANDLE_STEP = 16 };
@@ -419,6 +419,16 @@ API nvmlDeviceGetGpuFabricInfoV(void *handle, sim_fabric *out)
         out->status = (uint32_t)words[GETTER(G_FABRIC) + 2];
         out->health_mask = out->clique = 0;
     }
+    return code;
+}
+
+API nvmlDeviceWorkloadPowerProfileGetCurrentProfiles(void *handle, sim_power_profiles *out)
+{
+    ENTER(handle);
+    PARENT_ONLY();
+    code = (int)words[GETTER(G_POWER_PROFILES)];
+    if (!code)
+        out->enforced[0] = (uint32_t)words[GETTER(G_POWER_PROFILES) + 1];
     return code;
 }
 

@@ -17,6 +17,7 @@ typedef struct { uint32_t version; uint64_t types; void *set; } sim_system_regis
 typedef struct { uint64_t type; uint32_t gpu; } sim_system_event;
 typedef struct { uint32_t version, timeout_ms; void *set; sim_system_event *data; uint32_t size, count; } sim_system_wait;
 typedef struct { uint32_t version; uint8_t cluster[16]; uint32_t status, clique, state, health_mask; } sim_fabric;
+typedef struct { uint32_t version, supported[8], requested[8], enforced[8]; } sim_power_profiles;
 typedef struct { uint32_t id, code; double value; char *names[3]; } sim_gpm_metric;
 typedef struct { uint32_t version, count; void *first, *second; sim_gpm_metric metrics[1]; } sim_gpm_request;
 
