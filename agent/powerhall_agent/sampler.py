@@ -268,12 +268,24 @@ class Sampler:
             if family.runs:
                 series = Series("collector", {**self.tags, "collector": name})
                 self.outbox.put(Record(series, family.report(), moment.ms))
+        self._report_field_times(moment)
         fields = {
             "ticks_missed": float(self.ticks_missed),
             "driver_time_s": round(self.crew.busy_ns / 1e9, 6),
             "driver_stuck": 1.0 if self._was_stuck else 0.0,
         }
         self.outbox.put(Record(self._own["agent"], fields, moment.ms))
+
+    def _report_field_times(self, moment: Moment) -> None:
+        """Write how long the driver took for each reading on its slowest GPU, where that was just measured."""
+        slowest_s: dict[str, float] = {}
+        for track in self._tracks():
+            times_s, track.field_times_s = track.field_times_s, {}
+            for name, seconds in times_s.items():
+                slowest_s[name] = max(seconds, slowest_s.get(name, 0.0))
+        for name, seconds in slowest_s.items():
+            series = Series("collector", {**self.tags, "collector": f"field:{name}"})
+            self.outbox.put(Record(series, {"success": 1.0, "duration_s": round(seconds, 9)}, moment.ms))
 
     def driver_stuck(self, moment: Moment) -> bool:
         """Say whether no GPU has answered for three seconds because driver calls do not return."""

@@ -81,6 +81,9 @@ class GpuTrack:
         self.fast = FastSet(self.energy, recorder)
         self._aside = self.fast.aside
         self._family = context.families.family("gpu_fast")
+        self._wants_times = False
+        self.field_times_s: dict[str, float] = {}
+        """How long the driver takes for each reading; measured after an identity, taken by the sampler's report."""
         self._slowdowns = 0
         self._off_closures = 0
         self.mig: list[tuple[MigInstance, Series]] = []
@@ -159,6 +162,19 @@ class GpuTrack:
             self._full(moment)
         if kinds & IDENTITY:
             self._simple("gpu_identity", moment)
+            self._wants_times = True
+        elif self._wants_times and kinds & SLOW:
+            self._wants_times, self.field_times_s = False, self._times_s()
+
+    def _times_s(self) -> dict[str, float]:
+        """Return how long the driver takes for each reading, by the names of their fields."""
+        times: dict[str, float] = {}
+        for collector in self._collectors.values():
+            if isinstance(collector, GpuFast | GpuFull | GpuSlow):
+                times |= collector.batch.times_s()
+            if isinstance(collector, GpuFull | GpuSlow):
+                times |= collector.getters.times_s()
+        return times
 
     def _answered(self, moment: Moment) -> None:
         if self.health.reason == "hung":

@@ -106,7 +106,7 @@ class GpuFull:
         specs = [spec for spec in (*_SPECS, *slowdown_specs(driver.number)) if _serves(spec.name, wanted)]
         ways = [some for some in _GETTERS if any(_serves(name, wanted) for name, _ in some[0].reads)]
         self.batch = driver.batch(gpu, specs)
-        self._getters = driver.getters(gpu, ways)
+        self.getters = driver.getters(gpu, ways)
         self._wanted = wanted
         self._pcie = {"pcie_tx_bytes": Unwrap(32), "pcie_rx_bytes": Unwrap(32)}
         nv = pynvml
@@ -129,7 +129,7 @@ class GpuFull:
         for name, unwrap in self._pcie.items():
             if name in fields:
                 fields[name] = float(unwrap.total(int(fields[name])))
-        fields.update(self._getters.read())
+        fields.update(self.getters.read())
         slowdown_c = fields.pop("slowdown_c", None)
         if slowdown_c is not None and "temp_c" in fields:
             fields["temp_margin_c"] = slowdown_c - fields["temp_c"]

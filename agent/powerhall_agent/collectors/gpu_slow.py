@@ -53,7 +53,7 @@ class GpuSlow:
     def __init__(self, driver: Driver, gpu: Gpu) -> None:
         """Prepare the batch and the getters."""
         self.batch = driver.batch(gpu, [*_SPECS, *(_SMOOTHING if driver.number >= _SMOOTHING_SINCE else ())])
-        self._profiles = driver.getters(gpu, (_PROFILES,))
+        self.getters = driver.getters(gpu, (_PROFILES,))
         self._gpu = gpu
         nv = pynvml
         self.pids: tuple[int, ...] = ()
@@ -88,7 +88,7 @@ class GpuSlow:
                 fields[total] = sum(found)
         self._temperatures(fields)
         self._limits(fields)
-        fields.update(self._profiles.read())
+        fields.update(self.getters.read())
         for name, probe in (("processes", self._processes), ("fabric_state", self._fabric), ("mig_mode", self._mig)):
             value = probe.read()
             if value is not None:

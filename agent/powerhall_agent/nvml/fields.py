@@ -59,10 +59,10 @@ class FieldBatch:
         for entry, spec in zip(self._array, specs, strict=False):
             entry.fieldId, entry.scopeId = spec.field_id, spec.scope_id
 
-    @property
-    def latency_s(self) -> float:
-        """The driver's own figure for the last read."""
-        return float(sum(entry.latencyUsec for entry in self._array) / 1e6)
+    def times_s(self) -> dict[str, float]:
+        """Return the driver's own figure of how long each field took at the last read."""
+        rows = zip(self.specs, self._array, strict=False)
+        return {spec.name: entry.latencyUsec / 1e6 for spec, entry in rows if entry.timestamp}
 
     @property
     def call(self) -> Callable[..., int]:
