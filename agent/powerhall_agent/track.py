@@ -112,6 +112,8 @@ class GpuTrack:
         """Read power and energy in the present tick: what happens ten times a second."""
         if not self._quick():
             self.poll(self._tick.moment, FAST)
+        elif self.health.reason != "ok":  # the call took so long that the GPU was quarantined meanwhile
+            self._answered(self._tick.moment)
 
     def poll_full(self) -> None:
         """Read the full set, too, in the present tick: what happens once a second."""

@@ -144,7 +144,7 @@ def test_energy_and_timestamps_rise_over_a_killed_sampler(world, c_environment, 
         process = subprocess.Popen(
             [sys.executable, "-c", program, "30"], env=c_environment(world.path), stdout=subprocess.PIPE
         )
-        time.sleep(2.6)
+        time.sleep(3.6)
         process.kill()
         out, _ = process.communicate(timeout=5)
         points = list(parse_lines(out[: out.rindex(b"\n") + 1]))
