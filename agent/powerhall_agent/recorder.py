@@ -10,7 +10,7 @@ from typing import Final
 
 __all__ = ["Recorder", "Sample"]
 
-_PORTION: Final = 300
+_PORTION: Final = 150
 _PER_HOUR: Final = 6
 _HOUR_MS: Final = 3_600_000
 

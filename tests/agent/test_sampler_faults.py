@@ -1,8 +1,10 @@
 """The sampler on simulated GPUs that fail: each fault shows as the right event and state, and spares the neighbours."""
 
+import contextlib
 import itertools
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -113,24 +115,35 @@ def test_full_set_comes_every_second_with_the_extremes_of_power(start):
 
 
 class MachineStalls:
-    """When the machine kept a thread from running that only wants to sleep 10 ms: no fault of the sampler."""
+    """How long threads of this process were ready to run while the machine ran others (Linux' run delay): no fault of
+    the sampler. On a machine with nothing else to do it is next to nothing."""
 
     def __init__(self):
-        self.spans = []
+        self.rows = [(1000 * time.time(), 0.0)]
+        self.known = self.delays_ms()
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.watch)
 
+    @staticmethod
+    def delays_ms():
+        found = {}
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):
+                found[task.name] = int((task / "schedstat").read_text().split()[1]) / 1e6
+        return found
+
     def watch(self):
-        while not self.over.is_set():
-            begun_s = time.time()
-            time.sleep(0.01)
-            ended_s = time.time()
-            if ended_s - begun_s > 0.03:
-                self.spans.append((1000 * begun_s + 10, 1000 * ended_s))
+        while not self.over.wait(0.02):
+            delays = self.delays_ms()
+            lost = sum(delay - self.known.get(task, 0.0) for task, delay in delays.items())
+            self.known.update(delays)
+            self.rows.append((1000 * time.time(), self.rows[-1][1] + lost))
 
     def within(self, begin_ms, end_ms):
-        """Milliseconds of this span in which the machine stood still."""
-        return sum(max(0.0, min(end_ms, end) - max(begin_ms, begin)) for begin, end in list(self.spans))
+        """Milliseconds lost in this span."""
+        before = [lost for at_ms, lost in self.rows if at_ms <= begin_ms]
+        after = [lost for at_ms, lost in self.rows if at_ms >= end_ms]
+        return (after[0] if after else self.rows[-1][1]) - (before[-1] if before else 0.0)
 
     def __enter__(self):
         self.thread.start()
@@ -160,10 +173,11 @@ def test_one_hung_gpu_of_eight_costs_the_others_no_tick(start, seconds):
     ticks = {
         gpu: {p.time_ms for p in run.find("gpu_fast", gpu=gpu) if begun_ms <= p.time_ms < end_ms} for gpu in neighbours
     }
-    every = sorted(set.union(*ticks.values()))
+    written_ms = min(max(times) for times in ticks.values())
+    every = sorted(time_ms for time_ms in set.union(*ticks.values()) if time_ms <= written_ms)
     assert len(every) >= 8 * (min(seconds, 58) - 1)
     for gpu in neighbours:
-        assert not set(every[:-1]) - ticks[gpu], f"GPU {gpu} missed a tick that another one had"
+        assert not set(every) - ticks[gpu], f"GPU {gpu} missed a tick that another one had"
         for before, after in itertools.pairwise(sorted(p.time_ms for p in run.find("gpu", gpu=gpu))):
             assert after - before < 1300 + stalls.within(before, after)
     for before, after in itertools.pairwise(every):
