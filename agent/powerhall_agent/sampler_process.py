@@ -8,6 +8,7 @@ signal of its parent, or because nobody reads its pipe any more.
 import ctypes
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -104,7 +105,7 @@ class _Stop:
             left_s = end_s - now_s
             if left_s <= 0:
                 return False
-            time.sleep(min(left_s, _SLICE_S))
+            select.select([], [], [], min(left_s, _SLICE_S))  # not time.sleep: libfaketime breaks it
             if left_s <= _SLICE_S:
                 return self._asked or self._sink.closed
             now_s = time.monotonic()
