@@ -5,25 +5,27 @@ resource, precedence, minimise the makespan, default parameters. Each side solve
 other, never at the same time. Every schedule of either side is judged by `powerhall_optimizer.rcpsp.check`.
 
 Instances are `.sm` files or `.tar.xz` archives of them in DIR. The CSV of best knowns has the columns `instance` and
-`ub` at least (`lb` where known); names are compared in lower case.
+`ub` at least (`lb` where known); names are compared in lower case. With --quick and no instances nothing is run.
 
     benchmarks/rcpsp.py --instances PSPLIB --best-known best_known.csv --seconds 60 --json rcpsp.json
+    benchmarks/rcpsp.py ... --json rcpsp.json --resume                      go on with a run that was cut off
+    benchmarks/rcpsp.py ... --sets j120 --sample 60 --plot gaps.svg         one instance of each of the 60 groups
 
-Mean gap is (makespan - best known) / best known, over all instances run. With --state FILE a run that was cut off goes
-on where it stopped. Exit codes: 0 done, 1 refused input or a schedule that fails the check, 2 usage.
+Mean gap is (makespan - best known) / best known, over all instances finished. The file of --json is written anew after
+every instance, so a run may be killed at any time; --resume takes the finished instances from it. Both --limit and
+--sample draw evenly over the groups of a set (j605_* is one group: the same generator parameters), by the seed.
+
+Exit codes: 0 done (or stopped by --stop-after), 1 refused input or a schedule that fails the check, 2 wrong usage.
 """
 
 import argparse
-import csv
 import json
 import os
 import platform
-import random
 import sys
-import tarfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,20 +34,16 @@ import ortools
 from ortools.sat.python import cp_model
 
 from powerhall.errors import PowerhallError, Rejected
-from powerhall_optimizer.rcpsp import psplib
 from powerhall_optimizer.rcpsp.check import broken_rules
 from powerhall_optimizer.rcpsp.instance import Instance, Schedule
 from powerhall_optimizer.rcpsp.solve import solve
 
+sys.path.insert(0, str(Path(__file__).parent))
+from rcpsp_files import Best, chosen, read_best_known, set_of
+from rcpsp_plot import write_plot
+
 QUICK_INSTANCES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The literature's bounds of one instance; `lower` is 0 where none is given."""
-
-    upper: int
-    lower: int
+LABELS = {"powerhall": "Powerhall", "peer": "CP-SAT, plain model"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +54,25 @@ class Outcome:
     lower_bound: int
     seconds: float
 
+    def told(self, best: Best) -> str:
+        """One line for whoever watches the run."""
+        if self.makespan < 0:
+            return f"no schedule, {self.seconds:.1f} s"
+        proved = "proved" if self.makespan == self.lower_bound else f"bound {self.lower_bound}"
+        return f"{self.makespan} (best known {best.upper}), {proved}, {self.seconds:.1f} s"
 
-def main() -> int:
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit code."""
-    arguments = parser().parse_args()
+    top = parser()
+    arguments = top.parse_args(argv)
+    if arguments.quick and not arguments.instances and not arguments.best_known:
+        print("rcpsp: skipped, PSPLIB is not part of this project: give --instances DIR --best-known CSV")
+        return 0
+    if not arguments.instances or not arguments.best_known:
+        top.error("--instances DIR and --best-known CSV are required")
+    if arguments.resume and not arguments.json:
+        top.error("--resume needs --json FILE to go on with")
     try:
         return run(arguments)
     except PowerhallError as error:
@@ -70,25 +83,24 @@ def main() -> int:
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument(
-        "--instances", type=Path, required=True, metavar="DIR", help=".sm files or .tar.xz archives of them"
-    )
-    top.add_argument(
-        "--best-known", type=Path, required=True, metavar="CSV", help="columns instance, ub and, if known, lb"
-    )
-    top.add_argument("--seconds", type=float, default=60.0, help="limit for each side on each instance (default 60)")
-    top.add_argument("--workers", type=int, default=2, help="threads of each side (default 2)")
+    top.add_argument("--instances", type=Path, metavar="DIR", help=".sm files or .tar.xz archives of them (required)")
+    top.add_argument("--best-known", type=Path, metavar="CSV", help="columns instance, ub and, if known, lb (required)")
+    top.add_argument("--seconds", type=positive, default=60.0, help="limit for each side on each instance (default 60)")
+    top.add_argument("--workers", type=count, default=2, help="threads of each side (default 2)")
     top.add_argument("--seed", type=int, default=1, help="seed of both sides and of the sample (default 1)")
     top.add_argument("--sets", default="", help="only these sets, for example j30,j60 (default: all that are there)")
-    top.add_argument(
-        "--limit", type=int, default=0, metavar="N", help="only N instances, drawn evenly from the sets by the seed"
-    )
+    top.add_argument("--limit", type=count, default=0, metavar="N", help="only N instances, evenly from all sets")
+    top.add_argument("--sample", type=count, default=0, metavar="N", help="only N instances of each set")
     top.add_argument(
         "--quick", action="store_true", help=f"at most {QUICK_INSTANCES} instances and 5 s each, unless given smaller"
     )
     top.add_argument("--no-peer", action="store_true", help="leave out the plain CP-SAT model")
-    top.add_argument("--state", type=Path, metavar="FILE", help="keep finished instances here and go on from it")
-    top.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    top.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, anew after every instance")
+    top.add_argument("--resume", action="store_true", help="go on with the finished instances in the file of --json")
+    top.add_argument(
+        "--stop-after", type=positive, metavar="SECONDS", help="begin no further instance after this long; see --resume"
+    )
+    top.add_argument("--plot", type=Path, metavar="SVG", help="draw the share of instances within each gap, by set")
     return top
 
 
@@ -97,135 +109,105 @@ def run(arguments: argparse.Namespace) -> int:
     seconds, limit = arguments.seconds, arguments.limit
     if arguments.quick:
         seconds, limit = min(seconds, 5.0), min(limit or QUICK_INSTANCES, QUICK_INSTANCES)
-    if seconds <= 0 or limit < 0 or arguments.workers < 1:
-        raise Rejected.field(
-            "command line", "--seconds, --limit, --workers", (seconds, limit, arguments.workers), "too small"
-        )
     best = read_best_known(arguments.best_known)
-    texts = chosen(arguments.instances, best, arguments.sets, limit, arguments.seed)
+    instances = chosen(arguments, best, limit)
     conditions = {"seconds": seconds, "workers": arguments.workers, "seed": arguments.seed, **machine()}
-    state = State(arguments.state, conditions)
+    state = State(conditions, arguments.json if arguments.resume else None)
     sides = ["powerhall"] if arguments.no_peer else ["powerhall", "peer"]
     warm_up(arguments.workers)
-    for at, (name, text) in enumerate(sorted(texts.items(), key=lambda item: natural(item[0])), 1):
-        for side in sides:
-            if state.outcome(side, name) is None:
-                state.keep(side, name, solved(side, psplib.parse(text, f"{name}.sm"), seconds, arguments))
-        print(f"\r{at}/{len(texts)} {name:<12}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    figures = report(sorted(texts, key=natural), sides, best, state)
+    finished = solve_all(instances, sides, state, arguments, best)
+    figures = report(instances, sides, best, state)
+    if arguments.plot:
+        write_plot(arguments.plot, curves_of(instances, sides, best, state))
     print_table(figures, conditions)
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps({**figures["all"], "sets": figures, "conditions": conditions}, indent=1) + "\n"
-        )
+    if not finished:
+        print(f"stopped after {arguments.stop_after:.0f} s; go on with --resume")
     return 0
 
 
-def read_best_known(path: Path) -> dict[str, Best]:
-    """Read the bounds of the literature by lower-case instance name."""
+def solve_all(
+    instances: dict[str, Instance],
+    sides: list[str],
+    state: "State",
+    arguments: argparse.Namespace,
+    best: dict[str, Best],
+) -> bool:
+    """Solve what is not finished yet, instance by instance; return whether all is finished."""
+    begin = time.monotonic()
+    for at, (name, instance) in enumerate(instances.items(), 1):
+        for side in sides:
+            if state.outcome(side, name) is not None:
+                continue
+            if arguments.stop_after and time.monotonic() - begin >= arguments.stop_after:
+                return False
+            outcome = solved(side, instance, state.seconds, arguments)
+            state.keep(side, name, outcome)
+            print(f"{at}/{len(instances)} {name} {side}: {outcome.told(best[name])}", file=sys.stderr, flush=True)
+            if arguments.json:
+                write_json(arguments.json, report(instances, sides, best, state), state)
+    if arguments.json:
+        write_json(arguments.json, report(instances, sides, best, state), state)
+    return True
+
+
+def write_json(path: Path, figures: dict[str, dict], state: "State") -> None:
+    """Replace the file in one step, so that a kill leaves the old one or the new one."""
+    content = {**figures["all"], "sets": figures, "conditions": state.conditions, "outcomes": state.rows()}
+    part = path.with_name(path.name + ".part")
     try:
-        with path.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
     except OSError as error:
-        raise Rejected.field(str(path), "file", path.name, f"cannot be read: {error.strerror}") from error
-    if not rows or not {"instance", "ub"} <= set(rows[0]):
-        raise Rejected.field(str(path), "columns", list(rows[0]) if rows else [], "must have instance and ub")
-    found = {}
-    for row in rows:
-        try:
-            found[key_of(row["instance"])] = Best(int(row["ub"]), int(row.get("lb") or 0))
-        except ValueError:
-            raise Rejected.field(str(path), f"ub, lb of {row['instance']}", row, "must be whole numbers") from None
-    return found
+        raise Rejected.field("command line", "--json", str(path), f"cannot be written: {error.strerror}") from error
 
 
-def key_of(name: str) -> str:
-    """`J301_1.sm`, `j301_1` and `dir/j301_1.SM` are the same instance."""
-    lower = Path(name).name.lower()
-    return lower.removesuffix(".sm")
+def positive(text: str) -> float:
+    """Read a number above 0 from the command line."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number of seconds above 0")
+    return value
 
 
-def set_of(name: str) -> str:
-    """The PSPLIB set of an instance: j30, j60, j90 or j120; other names are their own set `other`."""
-    return next((known for known in ("j120", "j30", "j60", "j90") if name.startswith(known)), "other")
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Sort j30 before j120 and j301_2 before j301_10."""
-    digits = "".join(char if char.isdigit() else " " for char in name).split()
-    return [
-        (int(set_of(name)[1:]) if set_of(name) != "other" else 0, ""),
-        *((int(part), "") for part in digits),
-        (0, name),
-    ]
-
-
-def texts_in(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield name and text of every `.sm` file in the folder and in its `.tar.xz` archives."""
-    if not folder.is_dir():
-        raise Rejected.field("command line", "--instances", str(folder), "must be a folder")
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() == ".sm":
-            yield key_of(path.name), path.read_text(encoding="ascii", errors="replace")
-        elif path.name.endswith(".tar.xz"):
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    content = archive.extractfile(member) if member.name.lower().endswith(".sm") else None
-                    if content is not None:
-                        yield key_of(member.name), content.read().decode("ascii", errors="replace")
-
-
-def chosen(folder: Path, best: dict[str, Best], sets: str, limit: int, seed: int) -> dict[str, str]:
-    """Return the instances to run: those with a best known, of the named sets, an even sample where limited."""
-    wanted = {name.strip().lower() for name in sets.split(",") if name.strip()}
-    found = {name: text for name, text in texts_in(folder) if name in best and (not wanted or set_of(name) in wanted)}
-    if not found:
-        raise Rejected.field("command line", "--instances", str(folder), "holds no .sm file that --best-known lists")
-    if not limit or limit >= len(found):
-        return found
-    groups = defaultdict(list)
-    for name in sorted(found):
-        groups[set_of(name)].append(name)
-    draw = random.Random(seed)
-    for names in groups.values():
-        draw.shuffle(names)
-    picked: list[str] = []
-    while len(picked) < limit:
-        for names in groups.values():
-            if names and len(picked) < limit:
-                picked.append(names.pop())
-    return {name: found[name] for name in picked}
+def count(text: str) -> int:
+    """Read a whole number of at least 1 from the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
+    return int(text)
 
 
 class State:
-    """Outcomes so far, one JSON line each; a file of a run under other conditions is refused."""
+    """Outcomes so far; the file of a run under other conditions is refused."""
 
-    def __init__(self, path: Path | None, conditions: dict[str, object]) -> None:
-        self._path = path
+    def __init__(self, conditions: dict[str, object], path: Path | None) -> None:
+        self.conditions = conditions
+        self.seconds = float(str(conditions["seconds"]))
         self._outcomes: dict[tuple[str, str], Outcome] = {}
-        if path is None:
+        if path is None or not path.exists():
             return
-        if path.exists() and path.stat().st_size:
-            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-            head = json.loads(lines[0])
-            if head != conditions:
-                raise Rejected.field(str(path), "conditions", head, f"must equal this run's: {conditions}")
-            for line in lines[1:]:
-                row = json.loads(line)
-                key = (row.pop("side"), row.pop("instance"))
-                self._outcomes[key] = Outcome(**row)
-        else:
-            path.write_text(json.dumps(conditions) + "\n", encoding="utf-8")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            before, rows = content["conditions"], content["outcomes"]
+            self._outcomes = {(row.pop("side"), row.pop("instance")): Outcome(**row) for row in rows}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Rejected.field(str(path), "file", path.name, "must be a file that this benchmark wrote") from error
+        for key, value in conditions.items():
+            if before.get(key) != value:
+                raise Rejected.field(
+                    str(path), f"conditions: {key}", before.get(key), f"must equal this run's {value!r}"
+                )
 
     def outcome(self, side: str, name: str) -> Outcome | None:
         return self._outcomes.get((side, name))
 
     def keep(self, side: str, name: str, outcome: Outcome) -> None:
         self._outcomes[side, name] = outcome
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"side": side, "instance": name, **asdict(outcome)}) + "\n")
+
+    def rows(self) -> list[dict[str, object]]:
+        return [{"side": side, "instance": name, **asdict(outcome)} for (side, name), outcome in self._outcomes.items()]
 
 
 def warm_up(workers: int) -> None:
@@ -281,18 +263,22 @@ def plain_cp_sat(instance: Instance, seconds: float, workers: int, seed: int) ->
     return Schedule(tuple(int(solver.value(start)) for start in starts)), lower
 
 
-def report(names: list[str], sides: list[str], best: dict[str, Best], state: State) -> dict[str, dict]:
+def report(names: Iterable[str], sides: list[str], best: dict[str, Best], state: State) -> dict[str, dict]:
     """Return the figures of every set and of all together."""
     groups = defaultdict(list)
     for name in names:
         groups[set_of(name)].append(name)
-    if len(groups) > 1 or "all" not in groups:
-        groups["all"] = names
+    groups["all"] = list(names)
     figures = {}
     for group, members in groups.items():
-        by_side = {side: side_figures({name: state.outcome(side, name) for name in members}, best) for side in sides}
+        by_side = {side: side_figures(finished_of(state, side, members), best) for side in sides}
         figures[group] = {**by_side["powerhall"], **({"peer": by_side["peer"]} if "peer" in by_side else {})}
     return figures
+
+
+def finished_of(state: State, side: str, names: list[str]) -> dict[str, Outcome]:
+    """Return the outcomes that the run has so far."""
+    return {name: outcome for name in names if (outcome := state.outcome(side, name)) is not None}
 
 
 def side_figures(outcomes: dict[str, Outcome], best: dict[str, Best]) -> dict[str, object]:
@@ -311,6 +297,23 @@ def side_figures(outcomes: dict[str, Outcome], best: dict[str, Best]) -> dict[st
         "without_schedule": len(outcomes) - len(have),
         "seconds_total": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
     }
+
+
+def curves_of(
+    names: Iterable[str], sides: list[str], best: dict[str, Best], state: State
+) -> list[tuple[str, list[float], bool]]:
+    """Return the gaps in percent of every set and side for the plot; the peer is dashed."""
+    curves = []
+    for group in dict.fromkeys(set_of(name) for name in names):
+        for side in ("powerhall", "peer"):
+            outcomes = finished_of(state, side, [name for name in names if set_of(name) == group])
+            gaps = [
+                100 * (outcome.makespan / best[name].upper - 1)
+                for name, outcome in outcomes.items()
+                if outcome.makespan >= 0 and side in sides
+            ]
+            curves.append((f"{group} {LABELS[side]}", gaps, side == "peer"))
+    return [curve for curve in curves if "peer" in sides or not curve[2]]
 
 
 def machine() -> dict[str, object]:
@@ -338,7 +341,7 @@ def print_table(figures: dict[str, dict], conditions: dict[str, object]) -> None
         f"{'set':<6}{'solver':<22}{'instances':>10}{'proved':>8}{'matched':>9}{'beaten':>8}{'mean gap':>10}{'time':>10}"
     )
     for group, entry in figures.items():
-        sides = [("Powerhall", entry), *([("CP-SAT, plain model", entry["peer"])] if "peer" in entry else [])]
+        sides = [(LABELS["powerhall"], entry), *([(LABELS["peer"], entry["peer"])] if "peer" in entry else [])]
         for label, side in sides:
             gap = "-" if side["mean_gap"] is None else f"{side['mean_gap']:.3%}"
             print(
