@@ -16,7 +16,8 @@ from powerhall_optimizer.rcpsp import bounds, psplib
 from powerhall_optimizer.rcpsp.arrays import arrays_of, mirror_of
 from powerhall_optimizer.rcpsp.check import broken_rules
 from powerhall_optimizer.rcpsp.evolve import Population
-from powerhall_optimizer.rcpsp.instance import Instance, Schedule
+from powerhall_optimizer.rcpsp.exact import Exact
+from powerhall_optimizer.rcpsp.instance import Instance, Schedule, turned_round
 from powerhall_optimizer.rcpsp.solve import solve
 
 DATA = Path(os.environ.get("POWERHALL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "psplib"
@@ -88,6 +89,7 @@ def test_every_bred_schedule_is_valid_and_no_simple_bound_is_above_it(instance: 
         assert schedule.makespan(instance.durations) >= lower
 
 
+@settings(deadline=None)
 @given(projects(most=15))
 def test_a_project_mirrored_twice_is_the_project(instance: Instance) -> None:
     arrays = arrays_of(instance)
@@ -101,6 +103,44 @@ def test_the_resource_bound_counts_heads_and_tails() -> None:
     assert bounds.critical_path(arrays) == 9
     assert bounds.resource_work(arrays) == 3 + 6 + 2
     assert solve(chain, 10.0).makespan == 13
+
+
+class Heard:
+    """Keeps what a solve reports."""
+
+    def __init__(self) -> None:
+        self.lower = 0
+        self.schedules: list[Schedule] = []
+
+    def bound(self, lower: int) -> None:
+        self.lower = max(self.lower, lower)
+
+    def schedule(self, schedule: Schedule) -> None:
+        self.schedules.append(schedule)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_exact_solve_of_a_project_and_of_its_mirror_agree_on_the_optimum(workers: int) -> None:
+    instance = psplib.parse(HARD, "hard.sm")
+    arrays = arrays_of(instance)
+    optimum = solve(instance, 30.0).makespan
+    for side in (arrays, mirror_of(arrays)):
+        found, refuted = Heard(), Heard()
+        Exact(side, 0, optimum + 3).solve(30.0, workers, 1, found)
+        assert min(schedule.makespan(instance.durations) for schedule in found.schedules) == found.lower == optimum
+        Exact(side, 0, optimum).solve(30.0, workers, 1, refuted)
+        assert (refuted.lower, refuted.schedules) == (optimum, [])
+
+
+def test_a_schedule_of_the_mirror_turned_round_is_one_of_the_project() -> None:
+    instance = psplib.parse(HARD, "hard.sm")
+    arrays = arrays_of(instance)
+    lower = max(bounds.critical_path(arrays), bounds.resource_work(arrays))
+    backwards = Population(mirror_of(arrays), seed=1, capacity=20).breed(300, lower)
+    turned = turned_round(backwards, instance.durations)
+    assert broken_rules(instance, turned) == []
+    assert broken_rules(instance, backwards) != []
+    assert turned.makespan(instance.durations) == backwards.makespan(instance.durations)
 
 
 def test_the_same_seed_breeds_the_same_schedule() -> None:

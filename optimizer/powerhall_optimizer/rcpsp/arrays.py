@@ -65,6 +65,8 @@ def arrays_of(instance: Instance) -> Arrays:
 def mirror_of(arrays: Arrays) -> Arrays:
     """Return the same project run backwards in time."""
     durations = arrays.durations
+    paths = arrays.closure.T
+    backwards = np.where(paths >= 0, paths - durations[None, :] + durations[:, None], -1)
     return arrays._replace(
         before=arrays.after,
         before_at=arrays.after_at,
@@ -72,7 +74,7 @@ def mirror_of(arrays: Arrays) -> Arrays:
         after_at=arrays.before_at,
         order=arrays.order[::-1].copy(),
         rank=len(durations) - 1 - arrays.rank,
-        closure=np.where(arrays.closure.T >= 0, arrays.closure.T - durations[None, :] + durations[:, None], -1),
+        closure=np.ascontiguousarray(backwards),  # same layout as the project's: compiled once for both
         heads=arrays.tails - durations,
         tails=arrays.heads + durations,
     )

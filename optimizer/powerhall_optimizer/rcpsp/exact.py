@@ -1,28 +1,17 @@
 """The whole project as one CP-SAT model (OR-Tools): proves lower bounds and finds schedules below a limit."""
 
 import math
-from dataclasses import dataclass
 from typing import Protocol
 
 from ortools.sat.python import cp_model
 
 from powerhall_optimizer.rcpsp.arrays import Arrays
-from powerhall_optimizer.rcpsp.instance import Instance, Schedule
+from powerhall_optimizer.rcpsp.instance import Schedule
 
-__all__ = ["Exact", "Found", "Report"]
+__all__ = ["Exact", "Report"]
 
 _FAMILIES = ("objective_lb_search_no_lp", "quick_restart_no_lp", "no_lp", "quick_restart")
 """Search strategies in the order in which workers are given out; the first raises the bound from below."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What one solve brought: a proved lower bound, and a schedule where it found one."""
-
-    lower: int
-    schedule: Schedule | None
-
-
 _RUN_UP = 3
 """The model starts this far below the known bound: refuting easy makespans first teaches the search, and with a single
 makespan left CP-SAT would drop the objective and with it the strategy that raises the bound."""
@@ -41,29 +30,23 @@ class Report(Protocol):
 class Exact:
     """One solve of `lower <= makespan <= upper - 1`; `stop` may be called from another thread."""
 
-    def __init__(self, instance: Instance, arrays: Arrays, lower: int, upper: int) -> None:
+    def __init__(self, arrays: Arrays, lower: int, upper: int) -> None:
         """Build the model; a makespan of `upper` is taken as known."""
-        self._lower = lower
         self._upper = upper
         self._model = cp_model.CpModel()
         self._starts = _starts(self._model, arrays, upper - 1)
         easy = max(int(arrays.tails.max()), min(lower, upper - 1) - _RUN_UP)
         self._makespan = self._model.new_int_var(easy, upper - 1, "makespan")
-        _order(self._model, instance, self._starts, self._makespan)
-        _resources(self._model, instance, self._starts)
+        _order(self._model, arrays, self._starts, self._makespan)
+        _resources(self._model, arrays, self._starts)
         self._model.minimize(self._makespan)
         self._solver = cp_model.CpSolver()
-
-    def hint(self, schedule: Schedule) -> None:
-        """Give the search a schedule to stay near to."""
-        for var, start in zip(self._starts, schedule.starts, strict=True):
-            self._model.add_hint(var, start)
 
     def stop(self) -> None:
         """Let the running solve end soon; what it has proved stays."""
         self._solver.stop_search()
 
-    def solve(self, seconds: float, workers: int, seed: int, report: Report) -> Found:
+    def solve(self, seconds: float, workers: int, seed: int, report: Report) -> None:
         """Run until proved, stopped or out of time; tell `report` of bounds and schedules as they come."""
         parameters = self._solver.parameters
         parameters.max_time_in_seconds = max(seconds, 0.01)
@@ -73,12 +56,8 @@ class Exact:
         parameters.subsolvers.extend(_FAMILIES[:workers])
         self._solver.best_bound_callback = lambda bound: report.bound(_whole(bound))
         status = self._solver.solve(self._model, _Forward(self._starts, report))
-        if status == cp_model.INFEASIBLE:
-            return Found(self._upper, None)
-        lower = max(self._lower, _whole(self._solver.best_objective_bound))
-        if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            return Found(lower, Schedule(tuple(int(self._solver.value(var)) for var in self._starts)))
-        return Found(lower, None)
+        refuted = status == cp_model.INFEASIBLE
+        report.bound(self._upper if refuted else _whole(self._solver.best_objective_bound))
 
 
 class _Forward(cp_model.CpSolverSolutionCallback):
@@ -107,25 +86,24 @@ def _starts(model: cp_model.CpModel, arrays: Arrays, latest: int) -> list[cp_mod
     ]
 
 
-def _order(
-    model: cp_model.CpModel, instance: Instance, starts: list[cp_model.IntVar], makespan: cp_model.IntVar
-) -> None:
+def _order(model: cp_model.CpModel, arrays: Arrays, starts: list[cp_model.IntVar], makespan: cp_model.IntVar) -> None:
     """Precedence, and the makespan behind the tasks without successors."""
-    for task, following in enumerate(instance.successors):
-        finish = starts[task] + instance.durations[task]
+    for task, start in enumerate(starts):
+        finish = start + int(arrays.durations[task])
+        following = arrays.after[arrays.after_at[task] : arrays.after_at[task + 1]]
         for other in following:
             model.add(starts[other] >= finish)
-        if not following:
+        if not len(following):
             model.add(makespan >= finish)
 
 
-def _resources(model: cp_model.CpModel, instance: Instance, starts: list[cp_model.IntVar]) -> None:
+def _resources(model: cp_model.CpModel, arrays: Arrays, starts: list[cp_model.IntVar]) -> None:
     """One cumulative for each resource over the tasks that use it."""
     intervals = [
-        model.new_fixed_size_interval_var(start, duration, f"task_{task + 1}")
-        for task, (start, duration) in enumerate(zip(starts, instance.durations, strict=True))
+        model.new_fixed_size_interval_var(start, int(duration), f"task_{task + 1}")
+        for task, (start, duration) in enumerate(zip(starts, arrays.durations, strict=True))
     ]
-    for resource, capacity in enumerate(instance.capacities):
-        users = [task for task in range(instance.size) if instance.demands[task][resource] > 0]
-        demands = [instance.demands[task][resource] for task in users]
-        model.add_cumulative([intervals[task] for task in users], demands, capacity)
+    for resource, capacity in enumerate(arrays.capacities):
+        demands = [int(demand) for demand in arrays.demands[:, resource]]
+        users = [task for task, demand in enumerate(demands) if demand > 0]
+        model.add_cumulative([intervals[task] for task in users], [demands[task] for task in users], int(capacity))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from powerhall.errors import Rejected
 
-__all__ = ["Instance", "Schedule", "predecessors_of", "topological_order"]
+__all__ = ["Instance", "Schedule", "predecessors_of", "topological_order", "turned_round"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,13 @@ class Schedule:
     def makespan(self, durations: Sequence[int]) -> int:
         """Return the finish of the last task."""
         return max((start + duration for start, duration in zip(self.starts, durations, strict=True)), default=0)
+
+
+def turned_round(schedule: Schedule, durations: Sequence[int]) -> Schedule:
+    """Run a schedule backwards in time: the last task to finish is the first to start."""
+    makespan = schedule.makespan(durations)
+    starts = zip(schedule.starts, durations, strict=True)
+    return Schedule(tuple(makespan - start - duration for start, duration in starts))
 
 
 def predecessors_of(successors: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -3,16 +3,16 @@
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from powerhall.errors import PowerhallError
 from powerhall_optimizer.rcpsp import bounds
-from powerhall_optimizer.rcpsp.arrays import Arrays, arrays_of
+from powerhall_optimizer.rcpsp.arrays import Arrays, arrays_of, mirror_of
 from powerhall_optimizer.rcpsp.check import broken_rules
 from powerhall_optimizer.rcpsp.evolve import Population
-from powerhall_optimizer.rcpsp.exact import Exact
-from powerhall_optimizer.rcpsp.instance import Instance, Schedule
+from powerhall_optimizer.rcpsp.exact import Exact, Report
+from powerhall_optimizer.rcpsp.instance import Instance, Schedule, turned_round
 
 __all__ = ["Result", "solve"]
 
@@ -20,12 +20,14 @@ _CHILDREN = 200
 _SEED_STEP = 7919
 _CAPACITIES = (400, 1200)
 """Sizes of the populations, by worker: the small one converges sooner, the large one goes deeper on 120 tasks."""
-_BREED_FIRST = 0.03
-"""Share of the time that breeding has before the proof begins."""
+_BREED_FIRST = 0.12
+"""Share of the time that breeding has at most before the proof begins."""
+_BREED_PATIENCE = 0.03
+"""Share of the time without a shorter schedule after which this first breeding ends."""
 _PROVE_TRIAL = 0.4
 """Share of the time after which a proof that is still far is given up."""
 _NEAR_PERIODS = 2
-_NEAR_SHARE = 0.04
+_NEAR_SHARE = 0.06
 _POLL_S = 0.02
 
 
@@ -57,7 +59,7 @@ class _Race:
     """
 
     def __init__(self, instance: Instance, lower: int, schedule: Schedule) -> None:
-        self._durations = instance.durations
+        self.durations = instance.durations
         self._lock = threading.Lock()
         self.finished = threading.Event()
         self.lower = lower
@@ -74,7 +76,7 @@ class _Race:
 
     def schedule(self, schedule: Schedule) -> None:
         """Take a schedule if it is shorter."""
-        makespan = schedule.makespan(self._durations)
+        makespan = schedule.makespan(self.durations)
         with self._lock:
             if makespan < self.makespan:
                 self.makespan, self.best = makespan, schedule
@@ -128,29 +130,38 @@ class _Work:
 
 def _run(race: _Race, populations: list[Population], work: _Work) -> None:
     """Breed, then prove; where the proof is far when its trial is over, spend the rest on breeding."""
-    _breed_all(race, populations, work, work.at(_BREED_FIRST))
+    whole = work.deadline - work.begin
+    _breed_all(race, populations, work, work.at(_BREED_FIRST), _BREED_PATIENCE * whole)
     _prove(race, work)
-    _breed_all(race, populations, work, work.deadline)
+    _breed_all(race, populations, work, work.deadline, whole)
 
 
-def _breed_all(race: _Race, populations: list[Population], work: _Work, until: float) -> None:
+def _breed_all(race: _Race, populations: list[Population], work: _Work, until: float, patience: float) -> None:
     """Let every population breed in its own thread."""
     with ThreadPoolExecutor(len(populations)) as pool:
-        running = [pool.submit(_breed, race, population, work, until) for population in populations]
+        running = [pool.submit(_breed, race, population, work, until, patience) for population in populations]
     for thread in running:
         thread.result()
 
 
-def _breed(race: _Race, population: Population, work: _Work, until: float) -> None:
-    while not race.finished.is_set() and work.clock() < until:
+def _breed(race: _Race, population: Population, work: _Work, until: float, patience: float) -> None:
+    """Breed until the race is finished, `until` has come or nobody has found anything for `patience` seconds."""
+    shortest, found = race.makespan, work.clock()
+    while not race.finished.is_set() and work.clock() < min(until, found + patience):
         race.schedule(population.breed(_CHILDREN, race.lower))
+        if race.makespan < shortest:
+            shortest, found = race.makespan, work.clock()
 
 
 def _prove(race: _Race, work: _Work) -> None:
-    """Let CP-SAT work on the whole project until the race is finished, the time is up or the proof looks too far."""
+    """Let CP-SAT work on the project and on its mirror until one proves it, time is up or the proof looks too far.
+
+    Both search for the same bound but meet the hard part in another order; neither waits for the other.
+    """
     if race.finished.is_set() or work.clock() >= work.deadline:
         return
-    exact = Exact(work.instance, work.arrays, race.lower, race.makespan)
+    reports: list[tuple[Arrays, Report]] = [(work.arrays, race), (mirror_of(work.arrays), _Mirrored(race))]
+    solves = [(Exact(arrays, race.lower, race.makespan), report) for arrays, report in reports[: work.workers]]
     done = threading.Event()
 
     def watch() -> None:
@@ -158,14 +169,29 @@ def _prove(race: _Race, work: _Work) -> None:
         while not done.wait(_POLL_S):
             far = race.makespan - race.lower > max(_NEAR_PERIODS, _NEAR_SHARE * race.makespan)
             if race.finished.is_set() or (far and work.clock() >= trial_over):
-                exact.stop()
+                for exact, _ in solves:
+                    exact.stop()
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1 + len(solves)) as pool:
         pool.submit(watch)
-        try:
-            found = exact.solve(work.deadline - work.clock(), work.workers, work.seed, race)
-        finally:
-            done.set()
-    if found.schedule is not None:
-        race.schedule(found.schedule)
-    race.bound(found.lower)
+        share, rest = divmod(work.workers, len(solves))
+        running = [
+            pool.submit(exact.solve, work.deadline - work.clock(), share + (at < rest), work.seed, report)
+            for at, (exact, report) in enumerate(solves)
+        ]
+        wait(running)
+        done.set()
+    for solve in running:
+        solve.result()
+
+
+class _Mirrored:
+    """Turns the schedules of a project run backwards round before the race hears of them; bounds are the same."""
+
+    def __init__(self, race: _Race) -> None:
+        self._race = race
+        self.bound = race.bound
+
+    def schedule(self, schedule: Schedule) -> None:
+        """Take a schedule of the mirror."""
+        self._race.schedule(turned_round(schedule, self._race.durations))
