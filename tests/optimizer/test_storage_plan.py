@@ -16,16 +16,21 @@ from powerhall.plan import Plan, Snapshot, StoragePlan, read_plan, write_plan
 from powerhall.sitefile import read_site
 from powerhall.storage import trajectory
 from powerhall.store import open_store
+from powerhall_optimizer.budgets import Ground
+from powerhall_optimizer.build import build
 from powerhall_optimizer.explain import explain_lines
 from powerhall_optimizer.leases.budgets import lease_budgets
 from powerhall_optimizer.log import Log
+from powerhall_optimizer.place import Placed
 from powerhall_optimizer.planner import make_plan
+from powerhall_optimizer.problem import Schedule
 from powerhall_optimizer.publish import plan_points
 from powerhall_optimizer.report import report_html
 from powerhall_optimizer.settings import RoundSettings
 from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.storage.state import with_stored
-from powerhall_optimizer.verify.loads import plan_loads, zone_budgets
+from powerhall_optimizer.storage.steps import Stores
+from powerhall_optimizer.verify.loads import loads_of, plan_loads, zone_budgets
 from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.whatif import what_if
 
@@ -122,7 +127,7 @@ def plain(tmp_path_factory) -> Plan:
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory) -> Plan:
-    return plan_of(snapshot_of(SITE + STORES, tmp_path_factory.mktemp("stores")))
+    return plan_of(snapshot_of(SITE + STORES, tmp_path_factory.mktemp("stores")), 8.0)
 
 
 @pytest.fixture(scope="module")
@@ -357,6 +362,22 @@ def test_what_if_a_battery_were_larger(plan):
     for text, said in (("bess.size=-100%", "above -100%"), ("bess.size=5 MW", "a share"), ("b.size=+5%", "a store of")):
         with pytest.raises(Rejected, match=said):
             what_if(plan.snapshot, text)
+
+
+def test_a_dispatch_that_nobody_settles_is_cut_to_the_load_that_there_is(tmp_path):
+    snapshot = snapshot_of(SITE + STORES, tmp_path, jobs=())
+    ground = Ground(snapshot)
+    stores = Stores(snapshot, build(snapshot, ground), ground, "glop", Log(quiet=True))
+    full = tuple(
+        (int(s.discharge_w),) * 6 + (-int(s.charge_w),) * 20 + (0,) * (SLOTS - 26) for s in stores.model.stores
+    )
+    placed = Placed(Schedule.empty(0), {}, {})
+    cut = stores._trimmed(full, stores._ceilings(build(snapshot, ground), placed))
+    loads = loads_of(snapshot, (), stores.model.plans(cut))
+    assert loads.zone_w["dam"].min() >= -0.5
+    assert loads.halls["a"].heat_w["all"].min() >= -0.5
+    assert max(cut[0]) > 10_000
+    assert stores.model.ends_well(cut)
 
 
 @pytest.mark.parametrize("solver", ["highs", "pdlp"])

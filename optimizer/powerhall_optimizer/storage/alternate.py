@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from powerhall.errors import PowerhallError
 from powerhall_optimizer.build import Built
 from powerhall_optimizer.grid import levels_of, solve_on_grid
 from powerhall_optimizer.problem import Certificate, Ints, Problem, Schedule
@@ -31,8 +32,8 @@ from powerhall_optimizer.verify.storage_bound import WORTH_SCALE
 __all__ = ["Answer", "Chance", "alternate", "cover", "plain", "settle"]
 
 Floats = npt.NDArray[np.float64]
-_PRICE_SHARE = 0.35
-"""Part of the time that goes into prices and dispatch before the jobs are planned."""
+_PRICE_SHARE, _MOST_SHARE = 0.35, 0.6
+"""Part of the time that goes into prices and dispatch before the jobs are planned, and at most."""
 _PROGRAMS_LEFT = 3
 """Linear programs that follow the solver: two for the certificate, one to settle the dispatch."""
 
@@ -61,9 +62,9 @@ class Answer:
     """Proven by CP-SAT; never where stores take part."""
 
 
-def _missing(problem: Problem, model: StoreModel, usage: Ints) -> Ints:
-    """Return what stores have to add to every capacity for this usage, with room for rounding to whole W."""
-    result: Ints = usage - problem.capacity + 2 * len(model.stores)
+def _missing(problem: Problem, model: StoreModel, usage: Ints, roundings: int = 2) -> Ints:
+    """Return what stores have to add to every capacity for this usage, with room for this dispatch and a later one."""
+    result: Ints = usage - problem.capacity + roundings * model.rounding_w
     return np.where(usage > 0, result, -problem.capacity)
 
 
@@ -72,12 +73,14 @@ def cover(problem: Problem, model: StoreModel, usage: Ints, solver: str) -> Disp
     return model.whole(Program(model, solver).solve(None, _missing(problem, model, usage)).power_w)
 
 
-def settle(problem: Problem, program: Program, usage: Ints, before: Dispatch) -> Dispatch:
-    """Return the cheapest dispatch for a final usage; `before` where it does not hold the usage after rounding."""
+def settle(problem: Problem, program: Program, usage: Ints) -> Dispatch:
+    """Return the cheapest dispatch for a final usage; one that does not hold it after rounding is refused."""
     model = program.model
-    found = model.whole(program.solve(None, _missing(problem, model, usage)).power_w)
-    fits = (usage <= problem.capacity + model.added(found, problem.resources)).all()
-    return found if fits and model.ends_well(found) else before
+    found = model.whole(program.solve(None, _missing(problem, model, usage, 1)).power_w)
+    lacks = usage - problem.capacity - model.added(found, problem.resources)
+    if lacks.max(initial=0) > 0 or not model.ends_well(found):
+        raise PowerhallError(f"the dispatch lacks {lacks.max(initial=0)} W, or what must be left at the end")
+    return found
 
 
 def alternate(built: Built, model: StoreModel, floor: Ints, start: Dispatch, chance: Chance) -> Answer:
@@ -88,8 +91,8 @@ def alternate(built: Built, model: StoreModel, floor: Ints, start: Dispatch, cha
     price = None if chance.warm is None else chance.warm.price / 2.0**chance.warm.scale_bits
     compiled = compile_problem(problem)
     with ThreadPoolExecutor(settings.workers) as pool:
-        budget = Budget(began + _PRICE_SHARE * chance.seconds, chance.stop, pool, settings.workers, settings.seed)
-        found = descend(compiled, model, price, budget)
+        budget = Budget(began + _MOST_SHARE * chance.seconds, chance.stop, pool, settings.workers, settings.seed)
+        found = descend(compiled, model, price, budget, _PRICE_SHARE * chance.seconds)
         program = Program(model, settings.lp_solver)
         at = time.monotonic()
         dispatch = _held(program, problem, floor, found.power_w, start)

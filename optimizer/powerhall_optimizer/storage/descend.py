@@ -23,7 +23,7 @@ __all__ = ["Descent", "descend"]
 
 Floats = npt.NDArray[np.float64]
 _STEP, _WARM_STEP = 0.12, 0.03
-_ROUNDS = 400
+_ROUNDS, _LEAST = 400, 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Descent:
     rounds: int
 
 
-def descend(compiled: Compiled, model: StoreModel, price: Floats | None, budget: Budget) -> Descent:
-    """Lower L + S from `price` (or from zero) until the budget ends."""
+def descend(compiled: Compiled, model: StoreModel, price: Floats | None, budget: Budget, seconds: float) -> Descent:
+    """Lower L + S from `price` (or from zero) for about `seconds`; on a slow machine until the budget ends."""
     problem = compiled.problem
     grids = [grid_of(store, model) for store in model.stores]
     size = np.bincount(compiled.resource_group, minlength=compiled.groups)[:, None]
@@ -77,8 +77,8 @@ def descend(compiled: Compiled, model: StoreModel, price: Floats | None, budget:
         length = step * worth * (1 - progress) ** 1.5
         move = (first / (1 - 0.9**done)) / (np.sqrt(second / (1 - 0.98**done)) + 1e-3)
         scaled = np.maximum(0.0, scaled - length * move)
-        spent, left = budget.clock() - began, budget.left()
-        progress = 1.0 if left <= 0.0 else max(done / _ROUNDS, spent / (spent + left))
+        spent = (budget.clock() - began) / seconds
+        progress = 1.0 if budget.left() <= 0.0 else max(done / _ROUNDS, min(spent, done / _LEAST))
     return Descent(best_price, power_w, done)
 
 

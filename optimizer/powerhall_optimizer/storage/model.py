@@ -114,6 +114,11 @@ class StoreModel:
     slot_s: int
     stores: tuple[Store, ...]
 
+    @property
+    def rounding_w(self) -> int:
+        """What rounding all powers to whole W may cost a capacity."""
+        return 2 * len(self.stores)
+
     def idle(self) -> Dispatch:
         """No store does anything."""
         return ((0,) * self.slots,) * len(self.stores)
@@ -192,8 +197,9 @@ class StoreModel:
 
 
 def with_dispatch(built: Built, model: StoreModel, dispatch: Dispatch) -> Built:
-    """Return the problem whose capacities a dispatch has changed."""
+    """Return the problem whose capacities a dispatch has changed, less a little for the rounding of a later one."""
     capacity = built.problem.capacity + model.added(dispatch, built.problem.resources)
+    capacity[sorted({effect.resource for store in model.stores for effect in store.effects})] -= model.rounding_w
     return replace(built, problem=replace(built.problem, capacity=np.maximum(capacity, 0)))
 
 

@@ -82,8 +82,19 @@ class Stores:
             self.log("stage_failed", "error", stage="settle", reason=error)
             return before
         program = Program(model, solver, ceilings)
-        found = self._guarded("settle", lambda _late_s: settle(problem, program, usage, before))
-        return before if found is None else found
+        found = self._guarded("settle", lambda _late_s: settle(problem, program, usage))
+        return self._trimmed(before, ceilings) if found is None else found
+
+    def _trimmed(self, dispatch: Dispatch, ceilings: list[Ceiling]) -> Dispatch:
+        """Return a dispatch that delivers no more than its ceilings allow; what is left over stays in the stores."""
+        power_w = [np.array(watts, float) for watts in dispatch]
+        for ceiling in ceilings:
+            given = sum(share[0] * np.maximum(power_w[k], 0.0) for k, share in ceiling.shares.items())
+            taken = sum(share[1] * np.maximum(-power_w[k], 0.0) for k, share in ceiling.shares.items())
+            part = np.clip((ceiling.most_w + taken) / np.maximum(given, 1e-9), 0.0, 1.0)
+            for k in ceiling.shares:
+                power_w[k] = np.where(power_w[k] > 0, power_w[k] * part, power_w[k])
+        return self.model.whole(power_w)
 
     def _ceilings(self, built: Built, placed: Placed) -> list[Ceiling]:
         """Return the heat of every hall that has stores of cooling, and what the meter shows without any store."""
