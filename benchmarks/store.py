@@ -37,7 +37,7 @@ TARGET_S = 0.3
 TUNING = 'cache-max-memory-size = "6g"\n  cache-snapshot-memory-size = "512m"\n'
 CHOICES: dict[str, tuple[tuple[str, dict[str, tuple[str, ...]]], ...]] = {
     "powerhall-site": (("", {}),),
-    "powerhall-hall": (("one hall", {"hall": ("hall00",)}), ("all halls", {})),
+    "powerhall-hall": (("", {"hall": ("hall00",)}),),
     "powerhall-cooling": (("all halls", {}),),
 }
 RACK = (

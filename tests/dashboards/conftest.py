@@ -10,7 +10,7 @@ from powerhall_dashboards.init_store import init_store
 from rigs.site_data import SITE, SiteData
 
 DATA = SiteData(end_s=1_790_000_100)
-CHOSEN = {"site": (SITE,), "node": ("n4",), "job": ("job-103",), "plan": ("plan11",)}
+CHOSEN = {"site": (SITE,), "hall": ("h1",), "node": ("n4",), "job": ("job-103",), "plan": ("plan11",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,9 @@ class Filled:
 
     def chosen(self, uid: str) -> dict[str, tuple[str, ...]]:
         """What a reader of this dashboard would have chosen."""
-        return {name: CHOSEN[name] for name in CHOSEN if name != "node" or uid in ("powerhall-node", "powerhall-job")}
+        without = {"powerhall-node": {"hall"}, "powerhall-job": {"hall"}}.get(uid, {"node"})
+        without |= set() if uid == "powerhall-hall" else {"hall"}
+        return {name: values for name, values in CHOSEN.items() if name not in without}
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from powerhall.store import Select
 from powerhall_dashboards.boards.parts import (
     HALL,
     HIGH_IS_BAD,
-    RACKS_SINCE_S,
     SITE,
     chosen,
     columns,
@@ -87,13 +86,12 @@ COOLING_BOARD = Board(
             "Temperatures",
             (
                 Panel(
-                    "Hottest GPU by rack",
-                    "The highest GPU temperature of each rack over the last three hours: hot spots stand out.",
+                    "Hottest GPU by hall",
+                    "The highest GPU temperature in each hall; its racks are on the hall's own page.",
                     "heatmap",
-                    (series("rack_5m", columns("max", hottest="temp_max_c"), _HERE, ("rack",), every_s=300.0),),
+                    (series("hall_10s", columns("max", hottest="temp_max_c"), _HERE, ("hall",)),),
                     12,
                     9,
-                    recent_s=RACKS_SINCE_S,
                 ),
                 Panel(
                     "Outdoor air",

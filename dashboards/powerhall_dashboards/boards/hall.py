@@ -1,17 +1,15 @@
 """Hall power against budget: how close is a hall to its limit, which racks draw it, and what was curtailed?"""
 
-from powerhall.store import Query, Select
+from powerhall.store import Query, Select, Variable
 from powerhall_dashboards.boards.parts import (
-    HALL,
     RACKS_SINCE_S,
     SHARE_OF_BUDGET,
     SITE,
+    THIS_HALL,
     ZERO_IS_GOOD,
     chosen,
     columns,
     events,
-    extreme,
-    halls_ahead,
     series,
     stat,
     table,
@@ -23,50 +21,53 @@ __all__ = ["HALL_BOARD"]
 _HERE = chosen("site", "hall")
 
 
-def _sum_of_halls(aggregate: str, name: str, field: str) -> Query:
-    """Sum over the chosen halls of each hall's value."""
-    inner = Query("hall_10s", (Select(field, aggregate, name),), _HERE, ("hall",), every_s=10.0)
-    return Query("hall_10s", (Select(name, "sum", name),), every_s=10.0, inner=inner)
+def _hall(aggregate: str, **fields: str) -> Query:
+    return series("hall_10s", columns(aggregate, **fields), _HERE)
 
 
 _STATS = (
-    stat("IT power", "IT power of the chosen halls, now.", _sum_of_halls("mean", "it", "it_power_w")),
-    stat("Budget", "Budget in force for the chosen halls.", _sum_of_halls("min", "budget", "budget_w")),
+    stat("IT power", "IT power of the hall, now.", _hall("mean", it="it_power_w")),
+    stat("Budget", "Budget in force for the hall.", _hall("min", budget="budget_w")),
     stat(
         "Headroom",
-        "What is left of the tightest chosen hall's budget, in percent.",
-        extreme(
-            "hall_10s", "min", Select("headroom_w", "mean", "headroom", per="budget_w", scale=100.0), _HERE, "hall"
-        ),
+        "What is left of the hall's budget, in percent. Below 0 it is over it.",
+        series("hall_10s", (Select("headroom_w", "mean", "headroom", per="budget_w", scale=100.0),), _HERE),
         steps=SHARE_OF_BUDGET,
     ),
     stat(
         "GPUs throttled",
-        "GPUs of the chosen halls that power or heat slows down now.",
-        _sum_of_halls("last", "throttled", "gpus_throttled"),
+        "GPUs of the hall that power or heat slows down now.",
+        _hall("last", throttled="gpus_throttled"),
         steps=ZERO_IS_GOOD,
     ),
     stat(
         "Stale nodes",
         "Nodes without fresh telemetry; they count at their worst case.",
-        _sum_of_halls("last", "stale", "nodes_stale"),
+        _hall("last", stale="nodes_stale"),
         steps=ZERO_IS_GOOD,
     ),
-    stat("GPUs busy", "GPUs with utilization above 5 %.", _sum_of_halls("last", "busy", "gpus_busy")),
+    stat("GPUs busy", "GPUs with utilization above 5 %.", _hall("last", busy="gpus_busy")),
 )
 
 _POWER = Panel(
     "IT power against budget",
-    "IT power of the chosen halls, their budget, and what the plan in force foresees.",
+    "IT power of the hall, its budget, and what the plan in force foresees.",
     "timeseries",
     (
-        _sum_of_halls("mean", "it", "it_power_w"),
-        _sum_of_halls("min", "budget", "budget_w"),
-        _sum_of_halls("mean", "planned", "planned_w"),
+        _hall("mean", it="it_power_w"),
+        _hall("min", budget="budget_w"),
+        _hall("mean", planned="planned_w"),
     ),
     14,
     10,
     stack=("it",),
+)
+
+_AHEAD = series(
+    "plan_zone",
+    columns("max", planned="planned_w", budget="budget_w"),
+    {"site": Variable("site"), "zone": Variable("hall")},
+    every_s=300.0,
 )
 
 _RACKS = Panel(
@@ -94,7 +95,7 @@ HALL_BOARD = Board(
     "powerhall-hall",
     "Powerhall: Hall power against budget",
     "How close is a hall to its power limit, which racks draw it, and what was curtailed?",
-    (SITE, HALL),
+    (SITE, THIS_HALL),
     (
         ("Now", tuple(Panel(p.title, p.text, p.kind, p.queries, 4, 4, steps=p.steps) for p in _STATS)),
         ("Power", (_POWER, _RACKS)),
@@ -111,12 +112,21 @@ HALL_BOARD = Board(
                     recent_s=RACKS_SINCE_S,
                 ),
                 Panel(
-                    "What the plan foresees",
-                    "Planned power and budget per hall over the next 12 hours.",
-                    "timeseries",
-                    (halls_ahead("max", planned="planned_w", budget="budget_w"),),
+                    "Hottest GPU by rack",
+                    "The highest GPU temperature of each rack over the last three hours: hot spots stand out.",
+                    "heatmap",
+                    (series("rack_5m", columns("max", hottest="temp_max_c"), _HERE, ("rack",), every_s=300.0),),
                     12,
                     9,
+                    recent_s=RACKS_SINCE_S,
+                ),
+                Panel(
+                    "What the plan foresees",
+                    "Planned power of the hall and its budget over the next 12 hours.",
+                    "timeseries",
+                    (_AHEAD,),
+                    24,
+                    7,
                     recent_s=43_200,
                     future=True,
                 ),
@@ -127,9 +137,9 @@ HALL_BOARD = Board(
             (
                 Panel(
                     "GPUs throttled",
-                    "GPUs that power or heat slows down, per hall.",
+                    "GPUs of the hall that power or heat slows down.",
                     "timeseries",
-                    (series("hall_10s", columns("max", throttled="gpus_throttled"), _HERE, ("hall",)),),
+                    (_hall("max", throttled="gpus_throttled"),),
                     8,
                 ),
                 Panel(
@@ -150,7 +160,7 @@ HALL_BOARD = Board(
                     limit=50,
                 ),
                 Panel(
-                    "Events of these halls",
+                    "Events of the site",
                     "Curtailments, throttling and errors, newest first.",
                     "table",
                     (events("site"),),

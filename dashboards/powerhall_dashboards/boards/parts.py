@@ -19,6 +19,7 @@ __all__ = [
     "RACKS_SINCE_S",
     "SHARE_OF_BUDGET",
     "SITE",
+    "THIS_HALL",
     "ZERO_IS_GOOD",
     "chosen",
     "columns",
@@ -32,6 +33,7 @@ __all__ = [
 
 SITE = Choice("site", "site_10s", several=False)
 HALL = Choice("hall", "hall_10s", ("site",))
+THIS_HALL = Choice("hall", "hall_10s", ("site",), several=False)
 RACK = Choice("rack", "rack_10s", ("site", "hall"))
 NODE = Choice("node", "gpu_state", ("site", "hall", "rack"), several=False)
 GPU = Choice("gpu", "gpu_state", ("site", "node"))

@@ -50,13 +50,18 @@ def newest_s(store: Store) -> float:
 
 
 def choose(store: Store, end_s: float, given: Chosen) -> dict[str, tuple[str, ...]]:
-    """Return what to look at where nothing is given: the site, its hottest node, the job that used most energy."""
+    """Return what to look at where nothing is given: the site, its tightest hall, its hottest node, its largest job."""
     chosen = dict(given)
     since_s = end_s - _DAY_S
     if "site" not in chosen:
         newest = (table(name, fields, {}, ("site",)) for name, fields in _SITES)
         rows = next((found for query in newest if (found := store.query(query, since_s, end_s + 1))), [])
         chosen["site"] = (rows[0].tags["site"],) if rows else ("",)
+    if "hall" not in chosen:
+        halls = table("hall_10s", {"headroom": "headroom_w"}, {"site": chosen["site"]}, ("hall",))
+        rows = store.query(halls, since_s, end_s + 1)
+        ranked = sorted(rows, key=lambda row: row.number("headroom") or 0.0)
+        chosen["hall"] = (ranked[0].tags["hall"],) if ranked else ("",)
     if "node" not in chosen:
         hottest = Query("gpu", (Select("temp_c", "max"),), {"site": chosen["site"]}, ("node",))
         rows = store.query(hottest, end_s - 600, end_s + 1)
@@ -84,9 +89,9 @@ def _largest_job(store: Store, site: tuple[str, ...], since_s: float, end_s: flo
     return max(energy_j, key=lambda job: energy_j[job], default="")
 
 
-def _chosen_of(store: Store, board: Board, chosen: Chosen, end_s: float) -> Chosen:
-    """Keep what the board can choose; on a job's page the nodes are those of the job."""
-    names = {choice.name for choice in board.choices}
+def _chosen_of(store: Store, board: Board, chosen: Chosen, given: Chosen, end_s: float) -> Chosen:
+    """Keep what was given and what takes exactly one value; on a job's page the nodes are those of the job."""
+    names = {choice.name for choice in board.choices if not choice.several or choice.name in given}
     kept = {name: values for name, values in chosen.items() if name in names}
     if "job" not in names:
         return kept
@@ -96,9 +101,11 @@ def _chosen_of(store: Store, board: Board, chosen: Chosen, end_s: float) -> Chos
     return kept | {"node": tuple(nodes) or ("",)}
 
 
-def answer_board(store: Store, board: Board, chosen: Chosen, end_s: float, hours: float | None = None) -> list[Answer]:
+def answer_board(
+    store: Store, board: Board, given: Chosen, chosen: Chosen, end_s: float, *, hours: float | None
+) -> list[Answer]:
     """Ask every query of a board; the end of the range is inside."""
-    kept = _chosen_of(store, board, chosen, end_s)
+    kept = _chosen_of(store, board, chosen, given, end_s)
     answers = []
     for panel in board.panels:
         start_s, until_s = end_s - (panel.recent_s or (hours or board.hours) * 3600), end_s + 1

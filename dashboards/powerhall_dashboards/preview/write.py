@@ -22,7 +22,7 @@ def write_preview(
     """Write index.html; return it and a line for each panel without data."""
     until_s = newest_s(store) if end_s is None else end_s
     chosen = choose(store, until_s, given)
-    boards = [(board, answer_board(store, board, chosen, until_s, hours)) for board in BOARDS]
+    boards = [(board, answer_board(store, board, given, chosen, until_s, hours=hours)) for board in BOARDS]
     earliest_s = min(answer.start_s for _, answers in boards for answer in answers)
     page = render_page(boards, chosen, until_s, events(store, chosen["site"], earliest_s, until_s + 1))
     folder.mkdir(parents=True, exist_ok=True)
