@@ -99,10 +99,10 @@ def lease(options, capsys, *more):
 
 @pytest.fixture
 def squeezed(plan, tmp_path):
-    """A ledger in which all nodes but four may hold the highest cap from a plan before: no room for the four."""
+    """A ledger in which all busy nodes but four may hold the highest cap from a plan before: no room for the four."""
     safe = safe_caps_w(plan.snapshot.site)
-    four = {need.node for need in needs(plan, time.time(), time.time() + 1)[:4]}
-    hog = {node: 10_200 for node in safe if node not in four}
+    busy = [need.node for need in needs(plan, time.time(), time.time() + 1)]
+    hog = dict.fromkeys(busy[4:], 10_200)
     return Ledger(safe, tmp_path / "ledger.json").grant(hog, [], time.time(), time.time() + 900)
 
 
