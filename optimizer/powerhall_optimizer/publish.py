@@ -11,6 +11,7 @@ from powerhall.fleet import FleetPlan, write_fleet
 from powerhall.line import Point, encode
 from powerhall.plan import Assignment, Plan, write_plan
 from powerhall.store import Store
+from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.verify.fleet import verify_fleet
 from powerhall_optimizer.verify.plan import verify_plan
 
@@ -156,7 +157,7 @@ def plan_points(plan: Plan) -> Iterator[Point]:
 
 
 def publish(plan: Plan, store: Store | None, out: Path | None) -> None:
-    """Check the plan as it will be read, then write document and points, then plan.json in one step."""
+    """Check the plan as it will be read, then write document, points and ladder, then plan.json in one step."""
     body = msgspec.json.encode(plan)
     if broken := verify_plan(msgspec.json.decode(body, type=Plan)):
         raise PowerhallError(f"plan {plan.plan_id[:12]} is not published: {broken[0]}")
@@ -171,8 +172,20 @@ def publish(plan: Plan, store: Store | None, out: Path | None) -> None:
                 lines, size = [], 0
         store.write(b"".join(lines))
         store.put_document("plan", plan.snapshot.site.name, plan.snapshot.taken_s, body)
+    _publish_ladder(plan, store, out)
     if out is not None:
         write_plan(plan, out)
+
+
+def _publish_ladder(plan: Plan, store: Store | None, out: Path | None) -> None:
+    """Write the emergency ladder of the plan beside it: the rungs that `shed` would take."""
+    steps = msgspec.json.encode(ladder(plan, float(plan.snapshot.taken_s)))
+    if store is not None:
+        store.put_document("ladder", plan.snapshot.site.name, plan.snapshot.taken_s, steps)
+    if out is not None:
+        part = out.with_name(f".{out.stem}-ladder.part")
+        part.write_bytes(steps)
+        part.replace(out.with_name(f"{out.stem}-ladder{out.suffix}"))
 
 
 def site_file(out: Path, site: str) -> Path:

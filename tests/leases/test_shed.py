@@ -4,15 +4,17 @@ import json
 import time
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from powerhall.errors import Rejected
 from powerhall.plan import read_plan, write_plan
 from powerhall.store import Query, Select, open_store
 from powerhall_optimizer.cli import main
+from powerhall_optimizer.publish import publish
 from powerhall_optimizer.shed.act import sealed, shed_plan
 from powerhall_optimizer.shed.command import read_target
-from powerhall_optimizer.shed.ladder import ladder
+from powerhall_optimizer.shed.ladder import Ladder, ladder
 from powerhall_optimizer.verify.loads import plan_loads
 
 KEY = bytes(range(32))
@@ -109,3 +111,15 @@ def test_a_shed_without_anything_to_act_through_is_refused(plan, tmp_path, capsy
     write_plan(plan, tmp_path / "plan.json")
     assert main(["shed", "--by", "10%", "--plan", str(tmp_path / "plan.json")]) == 1
     assert "nothing to act through" in capsys.readouterr().err
+
+
+def test_every_published_plan_has_its_ladder_beside_it_and_in_the_store(plan, tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/s.db")
+    publish(plan, store, tmp_path / "plan.json")
+    kept = store.latest_document("ladder", plan.snapshot.site.name)
+    store.close()
+    assert kept == (tmp_path / "plan-ladder.json").read_bytes()
+    steps = msgspec.json.decode(kept, type=Ladder)
+    assert steps == ladder(plan, float(plan.snapshot.taken_s))
+    assert steps.plan_id == plan.plan_id
+    assert steps.actions[-1].left_w < steps.power_w
