@@ -62,6 +62,9 @@ class KubernetesApi:
             answer = call()
         except _failures() as error:
             raise _translated(error, what) from None
+        except ValueError as error:  # the client checks what comes back
+            text = " ".join(str(error).split())[:200]
+            raise Rejected(f"kubernetes: {what}: the answer is not what the client knows: {text}") from None
         return cast("Object", self._client.sanitize_for_serialization(answer))
 
     @property
