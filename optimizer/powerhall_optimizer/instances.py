@@ -69,17 +69,23 @@ class _Jobs:
     running: npt.NDArray[np.bool_]
 
 
-def generate(family: str, jobs: int, slots: int, seed: int) -> Problem:
-    """Instance of a family; the same arguments give the same problem on every machine."""
+def generate(family: str, jobs: int, slots: int, seed: int, halls: int | None = None) -> Problem:
+    """Instance of a family; the same arguments give the same problem on every machine.
+
+    `halls` cuts the site's 44,000 nodes into another number of halls (even; a multiple of four for *pinned*).
+    """
     if family not in FAMILIES:
         raise Rejected.field("instance", "family", family, f"must be one of {', '.join(FAMILIES)}")
     if jobs < 1 or slots < 12:
         raise Rejected(f"instance: {jobs} jobs x {slots} slots: at least 1 job and 12 slots")
-    return FAMILIES[family](jobs, slots, np.random.default_rng(seed))
+    build, usual, step = FAMILIES[family]
+    if halls is not None and (halls < step or halls % step or NODES % halls):
+        raise Rejected.field("instance", "halls", halls, f"must be a multiple of {step} that divides {NODES}")
+    return build(jobs, slots, np.random.default_rng(seed), usual if halls is None else halls)
 
 
-def _open(jobs: int, slots: int, rng: np.random.Generator) -> Problem:
-    site = _site(10, slots, rng, np.repeat([0, 1], 5), [(0.55, 36, 0.25)], 470e6)
+def _open(jobs: int, slots: int, rng: np.random.Generator, halls: int) -> Problem:
+    site = _site(halls, slots, rng, np.repeat([0, 1], halls // 2), [(0.55, 36, 0.25)], 470e6)
     work = _durations(jobs, slots, rng)
     shape = np.exp(1.6 * rng.standard_normal(jobs))
     nodes = _scaled(lambda scale: np.clip(np.rint(scale * shape), 1, 1_700), work, DEMAND * NODES * slots)
@@ -98,8 +104,7 @@ def _open(jobs: int, slots: int, rng: np.random.Generator) -> Problem:
     return _problem(site, queue, falls=0.0, deadlines=0.0, rng=rng)
 
 
-def _pinned(jobs: int, slots: int, rng: np.random.Generator) -> Problem:
-    halls = 20
+def _pinned(jobs: int, slots: int, rng: np.random.Generator, halls: int) -> Problem:
     site = _site(halls, slots, rng, np.arange(halls) % 2, [(0.25, 36, 0.20), (0.7, 24, 0.30)], 450e6)
     run_nodes, run_hall = _running(site, jobs // 2, rng)
     count = len(run_nodes)
@@ -127,7 +132,11 @@ def _pinned(jobs: int, slots: int, rng: np.random.Generator) -> Problem:
     return _problem(site, merged, falls=0.4, deadlines=0.15, rng=rng)
 
 
-FAMILIES: dict[str, Callable[[int, int, np.random.Generator], Problem]] = {"open": _open, "pinned": _pinned}
+# builder, usual number of halls, number that must divide it
+FAMILIES: dict[str, tuple[Callable[[int, int, np.random.Generator, int], Problem], int, int]] = {
+    "open": (_open, 10, 2),
+    "pinned": (_pinned, 20, 4),
+}
 
 
 def _site(  # noqa: PLR0917

@@ -87,7 +87,7 @@ def test_bound_optimum_and_plan_stand_in_order(seed: int, jobs: int, slots: int)
         best = optimum(problem, pool)
         compiled = compile_problem(problem)
         state = State(compiled, Schedule.empty(jobs), int(problem.job_wait_value.sum()))
-        stages: list[Stage] = [Repair(), Prices(), Greedy(tries=2), Search(first_moves=20)]
+        stages: list[Stage] = [Repair(), Prices(), Greedy(tries=6), Search(first_moves=20)]
         for stage in stages:
             state = stage.run(state, budget_of(pool, 30))
             report = verify_schedule(problem, state.schedule)
@@ -121,6 +121,20 @@ def test_cp_sat_stages_never_lose_value(stage: Stage) -> None:
         after = stage.run(state, budget_of(pool, 3))
         assert verify_schedule(problem, after.schedule).value == after.value >= state.value
         assert verify_schedule(problem, after.schedule).ok
+
+
+def test_more_orders_of_the_greedy_are_never_worse_and_reach_more_value() -> None:
+    gained = 0
+    for seed in range(4):
+        problem = small_problem(seed, 60, 24)
+        with ThreadPoolExecutor(2) as pool:
+            state = State(compile_problem(problem), Schedule.empty(60), int(problem.job_wait_value.sum()))
+            state = Prices(rounds=100).run(state, budget_of(pool))
+            one, many = (Greedy(tries=tries).run(state, budget_of(pool)) for tries in (1, 15))
+        assert verify_schedule(problem, many.schedule).ok
+        assert many.value >= one.value
+        gained += many.value > one.value
+    assert gained > 0
 
 
 def test_the_same_seed_and_iterations_give_the_same_plan() -> None:

@@ -86,6 +86,14 @@ def test_the_pinned_family_keeps_its_promises() -> None:
     assert nodes.max() <= 1024
 
 
+def test_a_family_can_be_cut_into_other_halls() -> None:
+    problem = generate("open", 120, 48, 3, halls=4)
+    assert problem.resources == 3 * 4 + 1
+    assert generate("open", 120, 48, 3).digest() == generate("open", 120, 48, 3, halls=10).digest()
+    with pytest.raises(Rejected, match=r"halls.*must be a multiple of 4"):
+        generate("pinned", 120, 48, 3, halls=6)
+
+
 def test_an_unknown_family_is_refused() -> None:
     with pytest.raises(Rejected, match="must be one of"):
         generate("closed", 10, 48, 1)

@@ -3,7 +3,12 @@
 Fixed prices leave ties: every job that is indifferent between two slots or halls takes the same one. So prices
 follow what has been placed already: up where a resource is ahead of the mean fill, down where it is behind. The first
 pass runs at full prices, later ones at lower ones, the last at zero fills what is still free. Jobs that must run come
-first. Several orders are tried, one per thread at a time; the best schedule wins.
+first.
+
+Several orders are tried, one per thread at a time; the best schedule wins. After a first look at how much large gangs
+should be preferred, each thread goes on from the best preference and moves up what came out badly: a job's rank rises
+with its regret, the share of its worth at the prices that the schedule denied it (squeaky wheel optimization, Joslin
+and Clements 1999).
 """
 
 from __future__ import annotations
@@ -21,8 +26,9 @@ from powerhall_optimizer.solve.stage import Budget, State, usage_of
 
 Floats = npt.NDArray[np.float64]
 SCALES = (1.0, 0.9, 0.6, 0.0)
-AREA_WEIGHTS = (0.05, 0.1, 0.2, 0.03)  # how much a large gang is preferred to a small one of equal merit
-SLOPES = (0.6, 0.3, 1.0)  # how strongly prices follow the fill
+AREA_WEIGHTS = (0.12, 0.25, 0.05)  # how much a large gang is preferred to a small one of equal merit
+SLOPES = (0.4, 0.3)  # how strongly prices follow the fill, one per thread in turn
+SQUEAK = 0.3  # rank gained by a job that is denied all of its worth
 LAST_RESORT = 1e3  # price scale at which jobs that must run take their smallest option
 RENEWALS = 2e9  # multiplications spent on following prices in one pass, at most
 
@@ -31,7 +37,7 @@ RENEWALS = 2e9  # multiplications spent on following prices in one pass, at most
 class Greedy:
     """The stage: tries at most `tries` orders, at least one."""
 
-    tries: int = 6
+    tries: int = 30
 
     def run(self, state: State, budget: Budget) -> State:
         """Keep the best of several greedy schedules; the bound stays as it is."""
@@ -40,20 +46,58 @@ class Greedy:
         if problem.options == 0:
             return state
         price = state.price if state.price is not None else np.zeros(problem.capacity.shape)
-        merit, area = merits(compiled, evaluate(compiled, price, budget), profile_prices(compiled, price))
-        noise = np.random.default_rng(budget.seed).standard_normal((self.tries, problem.jobs))
+        wheel = _Wheel.at(compiled, price, evaluate(compiled, price, budget))
+        workers = budget.workers
 
-        def build(number: int) -> tuple[Schedule, int] | None:
+        def build(entry: tuple[int, Floats]) -> tuple[Floats, Schedule, int] | None:
+            number, rank = entry
             if number > 0 and budget.iterations is None and budget.left() <= 0:
                 return None
-            spread = 0.02 * (number // 6)
-            rank = merit + AREA_WEIGHTS[number % 4] * area + spread * noise[number]
-            return greedy_schedule(compiled, rank, price, SLOPES[number % 3])
+            schedule, value = greedy_schedule(compiled, rank, price, SLOPES[number % workers % len(SLOPES)])
+            return rank, schedule, value
 
-        for found in budget.pool.map(build, range(self.tries)):
-            if found is not None:
-                state = state.better(*found)
+        ranks = [wheel.merit + weight * wheel.area for weight in AREA_WEIGHTS[: self.tries]]
+        found = [f for f in budget.pool.map(build, enumerate(ranks)) if f is not None]
+        done, best = len(ranks), max(found, key=lambda f: f[2])
+        state = state.better(*best[1:])
+        chains = [best] * workers
+        while done < self.tries and (budget.iterations is not None or budget.left() > 0):
+            entries = [(done + i, wheel.turn(rank, schedule)) for i, (rank, schedule, _) in enumerate(chains)]
+            chains = [f or chains[i] for i, f in enumerate(budget.pool.map(build, entries))]
+            done += workers
+            for _, schedule, value in chains:
+                state = state.better(schedule, value)
         return state
+
+
+@dataclass(frozen=True, slots=True)
+class _Wheel:
+    """Ranks of jobs, and how they rise with what a schedule denies them; all arrays are [J]."""
+
+    compiled: Compiled
+    merit: Floats
+    area: Floats
+    gain: Floats  # best value less price
+    worth: Floats
+    prefix: Floats  # [P, T + 1]
+
+    @staticmethod
+    def at(compiled: Compiled, price: Floats, evaluation: Evaluation) -> _Wheel:
+        """The wheel at these prices."""
+        prefix = profile_prices(compiled, price)
+        merit, area = merits(compiled, evaluation, prefix)
+        problem = compiled.problem
+        worth = np.ones(problem.jobs)
+        length = np.minimum(problem.option_duration, problem.slots)
+        owner = np.repeat(np.arange(problem.jobs), np.diff(problem.job_options))
+        np.maximum.at(worth, owner, problem.option_rate * length + np.maximum(0, problem.option_bonus).astype(float))
+        return _Wheel(compiled, merit, area, evaluation.gain, worth, prefix)
+
+    def turn(self, rank: Floats, schedule: Schedule) -> Floats:
+        """The next rank after a schedule that came from `rank`."""
+        got = np.zeros(len(rank))
+        kernels.job_worths(self.compiled.tables, schedule.option, schedule.start, self.prefix, got)
+        return rank + SQUEAK * np.clip((self.gain - got) / self.worth, 0.0, 1.0)
 
 
 def merits(compiled: Compiled, at: Evaluation, prefix: Floats) -> tuple[Floats, Floats]:

@@ -36,11 +36,27 @@ class Tables(NamedTuple):
     profile_amount: Ints
 
 
+@njit(nogil=True, cache=True)
+def _where(prefix: Array, lo: int, hi: int, duration: int, base: float, slope: float, multiple: float) -> int:
+    """First start in lo .. hi - 1 with the greatest base + slope * start less price; duration -1: until the end."""
+    best = LOWEST
+    at = lo
+    for s in range(lo, hi):
+        value = base + slope * s + multiple * prefix[s]
+        if duration >= 0:
+            value -= multiple * prefix[s + duration]
+        if value > best:
+            best = value
+            at = s
+    return at
+
+
 @njit(nogil=True, cache=True, fastmath=True)
-def best_start(t: Tables, job: int, o: int, prefix: Array, slots: int) -> tuple[float, int]:
+def best_start(t: Tables, job: int, o: int, prefix: Array, slots: int, locate: bool) -> tuple[float, int]:
     """Best (value less price, start) of one option over all its starts; `prefix` [T + 1] belongs to its profile.
 
-    The value is linear in the start between the kinks (end of the horizon, deadline, planned start).
+    The value is linear in the start between the kinks (end of the horizon, deadline, planned start). Finding the place
+    of the maximum costs more than its size: only with `locate` is the start right.
     """
     terms = t.job_value[job]
     delay, deadline, late_cost, late_fine, planned, shift = terms[1], terms[2], terms[3], terms[4], terms[5], terms[6]
@@ -85,14 +101,9 @@ def best_start(t: Tables, job: int, o: int, prefix: Array, slots: int) -> tuple[
             for s in range(lo, hi):
                 top = max(top, base + slope * s + multiple * prefix[s])
         if top > best:
-            best = LOWEST
-            for s in range(lo, hi):
-                value = base + slope * s + multiple * prefix[s]
-                if lo < tail:
-                    value -= multiple * prefix[s + duration]
-                if value > best:
-                    best = value
-                    at = s
+            best = top
+            if locate:
+                at = _where(prefix, lo, hi, duration if lo < tail else -1, base, slope, multiple)
         lo = hi
     return best, at
 
@@ -123,15 +134,15 @@ def price_jobs(
         start[job] = -1
         for c in range(job_columns[job], job_columns[job + 1]):
             o = column_option[c]
-            value, at = best_start(t, job, o, prefix[t.option_profile[o]], slots)
+            value, _ = best_start(t, job, o, prefix[t.option_profile[o]], slots, False)
             column_gain[c] = value
             if value > best:
                 best = value
                 choice[job] = o
-                start[job] = at
         gain[job] = best
         o = choice[job]
         if o >= 0:
+            _, start[job] = best_start(t, job, o, prefix[t.option_profile[o]], slots, True)
             end = min(slots, start[job] + t.option_duration[o])
             profile = t.option_profile[o]
             for u in range(t.profile_uses[profile], t.profile_uses[profile + 1]):
@@ -219,7 +230,7 @@ def place(
     for o in range(lo, hi):
         tops[o - lo] = LOWEST
         if allowed[t.option_block[o]]:
-            tops[o - lo], _ = best_start(t, job, o, prefix[t.option_profile[o]], slots)
+            tops[o - lo], _ = best_start(t, job, o, prefix[t.option_profile[o]], slots, False)
     best = floor
     choice = -1
     at = -1
@@ -255,23 +266,32 @@ def adapt(
     slope: float,
     scale: float,
     prefix: Array,
+    adapted: Array,
 ) -> None:
     """Writes prefix sums of the profiles at prices that rise where a resource is fuller than `level`.
 
     The price of a resource in a slot is scale * price * clip(1 + slope * (fill - level), 0.05, 4) with fill the used
-    share of its capacity `room` [R, T]. Resources that bind together then fill up together.
+    share of its capacity `room` [R, T]. Resources that bind together then fill up together. `adapted` [R, T] is
+    scratch.
     """
     slots = free.shape[1]
+    for profile in profiles:
+        for u in range(t.profile_uses[profile], t.profile_uses[profile + 1]):
+            adapted[t.profile_resource[u], 0] = -1.0
     for profile in profiles:
         row = prefix[profile]
         for slot in range(slots):
             row[slot + 1] = energy[profile, slot + 1] - energy[profile, slot]
         for u in range(t.profile_uses[profile], t.profile_uses[profile + 1]):
             r = t.profile_resource[u]
-            amount = t.profile_amount[u] * scale
+            own = adapted[r]
+            if own[0] < 0.0:
+                for slot in range(slots):
+                    fill = 1.0 - free[r, slot] / room[r, slot]
+                    own[slot] = scale * price[r, slot] * min(4.0, max(0.05, 1.0 + slope * (fill - level)))
+            amount = float(t.profile_amount[u])
             for slot in range(slots):
-                fill = 1.0 - free[r, slot] / room[r, slot]
-                row[slot + 1] += amount * price[r, slot] * min(4.0, max(0.05, 1.0 + slope * (fill - level)))
+                row[slot + 1] += amount * own[slot]
         for slot in range(slots):
             row[slot + 1] += row[slot]
 
@@ -302,6 +322,7 @@ def insert(
     blocked = np.zeros(free.shape[1], np.bool_)
     allowed = np.ones(t.option_block.max() + 1, np.bool_)
     prefix = np.zeros((len(t.profile_uses) - 1, free.shape[1] + 1))
+    adapted = np.empty(free.shape, np.float64)
     weight = 0.0
     for r in range(free.shape[0]):
         for slot in range(free.shape[1]):
@@ -313,7 +334,7 @@ def insert(
                 for slot in range(free.shape[1]):
                     left += price[r, slot] * free[r, slot]
             level = 1.0 - left / weight if weight > 0.0 else 0.0
-            adapt(t, profiles, price, energy, free, room, level, slope, scale, prefix)
+            adapt(t, profiles, price, energy, free, room, level, slope, scale, prefix, adapted)
         job = order[i]
         if option[job] < 0:
             place(t, job, prefix, free, allowed, t.job_value[job, 0], option, start, tops, blocked)
@@ -337,3 +358,11 @@ def job_worth(t: Tables, job: int, o: int, s: int, prefix: Array, slots: int) ->
     row = prefix[t.option_profile[o]]
     price = t.option_multiple[o] * (row[min(slots, s + t.option_duration[o])] - row[s])
     return float(decision_value(t, job, o, s, slots) - price)
+
+
+@njit(nogil=True, cache=True)
+def job_worths(t: Tables, option: Ints, start: Ints, prefix: Array, worth: Array) -> None:
+    """Writes the value less price of every job's decision into `worth` [J]."""
+    slots = prefix.shape[1] - 1
+    for job in range(len(option)):
+        worth[job] = job_worth(t, job, option[job], start[job], prefix, slots)

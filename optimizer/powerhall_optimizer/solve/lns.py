@@ -20,7 +20,7 @@ from powerhall_optimizer.solve.stage import Budget, State, usage_of
 
 Floats = npt.NDArray[np.float64]
 MOST_MOVES = 2_000  # per round and thread
-SIZES = (10, 20)  # jobs taken out and waiting jobs offered per move, at most
+SIZES = (20, 20)  # jobs taken out and waiting jobs offered per move, at most
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,14 +57,15 @@ def search(
     order = np.empty(limit, np.int64)
     flagged = np.zeros(len(option), np.bool_)
     guide = energy.copy()
+    adapted = np.empty(free.shape, np.float64)
     gained = 0.0
     accepted = 0
     for _ in range(rounds):
         allowed[:] = False
-        count = min(len(blocks), np.random.randint(1, 4))
+        count = min(len(blocks), np.random.randint(1, 3))
         for _i in range(count):
             allowed[blocks[np.random.randint(0, len(blocks))]] = True
-        width = np.random.randint(3, max(4, slots // 6))
+        width = np.random.randint(1, max(2, slots // 12))
         lo = np.random.randint(0, slots)
         hi = lo + width
         take = np.random.randint(1, most_out)
@@ -123,7 +124,7 @@ def search(
         for block in range(len(allowed)):
             if allowed[block]:
                 profiles = block_profiles[1][block_profiles[0][block] : block_profiles[0][block + 1]]
-                adapt(t, profiles, price, energy, free, room, 1.0, slope, scale, guide)
+                adapt(t, profiles, price, energy, free, room, 1.0, slope, scale, guide, adapted)
         for prefix in (guide, energy):
             for k in range(n):
                 job = touched[order[k]]

@@ -105,7 +105,7 @@ def _plan(problem: Problem, previous: Schedule | None, warm: bool) -> list[tuple
     """Stages in order, each with its share of the time."""
     small = whole_cells(problem) <= Exact().most_cells
     stages: list[tuple[str, Stage, float]] = [("repair", Repair(previous), 0.2)]
-    stages.append(("prices", Prices(), 0.1 if small else 0.2 if warm else 0.35))
+    stages.append(("prices", Prices(), 0.1 if small else 0.2 if warm else 0.25))
     stages.append(("greedy", Greedy(), 0.12))
     stages.append(("search", Search(), 0.1 if small else 0.97))
     stages.append(("exact", Exact(), 1.0) if small else ("windows", Windows(), 1.0))

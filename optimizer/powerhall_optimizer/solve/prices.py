@@ -65,7 +65,7 @@ def evaluate(compiled: Compiled, price: Floats, budget: Budget, columns: tuple[I
 class Prices:
     """The stage: `rounds` iterations at most, fewer when the budget says so; warm when the state has prices."""
 
-    rounds: int = 300
+    rounds: int = 1500
     step: float = 0.12
     warm_step: float = 0.02
     full_every: int = 8
