@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from powerhall.errors import PowerhallError
 from powerhall.plan import Snapshot
 from powerhall_optimizer.assemble import assignments
 from powerhall_optimizer.budgets import Ground
@@ -76,11 +77,7 @@ class Stores:
 
         problem, model, solver = built.problem, self.model, self.solver
         usage = usage_of(problem, placed.schedule)
-        try:
-            ceilings = self._ceilings(built, placed)
-        except Exception as error:  # noqa: BLE001 - see below
-            self.log("stage_failed", "error", stage="settle", reason=error)
-            return before
+        ceilings = self._ceilings(built, placed)
         program = Program(model, solver, ceilings)
         found = self._guarded("settle", lambda _late_s: settle(problem, program, usage))
         return self._trimmed(before, ceilings) if found is None else found
@@ -122,6 +119,6 @@ class Stores:
         try:
             end_s = time.monotonic() + _PROGRAM_S
             return guarded(lambda: None, call, deadline_s=end_s, grace_s=_PROGRAM_S, stop=lambda: False)
-        except Exception as error:  # noqa: BLE001 - a fault in a solver must not leave the site without a plan
-            self.log("stage_failed", "error", stage=name, reason=f"{type(error).__name__}: {error}")
+        except (PowerhallError, OSError) as error:  # a fault in a solver must not leave the site without a plan
+            self.log("stage_failed", "error", stage=name, reason=error)
             return None
