@@ -12,7 +12,19 @@ import pytest
 if shutil.which("systemd-analyze") is None:
     pytest.skip("needs systemd-analyze", allow_module_level=True)
 
-SERVICES = ("agent", "capper", "gateway", "lease", "optimizer", "queue", "rollup", "rollup@", "schedule", "shed")
+SERVICES = (
+    "agent",
+    "capper",
+    "gateway",
+    "grant",
+    "lease",
+    "optimizer",
+    "queue",
+    "rollup",
+    "rollup@",
+    "schedule",
+    "shed",
+)
 
 
 @pytest.fixture

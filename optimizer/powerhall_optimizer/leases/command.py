@@ -66,9 +66,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default="0 s",
         help="where nodes got less than they need, wait this long for confirmations and grant again (default: 0 s)",
     )
-    lease.add_argument(
-        "--events", type=Path, help="CSV or JSON of events in force, as in site.toml: leases keep them at once"
-    )
+    lease.add_argument("--events", type=Path, help="CSV or JSON of events, as in site.toml, kept at once; absent: none")
     lease.add_argument("--dry-run", action="store_true", help="grant nothing; say what would be granted")
     lease.set_defaults(run=_lease)
     key = commands.add_parser("node-key", help="derive a node's lease key", description=_KEY, formatter_class=form)
@@ -108,7 +106,8 @@ def _lease(args: argparse.Namespace) -> int:
     plan = checked_plan(args.plan, now_s)
     key = read_site_key(args.site_key)
     ledger = Ledger(safe_caps_w(plan.snapshot.site), args.ledger, dry_run=args.dry_run)
-    events = read_events(args.events, plan.snapshot.site.name) if args.events is not None else ()
+    has_events = args.events is not None and args.events.exists()
+    events = read_events(args.events, plan.snapshot.site.name) if has_events else ()
     store = None if args.dry_run else open_store(args.store)
     turn = Turn(plan, ledger, key, store, events)
     figures = turn.run(now_s, now_s + span_s)
