@@ -390,6 +390,15 @@ def test_other_solvers_of_the_program_plan_as_well(tmp_path, solver, plain):
     assert plan.value > plain.value
 
 
+def test_a_coarse_grid_of_far_starts_and_stores_go_together(tmp_path, plain):
+    snapshot = snapshot_of(SITE + STORES, tmp_path)
+    settings = RoundSettings(workers=1, coarse=((3600.0, 900.0), (14400.0, 3600.0)))
+    plan = make_plan(snapshot, settings, 4.0, created_s=START_S, log=Log(quiet=True))
+    assert verify_plan(plan) == []
+    assert plan.status == "feasible"
+    assert plan.value > plain.value
+
+
 def test_silent_nodes_and_stores_go_together(tmp_path):
     snapshot = snapshot_of(SITE + STORES, tmp_path, stale_nodes=("a-r-k01-n01", "a-r-k01-n02"))
     plan = plan_of(snapshot, 1.0)
