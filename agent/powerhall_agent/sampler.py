@@ -141,6 +141,9 @@ class Sampler:
         """Free what the driver holds, and write what is left."""
         generation, self._generation = self._generation, None
         if generation is not None:
+            for track in generation.tracks:
+                if self.crew.blocked_since_ns(track.gpu.index) is None:
+                    track.digest()
             generation.watch.close()
             yield [Task(_DRIVER, generation.free)]
         self._flush()

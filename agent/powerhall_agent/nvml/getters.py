@@ -46,6 +46,7 @@ class Getters:
         self._library, self._handle = library, handle
         self._left = [[way for way in ways if hasattr(library, way.symbol)] for ways in wanted]
         self._worked: set[Way] = set()
+        self._settled = False
         self._compile()
 
     def _compile(self) -> None:
@@ -65,7 +66,6 @@ class Getters:
             places += [(start + offset, code, name) for offset, code, name in _places(way)]
             start += size
         self._names, self._unpack = _unpacker(places)
-        self._settled = all(way in self._worked for way in self._ways)
 
     def read(self) -> dict[str, float]:
         """Return the values that the driver gave, by name; raises NVMLError where the GPU or the driver is gone."""
@@ -95,18 +95,18 @@ class Getters:
     def _settle(self, values: dict[str, float], refused: Mapping[int, int]) -> dict[str, float]:
         """Leave out what was refused; a way that never worked and is not supported gives place to the next one."""
         self._worked.update(way for number, way in enumerate(self._ways) if number not in refused)
-        again = False
+        again = dropped = False
         for number, code in refused.items():
             way = self._ways[number]
             for name, _ in way.reads:
                 values.pop(name, None)
             if action(code) is Action.UNSUPPORTED and way not in self._worked:
-                for ways in self._left:
-                    if ways and ways[0] == way:
-                        del ways[0]
-                        again = again or bool(ways)
-        if len(self._worked) != len(self._ways) or again or not self._settled:
+                ways = next(ways for ways in self._left if ways and ways[0] == way)
+                del ways[0]
+                again, dropped = again or bool(ways), True
+        if dropped:
             self._compile()
+        self._settled = len(self._worked) == len(self._ways)
         return self.read() if again else values
 
 
