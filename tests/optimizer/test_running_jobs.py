@@ -201,8 +201,10 @@ JOBS = st.lists(
     st.floats(0.0, 1.0),
     st.integers(0, 20),
     st.sets(st.integers(0, 11), max_size=4),
+    st.sampled_from([None, 12e3, 40e3]),
+    st.sampled_from([None, 12e3, 40e3]),
 )
-def test_every_plan_holds_every_limit_whatever_runs_and_waits(site, waiting, held, depth, cut_at, stale):
+def test_every_plan_holds_every_limit_whatever_runs_and_waits(site, waiting, held, depth, cut_at, stale, up_w, down_w):
     racks = ("a/r1/k01", "a/r1/z", "a/r2/k02", "b/r1/k03")
     pairs = enumerate(zip(racks, held, strict=True))
     jobs = [running(f"r{i}", rack, n, weight=1.0 + i, mode="low") for i, (rack, n) in pairs if n]
@@ -219,7 +221,12 @@ def test_every_plan_holds_every_limit_whatever_runs_and_waits(site, waiting, hel
         START_S,
         300,
         24,
-        replace(site, budgets=budgets),
+        replace(
+            site,
+            budgets=budgets,
+            ramp_up_w_per_s=None if up_w is None else up_w / 300,
+            ramp_down_w_per_s=None if down_w is None else down_w / 300,
+        ),
         tuple(jobs),
         stale_nodes=tuple(names[5 * i] for i in stale if 5 * i < len(names)),
     )
