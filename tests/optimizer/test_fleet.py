@@ -229,6 +229,36 @@ def test_what_runs_stays_at_its_site(site, second):
     assert "running" in kinds(moved_to(plan, "r", "phx"))
 
 
+def test_a_site_that_must_shed_does_so_and_the_other_site_takes_no_harm(site, second):
+    runs = tuple(
+        Job(
+            f"r{i}",
+            32,
+            7200.0,
+            weight=float(i),
+            state="running",
+            hall="b",
+            node_type="h100",
+            mode="full",
+            nodes=f"b-r1-k{i:02d}-n[01-04]",
+            start_s=0.0,
+            site="fra",
+        )
+        for i in (1, 2)
+    )
+    cut = replace(second, budgets={"fra": Series((0.0,), (52e3,))})
+    both = [Snapshot(START_S, START_S, 300, 60, one, (*runs, *queue(20))) for one in (site, cut)]
+    plan = planned(both, 1.5)
+    assert verify_fleet(plan) == []
+    shed = [w for part in plan.plans for w in part.waiting if w.code == "shed"]
+    assert [w.job_id for w in shed] == ["r1"], "the one of less weight"
+    assert "r1" not in where(plan)
+    assert where(plan)["r2"] == "fra"
+    assert "phx" in where(plan).values()
+    assert any("running jobs stop" in note for note in plan.plans[1].notes)
+    assert not any("running jobs stop" in note for note in plan.plans[0].notes)
+
+
 BATTERY = """
 [[batteries]]
 name = "pack"
