@@ -93,3 +93,16 @@ def test_requests_to_one_device_keep_their_distance(modbus):
     meter.read()
     meter.close()
     assert time.monotonic() - begin_s >= 0.3
+
+
+def test_a_weather_transmitter_with_the_low_word_first_is_read_by_its_map(modbus, tmp_path):
+    for address, value in ((0, 41.5), (2, 33.25), (18, 22.75)):
+        high, low = struct.pack(">f", value)[:2], struct.pack(">f", value)[2:]
+        modbus.set(address, low + high)
+    points = load_map("vaisala_hmt330", tmp_path)
+    device = ModbusDevice(name="roof", address=modbus.address, map="vaisala_hmt330", weather=True)
+    reader = ModbusReader(device, points)
+    answer = reader.read()
+    reader.close()
+    assert answer.values == {"humidity_percent": 41.5, "dry_bulb_c": 33.25, "wet_bulb_c": 22.75}
+    assert answer.problems == {}
