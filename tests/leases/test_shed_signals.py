@@ -237,6 +237,17 @@ def test_a_full_disk_keeps_nothing_from_acting(tmp_path, clock):
     assert len(acts.calls) == 1
 
 
+def test_events_that_a_person_wrote_into_the_file_stay(tmp_path, clock):
+    own = {"event_id": "maintenance", "start": NOW_S, "end": NOW_S + 9e4, "zone": "hall1", "power_limit": "1 MW"}
+    (tmp_path / "events.json").write_text(json.dumps([own]))
+    desk = desk_of(tmp_path, Acts(), clock)
+    desk.take(parse(GOOD)[0])
+    desk_of(tmp_path, Acts(), clock)
+    assert [event.zone for event in read_events(tmp_path / "events.json", "phx")] == ["hall1", "phx"]
+    with pytest.raises(ConfigError, match="json"):
+        Desk(tmp_path / "state.json", tmp_path / "events.csv", Acts(), Log(quiet=True), clock)
+
+
 @pytest.fixture
 def folder(tmp_path):
     made = tmp_path / "signals"

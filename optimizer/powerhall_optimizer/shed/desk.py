@@ -14,7 +14,7 @@ Invariants:
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -64,6 +64,7 @@ class Desk:
         self._acting = threading.Lock()
         self._tries: dict[str, tuple[int, float]] = {}
         self._known: dict[str, Known] = read_json(state, dict[str, Known]) if state.exists() else {}
+        self._others = [] if events is None else _others(events, self._known)
         self._write()
 
     def take(self, signal: Signal) -> Known:
@@ -169,7 +170,7 @@ class Desk:
         _replace(self._state, msgspec.json.encode(self._known))
         if self._events is not None:
             rows = [row for known in self._known.values() if (row := _row(known)) is not None]
-            _replace(self._events, msgspec.json.format(msgspec.json.encode(rows)))
+            _replace(self._events, msgspec.json.format(msgspec.json.encode([*self._others, *rows])))
 
 
 def _known(signal: Signal, now_s: float) -> Known:
@@ -187,6 +188,14 @@ def _row(known: Known) -> dict[str, object] | None:
         return None
     limit = f"{known.limit_w:.0f} W"
     return {"event_id": known.event_id, "start": known.start_s, "end": known.end_s, "power_limit": limit}
+
+
+def _others(path: Path, known: Mapping[str, Known]) -> list[dict[str, object]]:
+    """Return the events of the file that are not the desk's, such as a person's: they stay as they are."""
+    if path.suffix != ".json":
+        raise ConfigError(f"shed: --events: {str(path)!r}: must end in .json")
+    rows = read_json(path, list[dict[str, object]]) if path.exists() else []
+    return [row for row in rows if str(row.get("event_id", "")) not in known]
 
 
 def _replace(path: Path, body: bytes) -> None:
