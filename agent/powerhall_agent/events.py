@@ -18,7 +18,7 @@ from powerhall_agent.nvml.driver import Driver, Gpu
 
 __all__ = ["DriverEvent", "EventWatch"]
 
-_WAIT_MS: Final = 500
+_WAIT_MS: Final = 1000
 _KINDS: Final = {
     0x2: ("ecc_double_bit", 2, "double-bit memory error"),
     0x8: ("xid", 2, "XID error"),
@@ -134,6 +134,8 @@ class EventWatch:
         for entry in found:
             kind, severity, text = _SYSTEM.get(entry["eventType"], ("system_event", 1, "driver event"))
             self.events.put(DriverEvent(kind, None, int(entry["gpuId"]), text, severity))
+            if entry["eventType"] == _UNBIND:
+                self._stop.set()  # everything is to be freed now: no further wait
 
     def close(self) -> None:
         """Stop waiting and free the event sets; takes at most one wait."""

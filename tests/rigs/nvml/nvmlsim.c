@@ -579,7 +579,7 @@ static int next_event(event_set *set, unsigned timeout_ms, int64_t event[4])
         int64_t left = deadline - now_ns();
         if (left <= 0)
             return SIM_TIMEOUT;
-        pause_ns(left < 500000000 ? left : 500000000); /* a driver would be woken; short naps would be charged to the reader */
+        pause_ns(left < 1000000000 ? left : 1000000000); /* a driver would be woken; short naps would be charged to the reader */
     }
 }
 API nvmlEventSetWait_v2(event_set *set, sim_event *out, unsigned timeout_ms)
