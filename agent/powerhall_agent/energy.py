@@ -73,7 +73,7 @@ class EnergyTruth:
         self, times_ns: Sequence[int], powers_mw: Sequence[int | None], raws_mj: Sequence[int | None]
     ) -> list[int] | None:
         """Take samples of an ordinary stretch all at once: none is missing, nothing restarts or jumps, no gap."""
-        if self._last_ns is None or self._last_mw is None or self.raw_mj is None or not times_ns:
+        if self._last_ns is None or self._last_mw is None or self.raw_mj is None or len(times_ns) < 2:
             return None
         watts = [power_mw for power_mw in powers_mw if power_mw is not None]
         raws = [raw_mj for raw_mj in raws_mj if raw_mj is not None]
