@@ -149,9 +149,13 @@ def _grouped_mean(compiled: Compiled, series: Floats) -> Floats:
 
 
 def _worth(compiled: Compiled) -> Floats:
-    """Typical value per unit of resource and slot [G, 1], from at most 200,000 of the usage entries."""
+    """Typical value per unit of resource and slot [G, 1], from at most 200,000 of the usage entries.
+
+    They are drawn at random: every n-th entry would meet the same resource again and again where options look alike.
+    """
     problem = compiled.problem
-    entry = np.arange(0, len(problem.use_amount), max(1, len(problem.use_amount) // 200_000))
+    count = len(problem.use_amount)
+    entry = np.arange(count) if count <= 200_000 else np.sort(np.random.default_rng(0).integers(0, count, 200_000))
     option = np.searchsorted(problem.option_uses, entry, side="right") - 1
     length = np.maximum(1, np.minimum(problem.option_duration[option], problem.slots))
     value = np.abs(problem.option_rate[option]) + np.maximum(0, problem.option_bonus[option]) / length
