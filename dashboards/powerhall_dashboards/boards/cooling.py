@@ -1,6 +1,6 @@
 """Cooling: does each plant take up the heat, how much capacity does the weather leave, and what gets hot?"""
 
-from powerhall.store import Select
+from powerhall.store import Query, Select
 from powerhall_dashboards.boards.parts import (
     HALL,
     HIGH_IS_BAD,
@@ -17,6 +17,12 @@ from powerhall_dashboards.model import Board, Panel, Step
 __all__ = ["COOLING_BOARD"]
 
 _HERE = chosen("site", "hall")
+
+
+def _by_hall(*select: Select) -> Query:
+    """Return columns per hall from five-minute points: cooling is slow, and there may be many halls."""
+    return series("hall_5m", select, _HERE, ("hall",), every_s=300.0)
+
 
 _STATS = (
     stat(
@@ -63,11 +69,7 @@ COOLING_BOARD = Board(
                     "Heat against capacity",
                     "Heat that each hall gives off, and what its plants can take up in this weather.",
                     "timeseries",
-                    (
-                        series(
-                            "hall_10s", columns("max", heat="heat_w", capacity="cooling_capacity_w"), _HERE, ("hall",)
-                        ),
-                    ),
+                    (_by_hall(Select("heat_w", "max", "heat"), Select("cooling_capacity_w", "max", "capacity")),),
                     12,
                     9,
                 ),
@@ -75,7 +77,7 @@ COOLING_BOARD = Board(
                     "Cooling power",
                     "What the plants of each hall draw.",
                     "timeseries",
-                    (series("hall_10s", columns("mean", cooling="cooling_power_w"), _HERE, ("hall",)),),
+                    (_by_hall(Select("cooling_power_w", "mean", "cooling")),),
                     12,
                     9,
                     stack=("cooling",),
@@ -89,7 +91,7 @@ COOLING_BOARD = Board(
                     "Hottest GPU by hall",
                     "The highest GPU temperature in each hall; its racks are on the hall's own page.",
                     "heatmap",
-                    (series("hall_10s", columns("max", hottest="temp_max_c"), _HERE, ("hall",)),),
+                    (_by_hall(Select("temp_max_c", "max", "hottest")),),
                     12,
                     9,
                 ),
@@ -117,14 +119,7 @@ COOLING_BOARD = Board(
                     "Cooling per IT by hall",
                     "Cooling power per IT power of each hall: where cooling works hardest.",
                     "timeseries",
-                    (
-                        series(
-                            "hall_10s",
-                            (Select("cooling_power_w", "mean", "share", per="it_power_w", scale=100.0),),
-                            _HERE,
-                            ("hall",),
-                        ),
-                    ),
+                    (_by_hall(Select("cooling_power_w", "mean", "share", per="it_power_w", scale=100.0)),),
                     12,
                 ),
                 Panel(

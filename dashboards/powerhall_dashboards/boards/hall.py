@@ -104,7 +104,7 @@ HALL_BOARD = Board(
             (
                 Panel(
                     "Rack power",
-                    "IT power of each rack over the last three hours, in means of five minutes.",
+                    "IT power of each rack over the last two hours, in means of five minutes.",
                     "heatmap",
                     (series("rack_5m", columns("mean", it="it_power_w"), _HERE, ("rack",), every_s=300.0),),
                     12,
@@ -113,7 +113,7 @@ HALL_BOARD = Board(
                 ),
                 Panel(
                     "Hottest GPU by rack",
-                    "The highest GPU temperature of each rack over the last three hours: hot spots stand out.",
+                    "The highest GPU temperature of each rack over the last two hours: hot spots stand out.",
                     "heatmap",
                     (series("rack_5m", columns("max", hottest="temp_max_c"), _HERE, ("rack",), every_s=300.0),),
                     12,

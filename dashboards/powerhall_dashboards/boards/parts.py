@@ -43,7 +43,7 @@ JOB = Choice("job", "job_interval", ("site",), several=False, is_field=True)
 JOBS_SINCE_S = 7 * 86_400
 """Jobs are looked for this far back: an interval is stored at its start, however long it lasts."""
 
-RACKS_SINCE_S = 10_800
+RACKS_SINCE_S = 7200
 """Racks are many: their heat maps look this far back, whatever range is chosen."""
 
 MARKED = (
