@@ -149,6 +149,19 @@ def test_a_hundred_jobs_run_in_plan_order_within_a_budget_that_is_curtailed_midw
     )
 
 
+def test_the_checks_of_the_order_see_what_starts_early_or_overtakes():
+    plans = [Written(100.4, {"a": 105, "b": 110}), Written(103.2, {"a": 120, "b": 110})]
+    assert in_force(102, plans) == plans[:1]
+    assert in_force(103, plans) == plans  # the second was being written in this second
+    assert in_force(104, plans) == plans[1:]
+    assert may_start("b", 110, plans)
+    assert not may_start("b", 109, plans)
+    assert not may_start("a", 105, plans), "it was put off two seconds before its old time"
+    assert not may_start("c", 130, plans)
+    assert list(overtakes("b", 112, plans, {"b": 112, "a": 121})) == []
+    assert list(overtakes("a", 120, plans, {"a": 120, "b": 121})) == [("b", "a")]
+
+
 def _apply(settings, plan):
     SlurmWriter(settings).apply(plan)
 
