@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -46,14 +47,17 @@ class Series:
         texts = self._texts_of.get(keys)
         if texts is None:
             texts = self._texts_of[keys] = tuple(key for key in keys if self._key(key)[0])
-        numbers, head = fields, self._prefix
+        numbers: Mapping[str, Any] = fields
+        head = self._prefix
         if texts:
             numbers = {key: value for key, value in fields.items() if key not in texts}
             for key in texts:
                 head += self._text(key, fields[key]) + b","
         body = _NUMBERS.encode(numbers)
-        if numbers and body.count(b'"') == 2 * len(numbers) and b"null" not in body:
-            return b"%b%b %d\n" % (head, body.translate(_EQUALS, b'{"}'), time_ms)
+        line = body.translate(_EQUALS, b'{"}')
+        # Nothing but the two braces and the quotes of the keys was left out: these are numbers, and all finite.
+        if numbers and len(body) - len(line) == 2 * len(numbers) + 2 and math.isfinite(sum(numbers.values())):
+            return b"%b%b %d\n" % (head, line, time_ms)
         return self._encode_each(fields, time_ms)
 
     def _text(self, key: str, value: float | str) -> bytes:
