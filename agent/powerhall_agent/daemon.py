@@ -51,7 +51,7 @@ class Daemon:
         self._stamper = Stamper()
         self._waiting: list[bytes] = []
         self._appended_s = self._measured_s = self._alive_s = 0.0
-        self._was_stuck = False
+        self._was_stuck = self._untold = False
 
     def start(self) -> None:
         """Start the outputs, the sampler and the endpoint."""
@@ -82,6 +82,10 @@ class Daemon:
         if self._notifier.watchdog_s is not None and now_s - self._alive_s >= self._notifier.watchdog_s:
             self._alive_s = now_s
             self._notifier.alive()
+        if self._untold:  # last of all, so that the shippers do not wake into what this thread is still doing
+            self._untold = False
+            for lane in self.lanes:
+                lane.shipper.notify()
 
     def _pause_s(self) -> float:
         """Return how long nothing is due, unless lines or a signal come in."""
@@ -127,7 +131,8 @@ class Daemon:
             self._waiting.clear()
             self._appended_s = now_s
             for lane in self.lanes:
-                lane.append(lines)
+                lane.spool.append(lines)
+            self._untold = True
 
     def _report(self, now_s: float) -> None:
         """Spool our own metrics when they are due, and at once when the driver begins or ends to be stuck."""
