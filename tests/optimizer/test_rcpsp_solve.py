@@ -132,6 +132,17 @@ def test_the_exact_solve_of_a_project_and_of_its_mirror_agree_on_the_optimum(wor
         assert (refuted.lower, refuted.schedules) == (optimum, [])
 
 
+def test_the_exact_solve_reaches_a_makespan_that_is_the_only_one_left() -> None:
+    roomy = psplib.parse(HARD.replace("9 10 11\n", "21 24 21\n"), "roomy.sm")
+    arrays = arrays_of(roomy)
+    lower = bounds.critical_path(arrays)
+    for side in (arrays, mirror_of(arrays)):
+        heard = Heard()
+        Exact(side, lower, lower + 1).solve(30.0, 1, 1, heard)
+        assert [schedule.makespan(roomy.durations) for schedule in heard.schedules] == [lower]
+        assert heard.lower == 0
+
+
 def test_a_schedule_of_the_mirror_turned_round_is_one_of_the_project() -> None:
     instance = psplib.parse(HARD, "hard.sm")
     arrays = arrays_of(instance)

@@ -12,6 +12,8 @@ __all__ = ["Exact", "Report"]
 
 _FAMILIES = ("objective_lb_search_no_lp", "quick_restart_no_lp", "no_lp", "quick_restart")
 """Search strategies in the order in which workers are given out; the first raises the bound from below."""
+_FAMILIES_OF_ONE = ("no_lp", "quick_restart_no_lp", "quick_restart")
+"""The same where a single makespan is left and the question is only whether it can be reached."""
 _RUN_UP = 3
 """The model starts this far below the known bound: refuting easy makespans first teaches the search, and with a single
 makespan left CP-SAT would drop the objective and with it the strategy that raises the bound."""
@@ -39,7 +41,10 @@ class Exact:
         self._makespan = self._model.new_int_var(easy, upper - 1, "makespan")
         _order(self._model, arrays, self._starts, self._makespan)
         _resources(self._model, arrays, self._starts)
-        self._model.minimize(self._makespan)
+        self._families: tuple[str, ...] = _FAMILIES_OF_ONE
+        if easy < upper - 1:
+            self._families = _FAMILIES
+            self._model.minimize(self._makespan)
         self._solver = cp_model.CpSolver()
 
     def stop(self) -> None:
@@ -53,11 +58,13 @@ class Exact:
         parameters.num_workers = workers
         parameters.random_seed = seed
         parameters.linearization_level = 0
-        parameters.subsolvers.extend(_FAMILIES[:workers])
+        parameters.subsolvers.extend(self._families[:workers])
         self._solver.best_bound_callback = lambda bound: report.bound(_whole(bound))
         status = self._solver.solve(self._model, _Forward(self._starts, report))
-        refuted = status == cp_model.INFEASIBLE
-        report.bound(self._upper if refuted else _whole(self._solver.best_objective_bound))
+        if status == cp_model.INFEASIBLE:
+            report.bound(self._upper)
+        elif self._model.has_objective():
+            report.bound(_whole(self._solver.best_objective_bound))
 
 
 class _Forward(cp_model.CpSolverSolutionCallback):
