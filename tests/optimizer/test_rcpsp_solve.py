@@ -126,21 +126,23 @@ def test_the_exact_solve_of_a_project_and_of_its_mirror_agree_on_the_optimum(wor
     optimum = solve(instance, 30.0).makespan
     for side in (arrays, mirror_of(arrays)):
         found, refuted = Heard(), Heard()
-        Exact(side, 0, optimum + 3).solve(30.0, workers, 1, found)
+        Exact(side, 0, optimum + 3, climb=True).solve(30.0, workers, 1, found)
         assert min(schedule.makespan(instance.durations) for schedule in found.schedules) == found.lower == optimum
-        Exact(side, 0, optimum).solve(30.0, workers, 1, refuted)
+        Exact(side, 0, optimum, climb=True).solve(30.0, workers, 1, refuted)
         assert (refuted.lower, refuted.schedules) == (optimum, [])
 
 
-def test_the_exact_solve_reaches_a_makespan_that_is_the_only_one_left() -> None:
-    roomy = psplib.parse(HARD.replace("9 10 11\n", "21 24 21\n"), "roomy.sm")
-    arrays = arrays_of(roomy)
-    lower = bounds.critical_path(arrays)
+def test_the_exact_solve_decides_whether_one_makespan_can_be_reached() -> None:
+    instance = psplib.parse(HARD, "hard.sm")
+    optimum = solve(instance, 30.0).makespan
+    arrays = arrays_of(instance)
     for side in (arrays, mirror_of(arrays)):
-        heard = Heard()
-        Exact(side, lower, lower + 1).solve(30.0, 1, 1, heard)
-        assert [schedule.makespan(roomy.durations) for schedule in heard.schedules] == [lower]
-        assert heard.lower == 0
+        reached, refuted = Heard(), Heard()
+        Exact(side, 0, optimum + 1, climb=False).solve(30.0, 1, 1, reached)
+        assert [schedule.makespan(instance.durations) for schedule in reached.schedules] == [optimum]
+        assert reached.lower == 0
+        Exact(side, 0, optimum, climb=False).solve(30.0, 1, 1, refuted)
+        assert (refuted.lower, refuted.schedules) == (optimum, [])
 
 
 def test_a_schedule_of_the_mirror_turned_round_is_one_of_the_project() -> None:

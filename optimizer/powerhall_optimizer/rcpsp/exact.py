@@ -10,13 +10,12 @@ from powerhall_optimizer.rcpsp.instance import Schedule
 
 __all__ = ["Exact", "Report"]
 
-_FAMILIES = ("objective_lb_search_no_lp", "quick_restart_no_lp", "no_lp", "quick_restart")
+_CLIMBING = ("objective_lb_search_no_lp", "quick_restart_no_lp", "no_lp", "quick_restart")
 """Search strategies in the order in which workers are given out; the first raises the bound from below."""
-_FAMILIES_OF_ONE = ("no_lp", "quick_restart_no_lp", "quick_restart")
-"""The same where a single makespan is left and the question is only whether it can be reached."""
+_DECIDING = ("no_lp", "quick_restart_no_lp", "quick_restart")
+"""The same where the question is only whether one makespan can be reached."""
 _RUN_UP = 3
-"""The model starts this far below the known bound: refuting easy makespans first teaches the search, and with a single
-makespan left CP-SAT would drop the objective and with it the strategy that raises the bound."""
+"""A climb starts this far below the known bound: refuting easy makespans first teaches the search."""
 
 
 class Report(Protocol):
@@ -30,21 +29,25 @@ class Report(Protocol):
 
 
 class Exact:
-    """One solve of `lower <= makespan <= upper - 1`; `stop` may be called from another thread."""
+    """One solve of `makespan <= upper - 1`; `stop` may be called from another thread.
 
-    def __init__(self, arrays: Arrays, lower: int, upper: int) -> None:
+    With `climb` it raises the bound from `lower` on until it meets a schedule; without, it decides whether `upper - 1`
+    can be reached and stops at the first schedule. A climb needs at least two makespans to be open: with a single one
+    left CP-SAT drops the objective, and the strategy then gets nowhere.
+    """
+
+    def __init__(self, arrays: Arrays, lower: int, upper: int, *, climb: bool) -> None:
         """Build the model; a makespan of `upper` is taken as known."""
         self._upper = upper
+        self._climb = climb
         self._model = cp_model.CpModel()
         self._starts = _starts(self._model, arrays, upper - 1)
         easy = max(int(arrays.tails.max()), min(lower, upper - 1) - _RUN_UP)
-        self._makespan = self._model.new_int_var(easy, upper - 1, "makespan")
-        _order(self._model, arrays, self._starts, self._makespan)
+        makespan = self._model.new_int_var(easy, upper - 1, "makespan") if climb else None
+        _order(self._model, arrays, self._starts, makespan)
         _resources(self._model, arrays, self._starts)
-        self._families: tuple[str, ...] = _FAMILIES_OF_ONE
-        if easy < upper - 1:
-            self._families = _FAMILIES
-            self._model.minimize(self._makespan)
+        if makespan is not None:
+            self._model.minimize(makespan)
         self._solver = cp_model.CpSolver()
 
     def stop(self) -> None:
@@ -58,12 +61,12 @@ class Exact:
         parameters.num_workers = workers
         parameters.random_seed = seed
         parameters.linearization_level = 0
-        parameters.subsolvers.extend(self._families[:workers])
+        parameters.subsolvers.extend((_CLIMBING if self._climb else _DECIDING)[:workers])
         self._solver.best_bound_callback = lambda bound: report.bound(_whole(bound))
         status = self._solver.solve(self._model, _Forward(self._starts, report))
         if status == cp_model.INFEASIBLE:
             report.bound(self._upper)
-        elif self._model.has_objective():
+        elif self._climb:
             report.bound(_whole(self._solver.best_objective_bound))
 
 
@@ -93,14 +96,16 @@ def _starts(model: cp_model.CpModel, arrays: Arrays, latest: int) -> list[cp_mod
     ]
 
 
-def _order(model: cp_model.CpModel, arrays: Arrays, starts: list[cp_model.IntVar], makespan: cp_model.IntVar) -> None:
-    """Precedence, and the makespan behind the tasks without successors."""
+def _order(
+    model: cp_model.CpModel, arrays: Arrays, starts: list[cp_model.IntVar], makespan: cp_model.IntVar | None
+) -> None:
+    """Precedence, and the makespan, where it is wanted, behind the tasks without successors."""
     for task, start in enumerate(starts):
         finish = start + int(arrays.durations[task])
         following = arrays.after[arrays.after_at[task] : arrays.after_at[task + 1]]
         for other in following:
             model.add(starts[other] >= finish)
-        if not len(following):
+        if makespan is not None and not len(following):
             model.add(makespan >= finish)
 
 

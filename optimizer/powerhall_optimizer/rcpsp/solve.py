@@ -154,35 +154,62 @@ def _breed(race: _Race, population: Population, work: _Work, until: float, patie
 
 
 def _prove(race: _Race, work: _Work) -> None:
-    """Let CP-SAT work on the project and on its mirror until one proves it, time is up or the proof looks too far.
+    """Let CP-SAT work from below and from above until the race is finished, time is up or the proof looks too far.
 
-    Both search for the same bound but meet the hard part in another order; neither waits for the other.
+    One prover raises the bound on the mirror of the project; the other decides, on the project itself, whether the
+    best schedule can be shortened by one period. A single worker climbs on the project.
     """
-    if race.finished.is_set() or work.clock() >= work.deadline:
-        return
-    reports: list[tuple[Arrays, Report]] = [(work.arrays, race), (mirror_of(work.arrays), _Mirrored(race))]
-    solves = [(Exact(arrays, race.lower, race.makespan), report) for arrays, report in reports[: work.workers]]
+    mirrored = _Prover(race, mirror_of(work.arrays), _Mirrored(race), climbs=True)
+    forward = _Prover(race, work.arrays, race, climbs=work.workers == 1)
+    provers = [forward, mirrored][: work.workers]
     done = threading.Event()
 
     def watch() -> None:
         trial_over = work.at(_PROVE_TRIAL)
         while not done.wait(_POLL_S):
             far = race.makespan - race.lower > max(_NEAR_PERIODS, _NEAR_SHARE * race.makespan)
-            if race.finished.is_set() or (far and work.clock() >= trial_over):
-                for exact, _ in solves:
-                    exact.stop()
+            for prover in provers:
+                prover.look(give_up=far and work.clock() >= trial_over)
 
-    with ThreadPoolExecutor(1 + len(solves)) as pool:
+    with ThreadPoolExecutor(1 + len(provers)) as pool:
         pool.submit(watch)
-        share, rest = divmod(work.workers, len(solves))
-        running = [
-            pool.submit(exact.solve, work.deadline - work.clock(), share + (at < rest), work.seed, report)
-            for at, (exact, report) in enumerate(solves)
-        ]
+        share, rest = divmod(work.workers, len(provers))
+        running = [pool.submit(prover.run, work, share + (at < rest)) for at, prover in enumerate(provers)]
         wait(running)
         done.set()
-    for solve in running:
-        solve.result()
+    for prover_run in running:
+        prover_run.result()
+
+
+class _Prover:
+    """Solves one side of the project again and again, each time with what the race knows by then."""
+
+    def __init__(self, race: _Race, arrays: Arrays, report: Report, *, climbs: bool) -> None:
+        self._race = race
+        self._arrays = arrays
+        self._report = report
+        self._climbs = climbs
+        self._given_up = False
+        self._solve: tuple[Exact, bool, int] | None = None
+
+    def run(self, work: _Work, workers: int) -> None:
+        """Climb while more than one makespan is open, then decide on the last; return when there is nothing to do."""
+        while not (self._given_up or self._race.finished.is_set() or work.clock() >= work.deadline):
+            upper = self._race.makespan
+            climb = self._climbs and upper - self._race.lower > 1
+            exact = Exact(self._arrays, self._race.lower, upper, climb=climb)
+            self._solve = (exact, climb, upper)
+            exact.solve(work.deadline - work.clock(), workers, work.seed, self._report)
+
+    def look(self, *, give_up: bool) -> None:
+        """Stop the running solve where what it asks has been answered, or for good."""
+        self._given_up = self._given_up or give_up
+        if self._solve is None:
+            return
+        exact, climb, upper = self._solve
+        answered = self._race.makespan - self._race.lower == 1 if climb else self._race.makespan < upper
+        if self._given_up or self._race.finished.is_set() or answered:
+            exact.stop()
 
 
 class _Mirrored:
