@@ -62,10 +62,10 @@ def search(
     accepted = 0
     for _ in range(rounds):
         allowed[:] = False
-        count = min(len(blocks), np.random.randint(1, 3))
+        count = min(len(blocks), np.random.randint(1, 4))
         for _i in range(count):
             allowed[blocks[np.random.randint(0, len(blocks))]] = True
-        width = np.random.randint(1, max(2, slots // 12))
+        width = np.random.randint(3, max(4, slots // 6))
         lo = np.random.randint(0, slots)
         hi = lo + width
         take = np.random.randint(1, most_out)
