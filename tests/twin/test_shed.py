@@ -75,6 +75,7 @@ def small(demo_folder, tmp_path):
 
 
 def test_after_the_event_the_site_comes_back_in_the_steps_that_the_ramp_allows(small, tmp_path):
+    small = dataclasses.replace(small, share=0.2)  # 30 % of what the ramp let it draw would be below its safe caps
     with assembled(small) as twin:
         plan = settle(twin)
         full_w, command_s = twin.meter_w[-1], twin.now_s
@@ -85,7 +86,7 @@ def test_after_the_event_the_site_comes_back_in_the_steps_that_the_ramp_allows(s
             return outcomes[-1]
 
         desk = Desk(tmp_path / "state.json", tmp_path / "events.json", act, Log(quiet=True), lambda: twin.now_s)
-        event = {"event_id": "dr", "duration": "6 min", "reduce_percent": 30}
+        event = {"event_id": "dr", "duration": "6 min", "reduce_percent": 20}
         (signal,) = parse_signals(json.dumps(event).encode(), "test", "demo", twin.now_s)
         desk.take(signal)
         desk.tick()
