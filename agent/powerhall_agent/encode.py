@@ -50,13 +50,14 @@ class Series:
         numbers: Mapping[str, Any] = fields
         head = self._prefix
         if texts:
-            numbers = {key: value for key, value in fields.items() if key not in texts}
+            numbers = dict(fields)
             for key in texts:
-                head += self._text(key, fields[key]) + b","
+                head += self._text(key, numbers.pop(key)) + b","
         body = _NUMBERS.encode(numbers)
         line = body.translate(_EQUALS, b'{"}')
-        # Nothing but the two braces and the quotes of the keys was left out: these are numbers, and all finite.
-        if numbers and len(body) - len(line) == 2 * len(numbers) + 2 and math.isfinite(sum(numbers.values())):
+        # Nothing but the two braces and the quotes of the keys was left out: these are numbers. JSON writes null for
+        # those that are not finite.
+        if numbers and len(body) - len(line) == 2 * len(numbers) + 2 and b"null" not in line:
             return b"%b%b %d\n" % (head, line, time_ms)
         return self._encode_each(fields, time_ms)
 
