@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from powerhall.errors import Rejected
+from powerhall.files import replace_file
 from powerhall.jobs.model import Job
 from powerhall.plan import PLAN_VERSION, Certificate, Plan, SeveralSites, Snapshot, read_plan
 from powerhall.settings import read_json
@@ -59,7 +60,4 @@ def read_plans(path: str | Path) -> Plan | FleetPlan:
 
 def write_fleet(plan: FleetPlan, path: str | Path) -> None:
     """Write the file in one step: a reader sees the old one or the new one, never half of one."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(msgspec.json.encode(plan))
-    part.replace(path)
+    replace_file(path, msgspec.json.encode(plan))

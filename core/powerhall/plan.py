@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from powerhall.errors import Rejected
+from powerhall.files import replace_file
 from powerhall.jobs.model import Job
 from powerhall.settings import read_json
 from powerhall.topology import JobClass, Mode, NodeType, Site
@@ -243,7 +244,4 @@ def read_plan(path: str | Path) -> Plan:
 
 def write_plan(plan: Plan, path: str | Path) -> None:
     """Write plan.json in one step: a reader sees the old file or the new one, never half of one."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(msgspec.json.encode(plan))
-    part.replace(path)
+    replace_file(path, msgspec.json.encode(plan))

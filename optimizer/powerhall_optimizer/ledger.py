@@ -19,7 +19,6 @@ A node's clock may differ by `clock_skew_s`; a lease counts that much longer tha
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from pathlib import Path
 import msgspec
 
 from powerhall.errors import ConfigError, Rejected, Retryable
+from powerhall.files import replace_file
 from powerhall.settings import read_json
 from powerhall.units import format_power
 
@@ -208,14 +208,4 @@ class Ledger:
     def _save(self) -> None:
         if self.path is None or self._keep:
             return
-        part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("wb") as file:
-            file.write(msgspec.json.encode(self._state))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too, is on disk before a lease leaves
-        finally:
-            os.close(folder)
+        replace_file(self.path, msgspec.json.encode(self._state), durable=True)  # before a lease leaves

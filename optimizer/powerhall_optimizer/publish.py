@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from powerhall.errors import PowerhallError
+from powerhall.files import replace_file
 from powerhall.fleet import FleetPlan, write_fleet
 from powerhall.line import Point, encode
 from powerhall.plan import Assignment, Plan, write_plan
@@ -183,9 +184,7 @@ def _publish_ladder(plan: Plan, store: Store | None, out: Path | None) -> None:
     if store is not None:
         store.put_document("ladder", plan.snapshot.site.name, plan.snapshot.taken_s, steps)
     if out is not None:
-        part = out.with_name(f".{out.stem}-ladder.part")
-        part.write_bytes(steps)
-        part.replace(out.with_name(f"{out.stem}-ladder{out.suffix}"))
+        replace_file(out.with_name(f"{out.stem}-ladder{out.suffix}"), steps)
 
 
 def site_file(out: Path, site: str) -> Path:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from powerhall.errors import PowerhallError
+from powerhall.files import replace_file
 from powerhall.fleet import FleetPlan
 from powerhall.plan import Plan
 from powerhall.units import format_energy, format_power
@@ -188,6 +189,4 @@ def write_report(plan: Plan | FleetPlan, path: Path) -> None:
     """Write the plan's page in one step."""
     need_plotly()
     text = fleet_html(plan) if isinstance(plan, FleetPlan) else report_html(plan)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    replace_file(path, text.encode())

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from powerhall.cooling import media
+from powerhall.files import replace_file
 from powerhall.plan import Plan
 from powerhall_twin import charts
 from powerhall_twin.demo import DemoResult, PlannedSlot
@@ -329,6 +330,4 @@ def report_html(result: DemoResult, summary: Summary, telemetry: Telemetry) -> s
 
 def write_report(result: DemoResult, summary: Summary, telemetry: Telemetry, path: Path) -> None:
     """Write the page in one step."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(report_html(result, summary, telemetry), encoding="utf-8")
-    part.replace(path)
+    replace_file(path, report_html(result, summary, telemetry).encode())

@@ -18,7 +18,6 @@ Invariants:
 * A confirmation is given only while the caps that should hold read back right.
 """
 
-import os
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Literal
 import msgspec
 
 from powerhall.errors import PowerhallError, Rejected
+from powerhall.files import replace_file
 from powerhall.lease import (
     Confirmation,
     GpuCap,
@@ -256,13 +256,8 @@ class Capper:
 
     def _try_save(self) -> str:
         """Replace the memory in one step, on disk when this returns; return why that failed, or ""."""
-        part = self._path.with_name(f".{self._path.name}.part")
         try:
-            with part.open("wb") as file:
-                file.write(msgspec.json.encode(self._memory))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
+            replace_file(self._path, msgspec.json.encode(self._memory), durable=True)
         except OSError as error:
             return f"capper: memory: {self._path}: cannot write: {error.strerror}"
         return ""

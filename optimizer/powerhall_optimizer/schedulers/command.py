@@ -10,6 +10,7 @@ import msgspec
 
 from powerhall.errors import ConfigError, Rejected
 from powerhall.extras import EXIT_OK, EXIT_REFUSED
+from powerhall.files import replace_file
 from powerhall.jobs.files import write_jobs
 from powerhall.plan import read_plan
 from powerhall.sitefile import read_site
@@ -148,12 +149,9 @@ def run_queue(args: argparse.Namespace) -> int:
 def _write_jobs(queue: Queue, out: Path) -> None:
     if out.suffix not in (".json", ".csv"):
         raise Rejected.field("command line", "--out", str(out), "must end in .json or .csv")
-    part = out.with_name(f".{out.name}.part")
-    if out.suffix == ".json":
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(queue.jobs)) + b"\n")
-    else:
-        part.write_text(write_jobs(queue.jobs), encoding="utf-8")
-    part.replace(out)
+    as_json = out.suffix == ".json"
+    rows = msgspec.json.format(msgspec.json.encode(queue.jobs)) + b"\n" if as_json else write_jobs(queue.jobs).encode()
+    replace_file(out, rows)
 
 
 def _summary(queue: Queue, scheduler: str) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from powerhall.errors import ConfigError, Rejected
+from powerhall.files import replace_file
 from powerhall.jobs.files import read_jobs
 from powerhall.plan import Assignment, Plan
 from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
@@ -110,10 +111,8 @@ class FileWriter:
         return report
 
     def _write(self, text: str) -> str:
-        part = self._path.with_name(f".{self._path.name}.part")
         try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(self._path)
+            replace_file(self._path, text.encode())
             read = self._path.read_text(encoding="utf-8")
         except OSError as error:
             return f"cannot write: {error.strerror}"

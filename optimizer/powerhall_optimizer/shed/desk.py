@@ -11,7 +11,6 @@ Invariants:
   rise afterwards by the site's ramp. A cancelled event ends at that moment and is ramped the same way.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from typing import Literal
 import msgspec
 
 from powerhall.errors import ConfigError, PowerhallError
+from powerhall.files import replace_file
 from powerhall.settings import read_json
 from powerhall_optimizer.log import Log
 from powerhall_optimizer.shed.shedder import Outcome
@@ -199,12 +199,7 @@ def _others(path: Path, known: Mapping[str, Known]) -> list[dict[str, object]]:
 
 
 def _replace(path: Path, body: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        replace_file(path, body, durable=True)
     except OSError as error:
         raise ConfigError(f"{path}: cannot write: {error.strerror}") from None
