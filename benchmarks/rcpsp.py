@@ -35,6 +35,7 @@ from ortools.sat.python import cp_model
 
 from powerhall.errors import PowerhallError, Rejected
 from powerhall_optimizer.rcpsp.check import broken_rules
+from powerhall_optimizer.rcpsp.command import count, positive
 from powerhall_optimizer.rcpsp.instance import Instance, Schedule
 from powerhall_optimizer.rcpsp.solve import solve
 
@@ -159,24 +160,6 @@ def write_json(path: Path, figures: dict[str, dict], state: "State") -> None:
         part.replace(path)
     except OSError as error:
         raise Rejected.field("command line", "--json", str(path), f"cannot be written: {error.strerror}") from error
-
-
-def positive(text: str) -> float:
-    """Read a number above 0 from the command line."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a number of seconds above 0")
-    return value
-
-
-def count(text: str) -> int:
-    """Read a whole number of at least 1 from the command line."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
-    return int(text)
 
 
 class State:

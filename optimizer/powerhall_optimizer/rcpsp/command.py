@@ -10,7 +10,7 @@ from powerhall_optimizer.rcpsp import psplib
 from powerhall_optimizer.rcpsp.instance import Instance
 from powerhall_optimizer.rcpsp.solve import Result, solve
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "count", "positive", "run"]
 
 _DESCRIPTION = """\
 Solve one standard project-scheduling instance (RCPSP, single mode, PSPLIB .sm file): every task gets a start so that
@@ -38,9 +38,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("file", type=Path, metavar="FILE.sm", help="a single-mode PSPLIB file")
     parser.add_argument(
-        "--seconds", type=_positive, default=60.0, help="stop after this long if not proved before (default 60)"
+        "--seconds", type=positive, default=60.0, help="stop after this long if not proved before (default 60)"
     )
-    parser.add_argument("--workers", type=_count, default=2, help="threads to use (default 2)")
+    parser.add_argument("--workers", type=count, default=2, help="threads to use (default 2)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random choices (default 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.set_defaults(run=run)
@@ -81,7 +81,8 @@ def _as_text(instance: Instance, result: Result) -> str:
     return "\n".join(lines)
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """Read a number of seconds above 0 from the command line."""
     try:
         value = float(text)
     except ValueError:
@@ -91,7 +92,8 @@ def _positive(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Read a whole number of at least 1 from the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
     return int(text)
