@@ -1,11 +1,11 @@
 """What the store says the site did: meters, and the GPUs as the agents measured them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from powerhall.cooling import media
 from powerhall.store.base import Store
-from powerhall.store.query import Query, Select
+from powerhall.store.query import Query, Row, Select
 from powerhall.topology import Hall, Site
 from powerhall_twin.gpus import node_model
 
@@ -27,25 +27,46 @@ class Telemetry:
     halls: Mapping[str, Mapping[str, tuple[float | None, ...]]]
     cooling: Mapping[tuple[str, str], tuple[tuple[float | None, ...], tuple[float | None, ...]]]
     gpu_w: Mapping[str, Mapping[float, float]]
-    dry_bulb_c: tuple[float | None, ...]
-    wet_bulb_c: tuple[float | None, ...]
 
 
-def _columns(
-    store: Store, measurement: str, names: tuple[str, ...], where: Mapping[str, str], span: tuple[float, float]
-) -> tuple[tuple[float, ...], dict[str, tuple[float | None, ...]]]:
-    query = Query(measurement, tuple(Select(name) for name in names), dict(where), tuple(where))
-    rows = store.query(query, *span)
-    return tuple(r.time_s for r in rows), {name: tuple(r.number(name) for r in rows) for name in names}
+_Columns = Mapping[str, tuple[float | None, ...]]
 
 
-def _cooling(
-    store: Store, where: Mapping[str, str], medium: str, span: tuple[float, float]
-) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+class _Reader:
+    """Reads a run's series at the times of the site's meter.
+
+    A run that is interrupted leaves its last sample half written, so rows are matched by time, not by their number.
+    """
+
+    def __init__(self, store: Store, site: str, start_s: float, end_s: float) -> None:
+        self._store, self._site, self._span = store, site, (start_s, end_s + 1.0)
+        self.times_s = tuple(self._rows("site_10s", _SITE, {}))
+
+    def columns(self, measurement: str, names: tuple[str, ...], **tags: str) -> _Columns:
+        """Return a series for each field, None where the store has no row at a time."""
+        rows = self._rows(measurement, names, tags)
+        return {name: tuple(rows[at].number(name) if at in rows else None for at in self.times_s) for name in names}
+
+    def _rows(self, measurement: str, names: tuple[str, ...], tags: Mapping[str, str]) -> dict[float, Row]:
+        where = {"site": self._site, **tags}
+        query = Query(measurement, tuple(Select(name) for name in names), where, tuple(where))
+        return {row.time_s: row for row in self._store.query(query, *self._span)}
+
+    def gpu_w(self, halls: Iterable[str], sample_s: float) -> dict[str, dict[float, float]]:
+        """Return the sum of each hall's GPUs by sample."""
+        query = Query("gpu", (Select("power_w", "sum"),), {"site": self._site}, ("hall",), every_s=sample_s)
+        sums: dict[str, dict[float, float]] = {hall: {} for hall in halls}
+        for row in self._store.query(query, *self._span):
+            power_w = row.number("power_w")
+            if power_w is not None:
+                sums[row.tags["hall"]][row.time_s] = power_w
+        return sums
+
+
+def _cooling(reader: _Reader, hall: str, medium: str) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
     """Return heat and capacity of the plants that serve a medium in a hall."""
-    device = {**where, "device": f"cooling_{medium}"}
     heat, capacity = (
-        _columns(store, "facility", ("value",), {**device, "point": point}, span)[1]["value"]
+        reader.columns("facility", ("value",), hall=hall, device=f"cooling_{medium}", point=point)["value"]
         for point in ("heat_w", "capacity_w")
     )
     return heat, capacity
@@ -53,18 +74,14 @@ def _cooling(
 
 def read_telemetry(store: Store, site: Site, start_s: float, end_s: float, sample_s: float) -> Telemetry:
     """Read the whole run; times are those of the site's meter."""
-    span, where = (start_s, end_s + 1.0), {"site": site.name}
-    times_s, whole = _columns(store, "site_10s", _SITE, where, span)
-    halls = {h.zone: _columns(store, "hall_10s", _HALL, {**where, "hall": h.zone}, span)[1] for h in site.halls}
-    _, air = _columns(store, "weather", ("dry_bulb_c", "wet_bulb_c"), where, span)
-    query = Query("gpu", (Select("power_w", "sum"),), where, ("hall",), every_s=sample_s)
-    gpu_w: dict[str, dict[float, float]] = {hall.zone: {} for hall in site.halls}
-    for row in store.query(query, *span):
-        power_w = row.number("power_w")
-        if power_w is not None:
-            gpu_w[row.tags["hall"]][row.time_s] = power_w
-    cooling = {(h.zone, m): _cooling(store, {**where, "hall": h.zone}, m, span) for h in site.halls for m in media(h)}
-    return Telemetry(times_s, whole, halls, cooling, gpu_w, air["dry_bulb_c"], air["wet_bulb_c"])
+    reader = _Reader(store, site.name, start_s, end_s)
+    return Telemetry(
+        times_s=reader.times_s,
+        site=reader.columns("site_10s", _SITE),
+        halls={hall.zone: reader.columns("hall_10s", _HALL, hall=hall.zone) for hall in site.halls},
+        cooling={(h.zone, m): _cooling(reader, h.zone, m) for h in site.halls for m in media(h)},
+        gpu_w=reader.gpu_w((hall.zone for hall in site.halls), sample_s),
+    )
 
 
 def agents_against_meters(site: Site, telemetry: Telemetry, sample_s: float) -> float | None:
