@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from powerhall.errors import PowerhallError
 from powerhall_optimizer import cli
 from powerhall_optimizer.rcpsp import bounds, psplib
 from powerhall_optimizer.rcpsp.arrays import arrays_of, mirror_of
 from powerhall_optimizer.rcpsp.check import broken_rules
 from powerhall_optimizer.rcpsp.evolve import Population
-from powerhall_optimizer.rcpsp.exact import Exact
+from powerhall_optimizer.rcpsp.exact import Exact, Report
 from powerhall_optimizer.rcpsp.instance import Instance, Schedule, turned_round
 from powerhall_optimizer.rcpsp.solve import solve
 
@@ -196,18 +197,47 @@ def test_the_command_names_a_wrong_option(option: str, capsys: pytest.CaptureFix
     assert "must be" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["j301_1", "j305_3", "j3017_2"])
-def test_real_j30_projects_are_proved_at_the_best_known_makespan(name: str) -> None:
+def published(name: str) -> tuple[Instance, int]:
+    """A project of PSPLIB and its best known makespan."""
     if not DATA.is_dir():
         pytest.skip("PSPLIB data absent: set POWERHALL_DATA")
-    with tarfile.open(DATA / "j30_dev.tar.xz") as archive, (DATA / "best_known_dev.csv").open() as lines:
+    group = name[:3]
+    with tarfile.open(DATA / f"{group}_dev.tar.xz") as archive, (DATA / "best_known_dev.csv").open() as lines:
         member = archive.extractfile(f"{name}.sm")
         assert member is not None
-        instance = psplib.parse(member.read().decode(), f"{name}.sm")
         best = next(int(row["ub"]) for row in csv.DictReader(lines) if row["instance"] == name)
+        return psplib.parse(member.read().decode(), f"{name}.sm"), best
+
+
+@pytest.mark.parametrize("name", ["j301_1", "j305_3", "j3017_2"])
+def test_real_j30_projects_are_proved_at_the_best_known_makespan(name: str) -> None:
+    instance, best = published(name)
     result = solve(instance, 60.0)
     assert broken_rules(instance, result.schedule) == []
     assert (result.makespan, result.lower_bound) == (best, best)
+
+
+def test_no_climb_passes_the_optimum_where_probing_made_it_pass() -> None:
+    instance, best = published("j6037_3")
+    for seed in range(60):
+        heard = Heard()
+        Exact(mirror_of(arrays_of(instance)), best - 2, best + 3, climb=True).solve(10.0, 1, seed, heard)
+        assert heard.lower <= best, f"seed {seed}: {best} is reachable, and was refuted"
+
+
+def test_a_schedule_below_a_refuted_makespan_is_an_error_and_not_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = psplib.parse(HARD, "hard.sm")
+    shortest = solve(instance, 30.0).schedule
+    one_by_one = Schedule(tuple(itertools.accumulate(instance.durations, initial=0))[:-1])
+    monkeypatch.setattr(Population, "breed", lambda *_: one_by_one)
+
+    def refute_what_is_found_next(self: Exact, seconds: float, workers: int, seed: int, report: Report) -> None:
+        report.bound(one_by_one.makespan(instance.durations))
+        report.schedule(shortest)
+
+    monkeypatch.setattr(Exact, "solve", refute_what_is_found_next)
+    with pytest.raises(PowerhallError, match=r"hard: a schedule of .* though CP-SAT refuted all below"):
+        solve(instance, 5.0, workers=1)
 
 
 def _written(tasks: int) -> str:

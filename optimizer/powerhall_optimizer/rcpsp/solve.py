@@ -108,6 +108,10 @@ def solve(
     broken = broken_rules(instance, race.best)
     if broken:
         raise PowerhallError(f"{instance.name}: the schedule found is not valid: {broken[0]}")
+    if race.makespan < race.lower:
+        raise PowerhallError(
+            f"{instance.name}: a schedule of {race.makespan} was found though CP-SAT refuted all below {race.lower}"
+        )
     return Result(instance.name, race.best, race.makespan, race.lower, clock() - begin)
 
 
