@@ -1,19 +1,14 @@
 """Several sites planned together: own budgets, weather and tariffs, one queue, and data that stays where it may be."""
 
-import importlib.util
-import json
-import random
-
 import msgspec
 import pytest
 
 from powerhall.errors import Rejected
 from powerhall.fleet import FleetPlan, fleet_hash, read_fleet, read_plans, write_fleet
-from powerhall.jobs import Job, write_jobs
+from powerhall.jobs import Job
 from powerhall.plan import Snapshot, read_plan, snapshot_hash
 from powerhall.sitefile import read_site
 from powerhall.timeseries import Series
-from powerhall_optimizer.cli import main
 from powerhall_optimizer.explain import fleet_lines
 from powerhall_optimizer.fleet import make_fleet_plan
 from powerhall_optimizer.log import Log
@@ -23,42 +18,9 @@ from powerhall_optimizer.settings import RoundSettings
 from powerhall_optimizer.verify.fleet import verify_fleet
 from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.whatif import fleet_what_if
+from rigs.fleets import SECOND, START_S, queue, where
 
-START_S = 1_700_000_100
 replace = msgspec.structs.replace
-SECOND = """
-[site]
-name = "fra"
-power_limit = "120 kW"
-
-[node_types.h100]
-gpu = "H100"
-gpus = 8
-idle_power = "2 kW"
-max_power = "10.2 kW"
-modes = [{name = "full", gpu_power = "1.2 kW", speed = 1.0}, {name = "low", gpu_power = "0.7 kW", speed = 0.75}]
-
-[[halls]]
-name = "b"
-rows = [{name = "r1", racks = [{node_type = "h100", count = 3, nodes = 4}]}]
-cooling = [{kind = "fixed", capacity = "150 kW", cop = 5.0}]
-"""
-
-
-def queue(count=60, seed=5):
-    draw = random.Random(seed)
-    return tuple(
-        Job(
-            f"j{i}",
-            draw.choice([1, 2, 4, 8, 16, 32]),
-            draw.randint(20, 400) * 60.0,
-            START_S + draw.randint(-5000, 20_000),
-            weight=draw.choice([1.0, 2.0]),
-            sites=draw.choice([(), ("phx",), ("fra",), ("phx", "fra"), ("tokyo",)]),
-            node_types=("h100",),
-        )
-        for i in range(count)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +51,6 @@ def planned(snapshots, seconds=2.0, **more):
 
 def kinds(plan):
     return {v.kind for v in verify_fleet(plan)}
-
-
-def where(plan):
-    """Site of every assigned job."""
-    return {a.job_id: part.snapshot.site.name for part in plan.plans for a in part.assignments}
 
 
 def moved_to(plan: FleetPlan, job_id: str, site: str) -> FleetPlan:
@@ -325,89 +282,3 @@ def test_a_plan_of_several_sites_is_read_back_as_it_was(fleet, tmp_path):
     (tmp_path / "old.json").write_text((tmp_path / "plan.json").read_text().replace('"version":1', '"version":9'))
     with pytest.raises(Rejected, match="version: 9: must be 1"):
         read_fleet(tmp_path / "old.json")
-
-
-@pytest.fixture
-def folder(tmp_path, site_text, monkeypatch):
-    (tmp_path / "phx.toml").write_text(site_text)
-    (tmp_path / "fra.toml").write_text(SECOND)
-    (tmp_path / "jobs.csv").write_text(write_jobs(queue(30)))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-ROUND = ["round", "--quiet", "--site", "phx.toml", "--site", "fra.toml", "--jobs", "jobs.csv", "--start", str(START_S)]
-ROUND += ["--horizon", "6h", "--seconds", "1"]
-
-
-def test_the_command_plans_verifies_explains_and_reports_several_sites(folder, capsys):
-    assert main([*ROUND, "--report", "report.html", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert set(told["sites"]) == {"phx", "fra"}
-    assert told["jobs_started"] == sum(s["jobs_started"] for s in told["sites"].values())
-    page = (folder / "report.html").read_text()
-    assert "phx: Site power" in page
-    assert "fra: Site power" in page
-    assert read_plan(folder / "plan.phx.json").snapshot.site.name == "phx"
-    assert main(["verify", "plan.json"]) == 0
-    assert "at 2 sites" in capsys.readouterr().out
-    assert main(["verify", "plan.fra.json"]) == 0
-    capsys.readouterr()
-    assert main(["explain", "j1", "--plan", "plan.json"]) == 0
-    assert "site " in capsys.readouterr().out
-    assert main(["report", "plan.json", "--out", "again.html"]) == 0
-    before = (folder / "plan.json").read_bytes()
-    assert main(ROUND) == 0
-    assert (folder / "plan.json").read_bytes() == before, "the same inputs change nothing"
-    capsys.readouterr()
-    assert main([*ROUND, "--what-if", "fra:grid=-30%"]) == 0
-    assert "at fra" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--site", "phx.toml"], "--site: 'phx': must be different sites"),
-        (["--what-if", "grid=-20%"], "must name one of the sites phx, fra"),
-        (["--down", "ghost"], "--down: 'ghost'"),
-    ],
-)
-def test_what_does_not_fit_several_sites_is_refused_in_one_line(folder, capsys, arguments, said):
-    assert main([*ROUND, "--dry-run", *arguments]) == 1
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.count("\n") == 1
-
-
-def test_queues_of_the_store_stay_at_their_site_unless_a_job_names_more(folder, capsys):
-    from powerhall.store import open_store
-
-    store = open_store(f"sqlite:///{folder}/store.db")
-    store.put_document("queue", "phx", START_S, msgspec.json.encode([Job("p1", 8, 3600.0), Job("p2", 8, 600.0)]))
-    store.put_document("queue", "fra", START_S, msgspec.json.encode([Job("q1", 8, 3600.0, sites=("phx", "fra"))]))
-    store.close()
-    arguments = [a for a in ROUND if a not in ("--jobs", "jobs.csv")]
-    assert main([*arguments, "--store", f"sqlite:///{folder}/store.db", "--out", "plan.json"]) == 0
-    plan = read_fleet(folder / "plan.json")
-    assert {j.job_id: j.sites for j in plan.jobs} == {"p1": ("phx",), "p2": ("phx",), "q1": ("phx", "fra")}
-    store = open_store(f"sqlite:///{folder}/store.db")
-    assert msgspec.json.decode(store.latest_document("plan", "phx"))["plan_id"] == plan.plans[0].plan_id
-    assert store.latest_document("fleet", "fra+phx") is not None
-    store.close()
-
-
-def test_the_example_of_two_sites_runs_as_its_readme_says(root, tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("two_sites", root / "examples" / "two-sites" / "make.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.make(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    command = ["round", "--quiet", "--site", "phoenix.toml", "--site", "frankfurt.toml", "--jobs", "jobs.csv"]
-    assert main([*command, "--start", "2026-07-15T06:00Z", "--horizon", "24h", "--seconds", "2"]) == 0
-    plan = read_fleet(tmp_path / "plan.json")
-    assert verify_fleet(plan) == []
-    assert "phoenix:" in capsys.readouterr().out
-    at = where(plan)
-    jobs = {job.job_id: job for job in plan.jobs}
-    assert {at[j] for j in at if not jobs[j].sites} == {"phoenix", "frankfurt"}, "free jobs use both"
-    assert all(at[j] in jobs[j].sites for j in at if jobs[j].sites)

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import random
 import subprocess
 import sys
 
@@ -12,9 +11,7 @@ import pytest
 from powerhall.errors import Rejected
 from powerhall.jobs import Job
 from powerhall.line import Point, encode
-from powerhall.plan import Plan, Snapshot, StoragePlan, read_plan, write_plan
-from powerhall.sitefile import read_site
-from powerhall.storage import trajectory
+from powerhall.plan import Plan, read_plan, write_plan
 from powerhall.store import open_store
 from powerhall_optimizer.budgets import Ground
 from powerhall_optimizer.build import build
@@ -33,91 +30,9 @@ from powerhall_optimizer.storage.steps import Stores
 from powerhall_optimizer.verify.loads import loads_of, plan_loads, zone_budgets
 from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.whatif import what_if
+from rigs.stores import SITE, SLOTS, START_S, STORES, doing, entry_of, kinds, plan_of, snapshot_of, storage_with
 
 replace = msgspec.structs.replace
-START_S = 1_700_000_100
-SLOTS = 96
-SITE = """
-[site]
-name = "dam"
-power_limit = "140 kW"
-losses = {fixed = "1 kW", linear = 0.03, quadratic_per_w = 1e-7}
-
-[node_types.h100]
-gpu = "H100"
-gpus = 8
-idle_power = "2 kW"
-max_power = "10.2 kW"
-liquid_fraction = 0.7
-modes = [
-  {name = "full", gpu_power = "1.2 kW", speed = 1.0},
-  {name = "eco", gpu_power = "0.9 kW", speed = 0.9},
-  {name = "low", gpu_power = "0.7 kW", speed = 0.75},
-]
-
-[[halls]]
-name = "a"
-rows = [{name = "r", racks = [{node_type = "h100", count = 3, nodes = 4}]}]
-cooling = [
-  {kind = "dry_cooler", capacity = "140 kW", supply_temp = "40 degC", rated_ambient = "30 degC", fan_power = "8 kW"}]
-
-[[feeds]]
-name = "main"
-power_limit = "130 kW"
-members = ["a"]
-
-[[events]]
-zone = "dam"
-start = 1700010900
-end = 1700018100
-reduce_percent = 50
-"""
-STORES = """
-[[batteries]]
-name = "bess"
-energy = "200 kWh"
-charge_power = "60 kW"
-discharge_power = "80 kW"
-
-[[tanks]]
-name = "tank"
-hall = "a"
-energy = "60 kWh"
-charge_power = "25 kW"
-discharge_power = "25 kW"
-start_share = 0.5
-
-[[loops]]
-name = "loop"
-hall = "a"
-heat_capacity = "10 m3"
-max_supply = "W45"
-overshoot = "20 kW"
-"""
-
-
-def snapshot_of(text: str, folder, **fields: object) -> Snapshot:
-    """Eight hours: a curtailment from slot 36 to 60, and hot air from slot 36 to 72."""
-    (folder / "site.toml").write_text(text)
-    site, _ = read_site(folder / "site.toml")
-    draw = random.Random(5)
-    jobs = tuple(
-        Job(
-            f"j{i}",
-            draw.choice([8, 8, 16, 24]),
-            draw.randint(30, 300) * 60.0,
-            START_S - 60,
-            weight=draw.choice([1.0, 2.0]),
-        )
-        for i in range(50)
-    )
-    dry = tuple(34.5 if 36 <= slot < 72 else 28.0 for slot in range(SLOTS))
-    snapshot = Snapshot(START_S, START_S, 300, SLOTS, site, jobs, dry, tuple(d - 12 for d in dry))
-    return replace(snapshot, **fields)
-
-
-def plan_of(snapshot: Snapshot, seconds: float = 4.0) -> Plan:
-    return make_plan(snapshot, RoundSettings(workers=1), seconds, created_s=START_S, log=Log(quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -133,32 +48,6 @@ def plan(tmp_path_factory) -> Plan:
 @pytest.fixture(scope="module")
 def idle_plan(tmp_path_factory) -> Plan:
     return plan_of(snapshot_of(SITE + STORES, tmp_path_factory.mktemp("idle"), jobs=()), 0.5)
-
-
-def doing(plan: Plan, name: str, powers: dict[int, int]) -> Plan:
-    """The plan with other powers of one store at some slots; what it says of the content fits."""
-    storage = next(s for s in plan.snapshot.site.storages if s.name == name)
-    entry = next(e for e in plan.storages if e.name == name)
-    power_w = tuple(powers.get(slot, watts) for slot, watts in enumerate(entry.power_w))
-    held = trajectory(storage, int(storage.start_j), power_w, plan.snapshot.slot_s)
-    temps = tuple(storage.temp_c(float(state)) for state in held) if entry.temp_c else ()
-    changed = StoragePlan(name, power_w, tuple(int(state) for state in held), temps)
-    return replace(plan, storages=tuple(changed if e.name == name else e for e in plan.storages), zones=())
-
-
-def storage_with(plan: Plan, change, name: str, **fields: object) -> Plan:
-    """The plan with other limits of one store."""
-    site = plan.snapshot.site
-    storages = tuple(replace(s, **fields) if s.name == name else s for s in site.storages)
-    return change(plan, site=replace(site, storages=storages))
-
-
-def kinds(plan: Plan) -> set[str]:
-    return {violation.kind for violation in verify_plan(plan)}
-
-
-def entry_of(plan: Plan, name: str) -> StoragePlan:
-    return next(entry for entry in plan.storages if entry.name == name)
 
 
 def test_stores_carry_more_work_through_a_hot_curtailment_than_any_plan_without_them(plan, plain):
@@ -193,10 +82,14 @@ def test_a_power_limit_below_what_a_store_does_is_broken(plan, change):
     assert kinds(storage_with(plan, change, "bess", charge_w=-min(watts) - 1.0)) == {"storage_power"}
 
 
-def test_a_content_outside_its_limits_is_broken(plan, change):
-    held = entry_of(plan, "bess").stored_j
-    assert kinds(storage_with(plan, change, "bess", min_j=min(held) + 2.0)) == {"storage_content"}
-    assert kinds(storage_with(plan, change, "bess", capacity_j=max(held) - 2.0)) == {"storage_content"}
+def test_a_content_outside_its_limits_is_broken(idle_plan, change):
+    worked = doing(idle_plan, "bess", {0: 10_000, 1: -20_000})
+    held = entry_of(worked, "bess").stored_j
+    assert min(held) < idle_plan.snapshot.site.storages[0].start_j < max(held)
+    paid = {"value", "bound"}
+    assert kinds(worked) <= paid
+    assert kinds(storage_with(worked, change, "bess", min_j=min(held) + 2.0)) - paid == {"storage_content"}
+    assert kinds(storage_with(worked, change, "bess", capacity_j=max(held) - 2.0)) - paid == {"storage_content"}
 
 
 def test_a_store_that_ends_too_empty_is_broken(plan):
