@@ -11,12 +11,7 @@ import msgspec
 import pytest
 
 from powerhall.errors import Retryable
-from powerhall.lease import (
-    GpuCap,
-    Lease,
-    node_key,
-    sign_lease,
-)
+from powerhall.lease import GpuCap, Lease, node_key, sign_lease
 from powerhall_agent.capper.client import CapperClient
 from powerhall_agent.simulate import layout
 from powerhall_agent.simulate.state import StateFile

@@ -5,8 +5,6 @@ import random
 from powerhall.jobs import Job
 
 START_S = 1_700_000_100
-
-
 SECOND = """
 [site]
 name = "fra"

@@ -14,14 +14,8 @@ from powerhall_optimizer.settings import RoundSettings
 from powerhall_optimizer.verify.plan import verify_plan
 
 replace = msgspec.structs.replace
-
-
 START_S = 1_700_000_100
-
-
 SLOTS = 96
-
-
 SITE = """
 [site]
 name = "dam"
@@ -57,8 +51,6 @@ start = 1700010900
 end = 1700018100
 reduce_percent = 50
 """
-
-
 STORES = """
 [[batteries]]
 name = "bess"
