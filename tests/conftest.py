@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # so that tests write `from rigs import ...`
+
+settings.register_profile("powerhall", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("powerhall")  # how fast a machine is must not decide whether a test passes
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from powerhall_agent.clock import Stamper
 SECOND = 1_000_000_000
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.integers(0, 2 * SECOND), st.integers(-3600 * SECOND, 3600 * SECOND)), max_size=60),
     st.integers(0, 10**13),
@@ -49,7 +49,7 @@ def test_checkpoint_outlives_its_process_and_damage(tmp_path):
     assert Checkpoint(path).totals("GPU-a") is None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(offset=st.integers(0, 64 + 2 * 128 * 2 + 100), length=st.integers(1, 200), fill=st.integers(0, 255))
 def test_damaged_checkpoint_gives_a_whole_record_or_none(tmp_path_factory, offset, length, fill):
     path = tmp_path_factory.mktemp("ckpt") / "node.energy"

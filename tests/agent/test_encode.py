@@ -36,7 +36,7 @@ def test_encoder_refuses_fields_that_the_schema_does_not_have():
         Series("gpu", {"node": "n"}).encode({"power_w": "high"}, 1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.dictionaries(
         st.sampled_from(["power_w", "temp_c", "energy_j", "mem_used_bytes", "util_percent"]),

@@ -93,7 +93,7 @@ def test_gpu_without_a_counter_counts_the_integral():
     assert energy.counter_mj == pytest.approx(300_000, abs=1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.tuples(st.integers(0, 5 * SECOND), st.one_of(st.none(), st.integers(0, 10**6)),
@@ -112,7 +112,7 @@ def test_totals_never_fall_whatever_the_driver_says(samples):
         last = (energy.counter_mj, energy.integral_mj)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.tuples(

@@ -90,7 +90,7 @@ def test_temperature_has_inertia():
     assert read(state, at.C_TEMP_C) > cold_c + 20
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(200, 700), st.floats(0.001, 30)), min_size=1, max_size=20))
 def test_energy_is_the_integral_of_power_and_power_stays_within_bounds(steps):
     state = StateFile.create(gpus=1)

@@ -318,4 +318,4 @@ class SpoolModel(RuleBasedStateMachine):
 
 
 TestSpoolModel = SpoolModel.TestCase
-TestSpoolModel.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestSpoolModel.settings = hypothesis_settings(max_examples=150, stateful_step_count=40)

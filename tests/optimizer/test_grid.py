@@ -65,7 +65,7 @@ def random_schedule(problem: Problem, rng: np.random.Generator) -> Schedule:
     return schedule
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=100, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(seed=st.integers(0, 1 << 30), factor=st.integers(2, 13), slots=st.integers(13, 60))
 def test_what_holds_on_the_coarse_grid_holds_on_the_fine_one(seed: int, factor: int, slots: int) -> None:
     problem = some_problem(seed, slots=slots)
@@ -82,7 +82,7 @@ def test_what_holds_on_the_coarse_grid_holds_on_the_fine_one(seed: int, factor: 
         assert not windows, "starts and options are allowed in any case"
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=15, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(seed=st.integers(0, 1 << 30))
 def test_a_plan_made_on_the_grid_holds_every_fine_slot_and_its_bound_is_of_the_fine_problem(seed: int) -> None:
     problem = some_problem(seed)

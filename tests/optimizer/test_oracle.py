@@ -79,7 +79,7 @@ def optimum(problem: Problem, pool: ThreadPoolExecutor) -> int:
     return answer.value
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(seed=st.integers(0, 1 << 30), jobs=st.integers(1, 14), slots=st.integers(4, 14))
 def test_bound_optimum_and_plan_stand_in_order(seed: int, jobs: int, slots: int) -> None:
     problem = small_problem(seed, jobs, slots)

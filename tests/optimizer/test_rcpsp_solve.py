@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerhall.errors import PowerhallError
@@ -69,7 +69,7 @@ def fits(instance: Instance, starts: dict[int, int], task: int, start: int) -> b
     return True
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15)
 @given(projects(most=6))
 def test_small_projects_are_solved_to_the_optimum_found_by_trying_every_order(instance: Instance) -> None:
     result = solve(instance, 5.0, workers=2, seed=3)
@@ -78,7 +78,7 @@ def test_small_projects_are_solved_to_the_optimum_found_by_trying_every_order(in
     assert broken_rules(instance, result.schedule) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(projects(most=25), st.integers(0, 2**31))
 def test_every_bred_schedule_is_valid_and_no_simple_bound_is_above_it(instance: Instance, seed: int) -> None:
     arrays = arrays_of(instance)
@@ -90,7 +90,6 @@ def test_every_bred_schedule_is_valid_and_no_simple_bound_is_above_it(instance: 
         assert schedule.makespan(instance.durations) >= lower
 
 
-@settings(deadline=None)
 @given(projects(most=15))
 def test_a_project_mirrored_twice_is_the_project(instance: Instance) -> None:
     arrays = arrays_of(instance)

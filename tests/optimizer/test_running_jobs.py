@@ -194,7 +194,7 @@ JOBS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     JOBS,
     st.lists(st.integers(0, 3), min_size=4, max_size=4),

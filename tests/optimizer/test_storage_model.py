@@ -115,7 +115,7 @@ def ends_well(model: StoreModel, number: int, watts) -> bool:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_what_the_lines_allow_holds_for_the_true_curves(case, seed):
     """Fill the changed capacities with IT power: true heat and true power at the meter stay within their limits."""
     snapshot, built, model = case
@@ -169,7 +169,7 @@ def prices_of(case, seed: int) -> Certificate:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_no_dispatch_is_worth_more_than_the_bound_whatever_the_certificate_says(case, seed):
     model, prices = case[2], prices_of(case, seed)
     price = prices.price / 2.0**prices.scale_bits
