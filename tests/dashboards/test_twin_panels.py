@@ -18,6 +18,7 @@ TROUBLE = {
     "Optimizer: Batteries, tanks and loops: power ahead",  # the demo's site has none
     "Optimizer: Batteries, tanks and loops: content ahead",
     "Optimizer: Waiting jobs and why",  # a plan may find a place for everyone
+    "Node and GPU: Events of this node",  # the node shown may have had none
     "Health and alerts: Errors of GPUs",
     "Health and alerts: Cost of the agents",  # one process samples many nodes, as fast as it can
     "Health and alerts: Failing collectors",
