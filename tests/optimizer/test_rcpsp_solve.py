@@ -216,7 +216,7 @@ def test_real_j30_projects_are_proved_at_the_best_known_makespan(name: str) -> N
     assert (result.makespan, result.lower_bound) == (best, best)
 
 
-def test_no_climb_passes_the_optimum_where_probing_made_it_pass() -> None:
+def test_no_climb_passes_the_optimum_where_default_parameters_let_it_pass() -> None:
     instance, best = published("j6037_3")
     for seed in range(60):
         heard = Heard()
