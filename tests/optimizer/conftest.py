@@ -12,25 +12,16 @@ from powerhall.sitefile import read_site
 from powerhall_optimizer.log import Log
 from powerhall_optimizer.planner import make_plan
 from powerhall_optimizer.settings import RoundSettings
+from rigs.node_types import H100_NODE
 
 START_S = 1_700_000_100
 SITE = """
 [site]
 name = "phx"
 power_limit = "330 kW"
-
-[node_types.h100]
-gpu = "H100"
-gpus = 8
-idle_power = "2 kW"
-max_power = "10.2 kW"
-liquid_fraction = 0.7
-modes = [
-  {name = "full", gpu_power = "1.2 kW", speed = 1.0},
-  {name = "eco", gpu_power = "0.9 kW", speed = 0.9},
-  {name = "low", gpu_power = "0.7 kW", speed = 0.75},
-]
-
+"""
+SITE += H100_NODE
+SITE += """
 [node_types.a100]
 gpu = "A100"
 gpus = 4

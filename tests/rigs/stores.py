@@ -12,6 +12,7 @@ from powerhall_optimizer.log import Log
 from powerhall_optimizer.planner import make_plan
 from powerhall_optimizer.settings import RoundSettings
 from powerhall_optimizer.verify.plan import verify_plan
+from rigs.node_types import H100_NODE
 
 replace = msgspec.structs.replace
 START_S = 1_700_000_100
@@ -21,19 +22,9 @@ SITE = """
 name = "dam"
 power_limit = "140 kW"
 losses = {fixed = "1 kW", linear = 0.03, quadratic_per_w = 1e-7}
-
-[node_types.h100]
-gpu = "H100"
-gpus = 8
-idle_power = "2 kW"
-max_power = "10.2 kW"
-liquid_fraction = 0.7
-modes = [
-  {name = "full", gpu_power = "1.2 kW", speed = 1.0},
-  {name = "eco", gpu_power = "0.9 kW", speed = 0.9},
-  {name = "low", gpu_power = "0.7 kW", speed = 0.75},
-]
-
+"""
+SITE += H100_NODE
+SITE += """
 [[halls]]
 name = "a"
 rows = [{name = "r", racks = [{node_type = "h100", count = 3, nodes = 4}]}]
