@@ -29,10 +29,10 @@ test-crash: setup ## 500 kill -9 of a shipping agent against a real InfluxDB: no
 	$(BIN)/python tests/crash/run.py --kills 500
 
 test-slurm24: setup ## the Slurm tests on Slurm 24.11 in a debootstrap of trixie (root, network, minutes)
-	tests/schedulers/slurm24.sh
+	tests/optimizer/schedulers/slurm24.sh
 
 test-slurm-hour: setup ## an hour of users submitting to Slurm with no optimizer: the budget holds (root, slurm; little CPU)
-	POWERHALL_DEAD_S=3600 $(BIN)/python -m pytest tests/schedulers/test_slurm_budget.py -k no_optimizer -s --timeout=4500
+	POWERHALL_DEAD_S=3600 $(BIN)/python -m pytest tests/optimizer/schedulers/test_slurm_budget.py -k no_optimizer -s --timeout=4500
 
 gpu-check: setup ## the agent on this host's real GPUs: doctor, one sample, 60 s at 10 Hz, a recording
 	$(BIN)/powerhall-agent doctor

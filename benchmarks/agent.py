@@ -32,10 +32,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from powerhall.line import parse_lines
-from powerhall_agent.encode import Series
-from powerhall_agent.segment import pack, scan, unpack
-from powerhall_agent.spool import segments_of
+from powerhall.store.line_protocol import parse_lines
+from powerhall_agent.base.encoder import Series
+from powerhall_agent.delivery.segment import pack, scan, unpack
+from powerhall_agent.delivery.spool import segments_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from powerhall_optimizer.instances import generate
+from powerhall_optimizer.problem.synthetic import generate
 from powerhall_optimizer.solve.pipeline import solve
 from powerhall_optimizer.verify.schedule import verify_schedule
 

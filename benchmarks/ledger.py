@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from powerhall_optimizer.ledger import Budget, Ledger
+from powerhall_optimizer.leases.ledger import Budget, Ledger
 
 NODES, BUDGET_W, SAFE_W, MAX_W = 20, 10_000, 300, 1_000
 ROUND_S, LEASE_S = 10.0, 35.0

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from powerhall_optimizer.instances import MODES, generate
-from powerhall_optimizer.problem import Problem
+from powerhall_optimizer.problem.arrays import Problem
+from powerhall_optimizer.problem.synthetic import MODES, generate
 from powerhall_optimizer.solve.pipeline import solve
 from powerhall_optimizer.verify.schedule import verify_schedule
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from powerhall_optimizer.problem import Problem, Schedule
+from powerhall_optimizer.problem.arrays import Problem, Schedule
 
 
 def _largest(problem: Problem, job: int) -> float:

@@ -2,7 +2,7 @@
 
 The plain model is what OR-Tools' own examples write down: one interval for each task, one cumulative for each
 resource, precedence, minimise the makespan, default parameters. Each side solves each instance once, one after the
-other, never at the same time. Every schedule of either side is judged by `powerhall_optimizer.rcpsp.check`.
+other, never at the same time. Every schedule of either side is judged by `powerhall_optimizer.rcpsp.checker`.
 
 Instances are `.sm` files or `.tar.xz` archives of them in DIR. The CSV of best knowns has the columns `instance` and
 `ub` at least (`lb` where known); names are compared in lower case. With --quick and no instances nothing is run.
@@ -33,11 +33,11 @@ import numba
 import ortools
 from ortools.sat.python import cp_model
 
-from powerhall.errors import PowerhallError, Rejected
-from powerhall_optimizer.rcpsp.check import broken_rules
-from powerhall_optimizer.rcpsp.command import count, positive
+from powerhall.runtime.errors import PowerhallError, Rejected
+from powerhall_optimizer.commands.rcpsp import count, positive
+from powerhall_optimizer.rcpsp.checker import broken_rules
 from powerhall_optimizer.rcpsp.instance import Instance, Schedule
-from powerhall_optimizer.rcpsp.solve import solve
+from powerhall_optimizer.rcpsp.solver import solve
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rcpsp_files import Best, chosen, read_best_known, set_of

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.rcpsp import psplib
 from powerhall_optimizer.rcpsp.instance import Instance
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 720, 400, 56, 24, 48
 RIGHT = 500

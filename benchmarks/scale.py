@@ -21,8 +21,8 @@ import numba
 import numpy
 import ortools
 
-from powerhall_optimizer.instances import FAMILIES, generate
-from powerhall_optimizer.problem import Problem
+from powerhall_optimizer.problem.arrays import Problem
+from powerhall_optimizer.problem.synthetic import FAMILIES, generate
 from powerhall_optimizer.solve.pipeline import Result, solve
 from powerhall_optimizer.verify.schedule import verify_schedule
 

@@ -21,16 +21,16 @@ from pathlib import Path
 
 from powerhall.jobs import Job
 from powerhall.lease import GpuCap, node_key
-from powerhall.plan import PLAN_VERSION, Assignment, Placement, Plan, Snapshot, snapshot_hash, write_plan
+from powerhall.plan.plan import PLAN_VERSION, Assignment, Placement, Plan, Snapshot, snapshot_hash, write_plan
+from powerhall.site.topology import Hall, Losses, Mode, NodeType, Plant, Rack, Row, Site
 from powerhall.store import Store, open_store
-from powerhall.topology import Hall, Losses, Mode, NodeType, Plant, Rack, Row, Site
 from powerhall_agent.capper.carrier import newest_lease
 from powerhall_agent.capper.limiter import Range
 from powerhall_agent.capper.state import Capper
+from powerhall_optimizer.commands.lease import present_plan
 from powerhall_optimizer.leases.caps import safe_caps_w
-from powerhall_optimizer.leases.command import present_plan
-from powerhall_optimizer.leases.turn import Turn
-from powerhall_optimizer.ledger import Ledger
+from powerhall_optimizer.leases.grant_cycle import Turn
+from powerhall_optimizer.leases.ledger import Ledger
 from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.shed.shedder import Shedder
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 
 from powerhall import __version__
-from powerhall.errors import PowerhallError
-from powerhall.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
-from powerhall_agent.capper import command as capper
-from powerhall_agent.facility import command as facility
-from powerhall_agent.sampler_settings import SamplerSettings
-from powerhall_agent.settings import AgentSettings, load_settings
+from powerhall.runtime.errors import PowerhallError
+from powerhall.runtime.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
+from powerhall_agent.commands import cap as capper
+from powerhall_agent.commands import gateway as facility
+from powerhall_agent.daemon.agent_settings import AgentSettings, load_settings
+from powerhall_agent.sampling.sampler_settings import SamplerSettings
 
 __all__ = ["main"]
 
@@ -191,14 +191,14 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     if not settings.output:
         raise PowerhallError("run: no store: give --store URL, or [[output]] with url in the settings file")
-    from powerhall_agent.daemon import run_daemon
-    from powerhall_agent.log import Log
+    from powerhall_agent.base.log import Log
+    from powerhall_agent.daemon.daemon import run_daemon
 
     return run_daemon(lambda: _settings(arguments), Log(), arguments.for_s)
 
 
 def _once(arguments: argparse.Namespace) -> int:
-    from powerhall_agent.once import complaint, sample, table, to_json
+    from powerhall_agent.commands.once import complaint, sample, table, to_json
 
     lines = sample(_glance(arguments))
     if problem := complaint(lines):
@@ -211,7 +211,7 @@ def _once(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from powerhall_agent.doctor import examine, report
+    from powerhall_agent.commands.doctor import examine, report
 
     findings = examine(msgspec.structs.replace(_settings(arguments), sampler=_glance(arguments)))
     sys.stdout.write(report(findings, as_json=arguments.json))
@@ -219,13 +219,13 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _top(arguments: argparse.Namespace) -> int:
-    from powerhall_agent.top import run_top
+    from powerhall_agent.commands.top import run_top
 
     return run_top(_glance(arguments), plain=arguments.plain, count=arguments.count)
 
 
 def _spool(arguments: argparse.Namespace) -> int:
-    from powerhall_agent.spool_tools import drain, listing, show
+    from powerhall_agent.commands.spool import drain, listing, show
 
     settings = _settings(arguments)
     folder = Path(settings.spool.path)

@@ -14,7 +14,7 @@ import hmac
 
 import msgspec
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 
 __all__ = [
     "Confirmation",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 
 __all__ = ["Series", "open_text", "parse_time", "read_series"]
 

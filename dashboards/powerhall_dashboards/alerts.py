@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from powerhall.schema import MEASUREMENTS
 from powerhall.store import Filter, Query, Select
+from powerhall.store.schema import MEASUREMENTS
 
 __all__ = ["RULES", "Rule"]
 

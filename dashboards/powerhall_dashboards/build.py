@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from powerhall_dashboards.alert_files import alerts_markdown, provisioning_json
 from powerhall_dashboards.boards import BOARDS
-from powerhall_dashboards.grafana import board_json
+from powerhall_dashboards.grafana.alert_files import alerts_markdown, provisioning_json
+from powerhall_dashboards.grafana.dashboard import board_json
 from powerhall_dashboards.schema_text import schema_markdown
 
 __all__ = ["built", "differences", "write", "write_provisioning"]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from powerhall import __version__
-from powerhall.errors import PowerhallError, Rejected
-from powerhall.extras import EXIT_OK, EXIT_REFUSED
+from powerhall.runtime.errors import PowerhallError, Rejected
+from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.store import open_store
 from powerhall.timeseries import parse_time
 

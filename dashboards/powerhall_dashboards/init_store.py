@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from powerhall.errors import ConfigError, Rejected
-from powerhall.schema import RETENTION_DAYS, Retention
+from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.store import open_store
 from powerhall.store.http import InfluxHttp
 from powerhall.store.influxql import identifier
+from powerhall.store.schema import RETENTION_DAYS, Retention
 from powerhall.store.url import InfluxAddress, parse_influx_url
 
 __all__ = ["DEFAULT_DAYS", "init_store"]

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from powerhall.schema import MEASUREMENTS, Field
 from powerhall.store import Query, Select
+from powerhall.store.schema import MEASUREMENTS, Field
 
 __all__ = ["GRID", "Board", "Choice", "Kind", "Link", "Panel", "Step", "column_unit", "is_moment"]
 

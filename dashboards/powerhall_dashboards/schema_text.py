@@ -1,7 +1,7 @@
-"""The schema of the store as a page of documentation, made from powerhall.schema."""
+"""The schema of the store as a page of documentation, made from powerhall.store.schema."""
 
-from powerhall.schema import MEASUREMENTS, RETENTION_DAYS, SCHEMA_VERSION, Measurement
 from powerhall.store.documents import DOCUMENT
+from powerhall.store.schema import MEASUREMENTS, RETENTION_DAYS, SCHEMA_VERSION, Measurement
 
 __all__ = ["schema_markdown"]
 
@@ -10,7 +10,7 @@ _HEAD = f"""\
 # What is stored
 
 Schema version {SCHEMA_VERSION}. This page is made by
-`powerhall-dashboards build` from `core/powerhall/schema.py`; a test keeps them equal.
+`powerhall-dashboards build` from `core/powerhall/store/schema.py`; a test keeps them equal.
 
 Rules that hold for every measurement, so that InfluxDB 1.6 to 3 and SQLite store it alike:
 

@@ -8,8 +8,8 @@ import traceback
 from collections.abc import Callable, Sequence
 
 import powerhall
-from powerhall.errors import PowerhallError
-from powerhall.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
+from powerhall.runtime.errors import PowerhallError
+from powerhall.runtime.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
 
 __all__ = ["main"]
 
@@ -28,19 +28,19 @@ _COMMANDS = (
     "powerhall_optimizer.commands.verify",
     "powerhall_optimizer.commands.explain",
     "powerhall_optimizer.commands.report",
-    "powerhall_optimizer.rcpsp.command",
-    "powerhall_optimizer.rollup.command",
-    "powerhall_optimizer.leases.command",
-    "powerhall_optimizer.schedulers.command",
-    "powerhall_optimizer.shed.command",
+    "powerhall_optimizer.commands.rcpsp",
+    "powerhall_optimizer.commands.rollup",
+    "powerhall_optimizer.commands.lease",
+    "powerhall_optimizer.commands.schedule",
+    "powerhall_optimizer.commands.shed",
 )
 """Modules with `add_parser(subparsers)`; the ones that a distribution leaves out are passed over."""
 _LIGHT = {
-    "lease": "powerhall_optimizer.leases.command",
-    "node-key": "powerhall_optimizer.leases.command",
-    "queue": "powerhall_optimizer.schedulers.command",
-    "schedule": "powerhall_optimizer.schedulers.command",
-    "shed": "powerhall_optimizer.shed.command",
+    "lease": "powerhall_optimizer.commands.lease",
+    "node-key": "powerhall_optimizer.commands.lease",
+    "queue": "powerhall_optimizer.commands.schedule",
+    "schedule": "powerhall_optimizer.commands.schedule",
+    "shed": "powerhall_optimizer.commands.shed",
 }
 """Commands that load no solver: these start without the second that the solvers' libraries take to import."""
 

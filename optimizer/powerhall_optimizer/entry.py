@@ -1,6 +1,6 @@
 """Console entry of `powerhall-optimizer`: checks its extra, then hands over to the command line."""
 
-from powerhall.extras import run_command
+from powerhall.runtime.extras import run_command
 
 
 def main() -> int:

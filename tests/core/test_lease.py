@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from powerhall.errors import Rejected
 from powerhall.lease import GpuCap, Lease, node_key, open_lease, sign_lease
+from powerhall.runtime.errors import Rejected
 
 SITE_KEY = bytes(range(32))
 LEASE = Lease("n1", "plan", 7, 100.0, 130.0, 4000.0, (GpuCap(0, 500.0), GpuCap(1, None, 1200.0)))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from powerhall_agent.lane import Lane
-from powerhall_agent.log import Log
-from powerhall_agent.settings import OutputSettings, ShipSettings, load_settings
+from powerhall_agent.base.log import Log
+from powerhall_agent.daemon.agent_settings import OutputSettings, ShipSettings, load_settings
+from powerhall_agent.delivery.pipeline import Lane
 
 
 def main() -> int:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from powerhall.line import Point, encode
 from powerhall.store import open_store
-from powerhall_dashboards.alert_files import provisioning_json
+from powerhall.store.line_protocol import Point, encode
 from powerhall_dashboards.alerts import RULES
 from powerhall_dashboards.boards import BOARDS
+from powerhall_dashboards.grafana.alert_files import provisioning_json
 from rigs.grafana_alerts import evaluate
 
 NOW_S = 1_790_000_100

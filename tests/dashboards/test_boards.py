@@ -7,10 +7,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from powerhall.schema import MEASUREMENTS
+from powerhall.store.schema import MEASUREMENTS
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.build import built, differences, write
-from powerhall_dashboards.grafana_query import interpolate
+from powerhall_dashboards.grafana.query import interpolate
 from powerhall_dashboards.model import Board, Panel, column_unit
 from powerhall_dashboards.palette import COLOURS, GRAFANA_UNITS
 

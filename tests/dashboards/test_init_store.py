@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from powerhall.errors import ConfigError, Rejected
+from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.store import Query, Select, open_store
 from powerhall_dashboards.cli import main
 from powerhall_dashboards.init_store import init_store

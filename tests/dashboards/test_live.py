@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from powerhall.errors import ConfigError, Rejected, Retryable
-from powerhall.settings import Secret
+from powerhall.runtime.errors import ConfigError, Rejected, Retryable
+from powerhall.runtime.settings import Secret
 from powerhall.store import open_store
 from powerhall.store.url import parse_influx_url
 from powerhall_dashboards.boards import BOARDS

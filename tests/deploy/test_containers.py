@@ -91,7 +91,7 @@ def test_the_agent_runs_as_nobody_in_particular_and_cannot_change_its_image(buil
 
 
 def test_the_optimizer_plans_in_its_image_and_the_plan_verifies(buildah, optimizer):
-    site = "/opt/powerhall/lib/python3*/site-packages/powerhall_twin/demo_site/site.toml"
+    site = "/opt/powerhall/lib/python3*/site-packages/powerhall_twin/demo/demo_site/site.toml"
     jobs = r"job_id,gpus,duration_s\na,8,3600\nb,16,7200\n"
     script = f"id -u; cd /var/lib/powerhall-optimizer; printf '{jobs}' >jobs.csv; powerhall-optimizer round"
     script += f" --site {site} --jobs jobs.csv --out plan.json --seconds 2 && powerhall-optimizer verify plan.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import powerhall
-from powerhall.extras import EXIT_REFUSED, run_command
+from powerhall.runtime.extras import EXIT_REFUSED, run_command
 
 COMMANDS = ("powerhall-agent", "powerhall-optimizer", "powerhall-twin", "powerhall-dashboards")
 

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from powerhall.jobs import Job
-from powerhall.plan import Plan, Snapshot, snapshot_hash
-from powerhall.sitefile import read_site
+from powerhall.plan.plan import Plan, Snapshot, snapshot_hash
+from powerhall.site.site_file import read_site
+from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.log import Log
-from powerhall_optimizer.planner import make_plan
-from powerhall_optimizer.settings import RoundSettings
+from powerhall_optimizer.planning.planner import make_plan
 from rigs.node_types import H100_NODE
 
 START_S = 1_700_000_100

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from powerhall.hostlist import compress, expand
 from powerhall.jobs.model import Job
-from powerhall.plan import PLAN_VERSION, Assignment, Placement, Plan, Snapshot, Waiting, ZonePlan, snapshot_hash
-from powerhall.topology import Hall, Losses, Mode, NodeType, Rack, Row, Site
+from powerhall.plan.plan import PLAN_VERSION, Assignment, Placement, Plan, Snapshot, Waiting, ZonePlan, snapshot_hash
+from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, Row, Site
 
 GPU_POWER_W = 1250.0
 """A busy GPU at the fastest mode: a node of eight makes 10 kW."""

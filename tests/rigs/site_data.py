@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from powerhall.line import Point, encode
+from powerhall.store.line_protocol import Point, encode
 
 SITE = "phx"
 HALLS = ("h1", "h2")

@@ -5,12 +5,12 @@ import random
 import msgspec
 
 from powerhall.jobs import Job
-from powerhall.plan import Plan, Snapshot, StoragePlan
-from powerhall.sitefile import read_site
-from powerhall.storage import trajectory
+from powerhall.plan.plan import Plan, Snapshot, StoragePlan
+from powerhall.site.site_file import read_site
+from powerhall.site.storage import trajectory
+from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.log import Log
-from powerhall_optimizer.planner import make_plan
-from powerhall_optimizer.settings import RoundSettings
+from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.verify.plan import verify_plan
 from rigs.node_types import H100_NODE
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from powerhall.jobs.model import Job
-from powerhall.sitefile import read_site
-from powerhall.topology import Site
-from powerhall_twin.engine import Scenario
+from powerhall.site.site_file import read_site
+from powerhall.site.topology import Site
+from powerhall_twin.policies.engine import Scenario
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests write `from twin_jobs import ...`
 
@@ -19,7 +19,7 @@ from twin_jobs import START_S
 @pytest.fixture(scope="session")
 def demo_folder() -> Path:
     """The folder of the demo's site files."""
-    return Path(str(resources.files("powerhall_twin").joinpath("demo_site")))
+    return Path(str(resources.files("powerhall_twin.demo").joinpath("demo_site")))
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from powerhall import __version__
-from powerhall.errors import PowerhallError, Rejected
-from powerhall.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
-from powerhall_twin.replay_cli import add_parsers
+from powerhall.runtime.errors import PowerhallError, Rejected
+from powerhall.runtime.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
+from powerhall_twin.replay.command import add_parsers
 
 __all__ = ["main", "parser"]
 
@@ -98,8 +98,8 @@ def _add_shed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _shed(args: argparse.Namespace) -> int:
     import msgspec
 
-    from powerhall_twin.shed import run_shed
-    from powerhall_twin.shed_site import ShedSettings
+    from powerhall_twin.shed.site import ShedSettings
+    from powerhall_twin.shed.trial import run_shed
 
     _in_range("--by", args.by, 1, 100)
     _in_range("--within", args.within, 1, 600)
@@ -121,8 +121,8 @@ def _in_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from powerhall_twin.demo import DemoSettings, run_demo
-    from powerhall_twin.outcome import finish
+    from powerhall_twin.demo.demo import DemoSettings, run_demo
+    from powerhall_twin.demo.finish import finish
 
     _in_range("--minutes", args.minutes, 30, 1440)
     _in_range("--speedup", args.speedup, 1, 100_000)

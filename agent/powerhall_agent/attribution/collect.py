@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from powerhall.settings import Secret
+from powerhall.runtime.settings import Secret
 from powerhall_agent.attribution.host import HostJobs
 from powerhall_agent.attribution.intervals import GpuNow, Holder, Interval, Intervals
 from powerhall_agent.attribution.pod_resources import SOCKET, list_pods
-from powerhall_agent.encode import Record, Series
+from powerhall_agent.base.encoder import Record, Series
 
 __all__ = ["Attribution", "user_hasher"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from powerhall.errors import Retryable
+from powerhall.runtime.errors import Retryable
 
 __all__ = ["SOCKET", "list_pods", "parse_pods"]
 

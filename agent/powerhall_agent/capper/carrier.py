@@ -9,12 +9,12 @@ from typing import Protocol
 
 import msgspec
 
-from powerhall.errors import Rejected, Retryable
 from powerhall.lease import SignedLease
-from powerhall.line import Point, encode
+from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.store import Query, Select, Store
+from powerhall.store.line_protocol import Point, encode
+from powerhall_agent.base.log import Log
 from powerhall_agent.capper.client import Reply
-from powerhall_agent.log import Log
 
 __all__ = ["CapperEnd", "Carrier", "newest_lease", "store_confirmation"]
 

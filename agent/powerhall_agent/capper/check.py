@@ -8,9 +8,9 @@ import sys
 
 import pynvml
 
-from powerhall.errors import PowerhallError
-from powerhall.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.lease import GpuCap
+from powerhall.runtime.errors import PowerhallError
+from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall_agent.capper.limiter import NvmlLimiter
 from powerhall_agent.nvml.driver import Driver
 

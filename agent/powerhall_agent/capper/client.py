@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from powerhall.errors import Rejected, Retryable
 from powerhall.lease import SignedConfirmation, SignedLease
+from powerhall.runtime.errors import Rejected, Retryable
 from powerhall_agent.capper.server import Message
 from powerhall_agent.capper.state import Status
 

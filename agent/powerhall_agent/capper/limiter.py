@@ -11,8 +11,8 @@ from typing import Protocol
 
 import pynvml
 
-from powerhall.errors import PowerhallError, Rejected
 from powerhall.lease import GpuCap
+from powerhall.runtime.errors import PowerhallError, Rejected
 from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.nvml.driver import Driver, Gpu
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from powerhall.errors import Rejected
 from powerhall.lease import SignedLease
+from powerhall.runtime.errors import Rejected
+from powerhall_agent.base.log import Log
 from powerhall_agent.capper.state import Capper
-from powerhall_agent.log import Log
 
 __all__ = ["CapperServer", "Message", "owner_uids"]
 

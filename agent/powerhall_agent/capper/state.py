@@ -25,8 +25,6 @@ from typing import Literal
 
 import msgspec
 
-from powerhall.errors import PowerhallError, Rejected
-from powerhall.files import replace_file
 from powerhall.lease import (
     Confirmation,
     GpuCap,
@@ -36,7 +34,9 @@ from powerhall.lease import (
     open_lease,
     sign_confirmation,
 )
-from powerhall.settings import read_json
+from powerhall.runtime.errors import PowerhallError, Rejected
+from powerhall.runtime.files import replace_file
+from powerhall.runtime.settings import read_json
 from powerhall_agent.capper.limiter import Limiter, Range
 
 __all__ = ["Capper", "Status"]

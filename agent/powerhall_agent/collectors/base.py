@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from powerhall_agent.encode import Fields
+from powerhall_agent.base.encoder import Fields
 
 __all__ = ["Collector"]
 
@@ -13,5 +13,5 @@ class Collector(Protocol):
     def collect(self) -> Fields:
         """Return the values by field name of the schema; a sensor without data is left out.
 
-        Raises pynvml.NVMLError, OSError or powerhall.errors.PowerhallError where the family cannot be read.
+        Raises pynvml.NVMLError, OSError or powerhall.runtime.errors.PowerhallError where the family cannot be read.
         """

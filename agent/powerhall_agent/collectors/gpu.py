@@ -8,12 +8,12 @@ from ctypes import c_uint, c_ulonglong
 
 import pynvml
 
-from powerhall_agent.encode import Fields
+from powerhall_agent.base.counters import Unwrap
+from powerhall_agent.base.encoder import Fields
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.fields import FieldSpec
 from powerhall_agent.nvml.getters import Way
 from powerhall_agent.nvml.probe import Probe
-from powerhall_agent.unwrap import Unwrap
 
 __all__ = ["GpuFull"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import pynvml
 
-from powerhall_agent.encode import Fields
+from powerhall_agent.base.encoder import Fields
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.fields import FieldSpec
 from powerhall_agent.nvml.probe import Probe

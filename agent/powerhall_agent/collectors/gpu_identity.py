@@ -2,7 +2,7 @@
 
 import pynvml
 
-from powerhall_agent.encode import Fields
+from powerhall_agent.base.encoder import Fields
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.probe import Probe
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pynvml
 
-from powerhall_agent.encode import Fields
+from powerhall_agent.base.encoder import Fields
 from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.nvml.driver import Gpu
 from powerhall_agent.nvml.probe import Probe

@@ -9,7 +9,7 @@ import ctypes
 
 import pynvml
 
-from powerhall_agent.encode import Fields
+from powerhall_agent.base.encoder import Fields
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.fields import FieldSpec
 from powerhall_agent.nvml.getters import Way

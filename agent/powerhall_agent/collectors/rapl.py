@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from powerhall_agent.encode import Fields
+from powerhall_agent.base.encoder import Fields
 
 __all__ = ["Rapl"]
 

@@ -12,10 +12,10 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
-from powerhall.errors import Rejected, Retryable
-from powerhall.settings import Secret
-from powerhall_agent.encode import Fields
-from powerhall_agent.sampler_settings import RedfishSettings
+from powerhall.runtime.errors import Rejected, Retryable
+from powerhall.runtime.settings import Secret
+from powerhall_agent.base.encoder import Fields
+from powerhall_agent.sampling.sampler_settings import RedfishSettings
 
 __all__ = ["Redfish"]
 

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from powerhall.errors import ConfigError, Retryable
-from powerhall_agent.clock import Clock, Stamper, SystemClock
-from powerhall_agent.encode import Series
+from powerhall.runtime.errors import ConfigError, Retryable
+from powerhall_agent.base.clock import Clock, Stamper, SystemClock
+from powerhall_agent.base.encoder import Series
+from powerhall_agent.base.log import Log
+from powerhall_agent.base.sink import Sink
+from powerhall_agent.facility.gateway_settings import Device
 from powerhall_agent.facility.points import DeviceMap
-from powerhall_agent.facility.quality import Judge, Kept
 from powerhall_agent.facility.reader import Answer, Reader
-from powerhall_agent.facility.settings import Device
-from powerhall_agent.log import Log
-from powerhall_agent.sink import Sink
+from powerhall_agent.facility.validation import Judge, Kept
 
 __all__ = ["DeviceState", "Gateway", "Station"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
-from powerhall.errors import Retryable
+from powerhall.runtime.errors import Retryable
+from powerhall_agent.facility.gateway_settings import ModbusDevice
 from powerhall_agent.facility.points import DeviceMap, ModbusPoint
 from powerhall_agent.facility.reader import Answer, Pacer
-from powerhall_agent.facility.settings import ModbusDevice
 
 __all__ = ["Block", "ModbusReader", "decode", "plan_blocks"]
 

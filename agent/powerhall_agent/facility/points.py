@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from powerhall.errors import ConfigError, Rejected
-from powerhall.settings import convert, read_toml
+from powerhall.runtime.errors import ConfigError, Rejected
+from powerhall.runtime.settings import convert, read_toml
 
 __all__ = ["DeviceMap", "ModbusPoint", "Point", "RedfishPoint", "SnmpPoint", "load_map", "map_names"]
 

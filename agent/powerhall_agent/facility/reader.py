@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from powerhall.errors import ConfigError
+from powerhall.runtime.errors import ConfigError
+from powerhall_agent.facility.gateway_settings import Device, ModbusDevice, RedfishDevice, SnmpDevice
 from powerhall_agent.facility.points import DeviceMap
-from powerhall_agent.facility.settings import Device, ModbusDevice, RedfishDevice, SnmpDevice
 
 __all__ = ["Answer", "Pacer", "Reader", "missing_extra", "open_reader"]
 

@@ -5,11 +5,11 @@ import json
 import requests
 import urllib3
 
-from powerhall.errors import Retryable
-from powerhall.settings import Secret
+from powerhall.runtime.errors import Retryable
+from powerhall.runtime.settings import Secret
+from powerhall_agent.facility.gateway_settings import RedfishDevice
 from powerhall_agent.facility.points import DeviceMap, RedfishPoint
 from powerhall_agent.facility.reader import Answer, Pacer
-from powerhall_agent.facility.settings import RedfishDevice
 
 __all__ = ["RedfishReader", "pointed"]
 

@@ -7,11 +7,11 @@ from typing import Any, TypeAlias
 from pysnmp.hlapi.v3arch import asyncio as api
 from pysnmp.proto.rfc1905 import EndOfMibView, NoSuchInstance, NoSuchObject
 
-from powerhall.errors import Retryable
-from powerhall.settings import Secret
+from powerhall.runtime.errors import Retryable
+from powerhall.runtime.settings import Secret
+from powerhall_agent.facility.gateway_settings import SnmpDevice
 from powerhall_agent.facility.points import DeviceMap, SnmpPoint
 from powerhall_agent.facility.reader import Answer, Pacer
-from powerhall_agent.facility.settings import SnmpDevice
 
 __all__ = ["SnmpReader"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.capture_table import EVENT_REASONS, FIELDS, GETTERS, SLOWDOWN_TIMES, TEXTS, pick
 from powerhall_agent.simulate.publish import slowdown_ids

@@ -8,7 +8,7 @@ Thermal resistance and time constant are chosen so that full load settles about 
 
 from dataclasses import dataclass
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 
 __all__ = ["MODELS", "GpuModel", "model"]
 

@@ -20,7 +20,7 @@ from typing import IO, Final
 
 import msgspec
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.state import StateFile
 

@@ -5,7 +5,7 @@ import os
 import uuid
 from pathlib import Path
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.models import GpuModel, model
 from powerhall_agent.simulate.publish import describe, support_slowdown_times

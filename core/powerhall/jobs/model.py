@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 
 __all__ = ["Job", "check_jobs"]
 

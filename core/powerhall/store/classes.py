@@ -1,7 +1,7 @@
 """Which class of retention each line belongs to, for stores that keep every class in a place of its own."""
 
-from powerhall.schema import MEASUREMENTS, Retention
 from powerhall.store.documents import DOCUMENT
+from powerhall.store.schema import MEASUREMENTS, Retention
 
 __all__ = ["retention_of", "split_lines"]
 

@@ -10,8 +10,8 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 
-from powerhall.line import Point, encode
-from powerhall.schema import Field, Measurement
+from powerhall.store.line_protocol import Point, encode
+from powerhall.store.schema import Field, Measurement
 
 __all__ = ["DOCUMENT", "join_parts", "split_document"]
 

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from powerhall.errors import ConfigError, PowerhallError, Rejected, Retryable
+from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected, Retryable
 from powerhall.store.url import InfluxAddress
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from powerhall.errors import Rejected
-from powerhall.schema import RETENTION_DAYS, Retention
+from powerhall.runtime.errors import Rejected
 from powerhall.store.classes import retention_of, split_lines
 from powerhall.store.documents import DOCUMENT, join_parts, split_document
 from powerhall.store.http import InfluxHttp
 from powerhall.store.influxql import identifier, literal, render_influxql
 from powerhall.store.query import Query, Row
+from powerhall.store.schema import RETENTION_DAYS, Retention
 from powerhall.store.url import InfluxAddress
 
 __all__ = ["InfluxStore"]

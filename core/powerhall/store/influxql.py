@@ -4,7 +4,7 @@
 
 from decimal import Decimal
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 from powerhall.store.query import Filter, Query, Select, TagValue, Variable
 
 __all__ = ["identifier", "literal", "render_grafana", "render_influxql"]

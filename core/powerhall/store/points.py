@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from powerhall.errors import Rejected
-from powerhall.line import parse_lines
-from powerhall.schema import MEASUREMENTS
+from powerhall.runtime.errors import Rejected
+from powerhall.store.line_protocol import parse_lines
+from powerhall.store.schema import MEASUREMENTS
 
 __all__ = ["Batch", "batches"]
 

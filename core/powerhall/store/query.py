@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from powerhall.errors import Rejected
-from powerhall.schema import MEASUREMENTS, Measurement
+from powerhall.runtime.errors import Rejected
+from powerhall.store.schema import MEASUREMENTS, Measurement
 
 __all__ = ["AGGREGATES", "Filter", "Query", "Row", "Select", "TagValue", "Variable"]
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from powerhall.schema import MEASUREMENTS
 from powerhall.store.base import Store
 from powerhall.store.query import Filter, Query, Row, Select, TagValue
+from powerhall.store.schema import MEASUREMENTS
 
 __all__ = ["job_energy_j", "latest", "latest_per_zone", "plan_history", "series_per_zone"]
 

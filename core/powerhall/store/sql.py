@@ -8,7 +8,7 @@ that it lets through, however many points the store holds.
 
 from dataclasses import dataclass
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 from powerhall.store.query import Query, Select, TagValue, Variable
 
 __all__ = ["Statement", "render_sql"]

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from powerhall.errors import ConfigError, PowerhallError, Retryable
-from powerhall.schema import MEASUREMENTS, SCHEMA_VERSION, Measurement
+from powerhall.runtime.errors import ConfigError, PowerhallError, Retryable
 from powerhall.store.points import Batch, batches
 from powerhall.store.query import Query, Row
+from powerhall.store.schema import MEASUREMENTS, SCHEMA_VERSION, Measurement
 from powerhall.store.sql import render_sql
 
 __all__ = ["SqliteStore"]

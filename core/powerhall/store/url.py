@@ -4,10 +4,10 @@ import ipaddress
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from powerhall.errors import ConfigError
-from powerhall.schema import Retention
-from powerhall.settings import Secret
+from powerhall.runtime.errors import ConfigError
+from powerhall.runtime.settings import Secret
 from powerhall.store.base import Store
+from powerhall.store.schema import Retention
 
 __all__ = ["InfluxAddress", "open_store", "parse_influx_url"]
 

@@ -1,8 +1,8 @@
 """Queries and steps that several dashboards share."""
 
-from powerhall.schema import MEASUREMENTS
 from powerhall.store import Filter, Query, Select, Variable
 from powerhall.store.query import TagValue
+from powerhall.store.schema import MEASUREMENTS
 from powerhall_dashboards.model import Choice, Panel, Step, is_moment
 
 __all__ = [

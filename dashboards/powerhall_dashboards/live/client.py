@@ -14,8 +14,8 @@ import requests
 from grafana_api.grafana_api import GrafanaClientError, GrafanaException
 from grafana_api.grafana_face import GrafanaFace
 
-from powerhall.errors import ConfigError, PowerhallError, Rejected, Retryable
-from powerhall.settings import Secret
+from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected, Retryable
+from powerhall.runtime.settings import Secret
 
 __all__ = ["Grafana", "open_grafana"]
 

@@ -3,10 +3,10 @@
 import json
 
 from powerhall import __version__
-from powerhall.errors import ConfigError
+from powerhall.runtime.errors import ConfigError
 from powerhall.store.url import InfluxAddress, parse_influx_url
 from powerhall_dashboards.boards import BOARDS
-from powerhall_dashboards.grafana import board_json
+from powerhall_dashboards.grafana.dashboard import board_json
 from powerhall_dashboards.live.client import Grafana, Json
 
 __all__ = ["datasource_spec", "differences", "publish"]

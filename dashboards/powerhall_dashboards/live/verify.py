@@ -3,12 +3,12 @@
 import time
 from dataclasses import asdict, dataclass
 
-from powerhall.errors import Rejected
-from powerhall.schema import MEASUREMENTS
+from powerhall.runtime.errors import Rejected
 from powerhall.store import Query, Select
 from powerhall.store.influxql import render_grafana
+from powerhall.store.schema import MEASUREMENTS
 from powerhall_dashboards.boards import BOARDS
-from powerhall_dashboards.grafana_query import interpolate, policy_of, targets
+from powerhall_dashboards.grafana.query import interpolate, policy_of, targets
 from powerhall_dashboards.live.client import Grafana, Json
 from powerhall_dashboards.live.publish import differences
 from powerhall_dashboards.model import Board, Choice, Panel

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from powerhall.errors import ConfigError
+from powerhall.runtime.errors import ConfigError
 from powerhall.store import Query, Row, Select, Store
 from powerhall_dashboards.boards.parts import JOBS_SINCE_S, MARKED, table
 from powerhall_dashboards.model import Board, Panel

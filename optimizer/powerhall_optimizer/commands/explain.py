@@ -5,10 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-from powerhall.errors import Rejected
-from powerhall.extras import EXIT_OK
-from powerhall.fleet import FleetPlan, read_plans
-from powerhall_optimizer.explain import explain_lines, fleet_lines
+from powerhall.plan.multi_site import FleetPlan, read_plans
+from powerhall.runtime.errors import Rejected
+from powerhall.runtime.extras import EXIT_OK
+from powerhall_optimizer.planning.explain import explain_lines, fleet_lines
 
 __all__ = ["add_parser"]
 

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from powerhall.extras import EXIT_OK
-from powerhall.fleet import read_plans
-from powerhall_optimizer.report import write_report
+from powerhall.plan.multi_site import read_plans
+from powerhall.runtime.extras import EXIT_OK
+from powerhall_optimizer.report.page import write_report
 
 __all__ = ["add_parser"]
 

@@ -8,20 +8,20 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from powerhall.errors import Rejected
-from powerhall.extras import EXIT_OK
-from powerhall.fleet import FleetPlan
 from powerhall.hostlist import expand
-from powerhall.plan import Plan
+from powerhall.plan.multi_site import FleetPlan
+from powerhall.plan.plan import Plan
+from powerhall.runtime.errors import Rejected
+from powerhall.runtime.extras import EXIT_OK
 from powerhall.store import Store, open_store
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
-from powerhall_optimizer.fleet_round import run_fleet_round
+from powerhall_optimizer.inputs.round_settings import RoundSettings, read_settings
+from powerhall_optimizer.inputs.snapshot import FORMATS, Horizon, floor_slot
 from powerhall_optimizer.log import Log
-from powerhall_optimizer.observe import FORMATS, Horizon, floor_slot
-from powerhall_optimizer.publish import Figures, figures, fleet_figures
-from powerhall_optimizer.round import Request, only_one, run_round
-from powerhall_optimizer.settings import RoundSettings, read_settings
+from powerhall_optimizer.round.multi_site import run_fleet_round
+from powerhall_optimizer.round.publish import Figures, figures, fleet_figures
+from powerhall_optimizer.round.single_site import Request, only_one, run_round
 
 __all__ = ["add_parser"]
 
@@ -202,7 +202,7 @@ def run(args: argparse.Namespace) -> int:
         if store is not None:
             store.close()
     if args.report is not None:
-        from powerhall_optimizer.report import write_report
+        from powerhall_optimizer.report.page import write_report
 
         write_report(plan, args.report)
     _tell(plan, request, args.json)

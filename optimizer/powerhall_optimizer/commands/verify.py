@@ -5,9 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-from powerhall.extras import EXIT_OK, EXIT_REFUSED
-from powerhall.fleet import FleetPlan, read_plans
-from powerhall_optimizer.verify.fleet import verify_fleet
+from powerhall.plan.multi_site import FleetPlan, read_plans
+from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
+from powerhall_optimizer.verify.multi_site import verify_fleet
 from powerhall_optimizer.verify.plan import verify_plan
 
 __all__ = ["add_parser"]

@@ -2,7 +2,7 @@
 
 A lease may be in force at any moment until it runs out, so each budget is the lowest over that time. Losses and cooling
 power are convex in the load; the meter's budget therefore counts a node's watts by the steepest chord of its hall,
-which lies above the true curve wherever the load may lie (see `powerhall_optimizer.linear`).
+which lies above the true curve wherever the load may lie (see `powerhall_optimizer.physics.linearize`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from powerhall.cooling import Weather, hall_load, media
-from powerhall.plan import Plan
-from powerhall.topology import Hall, Rack, Site
-from powerhall_optimizer.budgets import Ground
-from powerhall_optimizer.ledger import Budget
-from powerhall_optimizer.linear import it_for_heat_w, loss_slope
+from powerhall.physics.cooling import Weather, hall_load, media
+from powerhall.plan.plan import Plan
+from powerhall.site.topology import Hall, Rack, Site
+from powerhall_optimizer.leases.ledger import Budget
+from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.linearize import it_for_heat_w, loss_slope
 from powerhall_optimizer.storage.model import plant_slopes
 
 __all__ = ["lease_budgets"]

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from powerhall.errors import Rejected
 from powerhall.hostlist import expand
 from powerhall.lease import GpuCap, Lease, SignedLease, node_key, sign_lease
-from powerhall.plan import Assignment, Plan, gpu_power_w
-from powerhall.topology import JobClass, Mode, NodeType, Site
-from powerhall_optimizer.ledger import Budget, Ledger
+from powerhall.plan.plan import Assignment, Plan, gpu_power_w
+from powerhall.runtime.errors import Rejected
+from powerhall.site.topology import JobClass, Mode, NodeType, Site
+from powerhall_optimizer.leases.ledger import Budget, Ledger
 
 __all__ = ["Need", "grant_leases", "needs", "node_cap_w", "safe_caps_w"]
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from powerhall.curtail import NO_LIMIT_W, Event, Ramp, curtailed
-from powerhall.plan import Snapshot
+from powerhall.plan.plan import Snapshot
+from powerhall.site.curtailment import NO_LIMIT_W, Event, Ramp, curtailed
 from powerhall.timeseries import Series
 
 __all__ = ["limited"]

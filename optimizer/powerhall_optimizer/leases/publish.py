@@ -6,9 +6,9 @@ from collections.abc import Iterable
 import msgspec
 
 from powerhall.lease import Lease, SignedLease
-from powerhall.line import Point, encode
+from powerhall.site.topology import Site
 from powerhall.store import Store
-from powerhall.topology import Site
+from powerhall.store.line_protocol import Point, encode
 
 __all__ = ["publish_leases"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 
 __all__ = ["Instance", "Schedule", "predecessors_of", "topological_order", "turned_round"]
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from powerhall.errors import Rejected
+from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.rcpsp.instance import Instance
 
 __all__ = ["parse", "read"]

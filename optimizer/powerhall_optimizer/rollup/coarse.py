@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
-from powerhall.line import Point
-from powerhall.schema import MEASUREMENTS
 from powerhall.store import Query, Select, Store
+from powerhall.store.line_protocol import Point
+from powerhall.store.schema import MEASUREMENTS
 
 __all__ = ["COARSE_S", "coarse_points", "coarse_range"]
 

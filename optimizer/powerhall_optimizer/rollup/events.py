@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-from powerhall.line import Point
-from powerhall.plan import Assignment
-from powerhall.topology import Site
+from powerhall.plan.plan import Assignment
+from powerhall.site.topology import Site
+from powerhall.store.line_protocol import Point
 from powerhall_optimizer.rollup.plans import PlannedPower
 from powerhall_optimizer.rollup.readings import BUCKET_S
 

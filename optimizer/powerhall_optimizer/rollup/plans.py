@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from powerhall.line import Point
-from powerhall.plan import Assignment, ZonePlan
+from powerhall.plan.plan import Assignment, ZonePlan
+from powerhall.store.line_protocol import Point
 
 __all__ = ["LANES", "PlannedPower", "lane_points", "read_planned"]
 

@@ -4,8 +4,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from powerhall.site.topology import NodeType
 from powerhall.store import Query, Select, Store
-from powerhall.topology import NodeType
 
 __all__ = ["BUCKET_S", "NodeReading", "node_power_w", "read_hall"]
 

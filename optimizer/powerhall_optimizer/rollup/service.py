@@ -8,11 +8,11 @@ repeat, and run beside each other, one per hall.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from powerhall.cooling import Weather
-from powerhall.line import Point, encode
-from powerhall.schema import MEASUREMENTS
+from powerhall.physics.cooling import Weather
+from powerhall.site.topology import Site
 from powerhall.store import Query, Row, Select, Store
-from powerhall.topology import Site
+from powerhall.store.line_protocol import Point, encode
+from powerhall.store.schema import MEASUREMENTS
 from powerhall_optimizer.rollup.coarse import coarse_points, coarse_range
 from powerhall_optimizer.rollup.events import curtailments, plan_change
 from powerhall_optimizer.rollup.plans import PlannedPower, lane_points, read_planned

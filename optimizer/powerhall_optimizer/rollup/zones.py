@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from powerhall.cooling import Weather, hall_load
-from powerhall.line import Point
+from powerhall.physics.cooling import Weather, hall_load
+from powerhall.site.topology import Hall, Rack, Site
 from powerhall.store import Row
-from powerhall.topology import Hall, Rack, Site
+from powerhall.store.line_protocol import Point
 from powerhall_optimizer.rollup.readings import BUCKET_S, NodeReading, node_power_w
 
 __all__ = ["Context", "hall_points", "site_points"]

@@ -2,8 +2,8 @@
 
 import math
 
-from powerhall.errors import ConfigError
-from powerhall.plan import Plan, ZonePlan
+from powerhall.plan.plan import Plan, ZonePlan
+from powerhall.runtime.errors import ConfigError
 
 __all__ = ["allowed_units", "budget_zone", "units"]
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import msgspec
 
 from powerhall.jobs.model import Job
-from powerhall.plan import Plan
+from powerhall.plan.plan import Plan
 
 __all__ = ["Command", "PlanWriter", "Queue", "QueueReader", "Report", "Skipped", "check_fresh"]
 

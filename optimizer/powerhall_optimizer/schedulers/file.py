@@ -9,12 +9,12 @@ from typing import Literal
 
 import msgspec
 
-from powerhall.errors import ConfigError, Rejected
-from powerhall.files import replace_file
-from powerhall.jobs.files import read_jobs
-from powerhall.plan import Assignment, Plan
+from powerhall.jobs.job_files import read_jobs
+from powerhall.plan.plan import Assignment, Plan
+from powerhall.runtime.errors import ConfigError, Rejected
+from powerhall.runtime.files import replace_file
 from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
-from powerhall_optimizer.schedulers.settings import FileSettings
+from powerhall_optimizer.schedulers.scheduler_settings import FileSettings
 
 __all__ = ["FileReader", "FileWriter", "Order", "orders"]
 

@@ -2,14 +2,14 @@
 
 import msgspec
 
-from powerhall.curtail import Event
-from powerhall.plan import Assignment, Plan, Snapshot, Waiting, gpu_power_w, gpu_speed, snapshot_hash
+from powerhall.plan.plan import Assignment, Plan, Snapshot, Waiting, gpu_power_w, gpu_speed, snapshot_hash
+from powerhall.site.curtailment import Event
 from powerhall.units import format_power
-from powerhall_optimizer.assemble import zone_plans
 from powerhall_optimizer.leases.limits import limited
+from powerhall_optimizer.physics.plan_loads import plan_loads
+from powerhall_optimizer.planning.assemble import zone_plans
 from powerhall_optimizer.shed.ladder import Ladder, by_job
-from powerhall_optimizer.verify.loads import plan_loads
-from powerhall_optimizer.verify.worth import value_and_bound
+from powerhall_optimizer.verify.value import value_and_bound
 
 __all__ = ["sealed", "shed_modes", "shed_plan"]
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from powerhall.cooling import Weather, hall_load
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
-from powerhall.plan import Assignment, Plan, gpu_power_w, gpu_speed
-from powerhall.topology import JobClass, Mode, NodeType
-from powerhall_optimizer.budgets import Ground
+from powerhall.physics.cooling import Weather, hall_load
+from powerhall.plan.plan import Assignment, Plan, gpu_power_w, gpu_speed
+from powerhall.site.topology import JobClass, Mode, NodeType
+from powerhall_optimizer.physics.limits import Ground
 
 __all__ = ["Action", "Ladder", "ladder"]
 

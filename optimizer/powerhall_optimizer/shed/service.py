@@ -5,17 +5,17 @@ import math
 import signal
 import time
 
-from powerhall.errors import Rejected
-from powerhall.extras import EXIT_OK
-from powerhall.plan import read_plan
+from powerhall.plan.plan import read_plan
+from powerhall.runtime.errors import Rejected
+from powerhall.runtime.extras import EXIT_OK
+from powerhall_optimizer.commands.shed import open_shedder
 from powerhall_optimizer.log import Log
-from powerhall_optimizer.shed.command import open_shedder
-from powerhall_optimizer.shed.desk import Desk
-from powerhall_optimizer.shed.hook import Hook
+from powerhall_optimizer.shed.event_manager import Desk
+from powerhall_optimizer.shed.http_endpoint import Hook
+from powerhall_optimizer.shed.inbox import SignalFolder
 from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.shed.meter import baseline_w
 from powerhall_optimizer.shed.shedder import Outcome
-from powerhall_optimizer.shed.watch import SignalFolder
 
 __all__ = ["serve"]
 
@@ -24,7 +24,7 @@ _LOOK_S = 0.1
 
 def serve(args: argparse.Namespace) -> int:
     """Run the service; everything that it needs is checked before the first event."""
-    from powerhall_optimizer.leases.command import present_plan
+    from powerhall_optimizer.commands.lease import present_plan
 
     if args.serve is not None and args.token_file is None:
         raise Rejected("shed: --serve: needs --token-file")

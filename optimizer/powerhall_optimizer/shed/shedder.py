@@ -11,14 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from powerhall.errors import PowerhallError
 from powerhall.hostlist import expand
-from powerhall.plan import Plan, write_plan
+from powerhall.plan.plan import Plan, write_plan
+from powerhall.runtime.errors import PowerhallError
 from powerhall.store import Store
+from powerhall_optimizer.leases.acks import read_confirmations
 from powerhall_optimizer.leases.caps import Need, grant_leases, needs
-from powerhall_optimizer.leases.confirm import read_confirmations
+from powerhall_optimizer.leases.ledger import Ledger as LeaseLedger
 from powerhall_optimizer.leases.publish import publish_leases
-from powerhall_optimizer.ledger import Ledger as LeaseLedger
 from powerhall_optimizer.schedulers.base import PlanWriter, Skipped
 from powerhall_optimizer.shed.act import sealed, shed_modes, shed_plan
 from powerhall_optimizer.shed.ladder import Ladder

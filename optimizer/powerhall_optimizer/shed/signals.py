@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from powerhall.curtail import parse_event
-from powerhall.errors import Rejected
-from powerhall.settings import convert
+from powerhall.runtime.errors import Rejected
+from powerhall.runtime.settings import convert
+from powerhall.site.curtailment import parse_event
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from powerhall_optimizer.problem import Ints, Problem
+from powerhall_optimizer.problem.arrays import Ints, Problem
 from powerhall_optimizer.solve.kernels import Tables
 
 Floats = npt.NDArray[np.float64]

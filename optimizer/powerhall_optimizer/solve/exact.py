@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from ortools.sat.python import cp_model
 
-from powerhall_optimizer.problem import Ints, Problem, Schedule
+from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
 from powerhall_optimizer.solve.stage import Budget, State, usage_of
 
 SMALLEST_SECONDS = 0.05

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from powerhall_optimizer.problem import Ints
+from powerhall_optimizer.problem.arrays import Ints
 
 Array = npt.NDArray[Any]
 LOWEST = -1e300

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from powerhall_optimizer.problem import Ints, Schedule
+from powerhall_optimizer.problem.arrays import Ints, Schedule
 from powerhall_optimizer.solve import moves
 from powerhall_optimizer.solve.compiled import Compiled, profile_prices
 from powerhall_optimizer.solve.greedy import merits, value_of

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from powerhall_optimizer.problem import Ints
+from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.solve.kernels import Tables, adapt, job_worth, occupy, place
 
 Array = npt.NDArray[Any]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from powerhall_optimizer.problem import Certificate, Problem, Schedule
+from powerhall_optimizer.problem.arrays import Certificate, Problem, Schedule
 from powerhall_optimizer.solve.compiled import compile_problem
 from powerhall_optimizer.solve.exact import Exact, whole_cells
 from powerhall_optimizer.solve.greedy import Greedy

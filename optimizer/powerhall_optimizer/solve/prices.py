@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from powerhall_optimizer.problem import Ints
+from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.solve import kernels
 from powerhall_optimizer.solve.compiled import Compiled, profile_prices
 from powerhall_optimizer.solve.stage import Budget, State

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from powerhall_optimizer.problem import Ints, Problem, Schedule
+from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
 from powerhall_optimizer.solve.compiled import Compiled
 from powerhall_optimizer.solve.greedy import LAST_RESORT, fill, value_of
 from powerhall_optimizer.solve.stage import Budget, State, usage_of

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from powerhall_optimizer.problem import Certificate, Ints, Problem, Schedule
+from powerhall_optimizer.problem.arrays import Certificate, Ints, Problem, Schedule
 from powerhall_optimizer.solve.compiled import Compiled
 
 Floats = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ def compile_solver() -> None:
 
     Takes some tens of seconds on a fresh installation, and a tenth of a second beyond loading the loops after that.
     """
-    from powerhall_optimizer.instances import generate
+    from powerhall_optimizer.problem.synthetic import generate
     from powerhall_optimizer.solve.pipeline import solve
 
     solve(generate("open", 60, 24, 0), seconds=600.0, iterations=1)

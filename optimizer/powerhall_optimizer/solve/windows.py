@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from powerhall_optimizer.problem import Schedule
+from powerhall_optimizer.problem.arrays import Schedule
 from powerhall_optimizer.solve.compiled import profile_prices
 from powerhall_optimizer.solve.exact import Decision, free_without, solve_part
 from powerhall_optimizer.solve.stage import Budget, State

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from powerhall_optimizer.problem import Ints
+from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.storage.model import COST_SCALE, SCALE, Store, StoreModel
 
 __all__ = ["Grid", "added_w", "best_power", "compile_best", "grid_of"]

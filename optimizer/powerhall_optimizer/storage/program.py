@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from ortools.math_opt.python import mathopt
 
-from powerhall.errors import PowerhallError
-from powerhall.storage import keep_factor
-from powerhall_optimizer.problem import Ints
+from powerhall.runtime.errors import PowerhallError
+from powerhall.site.storage import keep_factor
+from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.storage.model import COST_SCALE, SCALE, Ceiling, Store, StoreModel
 
 __all__ = ["LP_SOLVERS", "Program", "Solution"]

@@ -8,8 +8,8 @@ import math
 
 import msgspec
 
-from powerhall.plan import Plan, Snapshot
-from powerhall.storage import Storage
+from powerhall.plan.plan import Plan, Snapshot
+from powerhall.site.storage import Storage
 from powerhall.store import Query, Select, Store
 
 __all__ = ["with_stored"]

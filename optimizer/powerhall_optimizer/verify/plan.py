@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from powerhall.errors import PowerhallError
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
-from powerhall.plan import Assignment, Plan, Snapshot, gpu_power_w, gpu_speed, snapshot_hash
-from powerhall.topology import Mode, NodeType
-from powerhall_optimizer.budgets import time_text
-from powerhall_optimizer.verify.loads import Loads, loads_of, plan_loads, power_now_w, slot_span, zone_budgets
+from powerhall.plan.plan import Assignment, Plan, Snapshot, gpu_power_w, gpu_speed, snapshot_hash
+from powerhall.runtime.errors import PowerhallError
+from powerhall.site.topology import Mode, NodeType
+from powerhall_optimizer.physics.limits import time_text
+from powerhall_optimizer.physics.plan_loads import Loads, loads_of, plan_loads, power_now_w, slot_span, zone_budgets
 from powerhall_optimizer.verify.storage import storage_checks
 
 __all__ = ["Violation", "verify_plan"]
@@ -307,7 +307,7 @@ def _zones(case: _Case, loads: Loads) -> Iterator[Violation]:
 
 
 def _value(case: _Case) -> Iterator[Violation]:
-    from powerhall_optimizer.verify.worth import value_and_bound
+    from powerhall_optimizer.verify.value import value_and_bound
 
     try:
         value, bound = value_and_bound(case.plan)

@@ -1,8 +1,8 @@
 """Judges a schedule and a bound without any solver: numpy and integers only.
 
 `check_schedule` walks one function per constraint. `exact_value` and `exact_bound` follow the formulas in
-`powerhall_optimizer.problem` and share no code with the stages that produced the schedule. All sums are exact: int64
-where a magnitude check allows it, Python integers elsewhere.
+`powerhall_optimizer.problem.arrays` and share no code with the stages that produced the schedule. All sums are exact:
+int64 where a magnitude check allows it, Python integers elsewhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from powerhall_optimizer.problem import Certificate, Ints, Problem, Schedule
+from powerhall_optimizer.problem.arrays import Certificate, Ints, Problem, Schedule
 
 __all__ = ["Report", "Violation", "check_schedule", "exact_bound", "exact_value", "verify_schedule"]
 

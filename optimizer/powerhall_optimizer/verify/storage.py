@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from powerhall.plan import Plan, StoragePlan
-from powerhall.storage import Storage, trajectory
-from powerhall_optimizer.budgets import time_text
-from powerhall_optimizer.verify.loads import Loads
+from powerhall.plan.plan import Plan, StoragePlan
+from powerhall.site.storage import Storage, trajectory
+from powerhall_optimizer.physics.limits import time_text
+from powerhall_optimizer.physics.plan_loads import Loads
 
 __all__ = ["Broken", "storage_checks"]
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from powerhall_agent.sampler_settings import SamplerSettings
+from powerhall_agent.sampling.sampler_settings import SamplerSettings
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.state import StateFile
 from powerhall_agent.simulate.world import run_world
@@ -228,7 +228,7 @@ def _ours(folder: Path, env: dict[str, str], fields: tuple[str, ...], seconds: f
         node="bench", slow_interval_s=3600.0, rapl=False, attribution=False, jitter=0.0, **values
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "powerhall_agent.sampler_process"],
+        [sys.executable, "-m", "powerhall_agent.sampling.process"],
         env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stdin is not None

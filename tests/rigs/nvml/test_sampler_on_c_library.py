@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from powerhall.line import parse_lines
+from powerhall.store.line_protocol import parse_lines
 from powerhall_agent.simulate.faults import apply, parse_script
 from powerhall_agent.simulate.state import StateFile
 from powerhall_agent.simulate.world import run_world
@@ -19,8 +19,8 @@ from powerhall_agent.simulate.world import run_world
 pytestmark = pytest.mark.rig
 PROGRAM = """
 import sys, threading
-from powerhall_agent.sampler import run_sampler
-from powerhall_agent.sampler_settings import SamplerSettings
+from powerhall_agent.sampling.sampler import run_sampler
+from powerhall_agent.sampling.sampler_settings import SamplerSettings
 
 class Out:
     def write(self, lines):

@@ -1,0 +1,1 @@
+"""Parts that every layer of the agent uses: clock, log, encoder, counters, durable files."""

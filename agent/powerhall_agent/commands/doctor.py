@@ -1,0 +1,191 @@
+"""What works on this node, what does not, and what to do about it, in plain words."""
+
+import ctypes
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+
+from powerhall.runtime.errors import PowerhallError, Rejected
+from powerhall_agent.commands.once import complaint, gpus_of
+from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
+from powerhall_agent.delivery.outputs.base import SetupError, open_output
+from powerhall_agent.delivery.spool import segments_of
+
+__all__ = ["Finding", "examine", "report"]
+
+_PROBE_S = 20.0
+_FREE_BYTES = 1 << 30
+_TIME_ERROR = 5
+_PROBE = "import sys; from powerhall_agent.commands.doctor import probe_driver; probe_driver(sys.stdin.buffer.read())"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: level is ok, note (works, but look) or bad (needs a person)."""
+
+    subject: str
+    level: str
+    text: str
+    todo: str = ""
+
+
+def examine(settings: AgentSettings) -> list[Finding]:
+    """Look at everything; no check stops another, and a hung driver costs at most twenty seconds."""
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        _python,
+        lambda: _driver(settings),
+        lambda: _devices(settings),
+        _clock,
+        lambda: _spool(settings),
+        *(_store_check(settings, output) for output in settings.output),
+    ]
+    found = [finding for check in checks for finding in check()]
+    if not settings.output:
+        found.append(
+            Finding("store", "note", "no store is configured", "give --store URL or [[output]] in the settings")
+        )
+    return found
+
+
+def report(findings: list[Finding], *, as_json: bool) -> str:
+    """Render the findings, one line each and what to do below it."""
+    if as_json:
+        return json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
+    text = ""
+    for finding in findings:
+        text += f"{finding.level:4}  {finding.subject:9} {finding.text}\n"
+        text += f"      {'':9} -> {finding.todo}\n" if finding.todo else ""
+    bad = sum(finding.level == "bad" for finding in findings)
+    return text + ("all well\n" if not bad else f"{bad} of {len(findings)} checks need a person\n")
+
+
+def probe_driver(settings: bytes) -> None:
+    """Take one sample and print it (runs in a process of its own, because a sick driver may never return)."""
+    from powerhall_agent.commands.once import sample
+    from powerhall_agent.sampling.sampler_settings import SamplerSettings
+
+    sys.stdout.buffer.write(sample(msgspec.json.decode(settings, type=SamplerSettings)))
+
+
+def _python() -> Iterator[Finding]:
+    names = ("nvidia-ml-py", "influxdb-client", "msgspec")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    yield Finding("software", "ok", f"Python {sys.version.split()[0]}, {versions}, user {os.geteuid()}")
+    if os.geteuid() == 0:
+        yield Finding("software", "note", "runs as root, which it does not need", "run it as a user of its own")
+
+
+def _driver(settings: AgentSettings) -> Iterator[Finding]:
+    command = [sys.executable, "-c", _PROBE]
+    try:
+        answer = subprocess.run(
+            command, input=msgspec.json.encode(settings.sampler), capture_output=True, timeout=_PROBE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        yield Finding("driver", "bad", f"did not answer within {_PROBE_S:.0f} s", "see dmesg for XID; reset or reboot")
+        return
+    gpus = gpus_of(answer.stdout)
+    if answer.returncode or not gpus:
+        failed = answer.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        detail = failed if answer.returncode else complaint(answer.stdout)
+        yield Finding("driver", "bad", detail, _driver_todo(detail))
+        return
+    names = sorted({str(values.get("name", "unnamed GPU")) for _, values in gpus})
+    kind = "simulated " if settings.sampler.simulate is not None else ""
+    yield Finding("driver", "ok", f"{len(gpus)} {kind}GPUs answer: {', '.join(names)}")
+    for gpu, values in gpus:
+        if values.get("state", "ok") != "ok":
+            todo = "nvidia-smi -q -i N; drain the node and reset the GPU"
+            yield Finding("driver", "bad", f"GPU {gpu} is quarantined: {values['state']}", todo)
+
+
+def _driver_todo(detail: str) -> str:
+    if "Not Found" in detail:
+        return "install the NVIDIA driver (libnvidia-ml.so.1 is not there); without GPUs try --simulate"
+    if "Mismatch" in detail:
+        return "the driver was updated while in use: reload the kernel module or reboot"
+    if "Permission" in detail or "Insufficient" in detail:
+        return "let the agent's user open /dev/nvidia* (group video, or the unit's DeviceAllow=)"
+    return "load the driver: modprobe nvidia; systemctl start nvidia-persistenced"
+
+
+def _devices(settings: AgentSettings) -> Iterator[Finding]:
+    if settings.sampler.simulate is not None:
+        return
+    nodes = [*sorted(Path("/dev").glob("nvidia[0-9]*")), Path("/dev/nvidiactl")]
+    closed = [str(path) for path in nodes if path.exists() and not os.access(path, os.R_OK | os.W_OK)]
+    if closed:
+        yield Finding("rights", "bad", f"cannot open {', '.join(closed)}", "add the agent's user to their group")
+    rapl = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+    if settings.sampler.rapl and rapl.exists() and not os.access(rapl, os.R_OK):
+        todo = f"chmod o+r {rapl} by a udev rule, or set sampler.rapl = false"
+        yield Finding("rights", "note", "CPU energy (RAPL) is readable by root alone", todo)
+
+
+def _clock() -> Iterator[Finding]:
+    """Ask the kernel whether its clock is disciplined (adjtimex(2): state 5 is TIME_ERROR)."""
+    buffer = ctypes.create_string_buffer(256)
+    state = ctypes.CDLL(None).adjtimex(buffer)
+    if time.time() < 1.6e9:
+        yield Finding("clock", "bad", f"says {time.strftime('%Y-%m-%d', time.gmtime())}", "set the clock; run chrony")
+    elif state < 0:
+        yield Finding("clock", "note", "the kernel does not tell whether it is synchronised (sandboxed)")
+    elif state == _TIME_ERROR:
+        yield Finding("clock", "note", "is not synchronised, says the kernel", "run chrony or systemd-timesyncd")
+    else:
+        yield Finding("clock", "ok", "synchronised")
+
+
+def _spool(settings: AgentSettings) -> Iterator[Finding]:
+    folder = Path(settings.spool.path)
+    near = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(near, os.W_OK | os.X_OK):
+        yield Finding("spool", "bad", f"{near} is not writable", f"chown it to the agent's user (now {os.geteuid()})")
+        return
+    free = shutil.disk_usage(near).free
+    level = "ok" if free > _FREE_BYTES else "note"
+    todo = "" if level == "ok" else "the spool drops its oldest points when the disk is full; make room"
+    yield Finding("spool", level, f"{folder} is writable, {free / 2**30:.1f} GiB free", todo)
+    for lock in sorted(folder.glob("*/lock")):
+        waiting = segments_of(lock.parent)
+        if waiting:
+            size = sum(path.stat().st_size for path in waiting)
+            age_s = time.time() - min(path.stat().st_mtime for path in waiting)
+            yield Finding("spool", "note", f"{lock.parent.name}: {size} bytes wait, the oldest for {age_s:.0f} s")
+        rejected = lock.parent / "rejected.lines"
+        if rejected.exists():
+            yield Finding(
+                "spool", "note", f"the store has refused points: see {rejected}", "reasons stand above the lines"
+            )
+
+
+def _store_check(settings: AgentSettings, output: OutputSettings) -> Callable[[], Iterator[Finding]]:
+    return lambda: _store(settings, output)
+
+
+def _store(settings: AgentSettings, output: OutputSettings) -> Iterator[Finding]:
+    """Send an empty line: a server that lets us in takes it, or refuses it as holding no points."""
+    where = output.url.partition("?")[0]
+    started_s = time.monotonic()
+    try:
+        open_output(output.url, settings.ship.timeout_s).send(b"\n")
+    except SetupError as error:
+        yield Finding("store", "bad", str(error), "correct the URL, the bucket or the token file; no restart is needed")
+        return
+    except Rejected as error:
+        if "refused" not in str(error):
+            yield Finding("store", "bad", str(error), "correct the store URL")
+            return
+    except PowerhallError as error:
+        yield Finding("store", "bad", str(error), "points are spooled meanwhile; start the store or open the firewall")
+        return
+    yield Finding("store", "ok", f"{where} takes our writes ({1000 * (time.monotonic() - started_s):.0f} ms)")

@@ -1,0 +1,181 @@
+"""`powerhall-agent gateway`: facility meters into the same spool and stores as the GPUs."""
+
+import argparse
+import dataclasses
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from powerhall.runtime.errors import ConfigError
+from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
+from powerhall_agent.base.log import Log
+from powerhall_agent.base.systemd import Notifier
+from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
+from powerhall_agent.sampling.sampler_settings import SamplerSettings
+
+if TYPE_CHECKING:
+    from powerhall_agent.delivery.pipeline import Lane
+    from powerhall_agent.facility.counter_state import Memory
+    from powerhall_agent.facility.gateway import DeviceState, Gateway
+
+__all__ = ["LaneSink", "add_parsers"]
+
+_TEXT = """\
+Reads power meters, PDUs, CDUs, chillers and weather stations by Modbus TCP, Redfish and SNMP, and ships what they say
+through the same spool and to the same stores as the GPUs. A meter that gives nothing believable gets quality 0 and no
+value, never a zero. Needs pip install 'powerhall[facility]'.
+
+examples:
+  powerhall-agent gateway --config facility.toml --once        read every device once, say what was wrong
+  powerhall-agent gateway --config facility.toml --store sqlite:///telemetry.db --spool ./facility-spool
+  powerhall-agent gateway --config /etc/powerhall/facility.toml
+
+facility.toml (docs/facility.md has one section per protocol):
+  site = "north"
+  [[device]]
+  name = "feed-a"
+  protocol = "modbus"
+  address = "10.0.8.20:502"
+  map = "schneider_pm5000"
+"""
+_TICK_S = 0.25
+_APPEND_EVERY_S = 0.5
+_KEEP_EVERY_S = 30.0
+_STOP_WITHIN_S = 8.0
+
+
+class LaneSink:
+    """Gathers lines from all devices' threads; `flush` spools them."""
+
+    def __init__(self, lanes: "Sequence[Lane]") -> None:
+        self._lanes, self._lock = lanes, threading.Lock()
+        self._waiting: list[bytes] = []
+
+    def write(self, lines: bytes) -> None:
+        """Take lines; never waits for a disk."""
+        with self._lock:
+            self._waiting.append(lines)
+
+    def flush(self) -> None:
+        """Spool what has come in."""
+        with self._lock:
+            lines, self._waiting = b"".join(self._waiting), []
+        if lines:
+            for lane in self._lanes:
+                lane.append(lines)
+
+
+def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the sub-command `gateway`."""
+    parser = subparsers.add_parser(
+        "gateway",
+        help="read facility meters by Modbus, Redfish and SNMP",
+        description=_TEXT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", default="/etc/powerhall/facility.toml", help="default: %(default)s")
+    parser.add_argument("--store", action="append", default=[], metavar="URL", help="as for run; replaces [[output]]")
+    parser.add_argument("--spool", metavar="DIR", help="where undelivered points wait")
+    parser.add_argument("--once", action="store_true", help="read every device once and end; 1 when one gave nothing")
+    parser.add_argument("--json", action="store_true", help="with --once: print the devices as JSON")
+    parser.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="end after this many seconds")
+    parser.set_defaults(command=_gateway)
+
+
+def _gateway(args: argparse.Namespace) -> int:
+    from powerhall_agent.delivery.pipeline import open_lanes
+    from powerhall_agent.facility.counter_state import Memory
+    from powerhall_agent.facility.gateway import Gateway
+    from powerhall_agent.facility.gateway_settings import load_facility
+    from powerhall_agent.facility.reader import open_reader
+
+    facility, maps = load_facility(args.config)
+    shipping = AgentSettings(
+        sampler=SamplerSettings(node="gateway"),
+        spool=msgspec.structs.replace(facility.spool, path=args.spool) if args.spool else facility.spool,
+        ship=facility.ship,
+        output=_outputs(args.store) or facility.output,
+    )
+    if not shipping.output and not args.once:
+        raise ConfigError("gateway: no store: give --store URL, or [[output]] with url in the settings file")
+    log = Log()
+    memory = Memory(Path(shipping.spool.path) / ".state" / "facility.json" if shipping.output else None, log)
+    lanes = open_lanes(shipping, log)
+    sink = LaneSink(lanes)
+    gateway = Gateway(facility.site, facility.device, maps, open_reader, sink=sink, log=log, kept=memory.recall())
+    for lane in lanes:
+        lane.start()
+    try:
+        if args.once:
+            gateway.once()
+        else:
+            _serve(gateway, sink, lanes, memory, args.for_s)
+    finally:
+        gateway.stop(0.0 if args.once else _STOP_WITHIN_S / 2)
+        sink.flush()
+        memory.keep(gateway.kept())
+        _deliver(lanes)
+    return _report(gateway.states(), lanes, as_json=args.json) if args.once else EXIT_OK
+
+
+def _outputs(stores: Sequence[str]) -> tuple[OutputSettings, ...]:
+    return tuple(
+        OutputSettings(url, "store" if index == 0 else f"store{index + 1}") for index, url in enumerate(stores)
+    )
+
+
+def _serve(gateway: "Gateway", sink: LaneSink, lanes: "Sequence[Lane]", memory: "Memory", for_s: float | None) -> None:
+    """Run until SIGTERM or SIGINT, or for this long."""
+    stopped: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda caught, _frame: stopped.append(caught))
+    notifier, begin_s = Notifier(), time.monotonic()
+    appended_s = kept_s = alive_s = begin_s
+    gateway.start()
+    notifier.ready(f"{len(gateway.stations)} devices, {len(lanes)} outputs")
+    while not stopped and (for_s is None or time.monotonic() - begin_s < for_s):
+        time.sleep(_TICK_S)
+        gateway.watch()
+        now_s = time.monotonic()
+        if now_s - appended_s >= _APPEND_EVERY_S:
+            appended_s = now_s
+            sink.flush()
+        if now_s - kept_s >= _KEEP_EVERY_S:
+            kept_s = now_s
+            memory.keep(gateway.kept())
+        for lane in lanes:
+            lane.shipper.enforce_deadline()
+        if notifier.watchdog_s is not None and now_s - alive_s >= notifier.watchdog_s:
+            alive_s = now_s
+            notifier.alive()
+    notifier.stopping()
+
+
+def _deliver(lanes: "Sequence[Lane]") -> None:
+    deadline_s = time.monotonic() + _STOP_WITHIN_S
+    for lane in lanes:
+        lane.stop(deadline_s)
+    for lane in lanes:
+        lane.join(deadline_s - time.monotonic())
+
+
+def _report(states: "Sequence[DeviceState]", lanes: "Sequence[Lane]", *, as_json: bool) -> int:
+    """Print how every device was; 1 when one gave nothing or a store did not take the points."""
+    if as_json:
+        sys.stdout.write(json.dumps([dataclasses.asdict(state) for state in states], indent=1) + "\n")
+    else:
+        for state in states:
+            sys.stdout.write(f"{state.name:20} {state.good} good, {state.bad} not; {state.problem or 'ok'}\n")
+            if not state.problem:
+                sys.stdout.writelines(f"  {point}: {why}\n" for point, why in state.points.items())
+    waiting = [lane for lane in lanes if lane.spool.stats().points_waiting]
+    for lane in waiting:
+        sys.stderr.write(f"powerhall-agent: {lane.name}: points wait in the spool: {lane.shipper.stats.problem}\n")
+    return EXIT_REFUSED if waiting or any(state.problem for state in states) else EXIT_OK

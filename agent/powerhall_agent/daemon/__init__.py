@@ -1,0 +1,1 @@
+"""The daemon: starts the sampler, ships its records, serves metrics."""

@@ -1,0 +1,242 @@
+"""The daemon: one loop that moves lines from the sampler into the spools and watches over both.
+
+Threads and processes: this loop; one thread per output (lane.py); one sampler process (child.py); with a Prometheus
+endpoint one more thread. Nothing in the loop waits for the driver or for a store.
+"""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
+
+from powerhall.runtime.errors import PowerhallError
+from powerhall_agent.base.clock import Stamper
+from powerhall_agent.base.encoder import Series
+from powerhall_agent.base.log import Log
+from powerhall_agent.base.systemd import Notifier
+from powerhall_agent.daemon.agent_settings import AgentSettings
+from powerhall_agent.daemon.heap import give_back
+from powerhall_agent.daemon.sampler_supervisor import SamplerChild
+from powerhall_agent.daemon.self_metrics import SelfMetrics
+from powerhall_agent.delivery.pipeline import Lane, open_lanes
+from powerhall_agent.delivery.shipper import newest_ms
+
+if TYPE_CHECKING:
+    from powerhall_agent.daemon.prometheus import Exposition
+
+__all__ = ["Daemon", "run_daemon"]
+
+_APPEND_EVERY_S = 0.5
+"""Lines are spooled at most this often, so that the disk is synced at most twice a second."""
+_POLL_S = 2.0
+_GRAIN_S = 0.01
+_SAMPLER_STOPS_S = 2.0
+
+
+class Daemon:
+    """One life of the daemon with one set of settings; a reload makes the next life."""
+
+    def __init__(self, settings: AgentSettings, log: Log, notifier: Notifier) -> None:
+        self.settings, self._log, self._notifier = settings, log, notifier
+        sampler = settings.sampler
+        self.tags = {"site": sampler.site, "hall": sampler.hall, "rack": sampler.rack, "node": sampler.node}
+        self.lanes: Sequence[Lane] = open_lanes(settings, log)
+        self.child = SamplerChild(sampler, settings.daemon.stuck_after_s, log)
+        self._metrics = SelfMetrics(self.tags)
+        self._exposition = _exposition(settings)
+        self._events = Series("event", {**self.tags, "kind": "driver_stuck"})
+        self._stamper = Stamper()
+        self._waiting: list[bytes] = []
+        self._appended_s = self._measured_s = self._alive_s = 0.0
+        self._was_stuck = self._untold = False
+
+    def start(self) -> None:
+        """Start the outputs, the sampler and the endpoint."""
+        for lane in self.lanes:
+            lane.start()
+        if self._exposition is not None:
+            self._exposition.serve(self.settings.prometheus, self._log)
+        self._measured_s = time.monotonic()
+        self.child.check()
+
+    def cycle(self, wakeup: int) -> None:
+        """Wait for lines or a signal, until something is due, and do it."""
+        poll = select.poll()
+        poll.register(wakeup, select.POLLIN)
+        out = self.child.descriptor
+        if out is not None:
+            poll.register(out, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(1000 * self._pause_s())}
+        if out in ready:
+            self._take(self._from_sampler())
+        now_s = time.monotonic()
+        if now_s - self._appended_s >= _APPEND_EVERY_S:
+            self._append(now_s)
+        self.child.check()
+        self._report(now_s)
+        for lane in self.lanes:
+            lane.shipper.enforce_deadline()
+        if self._notifier.watchdog_s is not None and now_s - self._alive_s >= self._notifier.watchdog_s:
+            self._alive_s = now_s
+            self._notifier.alive()
+        if self._untold:  # last of all, so that the shippers do not wake into what this thread is still doing
+            self._untold = False
+            for lane in self.lanes:
+                lane.shipper.notify()
+
+    def _pause_s(self) -> float:
+        """Return how long nothing is due, unless lines or a signal come in."""
+        pause_s = min(_POLL_S, self.child.patience_s + _GRAIN_S)
+        if self._notifier.watchdog_s is not None:
+            pause_s = min(pause_s, self._alive_s + self._notifier.watchdog_s - time.monotonic())
+        if self._waiting:
+            pause_s = min(pause_s, self._appended_s + _APPEND_EVERY_S - time.monotonic())
+        return max(0.0, pause_s)
+
+    def stop(self) -> None:
+        """End the sampler, spool its last words and deliver what is live, all within the deadline."""
+        deadline_s = time.monotonic() + self.settings.daemon.stop_within_s
+        self.child.terminate()
+        quiet_s = time.monotonic() + min(_SAMPLER_STOPS_S, self.settings.daemon.stop_within_s / 2)
+        while self.child.descriptor is not None and time.monotonic() < quiet_s:
+            select.select([self.child.descriptor], [], [], max(0.0, quiet_s - time.monotonic()))
+            self._take(self._from_sampler())
+        self.child.kill()
+        self._append(time.monotonic())
+        for lane in self.lanes:
+            lane.stop(deadline_s)
+        for lane in self.lanes:
+            lane.join(deadline_s - time.monotonic())
+        if self._exposition is not None:
+            self._exposition.close()
+
+    def _from_sampler(self) -> bytes:
+        """Read lines; our own points go on from their timestamps, which rise whatever happens to the wall clock."""
+        lines = self.child.read()
+        self._stamper.last_ms = max(self._stamper.last_ms, newest_ms(lines))
+        return lines
+
+    def _take(self, lines: bytes) -> None:
+        if lines:
+            self._waiting.append(lines)
+            if self._exposition is not None:
+                self._exposition.update(lines)
+
+    def _append(self, now_s: float) -> None:
+        if self._waiting:
+            lines = b"".join(self._waiting)
+            self._waiting.clear()
+            self._appended_s = now_s
+            for lane in self.lanes:
+                lane.spool.append(lines)
+            self._untold = True
+
+    def _report(self, now_s: float) -> None:
+        """Spool our own metrics when they are due, and at once when the driver begins or ends to be stuck."""
+        stuck = self.child.stuck
+        if stuck == self._was_stuck and now_s - self._measured_s < self.settings.daemon.metrics_s:
+            return
+        self._measured_s = now_s
+        time_ms = self._stamper.stamp(time.monotonic_ns(), time.time_ns())
+        lines = self._metrics.encode(self.lanes, self.child, time_ms)
+        if stuck != self._was_stuck:
+            detail = "the sampler does not answer: a driver call hangs" if stuck else "the sampler answers again"
+            severity = 2.0 if stuck else 0.0
+            lines += self._events.encode({"code": float(stuck), "detail": detail, "severity": severity}, time_ms)
+            self._was_stuck = stuck
+        self._take(lines)
+        self._append(now_s)
+
+
+def _exposition(settings: AgentSettings) -> "Exposition | None":
+    """Make the endpoint where one is wanted; its HTTP server is not loaded otherwise."""
+    if not settings.prometheus.listen:
+        return None
+    from powerhall_agent.daemon.prometheus import Exposition
+
+    return Exposition()
+
+
+class _Signals:
+    """Turns signals into flags, and wakes the poll of the loop."""
+
+    def __init__(self) -> None:
+        self.stop = self.reload = False
+        self.descriptor, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "_Signals":
+        self._wakeup_before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self.descriptor)
+        os.close(self._write_end)
+
+    def drain(self) -> None:
+        try:
+            os.read(self.descriptor, 64)
+        except BlockingIOError:
+            return
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self.reload = True
+        else:
+            self.stop = True
+
+
+def run_daemon(load: Callable[[], AgentSettings], log: Log, duration_s: float | None = None) -> int:
+    """Run until SIGTERM or SIGINT (or for `duration_s`); SIGHUP calls `load` again and goes on with what it returns."""
+    notifier = Notifier()
+    end_s = None if duration_s is None else time.monotonic() + duration_s
+    daemon = Daemon(load(), log, notifier)
+    with _Signals() as signals:
+        while True:
+            fresh = None
+            daemon.start()
+            log.info("started", node=daemon.tags["node"], outputs=len(daemon.lanes), spool=daemon.settings.spool.path)
+            give_back()
+            notifier.ready(f"{len(daemon.lanes)} outputs, spool {daemon.settings.spool.path}")
+            try:
+                fresh = _live(daemon, signals, load, log, end_s)
+            finally:
+                (notifier.stopping if fresh is None else notifier.reloading)()
+                daemon.stop()
+            if fresh is None:
+                log.info("stopped", waiting_points=sum(lane.spool.stats().points_waiting for lane in daemon.lanes))
+                return 0
+            daemon = _successor(fresh, daemon.settings, log, notifier)
+
+
+def _successor(fresh: AgentSettings, before: AgentSettings, log: Log, notifier: Notifier) -> Daemon:
+    """Make the next life; settings that turn out not to work (a store's folder, a port) leave the old ones in force."""
+    try:
+        return Daemon(fresh, log, notifier)
+    except PowerhallError as error:
+        log.warning("reload_refused", key=str(time.monotonic()), detail=error)
+        return Daemon(before, log, notifier)
+
+
+def _live(
+    daemon: Daemon, signals: _Signals, load: Callable[[], AgentSettings], log: Log, end_s: float | None
+) -> AgentSettings | None:
+    """Cycle until the end (None) or until new settings are in force."""
+    while not signals.stop and (end_s is None or time.monotonic() < end_s):
+        daemon.cycle(signals.descriptor)
+        signals.drain()
+        if signals.reload:
+            signals.reload = False
+            try:
+                return load()
+            except PowerhallError as error:
+                log.warning("reload_refused", key=str(time.monotonic()), detail=error)
+    return None

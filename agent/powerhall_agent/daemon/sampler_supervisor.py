@@ -1,0 +1,169 @@
+"""The daemon's side of the sampler process: starts it, reads its lines, sees that it is silent or gone.
+
+Invariants: at most one sampler of this daemon exists, also when one cannot be killed (a process in an uninterruptible
+driver call): nothing is started before the old one has been reaped. No call here waits for the sampler.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from powerhall.runtime.errors import ConfigError
+from powerhall_agent.base.log import Log
+from powerhall_agent.sampling.sampler_settings import SamplerSettings
+
+__all__ = ["SamplerChild"]
+
+_FIRST_WORD_S = 20.0
+"""Silence that is normal while Python and the driver start."""
+_KILL_AFTER_S = 30.0
+_LAST_WORDS_S = 2.0
+"""How long the pipe of a dead sampler is read (a program that it started may hold it open for ever)."""
+_BACKOFF_S, _BACKOFF_MAX_S, _WELL_S = 0.5, 30.0, 60.0
+_UNBIND, _MISMATCH, _REFUSED = 10, 11, 12
+"""Exit codes of a sampler that ended on purpose (sampler.SamplerExit, sampler_process.EXIT_REFUSED)."""
+_READ_BYTES = 1 << 16
+"""What a pipe holds. A larger buffer would be mapped and unmapped by the C library at every read."""
+
+
+class SamplerChild:
+    """One sampler, restarted with growing pauses when it dies."""
+
+    def __init__(
+        self,
+        settings: SamplerSettings,
+        stuck_after_s: float,
+        log: Log,
+        clock: Callable[[], float] = time.monotonic,
+        command: tuple[str, ...] = (sys.executable, "-m", "powerhall_agent.sampling.process"),
+    ) -> None:
+        self.restarts = 0
+        self.stuck = False
+        self._settings, self._stuck_after_s, self._log, self._clock = settings, stuck_after_s, log, clock
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._rest = b""
+        self._heard_s = self._started_s = self._start_at_s = clock()
+        self._spoke = self._killed = False
+        self._pause_s = _BACKOFF_S
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while one runs."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def descriptor(self) -> int | None:
+        """What to poll for lines."""
+        out = self._process.stdout if self._process is not None else None
+        return out.fileno() if out is not None and not out.closed else None
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds until the sampler's silence means something."""
+        if self._process is None:
+            return max(0.0, self._start_at_s - self._clock())
+        limit_s = self._limit_s() + (_KILL_AFTER_S if self.stuck else 0.0)
+        return max(0.0, self._heard_s + limit_s - self._clock())
+
+    def _limit_s(self) -> float:
+        return self._stuck_after_s if self._spoke else max(_FIRST_WORD_S, self._stuck_after_s)
+
+    def check(self) -> None:
+        """Start, restart or give up on the sampler, as the time says; call it about once a second."""
+        now_s = self._clock()
+        if self._process is None:
+            if now_s >= self._start_at_s:
+                self._start(now_s)
+            return
+        code, silent_s = self._process.poll(), now_s - self._heard_s
+        if code is not None and (self.descriptor is None or silent_s > _LAST_WORDS_S):
+            self._ended(code, now_s)
+            return
+        limit_s = self._limit_s()
+        if silent_s > limit_s and not self.stuck:
+            self.stuck = True
+            self._log.warning("driver_stuck", pid=self.pid, silent_s=silent_s)
+        if silent_s > limit_s + _KILL_AFTER_S and not self._killed:
+            self._killed = True
+            self._log.warning("sampler_killed", pid=self.pid, silent_s=silent_s)
+            self._process.kill()
+
+    def read(self) -> bytes:
+        """Return the whole lines that have come in; b"" also at the end of the pipe."""
+        descriptor = self.descriptor
+        if descriptor is None or self._process is None or self._process.stdout is None:
+            return b""
+        try:
+            data = os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return b""
+        if not data:
+            self._process.stdout.close()
+            self._rest = b""  # a line that the sampler did not finish
+            return b""
+        self._heard_s, self._spoke = self._clock(), True
+        if self.stuck and not self._killed:
+            self.stuck = False
+            self._log.info("driver_answers_again", pid=self.pid)
+        lines, newline, rest = (self._rest + data).rpartition(b"\n")
+        self._rest = rest
+        return _without_beats(lines + newline)
+
+    def terminate(self) -> None:
+        """Ask the sampler to end."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """End the sampler now; one that hangs in the driver is left to the kernel."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+
+    def _start(self, now_s: float) -> None:
+        try:
+            process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        except OSError as error:
+            self._log.warning("sampler_not_started", detail=error.strerror)
+            self._start_at_s = now_s + self._next_pause()
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        try:
+            process.stdin.write(msgspec.json.encode(self._settings))
+            process.stdin.close()
+        except OSError:
+            self._log.warning("sampler_closed_stdin", pid=process.pid)
+        self._process, self._spoke, self._killed = process, False, False
+        self._heard_s = self._started_s = now_s
+        self._log.info("sampler_started", pid=process.pid)
+
+    def _ended(self, code: int, now_s: float) -> None:
+        if self._process is not None and self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process, self._rest, self.stuck = None, b"", False
+        if code == _REFUSED:
+            raise ConfigError("the sampler refused its settings; its line above says why")
+        self.restarts += 1
+        if now_s - self._started_s > _WELL_S:
+            self._pause_s = _BACKOFF_S
+        pause_s = {_MISMATCH: 0.0, _UNBIND: 5.0}.get(code)
+        self._start_at_s = now_s + (self._next_pause() if pause_s is None else pause_s)
+        self._log.warning("sampler_ended", key=str(code), exit_code=code, starts_again_in_s=self._start_at_s - now_s)
+
+    def _next_pause(self) -> float:
+        pause_s = self._pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        self._pause_s = min(2 * self._pause_s, _BACKOFF_MAX_S)
+        return pause_s
+
+
+def _without_beats(lines: bytes) -> bytes:
+    if b"#" not in lines:
+        return lines
+    return b"".join(line for line in lines.splitlines(keepends=True) if not line.startswith(b"#"))

@@ -1,0 +1,51 @@
+"""Finding the lines that a store refuses: a refused batch is halved until single lines are left.
+
+One bad line among n costs at most 2 * log2(n) requests besides the first; every other line is delivered on the way. The
+same line may reach the store more than once (some servers write the good part of a batch they refuse); it is the same
+point each time.
+"""
+
+from collections.abc import Callable
+
+from powerhall.runtime.errors import Rejected
+from powerhall_agent.delivery.spool import Batch
+
+__all__ = ["Bisection"]
+
+_PARTLY_WRITTEN = ("beyond retention", "retention policy", "outside retention")
+
+
+class Bisection:
+    """One refused batch on its way to being sorted into delivered and refused lines."""
+
+    def __init__(self, batch: Batch, refusal: Rejected, keep: Callable[[bytes, str], None]) -> None:
+        self.batch = batch
+        self._keep = keep
+        self._left: list[list[bytes]] = []
+        self._halve(batch.lines.splitlines(keepends=True), refusal)
+
+    @property
+    def done(self) -> bool:
+        """True when every line has been delivered or kept aside."""
+        return not self._left
+
+    def step(self, send: Callable[[bytes], None]) -> None:
+        """Send one part; Retryable passes through and leaves the part to be sent again."""
+        part = self._left[-1]
+        try:
+            send(b"".join(part))
+        except Rejected as refusal:
+            self._left.pop()
+            self._halve(part, refusal)
+        else:
+            self._left.pop()
+
+    def _halve(self, part: list[bytes], refusal: Rejected) -> None:
+        reason = str(refusal)
+        if len(part) <= 1 or any(word in reason for word in _PARTLY_WRITTEN):
+            # Points older than the store keeps: it has taken the others of this part already.
+            if part:
+                self._keep(b"".join(part), reason)
+            return
+        middle = len(part) // 2
+        self._left += [part[middle:], part[:middle]]

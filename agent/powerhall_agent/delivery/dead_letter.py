@@ -1,0 +1,31 @@
+"""Lines that the store refused, kept in a file of bounded size with the store's reason, for a person to look at."""
+
+from pathlib import Path
+
+from powerhall_agent.base.log import Log
+
+__all__ = ["Quarantine"]
+
+_MAX_BYTES = 4 * 1024 * 1024
+
+
+class Quarantine:
+    """Appends to `rejected.lines`; when that is full it becomes `rejected.lines.1` and a new one is begun."""
+
+    def __init__(self, folder: Path, log: Log) -> None:
+        self.path = folder / "rejected.lines"
+        self.points = 0
+        self._log = log
+
+    def add(self, lines: bytes, reason: str) -> None:
+        """Keep refused lines; a disk that does not take them costs the lines, never the daemon."""
+        points = lines.count(b"\n")
+        self.points += points
+        self._log.warning("points_rejected", key=str(self.path), points=points, file=self.path, reason=reason)
+        try:
+            if self.path.exists() and self.path.stat().st_size > _MAX_BYTES:
+                self.path.replace(self.path.with_suffix(".lines.1"))
+            with self.path.open("ab") as out:
+                out.write(f"# {reason}\n".encode() + lines)
+        except OSError as error:
+            self._log.warning("quarantine_disk", key=str(self.path), file=self.path, detail=error.strerror)

@@ -1,0 +1,1 @@
+"""Outputs: the stores that the shipper writes to."""

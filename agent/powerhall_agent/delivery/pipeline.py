@@ -1,0 +1,75 @@
+"""One output with all that belongs to it: spool, shipper, quarantine and the thread that delivers."""
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from powerhall_agent.base.log import Log
+from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
+from powerhall_agent.delivery.dead_letter import Quarantine
+from powerhall_agent.delivery.outputs.base import open_output
+from powerhall_agent.delivery.shipper import Shipper
+from powerhall_agent.delivery.spool import Spool
+
+__all__ = ["Lane", "open_lanes"]
+
+_FAULT_PAUSE_S = 1.0
+
+
+class Lane:
+    """Delivers to one store in a thread of its own, so that a slow store holds up nothing else."""
+
+    def __init__(self, settings: AgentSettings, output: OutputSettings, log: Log) -> None:
+        self.name, self._log = output.name, log
+        folder = Path(settings.spool.path) / output.name
+        store = open_output(output.url, settings.ship.timeout_s)
+        self.spool = Spool(folder, settings.spool.max_bytes, settings.spool.segment_bytes, log)
+        self.quarantine = Quarantine(folder, log)
+        self.shipper = Shipper(self.spool, store, self.quarantine, settings.ship, log, name=output.name)
+        self._thread = threading.Thread(target=self._run, name=f"ship-{output.name}", daemon=True)
+
+    def _run(self) -> None:
+        """Ship for as long as the daemon lives; a fault of ours costs a pause, never the output."""
+        while not self.shipper.stopping:
+            try:
+                self.shipper.run()
+            except Exception as error:  # noqa: BLE001 - logged and counted; the thread must outlive any answer of a store
+                self.shipper.stats.retries += 1
+                self._log.warning("shipper_fault", key=self.name, output=self.name, detail=repr(error))
+                time.sleep(_FAULT_PAUSE_S)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._thread.start()
+
+    def append(self, lines: bytes) -> None:
+        """Spool lines and wake the shipper."""
+        self.spool.append(lines)
+        self.shipper.notify()
+
+    def stop(self, deadline_s: float) -> None:
+        """Ask the thread to deliver what is live and to end before the monotonic clock reaches `deadline_s`."""
+        self.shipper.stop(deadline_s)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread; a request that is still under way is cut."""
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        if self._thread.is_alive():
+            self.shipper.output.cut()
+            self._thread.join(0.5)
+        self.spool.close()
+
+
+def open_lanes(settings: AgentSettings, log: Log) -> Sequence[Lane]:
+    """Open all outputs; when one is refused, those already open are closed again."""
+    lanes: list[Lane] = []
+    try:
+        for output in settings.output:
+            lanes.append(Lane(settings, output, log))  # noqa: PERF401 - the ones before a refused one are closed
+    except BaseException:
+        for lane in lanes:
+            lane.spool.close()
+        raise
+    return lanes

@@ -1,0 +1,234 @@
+"""The shipper of one output: takes batches from its spool, delivers them, and acknowledges what arrived.
+
+Invariants:
+* a batch is acknowledged only after the store took it, or after every line of it is delivered or kept aside;
+* live lines go first: the backlog is sent only after a live delivery of the same cycle succeeded, and at most
+  `backlog_factor` times as many points as are produced meanwhile;
+* a cycle makes at most one live and one backlog request, and cycles are at least an interval apart, so that a site
+  of agents never exceeds twice its normal request rate when a store comes back;
+* after a failure the next try waits a random time between 0 and min(backoff_max, 2 * interval * 2^failures) (full
+  jitter), which is never more often, on average, than the normal rate.
+"""
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from powerhall.runtime.errors import Rejected, Retryable
+from powerhall_agent.base.log import Log
+from powerhall_agent.daemon.agent_settings import ShipSettings
+from powerhall_agent.delivery.bisection import Bisection
+from powerhall_agent.delivery.dead_letter import Quarantine
+from powerhall_agent.delivery.outputs.base import Output, StoreBusy
+from powerhall_agent.delivery.spool import Batch, Spool
+
+__all__ = ["ShipStats", "Shipper", "newest_ms"]
+
+_SUSPECT_REQUESTS = 32
+"""Requests that one cycle spends on finding refused lines."""
+_SUSPECTS = 4
+_HASTE = 0.9
+"""Share of the interval after which new lines may go. Lines come in once an interval, too: with a share of 1 a delivery
+that once was late would stay late for ever; so it catches up by a tenth of the interval each time."""
+_MIN_RATE = 20.0
+"""Points per second that the backlog's allowance assumes at least, so that it drains without live data, too."""
+_ALLOWANCE_S = 30.0
+
+
+@dataclass(slots=True)
+class ShipStats:
+    """Counters since the start, and how the store was at the last try."""
+
+    sent_points: int = 0
+    retries: int = 0
+    requests: int = 0
+    newest_ms: int = 0
+    """Timestamp of the newest line that was acknowledged, 0 before the first."""
+    problem: str = ""
+    """Why the last try failed, "" when it succeeded."""
+
+
+class Shipper:
+    """Delivers one spool to one output; `step` is one cycle, `run` repeats it until told to stop."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        output: Output,
+        quarantine: Quarantine,
+        settings: ShipSettings,
+        log: Log,
+        *,
+        name: str = "store",
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.spool, self.output, self.name = spool, output, name
+        self.stats = ShipStats()
+        self._quarantine, self._settings, self._log, self._clock = quarantine, settings, log, clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
+        self._suspects: deque[Bisection] = deque()
+        self._failures = 0
+        self._allowance = 0.0
+        self._points_per_s = 0.0
+        self._last_s = clock()
+        self._busy_since: float | None = None
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._deadline_s = 0.0
+
+    @property
+    def stopping(self) -> bool:
+        """True from `stop` on."""
+        return self._stop.is_set()
+
+    def step(self) -> float:
+        """Run one cycle; return after how many seconds the next one is due."""
+        try:
+            took_live = self._ship_live()
+            self._ship_suspects()
+            self._ship_backlog(took_live)
+        except Retryable as error:
+            return self._failed(error)
+        if self._failures:
+            self._log.forget("store_unreachable", key=self.name)
+            self._log.info("store_back", output=self.name, failures=self._failures)
+        self._failures, self.stats.problem = 0, ""
+        return self._settings.interval_s
+
+    def run(self) -> None:
+        """Repeat cycles until `stop`, then flush; a cycle begins when lines come in, at most once per interval."""
+        delay_s = self._rng.uniform(0.0, self._settings.interval_s)
+        while not self._stop.wait(max(0.0, delay_s)):
+            begun_s = self._clock()
+            delay_s = self.step()
+            if self._failures:
+                self.spool.pack_one()
+                continue
+            if not self.spool.backlog_points():
+                self._wake.wait(10 * self._settings.interval_s)
+                self._wake.clear()
+            delay_s = _HASTE * delay_s - (self._clock() - begun_s)
+        self.flush(self._deadline_s)
+
+    def notify(self) -> None:
+        """Say that new lines were appended."""
+        self._wake.set()
+
+    def stop(self, deadline_s: float) -> None:
+        """End `run` after the cycle under way and a last delivery, before the clock reaches `deadline_s`."""
+        self._deadline_s = deadline_s
+        self._stop.set()
+        self._wake.set()
+
+    def flush(self, deadline_s: float) -> bool:
+        """Deliver what is live before the clock reaches `deadline_s`; False when something is left."""
+        while self._clock() < deadline_s:
+            batch = self.spool.live(self._settings.batch_bytes)
+            if batch is None:
+                return True
+            try:
+                self._deliver(batch)
+            except Retryable as error:
+                self._failed(error)
+                return False
+        return False
+
+    def enforce_deadline(self) -> None:
+        """Cut a request that has been under way for longer than the timeout allows (called from another thread)."""
+        since = self._busy_since
+        if since is not None and self._clock() - since > 1.5 * self._settings.timeout_s:
+            self._busy_since = None
+            self.output.cut()
+
+    def _ship_live(self) -> bool:
+        if len(self._suspects) >= _SUSPECTS:
+            return False
+        batch = self.spool.live(self._settings.batch_bytes)
+        if batch is None:
+            return False
+        now_s = self._clock()
+        self._learn_rate(batch.points, now_s)
+        self._deliver(batch)
+        return True
+
+    def _learn_rate(self, points: int, now_s: float) -> None:
+        passed_s = max(now_s - self._last_s, 1e-3)
+        self._last_s = now_s
+        if not self._failures:
+            self._points_per_s += 0.2 * (points / passed_s - self._points_per_s)
+        rate = self._settings.backlog_factor * max(self._points_per_s, _MIN_RATE)
+        self._allowance = min(self._allowance + rate * min(passed_s, self._settings.interval_s), rate * _ALLOWANCE_S)
+
+    def _ship_suspects(self) -> None:
+        for _ in range(_SUSPECT_REQUESTS):
+            if not self._suspects:
+                return
+            first = self._suspects[0]
+            if not first.done:
+                first.step(self._send)
+            if first.done:
+                self._suspects.popleft()
+                self._acknowledge(first.batch)
+
+    def _ship_backlog(self, took_live: bool) -> None:
+        waiting = self.spool.backlog_points()
+        if not waiting or self._suspects:
+            return
+        if not took_live:
+            self._learn_rate(0, self._clock())
+        if self._allowance < waiting and self._allowance < self._full_allowance():
+            return
+        batch = self.spool.backlog(self._batch_limit())
+        if batch is not None:
+            self._allowance -= batch.points
+            self._deliver(batch)
+
+    def _full_allowance(self) -> float:
+        return self._settings.backlog_factor * max(self._points_per_s, _MIN_RATE) * _ALLOWANCE_S
+
+    def _batch_limit(self) -> int:
+        """Bytes of segments that the allowance covers, at about 200 bytes a point."""
+        return int(min(self._settings.batch_bytes, 200 * max(self._allowance, 0.0)))
+
+    def _deliver(self, batch: Batch) -> None:
+        try:
+            self._send(batch.lines)
+        except Rejected as refusal:
+            self._suspects.append(Bisection(batch, refusal, self._quarantine.add))
+        except BaseException:
+            self.spool.release(batch)
+            raise
+        else:
+            self._acknowledge(batch)
+
+    def _acknowledge(self, batch: Batch) -> None:
+        self.spool.ack(batch)
+        self.stats.sent_points += batch.points
+        self.stats.newest_ms = max(self.stats.newest_ms, newest_ms(batch.lines))
+
+    def _send(self, lines: bytes) -> None:
+        self.stats.requests += 1
+        self._busy_since = self._clock()
+        try:
+            self.output.send(lines)
+        finally:
+            self._busy_since = None
+
+    def _failed(self, error: Retryable) -> float:
+        self._failures += 1
+        self.stats.retries += 1
+        self.stats.problem = str(error)
+        self._log.warning("store_unreachable", key=self.name, output=self.name, detail=error)
+        highest_s = min(self._settings.backoff_max_s, 2 * self._settings.interval_s * 2.0 ** min(self._failures, 30))
+        asked_s = error.after_s * self._rng.uniform(1.0, 1.5) if isinstance(error, StoreBusy) else 0.0
+        return max(self._rng.uniform(0.0, highest_s), asked_s)
+
+
+def newest_ms(lines: bytes) -> int:
+    """Return the timestamp of the last line, 0 when it has none."""
+    word = lines.rstrip(b"\n").rpartition(b" ")[2]
+    return int(word) if word.isdigit() else 0

@@ -1,0 +1,40 @@
+"""What the gateway remembers over a restart."""
+
+from pathlib import Path
+
+import msgspec
+
+from powerhall_agent.base.durable_files import write_file
+from powerhall_agent.base.log import Log
+from powerhall_agent.facility.validation import Kept
+
+__all__ = ["Memory"]
+
+
+class Memory:
+    """A small JSON file that keeps the sums of wrapping counters over a restart; without a path nothing is kept."""
+
+    def __init__(self, path: Path | None, log: Log) -> None:
+        self._path, self._log = path, log
+
+    def recall(self) -> dict[str, dict[str, Kept]]:
+        """Read the file; one that is damaged is logged, and the sums start afresh."""
+        if self._path is None or not self._path.exists():
+            return {}
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, dict[str, Kept]])
+        except (OSError, msgspec.DecodeError) as error:
+            self._log.warning("counters_lost", path=self._path, detail=error)
+            return {}
+
+    def keep(self, kept: dict[str, dict[str, Kept]]) -> None:
+        """Replace the file in one step."""
+        if self._path is None or not kept:
+            return
+        fresh = self._path.with_suffix(".new")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(fresh, msgspec.json.encode(kept))
+            fresh.replace(self._path)
+        except OSError as error:
+            self._log.warning("counters_not_kept", path=self._path, detail=error)

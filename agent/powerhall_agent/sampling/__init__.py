@@ -1,0 +1,1 @@
+"""Sampling: the process that owns NVML and turns readings into records."""

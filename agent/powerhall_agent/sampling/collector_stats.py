@@ -1,0 +1,90 @@
+"""Wraps collectors: counts success and time per family, so that a broken sensor is data and never stops another."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import pynvml
+
+from powerhall.runtime.errors import PowerhallError
+from powerhall_agent.base.encoder import Fields
+from powerhall_agent.collectors.base import Collector
+from powerhall_agent.nvml.codes import Action, action
+
+__all__ = ["Families", "Family"]
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_GPU_GONE = {Action.QUARANTINE, Action.REINIT, Action.RESPAWN, Action.STRIKE}
+
+
+@dataclass(slots=True)
+class Family:
+    """Runs of one family of collectors since the last report."""
+
+    name: str
+    runs: int = 0
+    failures: int = 0
+    spent_ns: int = 0
+    detail: str = ""
+    last_logged: str = ""
+
+    def run(self, collector: Collector) -> Fields:
+        """Collect; a failed sensor gives no values. NVML errors that mean the GPU or the driver is gone are raised."""
+        return self.call(collector.collect, {})
+
+    def call(self, read: Callable[[], T], nothing: T) -> T:
+        """Read in any way, as `run` does; a failed sensor gives `nothing`."""
+        started_ns = time.perf_counter_ns()
+        self.runs += 1
+        try:
+            return read()
+        except pynvml.NVMLError as error:
+            self._failed(str(error))
+            if action(error.value) in _GPU_GONE:
+                raise
+        except (OSError, PowerhallError, ValueError) as error:
+            self._failed(str(error))
+        except Exception as error:  # noqa: BLE001  # logged and counted, see below
+            # The last resort of the sampler: a fault in one collector must not end the others.
+            self._failed(f"{type(error).__name__}: {error}")
+            _log.exception("collector_failed family=%s", self.name)
+        finally:
+            self.spent_ns += time.perf_counter_ns() - started_ns
+        return nothing
+
+    def _failed(self, detail: str) -> None:
+        self.failures += 1
+        self.detail = detail
+        if detail != self.last_logged:
+            self.last_logged = detail
+            _log.warning("collector_failed family=%s detail=%r", self.name, detail)
+
+    def report(self) -> Fields:
+        """Return success and mean duration since the last report, and start afresh."""
+        fields: dict[str, float | str] = {
+            "success": 0.0 if self.failures else 1.0,
+            "duration_s": self.spent_ns / self.runs / 1e9 if self.runs else 0.0,
+        }
+        if self.failures:
+            fields["detail"] = self.detail[:200]
+        self.runs = self.failures = 0
+        self.spent_ns = 0
+        self.detail = ""
+        return fields
+
+
+@dataclass(slots=True)
+class Families:
+    """All families by name."""
+
+    by_name: dict[str, Family] = field(default_factory=dict)
+
+    def family(self, name: str) -> Family:
+        """Return the family of this name, made at first use."""
+        found = self.by_name.get(name)
+        if found is None:
+            found = self.by_name[name] = Family(name)
+        return found

@@ -1,0 +1,120 @@
+"""What the fast readings of one GPU come to: energy, the extremes of power, power steps, the flight recorder's ring.
+
+Ten times a second a reading is only put aside (`add`); once a second all of them are worked off together (`digest`).
+That costs a fraction of doing it reading by reading, because a thread that has just been woken runs with cold caches.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from typing import Final
+
+from powerhall_agent.sampling.energy import EnergyTruth
+from powerhall_agent.sampling.flight_recorder import Recorder, Sample
+
+__all__ = ["MOST_ASIDE", "Digest", "FastSet", "Reading"]
+
+_POWER_STEP: Final = 0.3
+"""Of the power limit."""
+_HISTORY: Final = 10
+MOST_ASIDE: Final = 100
+"""As many readings are put aside at most; then it is time for a digest."""
+
+Reading = tuple[int, int, int | None, int | None]
+"""Time by the monotonic clock (ns), timestamp (ms), power (mW), the driver's energy counter (mJ)."""
+
+
+@dataclass(slots=True)
+class Digest:
+    """What happened since the last digest; times are timestamps in ms."""
+
+    restarts: list[int] = field(default_factory=list)
+    """When the driver's energy counter had restarted."""
+    steps: list[tuple[int, float]] = field(default_factory=list)
+    """When power had moved by a step, and by how many watts."""
+
+
+class FastSet:
+    """The fast readings of one GPU."""
+
+    def __init__(self, energy: EnergyTruth, recorder: Recorder | None) -> None:
+        """Go on from energy totals; without a recorder nothing is kept at full rate."""
+        self.energy, self._recorder = energy, recorder
+        self.power_w: float | None = None
+        """The last power."""
+        self.limit_w: float | None = None
+        """The power limit, which says how much a power step is."""
+        self.aside: list[Reading] = []
+        """Readings that wait for the next digest; `add` puts one here, and whoever is in a hurry does it himself."""
+        self._recent_mw: deque[int] = deque(maxlen=_HISTORY)
+        self._low_mw = self._high_mw = self._sum_mw = self._count = 0
+
+    def add(self, reading: Reading) -> None:
+        """Put a reading aside."""
+        self.aside.append(reading)
+
+    def digest(self) -> Digest:
+        """Work off what was put aside."""
+        found = Digest()
+        if not self.aside:
+            return found
+        at_ns, stamps_ms, powers_mw, counters_mj = zip(*self.aside, strict=True)
+        self.aside.clear()
+        energies_mj, restarts = self.energy.add_many(at_ns, powers_mw, counters_mj)
+        found.restarts = [stamps_ms[place] for place in restarts]
+        known = [power for power in powers_mw if power is not None]
+        if len(known) != len(powers_mw):
+            whole = [power is not None for power in powers_mw]
+            stamps_ms, energies_mj = tuple(compress(stamps_ms, whole)), list(compress(energies_mj, whole))
+        if known:
+            self._note(known)
+            if self._recorder is not None:
+                self._find_steps(stamps_ms, known, found.steps)
+                self._recorder.extend(stamps_ms, known, energies_mj)
+        return found
+
+    def _note(self, powers_mw: list[int]) -> None:
+        low_mw, high_mw = min(powers_mw), max(powers_mw)
+        self._low_mw = min(self._low_mw, low_mw) if self._count else low_mw
+        self._high_mw = max(self._high_mw, high_mw)
+        self._sum_mw += sum(powers_mw)
+        self._count += len(powers_mw)
+        self.power_w = powers_mw[-1] / 1000.0
+
+    def _find_steps(self, stamps_ms: Sequence[int], powers_mw: Sequence[int], steps: list[tuple[int, float]]) -> None:
+        """Compare each power with the one a second before; after a step the comparison starts afresh."""
+        recent = self._recent_mw
+        step_mw = _POWER_STEP * 1000.0 * (self.limit_w or 0.0)
+        lowest, highest = min(powers_mw), max(powers_mw)
+        if recent:
+            lowest, highest = min(lowest, *recent), max(highest, *recent)
+        if not step_mw or highest - lowest <= step_mw:
+            recent.extend(powers_mw)
+            return
+        for time_ms, power_mw in zip(stamps_ms, powers_mw, strict=True):
+            if recent and abs(power_mw - recent[0]) > step_mw:
+                steps.append((time_ms, (power_mw - recent[0]) / 1000.0))
+                recent.clear()
+            recent.append(power_mw)
+
+    def interval(self) -> dict[str, float | str]:
+        """Return power and energy of the interval since the last call, by field of the schema; digest first."""
+        fields: dict[str, float | str] = {}
+        if self._count:
+            fields["power_w"] = round(self._sum_mw / self._count / 1000.0, 3)
+            fields["power_min_w"], fields["power_max_w"] = self._low_mw / 1000.0, self._high_mw / 1000.0
+        self._low_mw = self._high_mw = self._sum_mw = self._count = 0
+        if self.energy.raw_mj is not None:
+            fields["energy_j"] = self.energy.counter_mj / 1000.0
+        if self.power_w is not None:
+            fields["energy_integral_j"] = self.energy.integral_mj / 1000.0
+        return fields
+
+    def record(self, time_ms: int) -> bool:
+        """Start or extend a recording around this moment; False where there is none to be had."""
+        return self._recorder is not None and self._recorder.trigger(time_ms)
+
+    def shipment(self) -> list[Sample]:
+        """Return the next samples of a recording."""
+        return [] if self._recorder is None else self._recorder.take()

@@ -1,0 +1,304 @@
+"""One GPU between binding and unbinding: its collectors, interval statistics, energy, flight recorder and health."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import pynvml
+
+from powerhall_agent.attribution.intervals import GpuNow
+from powerhall_agent.base.clock import Clock, Moment
+from powerhall_agent.base.encoder import Fields, Record, Series
+from powerhall_agent.collectors import GPU_COLLECTORS
+from powerhall_agent.collectors.gpu import GpuFull
+from powerhall_agent.collectors.gpu_fast import GpuFast, Sample
+from powerhall_agent.collectors.gpu_mig import MigInstance, instances_of
+from powerhall_agent.collectors.gpu_slow import GpuSlow
+from powerhall_agent.nvml.codes import Action, action
+from powerhall_agent.nvml.driver import Driver, Gpu
+from powerhall_agent.sampling.checkpoint import Checkpoint, Totals
+from powerhall_agent.sampling.collector_stats import Families
+from powerhall_agent.sampling.energy import EnergyTruth
+from powerhall_agent.sampling.fast_window import MOST_ASIDE, FastSet
+from powerhall_agent.sampling.flight_recorder import Recorder
+from powerhall_agent.sampling.gpu_health import Health
+from powerhall_agent.sampling.record_queue import Outbox
+
+__all__ = ["FAST", "FULL", "IDENTITY", "SLOW", "GpuTrack", "Tick", "TrackContext"]
+
+FAST, FULL, SLOW, IDENTITY = 1, 2, 4, 8
+_SLOWDOWNS: Final = 0x8 | 0x20 | 0x40 | 0x80
+"""Hardware slowdown, software thermal, hardware thermal, power brake; a power cap is no fault here."""
+_CLOSURE_ALARM: Final = 0.02
+_CLOSURES_PER_ALARM: Final = 6
+_NOTHING: Final[Sample] = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackContext:
+    """What all GPUs of a node share."""
+
+    tags: dict[str, str]
+    checkpoint: Checkpoint
+    boot: int
+    clock: Clock
+    families: Families
+    outbox: Outbox
+    tick: "Tick"
+    fields: frozenset[str]
+    """What to read of the full set; empty: all."""
+    recorder: bool
+    fast_interval_s: float
+
+
+class Tick:
+    """The tick that is being taken, shared by all GPUs."""
+
+    __slots__ = ("moment",)
+
+    def __init__(self) -> None:
+        self.moment = Moment(0, 0)
+
+
+class GpuTrack:
+    """Reads one GPU; `poll` and `poll_fast` run on a driver thread."""
+
+    def __init__(self, driver: Driver, gpu: Gpu, context: TrackContext) -> None:
+        """Bind to the GPU and go on from the energy totals of an earlier run."""
+        self.gpu, self._driver, self._context = gpu, driver, context
+        self.tags = {**context.tags, "gpu": str(gpu.index)}
+        self.health = Health()
+        self.dead_code = 0
+        self._tick, self._monotonic_ns = context.tick, context.clock.monotonic_ns
+        self.due_ns: dict[int, int] = {}
+        self.next_due_ns = 0
+        """When each slow set is due next, and the earliest of these; kept by the generation."""
+        self.shown_reason = "ok"
+        """The state that was last written."""
+        self._series = {name: Series(name, self.tags) for name in ("gpu", "gpu_fast", "gpu_slow", "gpu_identity")}
+        kept = context.checkpoint.totals(gpu.uuid)
+        self.energy = EnergyTruth() if kept is None else _resume(kept, context.boot)
+        recorder = Recorder(rate_hz=1.0 / context.fast_interval_s) if context.recorder else None
+        self.fast = FastSet(self.energy, recorder)
+        self._aside = self.fast.aside
+        self._family = context.families.family("gpu_fast")
+        self._wants_times = False
+        self.field_times_s: dict[str, float] = {}
+        """How long the driver takes for each reading; measured after an identity, taken by the sampler's report."""
+        self._slowdowns = 0
+        self._off_closures = 0
+        self.mig: list[tuple[MigInstance, Series]] = []
+        self.rebind_mig = True
+        self._bind()
+
+    def _bind(self) -> None:
+        self._collectors = {entry.measurement: entry.make(self._driver, self.gpu) for entry in GPU_COLLECTORS}
+        if self._context.fields:
+            self._collectors["gpu"] = GpuFull(self._driver, self.gpu, self._context.fields)
+        fast = self._collectors["gpu_fast"]
+        assert isinstance(fast, GpuFast)
+        self._gpu_fast = fast
+
+    @property
+    def now(self) -> GpuNow:
+        """What job attribution needs to know of this GPU."""
+        slow = self._collectors["gpu_slow"]
+        pids = slow.pids if isinstance(slow, GpuSlow) else ()
+        instances = [instance for instance, _ in self.mig]
+        every = {*pids, *(pid for instance in instances for pid in instance.pids)}
+        uuids = tuple(instance.uuid for instance in instances)
+        return GpuNow(self.gpu.uuid, self.gpu.bus_id, tuple(sorted(every)), self.energy.counter_mj / 1000.0, uuids)
+
+    def poll_fast(self) -> None:
+        """Read power and energy in the present tick: what happens ten times a second."""
+        if not self._quick():
+            self.poll(self._tick.moment, FAST)
+        elif self.health.reason != "ok":  # the call took so long that the GPU was quarantined meanwhile
+            self._answered(self._tick.moment)
+
+    def poll_full(self) -> None:
+        """Read the full set, too, in the present tick: what happens once a second."""
+        self.poll(self._tick.moment, FAST | FULL)
+
+    def poll(self, moment: Moment, kinds: int) -> None:
+        """Read what is due; a failed driver call becomes a state, never an exception."""
+        try:
+            if not self._quick():
+                power_mw, counter_mj = self._family.call(self._gpu_fast.sample, _NOTHING)
+                self.fast.add((self._monotonic_ns(), moment.ms, power_mw, counter_mj))
+            if kinds != FAST:
+                self._slower(moment, kinds)
+        except pynvml.NVMLError as error:
+            self._fault(error.value, moment)
+            return
+        if self.health.reason != "ok" or self.health.strikes:
+            self._answered(moment)
+
+    def _quick(self) -> bool:
+        """Read power and energy by the shortcut, while all is well; False where the longer way has to be taken.
+
+        One function, because it runs ten times a second with cold caches, where each call costs microseconds.
+        """
+        shortcut = self._gpu_fast.shortcut
+        if shortcut is None or self.health.reason != "ok" or self.health.strikes:
+            return False
+        time_ms, now, family = self._tick.moment.ms, self._monotonic_ns, self._family
+        call, arguments, unpack, memory, power_status, energy_status = shortcut
+        begun_ns = now()
+        if call(*arguments):
+            return False
+        power_was, power_mw, energy_was, energy_mj = unpack(memory)
+        if not power_mw or power_was != power_status or energy_was != energy_status:
+            return False
+        ended_ns = now()
+        family.runs += 1
+        family.spent_ns += ended_ns - begun_ns
+        self._aside.append((ended_ns, time_ms, power_mw, energy_mj))
+        if len(self._aside) >= MOST_ASIDE:
+            self.digest()
+        return True
+
+    def _slower(self, moment: Moment, kinds: int) -> None:
+        if kinds & SLOW:
+            self._slow(moment)
+        if kinds & FULL:
+            self._full(moment)
+        if kinds & IDENTITY:
+            self._simple("gpu_identity", moment)
+            self._wants_times = True
+        elif self._wants_times and kinds & SLOW:
+            self._wants_times, self.field_times_s = False, self._times_s()
+
+    def _times_s(self) -> dict[str, float]:
+        """Return how long the driver takes for each reading, by the names of their fields."""
+        times: dict[str, float] = {}
+        for collector in self._collectors.values():
+            if isinstance(collector, GpuFast | GpuFull | GpuSlow):
+                times |= collector.batch.times_s()
+            if isinstance(collector, GpuFull | GpuSlow):
+                times |= collector.getters.times_s()
+        return times
+
+    def _answered(self, moment: Moment) -> None:
+        if self.health.reason == "hung":
+            self.health.retry_ns = moment.mono_ns
+        elif self.health.well():
+            self.event("gpu_recovered", 0, "the GPU answers again", 0, moment.ms)
+
+    def retry(self, moment: Moment) -> None:
+        """Try a quarantined GPU again: find it by its bus id, bind anew, read once."""
+        try:
+            self.gpu.reopen()
+            self._bind()
+        except pynvml.NVMLError as error:
+            self._fault(error.value, moment)
+            return
+        if self.health.reason == "hung":
+            self.health.reason = "retry"
+        self.rebind_mig = True
+        self.poll(moment, FAST | FULL | IDENTITY)
+
+    def _fault(self, code: int, moment: Moment) -> None:
+        if action(code) in {Action.REINIT, Action.RESPAWN}:
+            self.dead_code = code
+            self._context.outbox.urgent = True  # the sampler looks at it within this tick
+        elif self.health.fault(code, moment.mono_ns):
+            self.event("gpu_quarantined", code, f"{self.health.reason}: NVML code {code}", 2, moment.ms)
+            self.fast.record(moment.ms)
+            self.digest()
+
+    def event(self, kind: str, code: float, detail: str, severity: int, time_ms: int) -> None:
+        """Put an event of this GPU into the output."""
+        series = Series("event", {**self.tags, "kind": kind})
+        fields: Fields = {"code": float(code), "detail": detail, "severity": float(severity)}
+        self._context.outbox.put(Record(series, fields, time_ms), urgent=True)
+
+    def trigger(self, kind: str, code: float, detail: str, severity: int, time_ms: int) -> None:
+        """Put an event into the output and start the flight recorder."""
+        if not self._context.recorder or self.fast.record(time_ms) or severity > 0:
+            self.event(kind, code, detail, severity, time_ms)
+
+    def digest(self) -> None:
+        """Work off the fast readings, and ship what a recording wants of them; not while a reading is under way."""
+        found = self.fast.digest()
+        for time_ms in found.restarts:
+            self.event("counter_reset", 0, "the energy counter restarted", 1, time_ms)
+        for time_ms, step_w in found.steps:
+            self.trigger("power_step", step_w, f"{step_w:+.0f} W", 0, time_ms)
+        for time_ms, power_mw, energy_mj in self.fast.shipment():
+            self._put("gpu_fast", {"power_w": power_mw / 1000.0, "energy_j": energy_mj / 1000.0}, time_ms)
+
+    def _put(self, name: str, fields: Fields, time_ms: int) -> None:
+        self._context.outbox.put(Record(self._series[name], fields, time_ms))
+
+    def _run(self, name: str) -> Fields:
+        return self._context.families.family(name).run(self._collectors[name])
+
+    def _full(self, moment: Moment) -> None:
+        self.digest()
+        fields = self.fast.interval()
+        fields.update(self._run("gpu"))
+        self._put("gpu", fields, moment.ms)
+        self._watch_limits(fields, moment)
+        energy = self.energy
+        self._context.checkpoint.keep(
+            Totals(self.gpu.uuid, energy.counter_mj, energy.integral_mj, energy.raw_mj or 0, self._context.boot)
+        )
+
+    def _watch_limits(self, fields: Fields, moment: Moment) -> None:
+        limit_w, reasons = fields.get("power_limit_w"), fields.get("clocks_event_reasons")
+        if isinstance(limit_w, int | float):
+            before_w = self.fast.limit_w
+            if before_w is not None and limit_w != before_w:
+                self.trigger("limit_change", limit_w, f"{before_w:.0f} W -> {limit_w:.0f} W", 0, moment.ms)
+            self.fast.limit_w = float(limit_w)
+        if isinstance(reasons, int | float):
+            slowdowns = int(reasons) & _SLOWDOWNS
+            if slowdowns & ~self._slowdowns:
+                self.trigger("throttle_onset", slowdowns, f"clocks event reasons {slowdowns:#x}", 1, moment.ms)
+            self._slowdowns = slowdowns
+
+    def _slow(self, moment: Moment) -> None:
+        self.digest()  # the closure counts all readings up to now
+        fields = dict(self._run("gpu_slow"))
+        closure = self.energy.closure()
+        if closure is not None:
+            fields["energy_closure"] = round(closure, 6)
+            self._watch_closure(closure, moment)
+        self._put("gpu_slow", fields, moment.ms)
+        if self.rebind_mig or bool(fields.get("mig_mode")) != bool(self.mig):
+            self.bind_mig()
+        for instance, series in self.mig:
+            found = self._context.families.family("gpu_mig").run(instance)
+            self._context.outbox.put(Record(series, found, moment.ms))
+
+    def _watch_closure(self, closure: float, moment: Moment) -> None:
+        """Alarm when counter and integral are apart for a minute; once per stretch."""
+        self._off_closures = self._off_closures + 1 if abs(closure) > _CLOSURE_ALARM else 0
+        if self._off_closures == _CLOSURES_PER_ALARM:
+            detail = f"energy counter and integrated power differ by {closure:+.1%}"
+            self.event("energy_closure", closure, detail, 1, moment.ms)
+
+    def bind_mig(self) -> None:
+        """List the MIG instances anew."""
+        self.free_mig()
+        self.mig = [
+            (found, Series("gpu_mig", {**self.tags, "instance": str(found.instance)}))
+            for found in instances_of(self.gpu)
+        ]
+        self.rebind_mig = False
+
+    def free_mig(self) -> None:
+        """Free what the driver holds for the instances; needed before an unbind."""
+        for instance, _ in self.mig:
+            instance.close()
+        self.mig = []
+
+    def _simple(self, name: str, moment: Moment) -> None:
+        fields = self._run(name)
+        if fields:
+            self._put(name, fields, moment.ms)
+
+
+def _resume(kept: Totals, boot: int) -> EnergyTruth:
+    """Go on from kept totals; after a reboot the driver's counter has restarted."""
+    return EnergyTruth(kept.counter_mj, kept.integral_mj, kept.raw_mj if kept.boot == boot else 0)

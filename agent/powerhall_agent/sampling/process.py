@@ -1,0 +1,151 @@
+"""The sampler in a process of its own: settings come in on stdin as JSON, lines go out on stdout.
+
+A driver call that never returns, or a library that no longer fits the driver, costs this process and not the daemon.
+A line `#` is a sign of life when there is nothing to say. The process ends with the daemon: by SIGTERM, by the death
+signal of its parent, or because nobody reads its pipe any more.
+"""
+
+import ctypes
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+from types import FrameType
+
+import msgspec
+
+from powerhall.runtime.errors import Rejected
+from powerhall_agent.daemon.heap import give_back
+from powerhall_agent.sampling.sampler import run_sampler
+from powerhall_agent.sampling.sampler_settings import SamplerSettings
+
+__all__ = ["EXIT_REFUSED", "PipeSink", "main"]
+
+EXIT_REFUSED = 12
+"""Beside the values of SamplerExit: the settings make no sense, starting again would not help."""
+
+_PR_SET_PDEATHSIG = 1
+_KEEP_BYTES = 1024 * 1024
+_BEAT_S = 1.2
+"""Longer than the usual pause between two blocks of lines: most of the time there is no need for a sign of life."""
+_SLICE_S = 0.2
+_LAST_WORDS_S = 1.0
+
+
+class PipeSink:
+    """Writes lines to a pipe without ever waiting for its reader; the oldest lines go when a megabyte waits."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.closed = False
+        self.dropped_points = 0
+        self._descriptor = descriptor
+        self._waiting: deque[bytes] = deque()
+        self._rest = b""
+        self.beat_at_s = 0.0
+        """When `beat` is wanted next, by the monotonic clock."""
+
+    def write(self, lines: bytes) -> None:
+        """Queue whole lines and write what the pipe takes."""
+        self._waiting.append(lines)
+        while sum(map(len, self._waiting)) > _KEEP_BYTES and len(self._waiting) > 1:
+            self.dropped_points += self._waiting.popleft().count(b"\n")
+        self._push()
+
+    def beat(self) -> None:
+        """Write what the pipe did not take before; give a sign of life when nothing was written for a while."""
+        if self._rest:
+            self._push()
+        elif time.monotonic() >= self.beat_at_s:
+            self.write(b"#\n")
+
+    def finish(self) -> None:
+        """Write what is left, for at most a second."""
+        end_s = time.monotonic() + _LAST_WORDS_S
+        while (self._rest or self._waiting) and not self.closed and time.monotonic() < end_s:
+            self._push()
+            if self._rest:
+                time.sleep(0.01)
+
+    def _push(self) -> None:
+        while self._rest or self._waiting:
+            data = self._rest or self._waiting.popleft()
+            try:
+                done = os.write(self._descriptor, data)
+            except BlockingIOError:
+                self._rest, self.beat_at_s = data, 0.0
+                return
+            except OSError:
+                self.closed = True
+                return
+            self._rest = data[done:]
+            self.beat_at_s = time.monotonic() + _BEAT_S
+
+
+class _Stop:
+    """Ends the sampler on SIGTERM or a closed pipe; every wait is a chance for a sign of life."""
+
+    def __init__(self, sink: PipeSink) -> None:
+        self._sink = sink
+        self._asked = False
+
+    def ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait in slices; True when it is time to end."""
+        now_s = time.monotonic()
+        end_s = now_s + (timeout or 0.0)
+        while not (self._asked or self._sink.closed):
+            if now_s >= self._sink.beat_at_s:
+                self._sink.beat()
+            left_s = end_s - now_s
+            if left_s <= 0:
+                return False
+            _pause(min(left_s, _SLICE_S))
+            if left_s <= _SLICE_S:
+                return self._asked or self._sink.closed
+            now_s = time.monotonic()
+        return True
+
+
+def _pause(seconds: float) -> None:
+    """Sleep; time.sleep costs a third less than select, but libfaketime breaks it."""
+    try:
+        time.sleep(seconds)
+    except OSError:
+        select.select([], [], [], seconds)
+
+
+def main() -> int:
+    """Run until told to stop; the exit code says why the sampler ended."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s event=sampler detail=%(message)r")
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=SamplerSettings)
+    sink = PipeSink(sys.stdout.fileno())
+    stop = _Stop(sink)
+    signal.signal(signal.SIGTERM, stop.ask)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the daemon, which ends us in order
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if os.getppid() != parent:
+        return 0  # the daemon died before the death signal was set
+    sink.beat()
+    give_back()
+    try:
+        outcome = run_sampler(settings, sink, stop)
+    except Rejected as error:
+        sys.stderr.write(f"level=error event=sampler_refused detail={str(error)!r}\n")
+        return EXIT_REFUSED
+    sink.finish()
+    return int(outcome.value)
+
+
+if __name__ == "__main__":
+    # Threads that hang in the driver would keep an ordinary exit waiting.
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,85 @@
+"""Settings of the measuring half of the agent: where the node is, how often to read, what to read besides the GPUs."""
+
+from typing import Annotated
+
+import msgspec
+
+from powerhall.store.schema import measurement
+
+__all__ = ["RedfishSettings", "SamplerSettings", "SimulateSettings"]
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+
+
+class RedfishSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Node power from the BMC by Redfish."""
+
+    url: str
+    """Base URL of the BMC, such as `https://10.0.0.7`."""
+    user: str = ""
+    password_file: str = ""
+    chassis: str = ""
+    """Chassis id; empty takes the first one that has power readings."""
+    interval_s: Seconds = 5.0
+    verify_tls: bool = True
+    ca_file: str = ""
+
+
+class SimulateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Simulated GPUs in the place of the NVIDIA driver."""
+
+    model: str = "H100"
+    gpus: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+    state_file: str = ""
+    """A state file shared with other processes; made when it does not exist. Empty keeps the GPUs in this process."""
+    script: str = ""
+    """A fault script to play."""
+    recording: str = ""
+    """A recording to replay instead of physics."""
+    seed: int = 1
+    load: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.9
+    """Utilization of the GPUs when nothing else drives them; not used with a state file that exists or a recording."""
+
+
+class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that the sampler needs to know."""
+
+    node: str
+    site: str = ""
+    hall: str = ""
+    rack: str = ""
+    fast_interval_s: Annotated[float, msgspec.Meta(ge=0.02, le=10)] = 0.1
+    """Power and energy; below 0.05 s some sensors have nothing new."""
+    interval_s: Seconds = 1.0
+    """The full set; a record is the minimum, mean and maximum power of this interval."""
+    slow_interval_s: Seconds = 10.0
+    identity_interval_s: Seconds = 600.0
+    jitter: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.2
+    """Share of the fast interval by which a reading is moved at random, against aliasing with periodic kernels."""
+    slow_call_s: Annotated[float, msgspec.Meta(ge=0.005, le=10)] = 0.05
+    """A driver call that takes longer loses its turn; the other GPUs are read without it."""
+    hung_call_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.3
+    """A driver call that takes longer quarantines its GPU."""
+    fields: tuple[str, ...] = ()
+    """Fields of the full set to read, by their names in the schema (`gpu`); empty reads all. Power and energy of the
+    fast set are always there."""
+    state_dir: str = ""
+    """Where energy totals and the last timestamp outlive a restart; empty keeps nothing."""
+    flight_recorder: bool = True
+    rapl: bool = True
+    attribution: bool = True
+    user_hash_salt_file: str = ""
+    """When set, job intervals carry a salted hash of the user; the salt is read from this file."""
+    redfish: RedfishSettings | None = None
+    simulate: SimulateSettings | None = None
+    first_gpu: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """First GPU of this node in the library; above 0 only where one process simulates many nodes."""
+    gpu_count: int | None = None
+    """How many GPUs from `first_gpu` on belong to this node; all when not set."""
+
+    def __post_init__(self) -> None:
+        """Refuse fields that the full set does not have, by name."""
+        known = {field.name for field in measurement("gpu").fields}
+        for name in self.fields:
+            if name not in known:
+                raise ValueError(f"fields: {name!r}: is no field of `gpu`; docs/schema.md lists them")

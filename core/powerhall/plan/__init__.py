@@ -1,0 +1,1 @@
+"""The plan file: snapshot, assignments, bound, for one site or several."""

@@ -1,0 +1,63 @@
+"""A plan of several sites together: one plan per site, the whole queue, and what is proven about all of them."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from powerhall.jobs.model import Job
+from powerhall.plan.plan import PLAN_VERSION, Certificate, Plan, SeveralSites, Snapshot, read_plan
+from powerhall.runtime.errors import Rejected
+from powerhall.runtime.files import replace_file
+from powerhall.runtime.settings import read_json
+
+__all__ = ["FleetPlan", "fleet_hash", "read_fleet", "read_plans", "write_fleet"]
+
+
+class FleetPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Plans of several sites made together.
+
+    Every job of the queue `jobs` stands in the snapshot of exactly one plan: of the site where it runs or will run, or
+    for a job that waits, of the site that would suit it best. Names in the certificate are `SITE:RESOURCE`; value and
+    bound are those of all sites together. The sites share start, slots and objective.
+    """
+
+    version: int
+    plan_id: str
+    created_s: int
+    status: Literal["optimal", "feasible", "fallback"]
+    value: int
+    bound: int
+    gap: float
+    jobs: tuple[Job, ...]
+    plans: tuple[Plan, ...]
+    certificate: Certificate | None = None
+    notes: tuple[str, ...] = ()
+    solve_s: float = 0.0
+
+
+def fleet_hash(snapshots: Sequence[Snapshot], jobs: tuple[Job, ...]) -> str:
+    """Return the SHA-256 of the sites' snapshots with the whole queue: the id of the plan of these sites."""
+    inputs = [msgspec.structs.replace(s, jobs=(), planned=()) for s in snapshots], jobs
+    plain = msgspec.json.decode(msgspec.json.encode(inputs), type=tuple[list[Snapshot], tuple[Job, ...]])
+    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+
+
+def read_fleet(path: str | Path) -> FleetPlan:
+    """Read a plan of several sites; a truncated, unfitting or newer file raises Rejected or ConfigError."""
+    plan = read_json(path, FleetPlan)
+    if plan.version != PLAN_VERSION:
+        raise Rejected.field(str(path), "version", plan.version, f"must be {PLAN_VERSION}")
+    return plan
+
+
+def read_plans(path: str | Path) -> Plan | FleetPlan:
+    """Read a plan of one site or of several, whichever the file holds."""
+    return read_fleet(path) if bytes(read_json(path, SeveralSites).plans) else read_plan(path)
+
+
+def write_fleet(plan: FleetPlan, path: str | Path) -> None:
+    """Write the file in one step: a reader sees the old one or the new one, never half of one."""
+    replace_file(path, msgspec.json.encode(plan))

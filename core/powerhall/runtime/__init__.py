@@ -1,0 +1,1 @@
+"""What every command needs: settings files, errors, exit codes, atomic file writes."""

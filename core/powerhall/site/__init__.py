@@ -1,0 +1,1 @@
+"""The site: topology, site.toml, stores of energy, and curtailments."""

@@ -1,0 +1,302 @@
+"""site.toml into a `Site`: quantities with units, one line per refusal with file, field, value and what is allowed."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from powerhall.hostlist import expand
+from powerhall.runtime.errors import Rejected
+from powerhall.runtime.settings import read_toml
+from powerhall.site import site_tables as tables
+from powerhall.site.curtailment import NO_LIMIT_W, Event, Ramp, curtailed, parse_event, parse_ramp, read_events
+from powerhall.site.storage_tables import read_storages
+from powerhall.site.topology import Feed, Hall, JobClass, Losses, Mode, NodeType, Plant, Rack, Row, Site
+from powerhall.timeseries import Series, read_series
+from powerhall.units import format_power, parse_power, parse_temperature
+
+__all__ = ["Planning", "read_site"]
+
+
+class Planning(msgspec.Struct, frozen=True):
+    """Files that the plan needs besides the site: weather, prices ($/MWh), carbon intensity (g/kWh)."""
+
+    weather: Path | None = None
+    prices: Path | None = None
+    carbon: Path | None = None
+
+
+class _Reader:
+    """Turns the raw tables into topology; every refusal names file, field and value."""
+
+    def __init__(self, path: Path, raw: tables.SiteFile) -> None:
+        self.path = path
+        self.raw = raw
+
+    def refuse(self, field: str, value: object, allowed: str) -> Rejected:
+        return Rejected.field(str(self.path), field, value, allowed)
+
+    def quantity(self, field: str, text: str, parse: Callable[[str], float]) -> float:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise self.refuse(field, text, str(error)) from None
+
+    def power(self, field: str, text: str) -> float:
+        return self.quantity(field, text, parse_power)
+
+    def limit(self, field: str, text: str | None) -> float | None:
+        return None if text is None else self.power(field, text)
+
+    def number(self, field: str, value: float, low: float, high: float) -> float:
+        if not (math.isfinite(value) and low <= value <= high):
+            raise self.refuse(field, value, f"must be a number from {low:g} to {high:g}")
+        return value
+
+    def name(self, field: str, text: str) -> str:
+        if not text or any(c in text for c in "/,=\" \\\n\t'") or not text.isprintable():
+            raise self.refuse(field, text, "must be a name without spaces, '/', ',', '=', quotes or backslashes")
+        return text
+
+    def losses(self, field: str, raw: tables.LossesTable) -> Losses:
+        return Losses(
+            self.power(f"{field}.fixed", raw.fixed),
+            self.number(f"{field}.linear", raw.linear, 0.0, 1.0),
+            self.number(f"{field}.quadratic_per_w", raw.quadratic_per_w, 0.0, 1.0),
+        )
+
+    def node_type(self, name: str, raw: tables.NodeTypeTable) -> NodeType:
+        field = f"node_types.{self.name('node_types', name)}"
+        if not 1 <= raw.gpus <= 1024:
+            raise self.refuse(f"{field}.gpus", raw.gpus, "must be from 1 to 1024")
+        idle = self.power(f"{field}.idle_power", raw.idle_power)
+        most = self.power(f"{field}.max_power", raw.max_power)
+        if most <= idle:
+            raise self.refuse(f"{field}.max_power", raw.max_power, f"must be above idle_power ({raw.idle_power})")
+        safe = idle if raw.safe_cap is None else self.power(f"{field}.safe_cap", raw.safe_cap)
+        if not idle <= safe <= most:
+            raise self.refuse(f"{field}.safe_cap", raw.safe_cap, "must lie between idle_power and max_power")
+        if not raw.modes:
+            raise self.refuse(f"{field}.modes", "[]", "must name at least one mode")
+        modes = sorted(
+            (
+                self.mode(f"{field}.modes[{i}]", mode, idle / raw.gpus, most / raw.gpus)
+                for i, mode in enumerate(raw.modes)
+            ),
+            key=lambda m: -m.speed,
+        )
+        self.unique(f"{field}.modes", [m.name for m in modes])
+        liquid = self.number(f"{field}.liquid_fraction", raw.liquid_fraction, 0.0, 1.0)
+        return NodeType(name, raw.gpu, raw.gpus, idle, most, safe, liquid, tuple(modes))
+
+    def mode(self, field: str, raw: tables.ModeTable, idle_w: float, most_w: float) -> Mode:
+        power = self.power(f"{field}.gpu_power", raw.gpu_power)
+        if not idle_w <= power <= most_w + 1e-6:
+            allowed = f"must lie between the GPU's share of idle ({idle_w:.0f} W) and of maximum ({most_w:.0f} W)"
+            raise self.refuse(f"{field}.gpu_power", raw.gpu_power, allowed)
+        speed = self.number(f"{field}.speed", raw.speed, 1e-3, 1.0)
+        if raw.kind == "clock_lock" and raw.sm_clock_mhz is None:
+            raise self.refuse(f"{field}.sm_clock_mhz", None, "a clock_lock mode needs sm_clock_mhz")
+        limit = self.limit(f"{field}.gpu_power_limit", raw.gpu_power_limit)
+        return Mode(self.name(f"{field}.name", raw.name), raw.kind, power, speed, limit, raw.sm_clock_mhz)
+
+    def job_class(self, name: str, raw: tables.JobClassTable) -> JobClass:
+        known = {mode.name for kind in self.raw.node_types.values() for mode in kind.modes}
+        for table, values, high in (("draw", raw.draw, 10.0), ("speed", raw.speed, 1.0)):
+            for mode, value in values.items():
+                field = f"job_classes.{name}.{table}.{mode}"
+                if mode not in known:
+                    raise self.refuse(field, mode, f"must be one of the modes {', '.join(sorted(known))}")
+                self.number(field, value, 1e-3, high)
+        return JobClass(name, raw.draw, raw.speed)
+
+    def plant(self, field: str, index: int, raw: tables.PlantTable) -> Plant:
+        return Plant(
+            name=self.name(f"{field}.name", raw.name or f"plant{index + 1}"),
+            kind=raw.kind,
+            capacity_w=self.power(f"{field}.capacity", raw.capacity),
+            serves=raw.serves,
+            supply_temp_c=self.quantity(f"{field}.supply_temp", raw.supply_temp, parse_temperature),
+            return_rise_k=self.number(f"{field}.return_rise_k", raw.return_rise_k, 1.0, 40.0),
+            approach_k=self.number(f"{field}.approach_k", raw.approach_k, 0.5, 30.0),
+            rated_ambient_c=self.quantity(f"{field}.rated_ambient", raw.rated_ambient, parse_temperature),
+            cop=self.number(f"{field}.cop", raw.cop, 0.5, 100.0),
+            fan_power_w=self.power(f"{field}.fan_power", raw.fan_power),
+            pump_power_w=self.power(f"{field}.pump_power", raw.pump_power),
+            free_cooling=raw.free_cooling,
+        )
+
+    def racks(self, field: str, zone: str, raw: tables.RackTable) -> Iterator[Rack]:
+        if raw.node_type not in self.raw.node_types:
+            allowed = f"must be one of {', '.join(sorted(self.raw.node_types))}"
+            raise self.refuse(f"{field}.node_type", raw.node_type, allowed)
+        if not 1 <= raw.count <= 100_000:
+            raise self.refuse(f"{field}.count", raw.count, "must be from 1 to 100000")
+        if isinstance(raw.nodes, str) and raw.count != 1:
+            raise self.refuse(f"{field}.nodes", raw.nodes, "node names need count = 1; give each rack its own entry")
+        limit = self.limit(f"{field}.power_limit", raw.power_limit)
+        base = self.name(f"{field}.name", raw.name)
+        for i in range(raw.count):
+            rack = base if raw.count == 1 and raw.name != "k" else f"{base}{i + 1:02d}"
+            yield Rack(f"{zone}/{rack}", raw.node_type, self.nodes(field, f"{zone}/{rack}", raw.nodes), limit)
+
+    def nodes(self, field: str, zone: str, raw: int | str) -> tuple[str, ...]:
+        if isinstance(raw, int):
+            if not 1 <= raw <= 10_000:
+                raise self.refuse(f"{field}.nodes", raw, "must be 1 to 10000, or names such as 'gn[01-16]'")
+            stem = zone.replace("/", "-")
+            return tuple(f"{stem}-n{i + 1:02d}" for i in range(raw))
+        try:
+            return expand(raw)
+        except ValueError as error:
+            raise self.refuse(f"{field}.nodes", raw, str(error)) from None
+
+    def row(self, field: str, hall: str, raw: tables.RowTable) -> Row:
+        zone = f"{hall}/{self.name(f'{field}.name', raw.name)}"
+        racks = tuple(
+            rack for i, entry in enumerate(raw.racks) for rack in self.racks(f"{field}.racks[{i}]", zone, entry)
+        )
+        return Row(zone, racks, self.limit(f"{field}.power_limit", raw.power_limit))
+
+    def hall(self, field: str, raw: tables.HallTable) -> Hall:
+        name = self.name(f"{field}.name", raw.name)
+        rows = tuple(self.row(f"{field}.rows[{i}]", name, row) for i, row in enumerate(raw.rows))
+        plants = tuple(self.plant(f"{field}.cooling[{i}]", i, plant) for i, plant in enumerate(raw.cooling))
+        serves = sorted({plant.serves for plant in plants})
+        if serves not in ([], ["all"], ["air", "liquid"]):
+            raise self.refuse(
+                f"{field}.cooling.serves", serves, "must be all of them 'all', or both 'liquid' and 'air'"
+            )
+        losses = self.losses(f"{field}.losses" if raw.losses else "site.losses", raw.losses or self.raw.site.losses)
+        return Hall(name, rows, plants, losses, self.limit(f"{field}.power_limit", raw.power_limit))
+
+    def unique(self, field: str, names: list[str]) -> None:
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise self.refuse(field, name, "must be unique")
+            seen.add(name)
+
+    def feeds(self) -> tuple[Feed, ...]:
+        feeds = tuple(
+            Feed(
+                self.name(f"feeds[{i}].name", raw.name),
+                raw.members,
+                self.power(f"feeds[{i}].power_limit", raw.power_limit),
+                raw.parent,
+            )
+            for i, raw in enumerate(self.raw.feeds)
+        )
+        parents = {feed.zone: feed.parent for feed in feeds}
+        for i, feed in enumerate(feeds):
+            seen = {feed.zone}
+            at = feed.parent
+            while at is not None:
+                if at not in parents:
+                    raise self.refuse(
+                        f"feeds[{i}].parent", at, f"must be one of the feeds {', '.join(sorted(parents))}"
+                    )
+                if at in seen:
+                    raise self.refuse(f"feeds[{i}].parent", feed.parent, "must not form a cycle")
+                seen.add(at)
+                at = parents[at]
+        return feeds
+
+    def budgets(self, site: Site) -> dict[str, Series]:
+        series: dict[str, Series] = {}
+        grid = self.raw.site.grid_budget
+        if grid is not None:
+            columns = {"power_w": 1.0, "power_kw": 1e3, "power_mw": 1e6}
+            budget = read_series(self.path.parent / grid, columns)
+            if min(budget.values) < 0:
+                raise Rejected.field(str(self.path.parent / grid), "power", min(budget.values), "must not be negative")
+            series[site.name] = budget
+        limits = site.limits_w()
+        ramp = Ramp(site.ramp_down_w_per_s, site.ramp_up_w_per_s)
+        events: dict[str, list[Event]] = {}
+        for field, event in self.events(site.name):
+            if event.zone not in limits:
+                raise self.refuse(f"{field}.zone", event.zone, "must be the id of a zone, such as 'hall1/row1'")
+            if event.limit_w is None and limits[event.zone] is None and event.zone not in series:
+                raise self.refuse(f"{field}.reduce_percent", event.share * 100, "the zone has no power limit to reduce")
+            events.setdefault(event.zone, []).append(event)
+        for zone, listed in events.items():
+            limit_w = limits[zone]
+            before = series.get(zone) or Series((0.0,), (NO_LIMIT_W if limit_w is None else limit_w,))
+            series[zone] = curtailed(before, listed, ramp)
+        return series
+
+    def events(self, site: str) -> Iterator[tuple[str, Event]]:
+        for i, raw in enumerate(self.raw.events):
+            try:
+                yield f"events[{i}]", parse_event(raw.zone, raw.start, raw.end, raw.power_limit, raw.reduce_percent)
+            except ValueError as error:
+                raise Rejected(f"{self.path}: events[{i}].{error}") from None
+        if self.raw.site.events is not None:
+            path = self.path.parent / self.raw.site.events
+            for i, event in enumerate(read_events(path, site)):
+                yield f"{self.raw.site.events}[{i}]", event
+
+    def ramp(self, field: str, text: str | None) -> float | None:
+        return None if text is None else self.quantity(f"site.{field}", text, parse_ramp)
+
+    def site(self) -> Site:
+        raw = self.raw
+        if not raw.halls:
+            raise self.refuse("halls", "[]", "must name at least one hall")
+        site = Site(
+            name=self.name("site.name", raw.site.name),
+            halls=tuple(self.hall(f"halls[{i}]", hall) for i, hall in enumerate(raw.halls)),
+            node_types={name: self.node_type(name, kind) for name, kind in raw.node_types.items()},
+            job_classes={name: self.job_class(name, kind) for name, kind in raw.job_classes.items()},
+            feeds=self.feeds(),
+            power_limit_w=self.limit("site.power_limit", raw.site.power_limit),
+            ramp_up_w_per_s=self.ramp("ramp_up", raw.site.ramp_up),
+            ramp_down_w_per_s=self.ramp("ramp_down", raw.site.ramp_down),
+        )
+        self.unique("zones", list(site.zones()))
+        self.unique("nodes", [node for rack in site.racks() for node in rack.nodes])
+        zones = set(site.zones())
+        for i, feed in enumerate(site.feeds):
+            for member in feed.members:
+                if member not in zones or member == site.name or any(member == f.zone for f in site.feeds):
+                    raise self.refuse(f"feeds[{i}].members", member, "must be the id of a hall, row or rack")
+        site = msgspec.structs.replace(
+            site, budgets=self.budgets(site), storages=read_storages(self.path, self.raw, site)
+        )
+        self.above_idle(site)
+        return site
+
+    def above_idle(self, site: Site) -> None:
+        """Refuse a constant limit below the idle load of what hangs under it: no plan could ever hold it."""
+        idle: dict[str, float] = {}
+        for hall in site.halls:
+            for rack in hall.racks():
+                load = site.node_types[rack.node_type].idle_power_w * len(rack.nodes)
+                parts = rack.zone.split("/")
+                for i in range(len(parts)):
+                    zone = "/".join(parts[: i + 1])
+                    idle[zone] = idle.get(zone, 0.0) + load
+        for feed in site.feeds:
+            idle[feed.zone] = sum(
+                site.node_types[r.node_type].idle_power_w * len(r.nodes) for r in site.feed_racks(feed)
+            )
+        idle[site.name] = sum(idle[hall.zone] + hall.losses.power_w(idle[hall.zone]) for hall in site.halls)
+        for zone, limit in site.limits_w().items():
+            if limit is not None and limit < idle[zone]:
+                allowed = f"must be at least the zone's idle load of {format_power(idle[zone])}"
+                raise self.refuse(f"{zone}.power_limit", format_power(limit), allowed)
+
+
+def read_site(path: str | Path) -> tuple[Site, Planning]:
+    """Read site.toml; paths inside it are relative to it. A wrong file raises Rejected or ConfigError with one line."""
+    path = Path(path)
+    raw = read_toml(path, tables.SiteFile)
+    site = _Reader(path, raw).site()
+
+    def beside(name: str | None) -> Path | None:
+        return None if name is None else path.parent / name
+
+    plan = raw.planning
+    return site, Planning(beside(plan.weather), beside(plan.prices), beside(plan.carbon))

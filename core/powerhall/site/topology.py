@@ -1,0 +1,217 @@
+"""A site as the planner sees it: site > hall > row > rack > node, with power limits, feeds, losses and cooling plants.
+
+What is counted where:
+* racks, rows, feeds and halls limit **IT power**: idle power of all their nodes plus what the jobs add;
+* a hall's cooling plants limit **heat**: IT power plus the losses of the power chain inside the hall;
+* the site limits **facility power** at the meter: IT power, losses and cooling power of all halls.
+All powers are in W, temperatures in degC. `powerhall.site.site_file` reads this from site.toml.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from powerhall.site.storage import Storage
+from powerhall.timeseries import Series
+
+__all__ = ["Feed", "Hall", "JobClass", "Losses", "Mode", "NodeType", "Plant", "Rack", "Row", "Site"]
+
+
+class Mode(msgspec.Struct, frozen=True):
+    """A power mode of a GPU: a power limit or a clock lock, what a busy GPU then draws, and how fast it works.
+
+    `gpu_power_w` is the planning figure per busy GPU, its share of the rest of the node included, counted from zero
+    (not from idle). `speed` is work done per second relative to the fastest mode, in (0, 1].
+    """
+
+    name: str
+    kind: Literal["power_limit", "clock_lock"]
+    gpu_power_w: float
+    speed: float
+    gpu_power_limit_w: float | None = None
+    sm_clock_mhz: float | None = None
+
+
+class NodeType(msgspec.Struct, frozen=True):
+    """A kind of node. Modes are ordered fastest first.
+
+    `safe_cap_w` is the node's power when no lease is in force; it must lie between idle and maximum.
+    """
+
+    name: str
+    gpu: str
+    gpus: int
+    idle_power_w: float
+    max_power_w: float
+    safe_cap_w: float
+    liquid_fraction: float
+    modes: tuple[Mode, ...]
+
+    @property
+    def idle_gpu_power_w(self) -> float:
+        """A GPU's share of the idle node in W."""
+        return self.idle_power_w / self.gpus
+
+
+class JobClass(msgspec.Struct, frozen=True):
+    """What a class of jobs draws and how fast it runs per mode, relative to the mode's planning figures.
+
+    `draw[mode]` scales the mode's power above idle; `speed[mode]` replaces the mode's speed.
+    """
+
+    name: str
+    draw: dict[str, float] = {}
+    speed: dict[str, float] = {}
+
+
+class Losses(msgspec.Struct, frozen=True):
+    """Losses of the power chain of a hall: `fixed_w + linear * P + quadratic_per_w * P**2` with P its IT power in W."""
+
+    fixed_w: float = 0.0
+    linear: float = 0.0
+    quadratic_per_w: float = 0.0
+
+    def power_w(self, it_power_w: float) -> float:
+        """Return the losses in W at this IT power."""
+        return self.fixed_w + (self.linear + self.quadratic_per_w * it_power_w) * it_power_w
+
+
+class Plant(msgspec.Struct, frozen=True):
+    """A cooling plant of a hall; `powerhall.physics.cooling` computes its capacity and power from the weather.
+
+    kind: "fixed" (capacity and coefficient of performance do not depend on the weather), "dry_cooler" (dry bulb),
+    "tower_chiller" (wet bulb; chiller, or free cooling when the wet bulb allows).
+    serves: which part of the heat it takes. `capacity_w` holds at `rated_ambient_c`.
+    """
+
+    name: str
+    kind: Literal["fixed", "dry_cooler", "tower_chiller"]
+    capacity_w: float
+    serves: Literal["all", "liquid", "air"] = "all"
+    supply_temp_c: float = 32.0
+    return_rise_k: float = 10.0
+    approach_k: float = 6.0
+    rated_ambient_c: float = 25.0
+    cop: float = 6.0
+    fan_power_w: float = 0.0
+    pump_power_w: float = 0.0
+    free_cooling: bool = True
+
+
+class Rack(msgspec.Struct, frozen=True):
+    """A rack: its zone id `hall/row/rack`, the type of its nodes and their names."""
+
+    zone: str
+    node_type: str
+    nodes: tuple[str, ...]
+    power_limit_w: float | None = None
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A row of racks: its zone id `hall/row`."""
+
+    zone: str
+    racks: tuple[Rack, ...]
+    power_limit_w: float | None = None
+
+
+class Hall(msgspec.Struct, frozen=True):
+    """A hall: its zone id is its name."""
+
+    zone: str
+    rows: tuple[Row, ...]
+    plants: tuple[Plant, ...]
+    losses: Losses
+    power_limit_w: float | None = None
+
+    def racks(self) -> Iterator[Rack]:
+        """Yield the hall's racks in order."""
+        for row in self.rows:
+            yield from row.racks
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """An electrical feed that carries halls, rows or racks (zone ids) and may hang under another feed."""
+
+    zone: str
+    members: tuple[str, ...]
+    power_limit_w: float
+    parent: str | None = None
+
+
+class Site(msgspec.Struct, frozen=True):
+    """A whole site. `budgets[zone]` are time-varying limits in W that hold beside the constant ones.
+
+    The site's own zone id is its name. `budgets` holds the grid budget, curtailments and maintenance. The ramps say how
+    fast its power at the meter may rise and fall, in W per s, where there is a limit.
+    """
+
+    name: str
+    halls: tuple[Hall, ...]
+    node_types: dict[str, NodeType]
+    job_classes: dict[str, JobClass] = {}
+    feeds: tuple[Feed, ...] = ()
+    power_limit_w: float | None = None
+    budgets: dict[str, Series] = {}
+    storages: tuple[Storage, ...] = ()
+    ramp_up_w_per_s: float | None = None
+    ramp_down_w_per_s: float | None = None
+
+    def racks(self) -> Iterator[Rack]:
+        """Yield all racks in order."""
+        for hall in self.halls:
+            yield from hall.racks()
+
+    def zones(self) -> Iterator[str]:
+        """Yield every zone id: the site, feeds, halls, rows, racks."""
+        yield self.name
+        yield from (feed.zone for feed in self.feeds)
+        for hall in self.halls:
+            yield hall.zone
+            for row in hall.rows:
+                yield row.zone
+                yield from (rack.zone for rack in row.racks)
+
+    def hall(self, zone: str) -> Hall:
+        """Return the hall of this name; KeyError when there is none."""
+        for hall in self.halls:
+            if hall.zone == zone:
+                return hall
+        raise KeyError(zone)
+
+    def feed_racks(self, feed: Feed) -> tuple[Rack, ...]:
+        """Return all racks under a feed, through its child feeds and its members, each once."""
+        members = set(feed.members)
+        below = {feed.zone}
+        while grown := {f.zone for f in self.feeds if f.parent in below} - below:
+            below |= grown
+        for other in self.feeds:
+            if other.zone in below:
+                members |= set(other.members)
+        return tuple(rack for rack in self.racks() if _under(rack.zone, members))
+
+    def feeds_above(self, zone: str) -> tuple[str, ...]:
+        """Return the feed of this name and every feed that it hangs under; nothing for other zones."""
+        parents = {feed.zone: feed.parent for feed in self.feeds}
+        found: list[str] = []
+        at: str | None = zone
+        while at in parents and at not in found:
+            found.append(at)
+            at = parents[at]
+        return tuple(found)
+
+    def limits_w(self) -> dict[str, float | None]:
+        """Return the constant power limit of every zone in W, None where it has none."""
+        limits: dict[str, float | None] = {self.name: self.power_limit_w}
+        limits |= {feed.zone: feed.power_limit_w for feed in self.feeds}
+        for hall in self.halls:
+            limits[hall.zone] = hall.power_limit_w
+            limits |= {row.zone: row.power_limit_w for row in hall.rows}
+            limits |= {rack.zone: rack.power_limit_w for rack in hall.racks()}
+        return limits
+
+
+def _under(zone: str, members: set[str]) -> bool:
+    parts = zone.split("/")
+    return any("/".join(parts[: i + 1]) in members for i in range(len(parts)))

@@ -1,0 +1,139 @@
+"""`powerhall-optimizer lease` (grant and publish leases of a plan) and `node-key` (derive a node's key)."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from powerhall.lease import node_key
+from powerhall.plan.plan import Plan, read_plan
+from powerhall.runtime.errors import ConfigError, Rejected
+from powerhall.runtime.extras import EXIT_OK
+from powerhall.runtime.settings import Secret
+from powerhall.site.curtailment import read_events
+from powerhall.store import open_store
+from powerhall.units import parse_duration
+from powerhall_optimizer.leases.caps import safe_caps_w
+from powerhall_optimizer.leases.grant_cycle import Turn
+from powerhall_optimizer.leases.ledger import Ledger
+from powerhall_optimizer.verify.plan import verify_plan
+
+__all__ = ["add_parser", "read_site_key"]
+
+_LEASE = """Grants power-cap leases for what a verified plan runs now, within every budget whatever happens to the
+leases on their way, signs each for its node, and writes them to the store. Run it after every round; leases must
+outlive two rounds, so that one lost round changes nothing. What nodes confirmed since frees its budget first; with
+--settle, what they confirm now is granted again at once.
+
+examples:
+  powerhall-optimizer lease --plan plan.json --store sqlite:///power.db --site-key site.key --ledger ledger.json
+  powerhall-optimizer lease --plan plan.json --store URL --site-key site.key --ledger ledger.json --settle 10s
+  powerhall-optimizer lease --plan plan.json --store URL --site-key site.key --ledger ledger.json --for 15min --dry-run
+"""
+_KEY = """Derives the key of one node from the site key and writes it to a file of mode 0600 for that node's capper.
+
+examples:
+  head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n' > site.key
+  powerhall-optimizer node-key --site-key site.key --node gn01 --out gn01.key
+"""
+
+
+def read_site_key(path: str | Path) -> bytes:
+    """Read the site key: at least 64 hex digits; anything else raises ConfigError without showing it."""
+    try:
+        key = bytes.fromhex(Secret(path).read())
+    except ValueError:
+        key = b""
+    if len(key) < 32:
+        raise ConfigError(f"{path}: site key: must be at least 64 hex digits")
+    return key
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add both sub-commands."""
+    form = argparse.RawDescriptionHelpFormatter
+    lease = commands.add_parser(
+        "lease", help="grant power-cap leases of a plan", description=_LEASE, formatter_class=form
+    )
+    lease.add_argument("--plan", type=Path, default=Path("plan.json"), help="verified plan (default: plan.json)")
+    lease.add_argument("--store", required=True, metavar="URL", help="where the nodes' carriers find their leases")
+    add_lease_options(lease)
+    lease.add_argument("--for", dest="span", default="15 min", help="how long leases hold (default: 15 min)")
+    lease.add_argument(
+        "--settle",
+        default="0 s",
+        help="where nodes got less than they need, wait this long for confirmations and grant again (default: 0 s)",
+    )
+    lease.add_argument("--events", type=Path, help="CSV or JSON of events, as in site.toml, kept at once; absent: none")
+    lease.add_argument("--dry-run", action="store_true", help="grant nothing; say what would be granted")
+    lease.set_defaults(run=_lease)
+    key = commands.add_parser("node-key", help="derive a node's lease key", description=_KEY, formatter_class=form)
+    key.add_argument("--site-key", type=Path, required=True)
+    key.add_argument("--node", required=True)
+    key.add_argument("--out", type=Path, required=True)
+    key.set_defaults(run=_node_key)
+
+
+def add_lease_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that grants leases needs."""
+    parser.add_argument("--site-key", type=Path, required=True, help="file with the site key, 64 hex digits or more")
+    parser.add_argument("--ledger", type=Path, required=True, help="ledger of what nodes may still hold")
+
+
+def checked_plan(path: Path, now_s: float) -> Plan:
+    """Read a plan that verifies and covers now; another one raises Rejected."""
+    plan = present_plan(path, now_s)
+    broken = verify_plan(plan)
+    if broken:
+        raise Rejected(f"{path}: not verified: {broken[0]}")
+    return plan
+
+
+def present_plan(path: Path, now_s: float) -> Plan:
+    """Read a plan that covers now, without checking its limits again: enough to lower what it runs."""
+    plan = read_plan(path)
+    s = plan.snapshot
+    if not s.start_s <= now_s < s.start_s + s.slots * s.slot_s:
+        raise Rejected.field(str(path), "start_s", s.start_s, "the plan does not cover the present; run a round first")
+    return plan
+
+
+def _lease(args: argparse.Namespace) -> int:
+    span_s, settle_s = _span(args.span, "--for"), _span(args.settle, "--settle")
+    now_s = time.time()
+    plan = checked_plan(args.plan, now_s)
+    key = read_site_key(args.site_key)
+    ledger = Ledger(safe_caps_w(plan.snapshot.site), args.ledger, dry_run=args.dry_run)
+    has_events = args.events is not None and args.events.exists()
+    events = read_events(args.events, plan.snapshot.site.name) if has_events else ()
+    store = None if args.dry_run else open_store(args.store)
+    turn = Turn(plan, ledger, key, store, events)
+    figures = turn.run(now_s, now_s + span_s)
+    while store is not None and figures["short"] and time.time() < now_s + settle_s:
+        time.sleep(min(1.0, settle_s))
+        if turn.confirm(time.time()):
+            figures |= turn.run(time.time(), time.time() + span_s)
+    if store is not None:
+        store.close()
+    sys.stdout.write(json.dumps(figures | {"dry_run": args.dry_run}) + "\n")
+    return EXIT_OK
+
+
+def _span(text: str, option: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Rejected.field("lease", option, text, str(error)) from None
+
+
+def _node_key(args: argparse.Namespace) -> int:
+    key = node_key(read_site_key(args.site_key), args.node)
+    try:
+        handle = os.open(args.out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{args.out}: cannot write: {error.strerror}") from None
+    with os.fdopen(handle, "w") as file:
+        file.write(key.hex() + "\n")
+    return EXIT_OK

@@ -1,0 +1,164 @@
+"""`powerhall-optimizer schedule` and `queue`: the workload manager's side of a round."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from powerhall.jobs.job_files import write_jobs
+from powerhall.plan.plan import read_plan
+from powerhall.runtime.errors import ConfigError, Rejected
+from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
+from powerhall.runtime.files import replace_file
+from powerhall.site.site_file import read_site
+from powerhall.site.topology import Site
+from powerhall.store.url import open_store
+from powerhall_optimizer.schedulers.base import PlanWriter, Queue, QueueReader, Report
+from powerhall_optimizer.schedulers.scheduler_settings import SchedulerSettings, read_settings
+
+__all__ = ["add_parser", "open_reader", "open_writer"]
+
+_SCHEDULERS = ("slurm", "kubernetes", "file")
+_SCHEDULE_EXAMPLES = """\
+examples:
+  powerhall-optimizer schedule --scheduler slurm --plan plan.json --dry-run
+  powerhall-optimizer schedule --scheduler kubernetes --plan plan.json --settings scheduler.toml
+  powerhall-optimizer schedule --scheduler slurm --release     give every job back as it was submitted
+"""
+_QUEUE_EXAMPLES = """\
+examples:
+  powerhall-optimizer queue --scheduler slurm --site site.toml --out jobs.json
+  powerhall-optimizer queue --scheduler slurm --site site.toml --store sqlite:///powerhall.db
+"""
+
+
+def open_reader(scheduler: str, settings: SchedulerSettings, site: Site | None) -> QueueReader:
+    """Return the reader of a workload manager; `site` says where its nodes are."""
+    if scheduler == "file":
+        from powerhall_optimizer.schedulers.file import FileReader
+
+        return FileReader(settings.file)
+    if site is None:
+        raise ConfigError(f"queue: --site: {scheduler}: a site file must say in which hall its nodes are")
+    if scheduler == "slurm":
+        from powerhall_optimizer.schedulers.slurm.writer import SlurmReader
+
+        return SlurmReader(site, settings.slurm)
+    from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesReader
+
+    return KubernetesReader(site, settings.kubernetes)
+
+
+def open_writer(scheduler: str, settings: SchedulerSettings) -> PlanWriter:
+    """Return the writer of a workload manager."""
+    if scheduler == "file":
+        from powerhall_optimizer.schedulers.file import FileWriter
+
+        return FileWriter(settings.file)
+    if scheduler == "slurm":
+        from powerhall_optimizer.schedulers.slurm.writer import SlurmWriter
+
+        return SlurmWriter(settings.slurm)
+    from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesWriter
+
+    return KubernetesWriter(settings.kubernetes)
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `schedule` and `queue`."""
+    schedule = commands.add_parser(
+        "schedule",
+        help="write a plan into Slurm, Kubernetes or a file",
+        description="Writes what differs from the plan and reads every write back. The same plan again writes nothing.",
+        epilog=_SCHEDULE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _common(schedule)
+    what = schedule.add_mutually_exclusive_group(required=True)
+    what.add_argument("--plan", type=Path, help="plan.json")
+    what.add_argument("--release", action="store_true", help="slurm: give every job back and end all reservations")
+    schedule.add_argument("--dry-run", action="store_true", help="print the commands, issue none")
+    schedule.set_defaults(run=run_schedule)
+    queue = commands.add_parser(
+        "queue",
+        help="read the queue of Slurm, Kubernetes or a file",
+        description="Reads jobs and nodes in the form that `round` takes.",
+        epilog=_QUEUE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _common(queue)
+    queue.add_argument("--site", type=Path, help="site.toml; needed for slurm and kubernetes")
+    queue.add_argument("--out", type=Path, help="write the jobs here, .json or .csv (default: a summary only)")
+    queue.add_argument("--store", help="keep the queue in this store as the document `queue`, for `round --store`")
+    queue.set_defaults(run=run_queue)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scheduler", choices=_SCHEDULERS, required=True, help="the workload manager")
+    parser.add_argument("--settings", type=Path, help="TOML file with a table [slurm], [kubernetes] or [file]")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run_schedule(args: argparse.Namespace) -> int:
+    """Write a plan; exit code 1 when a write failed."""
+    writer = open_writer(args.scheduler, read_settings(args.settings))
+    if args.release:
+        from powerhall_optimizer.schedulers.slurm.writer import SlurmWriter
+
+        if not isinstance(writer, SlurmWriter):
+            raise Rejected.field("command line", "--release", args.scheduler, "must be with --scheduler slurm")
+        report = writer.release_all(dry_run=args.dry_run)
+    else:
+        report = writer.apply(read_plan(args.plan), dry_run=args.dry_run)
+    sys.stdout.write(_json(report) if args.json else _lines(report))
+    return EXIT_REFUSED if report.failed else EXIT_OK
+
+
+def _json(report: Report) -> str:
+    return json.dumps(msgspec.to_builtins(report) | {"failed": len(report.failed)}) + "\n"
+
+
+def _lines(report: Report) -> str:
+    lines = [command.text + (f"  # FAILED: {command.error}" if command.error else "") for command in report.commands]
+    lines += [f"# {skipped.subject}: {skipped.reason}" for skipped in report.skipped]
+    verb = "would be issued" if report.dry_run else "issued"
+    lines.append(
+        f"# {report.scheduler}: {len(report.commands)} commands {verb}, {len(report.failed)} failed, "
+        f"{len(report.skipped)} left alone, {report.unchanged} jobs as planned already"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def run_queue(args: argparse.Namespace) -> int:
+    """Read the queue, and write it where asked."""
+    site = read_site(args.site)[0] if args.site else None
+    queue = open_reader(args.scheduler, read_settings(args.settings), site).read()
+    if args.out:
+        _write_jobs(queue, args.out)
+    if args.store:
+        store = open_store(args.store)
+        store.put_document("queue", site.name if site else args.scheduler, time.time(), msgspec.json.encode(queue))
+        store.close()
+    sys.stdout.write(msgspec.json.encode(queue).decode() + "\n" if args.json else _summary(queue, args.scheduler))
+    return EXIT_OK
+
+
+def _write_jobs(queue: Queue, out: Path) -> None:
+    if out.suffix not in (".json", ".csv"):
+        raise Rejected.field("command line", "--out", str(out), "must end in .json or .csv")
+    as_json = out.suffix == ".json"
+    rows = msgspec.json.format(msgspec.json.encode(queue.jobs)) + b"\n" if as_json else write_jobs(queue.jobs).encode()
+    replace_file(out, rows)
+
+
+def _summary(queue: Queue, scheduler: str) -> str:
+    running = sum(job.state == "running" for job in queue.jobs)
+    lines = [f"job {job}: left out: {why}" for job, why in queue.left_out.items()]
+    lines.append(
+        f"{scheduler}: {len(queue.jobs) - running} jobs wait, {running} run, {len(queue.left_out)} left out, "
+        f"{len(queue.down_nodes)} nodes unusable"
+    )
+    return "\n".join(lines) + "\n"

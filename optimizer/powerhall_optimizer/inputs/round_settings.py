@@ -1,0 +1,87 @@
+"""Settings of a round: one optional TOML file (`--settings`), every value with a default."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from powerhall.plan.plan import Objective
+from powerhall.runtime.errors import Rejected
+from powerhall.runtime.settings import read_toml
+
+__all__ = ["RoundSettings", "read_settings"]
+
+
+class RoundSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a round plans.
+
+    `slot_s`: length of a slot. `coarse`: pairs (after this many s, slots of so many s) for deciding far starts first,
+    on long slots; the plan is refined and checked on `slot_s` in any case. `stale_after_s`: a node without telemetry
+    for this long counts at its worst case.
+    `stale_share`: with a larger part of the nodes stale, no running job is raised.
+    `risk`: how rarely the true draw of a zone may exceed its planned draw; sets the margins.
+    `learn_days`: how long telemetry counts; 0 learns nothing. `learn_speed`: the queue's remaining work is real
+    progress, not elapsed time, so that speeds can be learned from it. `length_share`: where it is not, jobs are planned
+    for the time that this share of their class really took; 1 plans all that was asked for. `lp_solver` plans the
+    stores.
+    """
+
+    slot_s: int = 300
+    coarse: tuple[tuple[float, float], ...] = ()
+    target_gap: float = 0.005
+    seed: int = 1
+    workers: int = 2
+    stale_after_s: float = 120.0
+    stale_share: float = 0.2
+    risk: float = 0.01
+    learn_days: float = 7.0
+    learn_speed: bool = False
+    lp_solver: Literal["glop", "highs", "pdlp"] = "glop"
+    length_share: float = 0.9
+    objective: Objective = Objective()
+
+
+_RANGES = {
+    "slot_s": (10, 3600),
+    "target_gap": (0.0, 1.0),
+    "workers": (1, 256),
+    "stale_after_s": (1.0, 86400.0),
+    "stale_share": (0.0, 1.0),
+    "risk": (1e-6, 0.5),
+    "learn_days": (0.0, 365.0),
+    "length_share": (0.5, 1.0),
+    "objective.usd_per_gpu_h": (1e-6, 1e6),
+    "objective.carbon_usd_per_t": (0.0, 1e6),
+    "objective.delay_share": (0.0, 1.0),
+    "objective.slow_share": (0.0, 1.0),
+    "objective.shift_share": (0.0, 1.0),
+    "objective.move_share": (0.0, 1.0),
+}
+
+
+def read_settings(path: Path | None) -> RoundSettings:
+    """Read the settings, or the defaults without a file; a wrong one is refused by file, field and value."""
+    if path is None:
+        return RoundSettings()
+    settings = read_toml(path, RoundSettings)
+    for name, (low, high) in _RANGES.items():
+        value: object = settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        if not isinstance(value, int | float) or not low <= value <= high:
+            raise Rejected.field(str(path), name, value, f"must be from {low:g} to {high:g}")
+    _check_coarse(str(path), settings)
+    return settings
+
+
+def _check_coarse(source: str, settings: RoundSettings) -> None:
+    """Far slots are multiples of near ones, and begin on their own grid."""
+    after_s, long_s = 0.0, float(settings.slot_s)
+    for i, (after, length) in enumerate(settings.coarse):
+        if not after > after_s or not length > long_s or length % long_s or after % length:
+            allowed = (
+                f"must be seconds, multiples of slot_s ({settings.slot_s}): after which time, a multiple of the "
+                "length, and the length of the slots, a multiple of the one before; both rising"
+            )
+            raise Rejected.field(source, f"coarse[{i}]", [after, length], allowed)
+        after_s, long_s = after, length

@@ -1,0 +1,40 @@
+"""What nodes confirmed, read from the store: each is checked against its node's key before the ledger believes it."""
+
+import base64
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import msgspec
+
+from powerhall.lease import SignedConfirmation, node_key, open_confirmation
+from powerhall.runtime.errors import Rejected
+from powerhall.store import Query, Select, Store
+
+__all__ = ["Confirmed", "read_confirmations"]
+
+_AGE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The newest confirmed sequence per node, and how many confirmations were not what they say they are."""
+
+    sequences: dict[str, int]
+    refused: int
+
+
+def read_confirmations(store: Store, site_key: bytes, nodes: Collection[str], now_s: float) -> Confirmed:
+    """Return what these nodes confirmed in the last hour; a damaged or forged confirmation counts for nothing."""
+    query = Query("lease_confirmation", (Select("signed", "last"),), group_by=("node",))
+    found: dict[str, int] = {}
+    refused = 0
+    for row in store.query(query, now_s - _AGE_S, now_s + 60.0):
+        node, text = row.tags["node"], row.values.get("signed")
+        if node not in nodes:
+            continue
+        try:
+            signed = msgspec.json.decode(base64.b64decode(str(text), validate=True), type=SignedConfirmation)
+            found[node] = open_confirmation(signed, node_key(site_key, node), node).sequence
+        except (ValueError, msgspec.DecodeError, Rejected):
+            refused += 1
+    return Confirmed(found, refused)

@@ -1,0 +1,1 @@
+"""Physics for planning: limits, linearisation, and the loads that a plan causes."""

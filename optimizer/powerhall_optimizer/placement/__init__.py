@@ -1,0 +1,1 @@
+"""Placement: from GPU pools to nodes, within rack, row and feed limits."""

@@ -1,0 +1,322 @@
+"""Placement: halls -> rows -> racks -> nodes for a schedule that already holds every hall's limits.
+
+Invariants:
+* limits of rows, racks and of feeds that carry parts of halls hold in every slot;
+* a job of a node's GPUs or fewer stays on one node, a larger one takes whole nodes, in as few rows as there are;
+* running jobs stay where they are; whole-node gangs choose before small jobs, so that small jobs do not split nodes;
+* a job that finds no nodes as scheduled gets its next best hall, mode and start that fit, or goes back to waiting;
+* ramp limits of sites hold between consecutive slots (`ramps.py`).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from powerhall.hostlist import compress, expand
+from powerhall.plan.plan import Placement
+from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.placement.node_occupancy import Floor, Split, spread
+from powerhall_optimizer.placement.ramps import smooth
+from powerhall_optimizer.placement.ruin_recreate import improve
+from powerhall_optimizer.placement.site_power import Meter
+from powerhall_optimizer.placement.zone_headroom import Zones
+from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
+from powerhall_optimizer.problem.build import Built, Choice
+from powerhall_optimizer.solve.density_greedy import densities
+
+__all__ = ["Placed", "Placer", "place"]
+
+_LEAST_S = 5.0
+"""Time for finding other ways for jobs without nodes; later ones wait."""
+_FILL_S = 1.0
+"""Time for starting waiting jobs in what is left over, before and after others were moved."""
+_REMEMBERED = 20_000
+"""Value curves (one number per start) that are kept, at most."""
+_TRIES = 24
+"""Starts tried per option before the next option has its turn for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The schedule as placed, the nodes of each scheduled job, why jobs were left out, and why others were moved."""
+
+    schedule: Schedule
+    nodes: dict[int, tuple[Placement, ...]]
+    left_out: dict[int, tuple[str, str]]
+    moved: dict[int, str] = field(default_factory=dict)
+
+
+class Placer:
+    """Puts jobs down on nodes one by one; `usage` counts every job of the schedule, placed or still to be placed."""
+
+    def __init__(self, grounds: Mapping[str, Ground], built: Built, schedule: Schedule, deadline_s: float) -> None:
+        self.grounds = grounds
+        self.built = built
+        self.problem: Problem = built.problem
+        self.deadline_s = deadline_s
+        self.values = lru_cache(maxsize=_REMEMBERED)(built.problem.values)
+        self.option = schedule.option.copy()
+        self.start = schedule.start.copy()
+        self.zones = {site: Zones(ground) for site, ground in grounds.items()}
+        self.meters = {site: Meter(ground) for site, ground in grounds.items()}
+        self.floors: dict[tuple[str, str, str], Floor] = {}
+        self.splits: dict[int, Split] = {}
+        self.users: dict[tuple[str, str, str], list[set[int]]] = {}
+        self.left_out: dict[int, tuple[str, str]] = {}
+        self.moved: dict[int, str] = {}
+        self.usage: Ints = np.zeros_like(self.problem.capacity)
+        for job in np.flatnonzero(self.option >= 0).tolist():
+            self._use(job, 1)
+
+    def span(self, option: int, start: int) -> tuple[int, int]:
+        """Return the first slot of a run and the one after its last, cut to the horizon."""
+        return start, min(start + int(self.problem.option_duration[option]), self.problem.slots)
+
+    def _use(self, job: int, sign: int) -> None:
+        start, end = self.span(int(self.option[job]), int(self.start[job]))
+        for resource, amount in self.problem.uses_of(int(self.option[job])):
+            self.usage[resource, start:end] += sign * amount
+
+    def choice(self, job: int) -> Choice:
+        """Return what a scheduled job's option means."""
+        return self.built.choices[int(self.option[job])]
+
+    def worth(self, job: int) -> int:
+        """Return what a job is worth as it is scheduled now."""
+        option, start = int(self.option[job]), int(self.start[job])
+        if option < 0:
+            return int(self.problem.job_wait_value[job])
+        return int(self.values(job, option)[start - int(self.problem.option_earliest[option])])
+
+    def floor(self, choice: Choice) -> Floor:
+        """Return the nodes that a choice is about."""
+        key = choice.site, choice.hall, choice.node_type
+        if key not in self.floors:
+            ground = self.grounds[choice.site]
+            self.floors[key] = Floor(ground, choice.hall, choice.node_type, self.zones[choice.site])
+            self.users[key] = [set() for _ in self.floors[key].nodes]
+        return self.floors[key]
+
+    def on(self, choice: Choice) -> list[set[int]]:
+        """Return for each node that a choice is about the jobs on it at any time."""
+        self.floor(choice)
+        return self.users[choice.site, choice.hall, choice.node_type]
+
+    def gpu_w(self, choice: Choice) -> float:
+        """Return what a busy GPU adds to the idle node, in W."""
+        kind = self.grounds[choice.site].site.node_types[choice.node_type]
+        return max(0.0, choice.gpu_power_w - kind.idle_gpu_power_w)
+
+    def put(self, job: int, option: int, start: int) -> bool:
+        """Place a job that is not placed; False, and nothing done, where there are no nodes for it."""
+        choice = self.built.choices[option]
+        floor, gpu_w = self.floor(choice), self.gpu_w(choice)
+        begin, end = self.span(option, start)
+        split = self._split(choice, floor, gpu_w, begin, end)
+        if split is None:
+            return False
+        if self.option[job] >= 0:
+            self._use(job, -1)
+        self.put_at(job, option, start, split)
+        return True
+
+    def put_new(self, job: int, option: int, start: int) -> bool:
+        """Place a job that is off the schedule at this option and start if every limit takes it there."""
+        first = int(self.problem.option_earliest[option])
+        return bool(self._fits(option)[start - first]) and self._ramps(option, start) and self.put(job, option, start)
+
+    def put_at(self, job: int, option: int, start: int, split: Split) -> None:
+        """Place a job that is off the schedule on these nodes, which must be free for it."""
+        choice = self.built.choices[option]
+        begin, end = self.span(option, start)
+        self.option[job], self.start[job] = option, start
+        self._use(job, 1)
+        self.floor(choice).take(split, self.gpu_w(choice), begin, end)
+        self.meters[choice.site].add(choice, begin, end)
+        self.splits[job] = split
+        for node, _ in split:
+            self.on(choice)[node].add(job)
+
+    def _split(self, choice: Choice, floor: Floor, gpu_w: float, start: int, end: int) -> Split | None:
+        if not (choice.running and choice.job.nodes):
+            return floor.find(choice.job.gpus, gpu_w, start, end)
+        stays = spread(choice.job, expand(choice.job.nodes))
+        split = [(floor.index[node], gpus) for node, gpus in stays if node in floor.index]
+        fits = floor.has(split, start, end) and self.zones[choice.site].fits(floor.loads(split, gpu_w), start, end)
+        return split if fits else None
+
+    def drop(self, job: int) -> None:
+        """Take a job off the schedule, and off its nodes where it has some."""
+        split = self.splits.pop(job, None)
+        if split is not None:
+            choice = self.choice(job)
+            begin, end = self.span(int(self.option[job]), int(self.start[job]))
+            self.floor(choice).take(split, self.gpu_w(choice), begin, end, -1)
+            self.meters[choice.site].add(choice, begin, end, -1)
+            for node, _ in split:
+                self.on(choice)[node].discard(job)
+        self._use(job, -1)
+        self.option[job] = self.start[job] = -1
+
+    def settle(self, job: int) -> bool:
+        """Schedule and place a job at its best hall, mode and start that fit and pay; False where none do."""
+        return any(self._ramps(option, start) and self.put(job, option, start) for option, start in self._ways(job))
+
+    def _ramps(self, option: int, start: int) -> bool:
+        choice = self.built.choices[option]
+        return choice.running or self.meters[choice.site].allows(choice, *self.span(option, start))
+
+    def _ways(self, job: int) -> Iterator[tuple[int, int]]:
+        """Yield options with starts, best value first, where limits and free nodes allow for them."""
+        worst = int(self.problem.job_wait_value[job])
+        ways: list[tuple[int, int, int]] = []
+        for option in self.problem.options_of(job):
+            values = self.values(job, option)
+            fits = self._fits(option) & (values > worst)
+            if fits.any():
+                ways.append((int(values[fits].max()), -option, -1))
+        ways.sort()
+        tried: dict[int, tuple[Ints, Ints]] = {}
+        counts: dict[int, int] = {}
+        while ways and time.monotonic() < self.deadline_s:
+            _, minus, start = ways.pop()
+            option = -minus
+            if start >= 0:
+                yield option, start
+                counts[option] = counts.get(option, 0) + 1
+            else:
+                tried[option] = self._starts(job, option, worst)
+            starts, values = tried[option]
+            at = counts.get(option, 0)
+            if at < min(len(starts), _TRIES):
+                ways.append((int(values[at]), -option, int(starts[at])))
+                ways.sort()
+
+    def _starts(self, job: int, option: int, worst: int) -> tuple[Ints, Ints]:
+        """Return the starts of an option that fit, those of most value first, and their values."""
+        choice = self.built.choices[option]
+        first, last = int(self.problem.option_earliest[option]), int(self.problem.option_latest[option])
+        values = self.values(job, option)
+        fits = self._fits(option) & (values > worst)
+        if not (choice.running and choice.job.nodes):
+            length = int(self.problem.option_duration[option])
+            fits &= self.floor(choice).openings(choice.job.gpus, length)[first : last + 1]
+        starts = np.flatnonzero(fits)
+        starts = starts[np.argsort(-values[starts], kind="stable")]
+        return starts + first, values[starts]
+
+    def _fits(self, option: int) -> npt.NDArray[np.bool_]:
+        """Whether every limit of the problem holds with the option beside the schedule, for each of its starts."""
+        over = np.zeros(self.problem.slots, bool)
+        for resource, amount in self.problem.uses_of(option):
+            over |= self.usage[resource] + amount > self.problem.capacity[resource]
+        blocked = np.concatenate(([0], np.cumsum(over)))
+        starts = np.arange(self.problem.option_earliest[option], self.problem.option_latest[option] + 1)
+        ends = np.minimum(starts + self.problem.option_duration[option], self.problem.slots)
+        result: npt.NDArray[np.bool_] = blocked[ends] == blocked[starts]
+        return result
+
+    def run(self) -> None:
+        """Place the schedule as it is, then find other ways for what found no nodes, the most worth first.
+
+        What runs settles before anything else takes nodes or power from it.
+        """
+        jobs = np.flatnonzero(self.option >= 0).tolist()
+        running = [self.built.jobs[job].state == "running" for job in jobs]
+        self._place([job for job, runs in zip(jobs, running, strict=True) if runs])
+        self._place([job for job, runs in zip(jobs, running, strict=True) if not runs])
+
+    def _place(self, jobs: Sequence[int]) -> None:
+        homeless: list[tuple[int, int, int]] = []
+        for job in sorted(jobs, key=self._turn):
+            option, start = int(self.option[job]), int(self.start[job])
+            if not self.put(job, option, start):
+                homeless.append((-self.worth(job), job, option))
+        for _, job, _ in homeless:
+            self.drop(job)
+        for _, job, option in sorted(homeless):
+            if self.settle(job):
+                self.moved[job] = f"{self._lacked(option)} at the start that was best without looking at nodes"
+            else:
+                self.left_out[job] = ("placement", f"{self._lacked(option)} at any start that pays")
+
+    def _turn(self, job: int) -> tuple[bool, int, int]:
+        """Whole-node gangs by start, then small jobs by size and start."""
+        choice = self.choice(job)
+        gpus, start = choice.job.gpus, int(self.start[job])
+        if gpus >= self.floor(choice).per_node:
+            return False, start, -gpus
+        return True, -gpus, start
+
+    def fill(self, deadline_s: float) -> None:
+        """Start waiting jobs beside what is placed until the deadline, the densest in worth first."""
+        self.deadline_s = deadline_s
+        density = densities(self.problem)
+        waits = np.flatnonzero((self.option < 0) & (np.diff(self.problem.job_options) > 0))
+        for job in waits[np.argsort(-density[waits], kind="stable")].tolist():
+            if self.built.jobs[job].state != "waiting":
+                continue
+            if time.monotonic() >= deadline_s:
+                break
+            if self.settle(job):
+                self.left_out.pop(job, None)
+
+    def _lacked(self, option: int) -> str:
+        choice = self.built.choices[option]
+        small = choice.job.gpus <= self.floor(choice).per_node
+        size = f"{choice.job.gpus} free GPUs on one node" if small else "enough empty nodes"
+        return f"no row or rack of {choice.hall} has {size} within its limits (enough are free in all, but scattered)"
+
+    def placed(self) -> Placed:
+        """Return what was placed."""
+        nodes = {job: self._placements(job, split) for job, split in sorted(self.splits.items())}
+        return Placed(Schedule(self.option, self.start), nodes, self.left_out, self.moved)
+
+    def _placements(self, job: int, split: Split) -> tuple[Placement, ...]:
+        choice = self.choice(job)
+        floor = self.floor(choice)
+        if choice.running and choice.job.nodes:
+            rack_of = {node: rack.zone for rack in self.grounds[choice.site].site.racks() for node in rack.nodes}
+            named = [(rack_of[node], node, gpus) for node, gpus in spread(choice.job, expand(choice.job.nodes))]
+        else:
+            named = [(floor.racks[int(floor.rack_of[node])], floor.nodes[node], gpus) for node, gpus in split]
+        return _grouped(named)
+
+
+def _grouped(named: Sequence[tuple[str, str, int]]) -> tuple[Placement, ...]:
+    groups: dict[tuple[str, int], list[str]] = {}
+    for rack, node, gpus in named:
+        groups.setdefault((rack, gpus), []).append(node)
+    return tuple(Placement(rack, compress(nodes), gpus) for (rack, gpus), nodes in groups.items())
+
+
+def place(
+    grounds: Mapping[str, Ground],
+    built: Built,
+    schedule: Schedule,
+    *,
+    late: Callable[[], bool] = lambda: True,
+    settings: RoundSettings | None = None,
+    fill: bool = False,
+) -> Placed:
+    """Place a schedule that holds the problem's limits; the result holds those of rows, racks and feeds as well.
+
+    `fill` starts waiting jobs in what is left over, and improves what is placed until `late()`.
+    """
+    placer = Placer(grounds, built, schedule, time.monotonic() + _LEAST_S)
+    placer.run()
+    smooth(placer)
+    if fill:
+        placer.fill(time.monotonic() + _FILL_S)
+        placer.deadline_s = math.inf
+        improve(placer, schedule, settings or RoundSettings(), late)
+        placer.fill(time.monotonic() + _FILL_S)
+        placer.deadline_s = time.monotonic() + _LEAST_S
+        smooth(placer)
+    return placer.placed()

@@ -1,0 +1,140 @@
+"""Jobs that found no nodes as scheduled get another chance: some others leave nodes, and all settle again.
+
+Ruin and recreate (Schrimpf et al. 2000) on what is placed: nodes are cleared over the time that an unlucky job wanted,
+it is put there, and those that had to leave settle where they fit best. What is not worth more is undone.
+"""
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_optimizer.placement.node_occupancy import Split
+from powerhall_optimizer.problem.arrays import Ints, Schedule
+
+if TYPE_CHECKING:
+    from powerhall_optimizer.placement.placer import Placer
+
+__all__ = ["improve"]
+
+_SMALL = 0.1
+_PATIENCE = 3000
+"""Changes in a row that brought nothing before the search ends."""
+_AS_WANTED = 0.5
+_MOST_OUT = 40
+"""Jobs that leave at once, at most."""
+_Was = tuple[int, int, Split | None]
+
+
+def improve(placer: "Placer", wanted: Schedule, settings: RoundSettings, late: Callable[[], bool]) -> None:
+    """Bring the placed value closer to that of the schedule that was wanted.
+
+    Ends when what is lost is a small part of the gap that the round aims at, when nothing helps any more, or when time
+    is up.
+    """
+    search = _Search(placer, wanted, settings.seed)
+    enough = _SMALL * settings.target_gap * max(0, sum(search.wanted))
+    since = 0
+    while since < _PATIENCE and not late() and sum(search.unlucky.values()) > enough:
+        since = 0 if search.step() else since + 1
+
+
+class _Search:
+    def __init__(self, placer: "Placer", wanted: Schedule, seed: int) -> None:
+        self.placer = placer
+        self.problem = placer.problem
+        self.option: Ints = wanted.option
+        self.start: Ints = wanted.start
+        self.draw = random.Random(seed)  # noqa: S311 - a search, no secret
+        pairs = zip(self.option.tolist(), self.start.tolist(), strict=True)
+        self.wanted = [self.problem.value(job, option, start) for job, (option, start) in enumerate(pairs)]
+        self.was: dict[int, _Was] = {}
+        jobs = placer.built.jobs
+        self.movable = [job.state == "waiting" for job in jobs]
+        self.unlucky = {job: loss for job in range(len(jobs)) if self.movable[job] and (loss := self._loss(job)) > 0}
+
+    def _loss(self, job: int) -> int:
+        """Return what a job lost against the schedule that was wanted."""
+        return 0 if self.option[job] < 0 else self.wanted[job] - self.placer.worth(job)
+
+    def step(self) -> bool:
+        """Try one change, keep it when it is not worth less, and say whether it is worth more."""
+        jobs = sorted(self.unlucky)
+        weights = [self.unlucky[job] for job in jobs]
+        job = self.draw.choices(jobs, weights)[0]
+        option, start = self._target(job)
+        out = self._in_the_way(option, start)
+        if not out:
+            out = self.draw.sample(jobs, min(3, len(jobs)))
+        before = sum(self.placer.worth(j) for j in {job, *out})
+        self.was = {}
+        for j in {job, *out}:
+            self._out(j)
+        if not self.placer.put_new(job, option, start):
+            self.placer.settle(job)
+        rest = [j for j in out if j != job]
+        rest.sort(key=lambda j: (-self.placer.built.jobs[j].gpus, self.draw.random()))
+        for j in rest:
+            self.placer.settle(j)
+        after = sum(self.placer.worth(j) for j in self.was)
+        if after < before:
+            self._undo()
+        for j in self.was:
+            self._judge(j)
+        return after > before
+
+    def _judge(self, job: int) -> None:
+        loss = self._loss(job)
+        if loss > 0:
+            self.unlucky[job] = loss
+        else:
+            self.unlucky.pop(job, None)
+        if self.placer.option[job] >= 0:
+            self.placer.left_out.pop(job, None)
+        else:
+            self.placer.moved.pop(job, None)
+
+    def _target(self, job: int) -> tuple[int, int]:
+        """Where a job should go: where it was wanted, or as often in any other hall or mode at about that time."""
+        option, start = int(self.option[job]), int(self.start[job])
+        if self.draw.random() < _AS_WANTED:
+            return option, start
+        option = self.draw.choice(self.problem.options_of(job))
+        first, last = int(self.problem.option_earliest[option]), int(self.problem.option_latest[option])
+        return option, min(max(first, start), last)
+
+    def _in_the_way(self, option: int, start: int) -> list[int]:
+        """Choose nodes for a job among those that cost least to clear, and return who is on them then."""
+        choice = self.placer.built.choices[option]
+        floor = self.placer.floor(choice)
+        begin, end = self.placer.span(option, start)
+        costs: list[tuple[float, int, set[int]]] = []
+        for node, users in enumerate(self.placer.on(choice)):
+            there = {j for j in users if self._overlaps(j, begin, end)}
+            if all(self.movable[j] for j in there):
+                worth = sum(max(0, self.placer.worth(j)) / self.placer.built.jobs[j].gpus for j in there)
+                costs.append((worth * self.draw.uniform(0.5, 1.5), node, there))
+        costs.sort(key=lambda entry: entry[:2])
+        need = -(-choice.job.gpus // floor.per_node)
+        out: set[int] = set()
+        for _, _, there in costs[: need + self.draw.randint(0, 2)]:
+            out |= there
+        return sorted(out) if len(out) <= _MOST_OUT else []
+
+    def _overlaps(self, job: int, begin: int, end: int) -> bool:
+        first, last = self.placer.span(int(self.placer.option[job]), int(self.placer.start[job]))
+        return first < end and begin < last
+
+    def _out(self, job: int) -> None:
+        placer = self.placer
+        self.was[job] = int(placer.option[job]), int(placer.start[job]), placer.splits.get(job)
+        if placer.option[job] >= 0:
+            placer.drop(job)
+
+    def _undo(self) -> None:
+        for job in self.was:
+            if self.placer.option[job] >= 0:
+                self.placer.drop(job)
+        for job, (option, start, split) in self.was.items():
+            if split is not None:
+                self.placer.put_at(job, option, start, split)

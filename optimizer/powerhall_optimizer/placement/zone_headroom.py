@@ -1,0 +1,74 @@
+"""Limits of rows, racks and of feeds that carry parts of halls: what is left of them per slot."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from powerhall.site.topology import Rack
+from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.problem.resources import feed_halls
+
+__all__ = ["Zones"]
+
+Floats = npt.NDArray[np.float64]
+
+
+class Zones:
+    """Loads of the zones that placement answers for, in W above the base load, and what is left of their budgets.
+
+    Zones whose budget carries all of their nodes at full power are left out.
+    """
+
+    def __init__(self, ground: Ground) -> None:
+        self.slots = ground.snapshot.slots
+        self.left: dict[str, Floats] = {}
+        self.of_rack: dict[str, list[str]] = {rack.zone: [] for rack in ground.site.racks()}
+        for hall in ground.site.halls:
+            for row in hall.rows:
+                self._add(ground, row.zone, row.racks)
+                for rack in row.racks:
+                    self._add(ground, rack.zone, (rack,))
+        for feed in ground.site.feeds:
+            racks = ground.site.feed_racks(feed)
+            whole = {rack.zone for hall in feed_halls(ground, feed) for rack in hall.racks()}
+            if any(rack.zone not in whole for rack in racks):
+                self._add(ground, feed.zone, racks)
+
+    def _add(self, ground: Ground, zone: str, racks: Sequence[Rack]) -> None:
+        if zone not in ground.budgets_w:
+            return
+        left = ground.budgets_w[zone] - sum(ground.base_w[rack.zone] for rack in racks)
+        ground.refuse_below(zone, "power budget", left)
+        if left.min() >= sum(ground.most_added_w(rack) for rack in racks):
+            return
+        self.left[zone] = np.maximum(left, 0.0)
+        for rack in racks:
+            self.of_rack[rack.zone].append(zone)
+
+    def room_w(self, zone: str, start: int, end: int) -> float:
+        """Return the least that is left of a zone's budget from slot start to end."""
+        return float(self.left[zone][start : min(end, self.slots)].min())
+
+    def against(self, loads: Mapping[str, float], start: int, end: int) -> dict[str, int]:
+        """Return the zones that do not take the loads of these racks, each with the first slot in which it does not."""
+        total: dict[str, float] = {}
+        for rack, power_w in loads.items():
+            for zone in self.of_rack[rack]:
+                total[zone] = total.get(zone, 0.0) + power_w
+        found: dict[str, int] = {}
+        for zone, power_w in total.items():
+            over = self.left[zone][start : min(end, self.slots)] < power_w - 1e-6
+            if over.any():
+                found[zone] = start + int(np.argmax(over))
+        return found
+
+    def fits(self, loads: Mapping[str, float], start: int, end: int) -> bool:
+        """Whether every zone takes the loads of these racks."""
+        return not self.against(loads, start, end)
+
+    def add(self, loads: Mapping[str, float], start: int, end: int) -> None:
+        """Take the loads off what is left."""
+        for rack, power_w in loads.items():
+            for zone in self.of_rack[rack]:
+                self.left[zone][start : min(end, self.slots)] -= power_w

@@ -1,0 +1,1 @@
+"""Planning: candidate plans, their choice, and their explanation."""

@@ -1,0 +1,168 @@
+"""A placed schedule into a plan: assignments, waiting jobs with reasons, zones, certificate."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from powerhall.plan.plan import (
+    PLAN_VERSION,
+    Assignment,
+    Certificate,
+    Plan,
+    Snapshot,
+    StoragePlan,
+    Waiting,
+    ZonePlan,
+    snapshot_hash,
+)
+from powerhall_optimizer.physics.limits import time_text
+from powerhall_optimizer.physics.plan_loads import plan_loads, zone_budgets
+from powerhall_optimizer.placement.placer import Placed
+from powerhall_optimizer.planning.explain import Explainer, zone_prices
+from powerhall_optimizer.planning.running_jobs import Kept
+from powerhall_optimizer.problem.build import Built
+from powerhall_optimizer.problem.certificate import to_prices
+
+__all__ = ["assemble", "assignments", "zone_plans"]
+
+_MOST_EXPLAINED = 500
+
+
+def assignments(
+    snapshot: Snapshot, built: Built, placed: Placed, explainer: Explainer | None = None
+) -> tuple[Assignment, ...]:
+    """Return what is placed, in order of start; with reasons where somebody explains them."""
+    found: list[Assignment] = []
+    for number, nodes in placed.nodes.items():
+        moved = placed.moved.get(number, "")
+        option = int(placed.schedule.option[number])
+        choice = built.choices[option]
+        start = int(placed.schedule.start[number])
+        start_s = snapshot.start_s + start * snapshot.slot_s
+        end_s = start_s + int(built.problem.option_duration[option]) * snapshot.slot_s
+        found.append(
+            Assignment(
+                choice.job.job_id,
+                choice.hall,
+                choice.node_type,
+                choice.mode,
+                choice.job.gpus,
+                choice.gpu_power_w,
+                start_s,
+                end_s,
+                nodes,
+                choice.running,
+                moved or ("" if explainer is None else explainer.slowed(choice.job.job_id, option, start)),
+            )
+        )
+    return tuple(sorted(found, key=lambda a: (a.start_s, a.job_id)))
+
+
+def _shed(snapshot: Snapshot, kept: Kept, job_id: str) -> Waiting:
+    zones = kept.broken[job_id]
+    slot = kept.stops[job_id]
+    when = "now" if slot == 0 else f"at {time_text(snapshot.start_s + slot * snapshot.slot_s)}"
+    reason = (
+        f"stopped {when}: even in its lowest mode it would break {', '.join(zones)} beside the jobs that are kept "
+        "before it (those that may not be preempted first, then by weight, then the longest-running)"
+    )
+    return Waiting(job_id, "shed", reason, zones)
+
+
+def _waiting(built: Built, placed: Placed, kept: Kept, explainer: Explainer) -> Iterator[Waiting]:
+    """Yield every job that does not start within the horizon, those that are worth most explained in depth."""
+    deep = 0
+    for number, job in sorted(enumerate(built.jobs), key=lambda item: -item[1].weight * item[1].gpus):
+        if placed.schedule.option[number] >= 0 or job.job_id in kept.stops:
+            continue
+        if job.job_id in built.without:
+            yield Waiting(job.job_id, *built.without[job.job_id])
+        elif deep >= _MOST_EXPLAINED:
+            yield Waiting(job.job_id, "capacity", "no start fits beside jobs of more worth; `explain` tells more")
+        else:
+            deep += 1
+            reason, binding, earliest_s, what_if = explainer.waiting(job.job_id)
+            code = _code(binding, reason)
+            if number in placed.left_out:
+                code, reason = placed.left_out[number]
+            elif job.state == "running":
+                code, reason = "preempted", f"stopped so that jobs of more worth can run; {reason}"
+            yield Waiting(job.job_id, code, reason, binding, earliest_s, what_if)
+
+
+def _code(binding: tuple[str, ...], reason: str) -> str:
+    """One word for machines: what the job is short of first."""
+    if not binding or "short of" not in reason:
+        return "worth"
+    return next(code for word, code in (("(GPUs)", "gpus"), ("(cooling)", "cooling"), ("", "power")) if word in reason)
+
+
+def _whole(values: Sequence[float] | np.ndarray) -> tuple[int, ...]:
+    return tuple(int(v) for v in np.rint(np.asarray(values, float)))
+
+
+def zone_plans(plan: Plan, prices: Mapping[str, tuple[float, ...]]) -> tuple[ZonePlan, ...]:
+    """Return what every zone carries per slot: the site at the meter, all others in IT power; heat for halls."""
+    loads = plan_loads(plan)
+    budgets = zone_budgets(plan.snapshot)
+    found: list[ZonePlan] = []
+    for zone in plan.snapshot.site.zones():
+        budget = budgets.get(zone)
+        overview = loads.halls.get(zone)
+        heat = capacity = np.zeros(0)
+        if overview is not None and overview.heat_w:
+            heat = np.sum(list(overview.heat_w.values()), axis=0)
+            capacity = np.sum(list(overview.capacity_w.values()), axis=0)
+        shown = () if budget is None else _whole(np.minimum(budget, 1e15))
+        found.append(
+            ZonePlan(zone, _whole(loads.zone_w[zone]), shown, _whole(heat), _whole(capacity), prices.get(zone, ()))
+        )
+    return tuple(found)
+
+
+def assemble(
+    snapshot: Snapshot,
+    built: Built,
+    placed: Placed,
+    kept: Kept,
+    *,
+    status: str,
+    bound: int,
+    created_s: int,
+    certificate: Certificate | None = None,
+    notes: tuple[str, ...] = (),
+    solve_s: float = 0.0,
+    storages: tuple[StoragePlan, ...] = (),
+    storage_cost: int = 0,
+) -> Plan:
+    """Return the plan of a placed schedule; whether it holds is for `verify_plan` to say.
+
+    `built` has the capacities that the stores leave, and `storage_cost` is what they cost in units of value.
+    """
+    value = placed.schedule.value(built.problem) - storage_cost
+    priced = None if certificate is None else to_prices(built.problem, certificate)
+    explainer = Explainer(snapshot, built, placed.schedule, priced)
+    plan = Plan(
+        version=PLAN_VERSION,
+        plan_id=snapshot_hash(snapshot),
+        created_s=created_s,
+        status=status,  # type: ignore[arg-type]
+        value=value,
+        bound=bound,
+        gap=(bound - value) / bound if bound > 0 else 0.0,
+        assignments=assignments(snapshot, built, placed, explainer),
+        waiting=(
+            *(_shed(snapshot, kept, job_id) for job_id in kept.stops),
+            *_waiting(built, placed, kept, explainer),
+        ),
+        zones=(),
+        snapshot=snapshot,
+        certificate=certificate,
+        storages=storages,
+        notes=notes,
+        solve_s=solve_s,
+    )
+    return msgspec.structs.replace(
+        plan, zones=zone_plans(plan, {} if priced is None else zone_prices(snapshot, built, priced))
+    )

@@ -1,0 +1,337 @@
+"""Why a job waits or runs slowed, in numbers: what is missing where and when, what would change it, what else there is.
+
+All of it is read from the plan itself: the model rebuilt from its snapshot, what its jobs use, and its prices. "Would
+start if" means: beside everything else as planned.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from powerhall.jobs import Job
+from powerhall.plan.multi_site import FleetPlan
+from powerhall.plan.plan import Plan, Snapshot
+from powerhall.units import format_power
+from powerhall_optimizer.physics.limits import time_text
+from powerhall_optimizer.problem.arrays import Certificate, Ints, Problem, Schedule
+from powerhall_optimizer.problem.build import Built, Choice, build
+from powerhall_optimizer.problem.certificate import to_prices
+from powerhall_optimizer.storage.model import store_model, with_dispatch
+from powerhall_optimizer.verify.value import plan_dispatch, plan_stops, schedule_of
+
+__all__ = ["Alternative", "Explainer", "Lack", "explain_lines", "explainer_of", "fleet_lines", "zone_of", "zone_prices"]
+
+Floats = npt.NDArray[np.float64]
+_PLENTY = 1 << 45
+replace = msgspec.structs.replace
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What an alternative misses of one resource: the amount, and the first and last slot in which it is missing."""
+
+    resource: str
+    amount: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One way to run a job: choice, start and end slot, worth in USD, what is missing for it (nothing: it fits)."""
+
+    choice: Choice
+    option: int
+    start: int
+    end: int
+    worth_usd: float
+    lacks: tuple[Lack, ...]
+
+
+def zone_of(resource: str) -> str:
+    """Return the zone of a resource: `hall1.h100.gpus` -> hall1."""
+    return resource.split(".", 1)[0]
+
+
+def lack_text(lack: Lack) -> str:
+    """Write what would have to be added: "+12 kW of power in hall1"."""
+    zone, _, kind = lack.resource.partition(".")
+    if kind.endswith("gpus"):
+        return f"+{lack.amount} {kind.removesuffix('.gpus')} GPUs in {zone}"
+    names = {"it_w": "power in", "facility_w": "power at the meter of", "racks_w": "power of the rows and racks of"}
+    what = names.get(kind)
+    if what is None:
+        medium = kind.removeprefix("heat_").removesuffix("_w")
+        what = "cooling in" if medium == "all" else f"{medium} cooling in"
+    return f"+{format_power(lack.amount)} of {what} {zone}"
+
+
+def usage_of(problem: Problem, schedule: Schedule) -> Ints:
+    """Return what a schedule uses of every resource in every slot."""
+    usage = np.zeros_like(problem.capacity)
+    for job in np.flatnonzero(schedule.option >= 0).tolist():
+        option, start = int(schedule.option[job]), int(schedule.start[job])
+        for resource, amount in problem.uses_of(option):
+            usage[resource, start : start + int(problem.option_duration[option])] += amount
+    return usage
+
+
+def zone_prices(snapshot: Snapshot, built: Built, prices: Certificate) -> dict[str, tuple[float, ...]]:
+    """Return what one more MW for an hour is worth per zone and slot, in USD; zones that never bind are left out."""
+    per_hour = 3600 / snapshot.slot_s
+    found: dict[str, tuple[float, ...]] = {}
+    for name, row in zip(built.problem.resource_names, prices.price, strict=True):
+        if name.endswith((".it_w", ".facility_w")) and row.any():
+            usd = row / 2.0**prices.scale_bits * 1e6 * per_hour * built.unit_usd
+            found[zone_of(name)] = tuple(np.round(usd, 6).tolist())
+    return found
+
+
+class Explainer:
+    """Answers for the jobs of one plan."""
+
+    def __init__(self, snapshot: Snapshot, built: Built, schedule: Schedule, prices: Certificate | None) -> None:
+        self.snapshot = snapshot
+        self.built = built
+        self.problem = built.problem
+        self.schedule = schedule
+        self.prices = prices
+        self.free = built.problem.capacity - usage_of(built.problem, schedule)
+        self.number = {job.job_id: number for number, job in enumerate(built.jobs)}
+        self._windows: dict[tuple[int, int, bool], Ints] = {}
+
+    def when(self, slot: int) -> str:
+        """Return a slot's time as text."""
+        return time_text(self.snapshot.start_s + slot * self.snapshot.slot_s)
+
+    def _least_free(self, resource: int, duration: int) -> Ints:
+        """Return the least that is free of a resource over `duration` slots from each start (cut to the horizon)."""
+        key = resource, min(duration, self.problem.slots), False
+        if key not in self._windows:
+            padded = np.concatenate((self.free[resource], np.full(key[1] - 1, _PLENTY, np.int64)))
+            self._windows[key] = sliding_window_view(padded, key[1]).min(axis=1)
+        return self._windows[key]
+
+    def _starts(self, option: int) -> slice:
+        return slice(int(self.problem.option_earliest[option]), int(self.problem.option_latest[option]) + 1)
+
+    def shortage(self, option: int) -> Floats:
+        """Return for each start the largest part of a resource that is missing for the option; 0 where it fits."""
+        starts = self._starts(option)
+        worst = np.zeros(starts.stop - starts.start)
+        for resource, amount in self.problem.uses_of(option):
+            least = self._least_free(resource, int(self.problem.option_duration[option]))[starts]
+            size = max(1.0, float(self.problem.capacity[resource].mean()))
+            np.maximum(worst, (amount - least) / size, out=worst)
+        return worst
+
+    def alternative(self, job: int, option: int, start: int) -> Alternative:
+        """Return one option at one start with what is missing for it."""
+        end = start + int(self.problem.option_duration[option])
+        lacks: list[Lack] = []
+        for resource, amount in self.problem.uses_of(option):
+            over = amount - self.free[resource, start : min(end, self.problem.slots)]
+            if (over > 0).any():
+                slots = np.flatnonzero(over > 0)
+                name = self.problem.resource_names[resource]
+                lacks.append(Lack(name, int(over.max()), start + int(slots[0]), start + int(slots[-1])))
+        worth = self.problem.value(job, option, start) * self.built.unit_usd
+        return Alternative(self.built.choices[option], option, start, end, worth, tuple(lacks))
+
+    def best(self, job_id: str) -> list[Alternative]:
+        """Return the alternatives worth telling: the earliest that fits, the least short one, the earliest of all."""
+        job = self.number[job_id]
+        fits: tuple[int, int] | None = None
+        least: tuple[float, int, int] | None = None
+        soonest: tuple[int, float, int] | None = None
+        for option in self.problem.options_of(job):
+            shortage = self.shortage(option)
+            first = self._starts(option).start
+            if (shortage <= 0).any():
+                start = first + int(np.argmax(shortage <= 0))
+                fits = min(fits or (start, option), (start, option))
+            at = int(np.argmin(shortage))
+            least = min(least or (np.inf, 0, 0), (float(shortage[at]), first + at, option))
+            soonest = min(soonest or (first, np.inf, option), (first, float(shortage[0]), option))
+        found: list[tuple[int, int]] = []
+        if fits is not None:
+            found.append((fits[1], fits[0]))
+        if soonest is not None:
+            found.append((soonest[2], soonest[0]))
+        if least is not None:
+            found.append((least[2], least[1]))
+        return [self.alternative(job, option, start) for option, start in dict.fromkeys(found)]
+
+    def weight_needed(self, job_id: str) -> float | None:
+        """Return the weight from which the job pays the prices of what it uses; None where prices are not known."""
+        if self.prices is None:
+            return None
+        job = self.number[job_id]
+        weight = self.built.jobs[job].weight
+        needed = np.inf
+        for option in self.problem.options_of(job):
+            starts = np.arange(self._starts(option).start, self._starts(option).stop)
+            stop = np.minimum(starts + self.problem.option_duration[option], self.problem.slots)
+            value = self.problem.values(job, option).astype(float)
+            energy = self._energy(option, starts, stop)
+            gain = value + energy
+            price = sum(
+                (amount * (self._paid(resource)[stop] - self._paid(resource)[starts]))
+                for resource, amount in self.problem.uses_of(option)
+            )
+            with np.errstate(divide="ignore", invalid="ignore"):
+                factor = np.where(gain > 0, (price + energy) / gain, np.inf)
+            needed = min(needed, float(factor.min()))
+        return weight * needed if np.isfinite(needed) else None
+
+    def _energy(self, option: int, starts: Ints, stop: Ints) -> Floats:
+        row = int(self.problem.option_tariff[option])
+        if row < 0:
+            return np.zeros(len(starts))
+        paid = np.concatenate(([0.0], np.cumsum(self.problem.tariff[row])))
+        result: Floats = self.problem.option_energy[option] * (paid[stop] - paid[starts])
+        return result
+
+    def _paid(self, resource: int) -> Floats:
+        assert self.prices is not None
+        scaled = self.prices.price[resource] / 2.0**self.prices.scale_bits
+        return np.concatenate(([0.0], np.cumsum(scaled)))
+
+    def lacks_text(self, found: Alternative) -> str:
+        """Write where and when an alternative falls short."""
+        return ", ".join(f"{lack_text(k)} from {self.when(k.first)} to {self.when(k.last + 1)}" for k in found.lacks)
+
+    def waiting(self, job_id: str) -> tuple[str, tuple[str, ...], int | None, tuple[str, ...]]:
+        """Return (reason, binding zones, earliest start in s or None, what would change it)."""
+        found = self.best(job_id)
+        fitting = next((a for a in found if not a.lacks), None)
+        short = [a for a in found if a.lacks]
+        binding = tuple(dict.fromkeys(zone_of(k.resource) for a in short for k in a.lacks))
+        what_if = [f"{self.when(a.start)} in {a.choice.mode} if {self.lacks_text(a)}" for a in short]
+        weight = self.weight_needed(job_id)
+        own = self.built.jobs[self.number[job_id]].weight
+        if weight is not None and weight > own:
+            what_if.append(f"at about weight {weight:.3g} (now {own:g}) it is worth what it displaces")
+        if fitting is not None:
+            start_s = self.snapshot.start_s + fitting.start * self.snapshot.slot_s
+            reason = f"could start at {self.when(fitting.start)}, but within the horizon that is not worth its cost"
+            return reason, binding, start_s, tuple(what_if)
+        nearest = short[-1] if short else None
+        reason = "no start within the horizon fits beside jobs of more worth"
+        if nearest is not None:
+            names = ", ".join(dict.fromkeys(f"{zone_of(k.resource)} ({_kind(k)})" for k in nearest.lacks))
+            reason += f"; short of {names}"
+        return reason, binding, None, tuple(what_if)
+
+    def slowed(self, job_id: str, option: int, start: int) -> str:
+        """Return why a planned job does not run in its fastest mode or not at once; "" when it does."""
+        job = self.number[job_id]
+        own = self.built.choices[option]
+        rate = self.problem.option_duration
+        same = [o for o in self.problem.options_of(job) if self.built.choices[o].hall == own.hall]
+        fastest = min(same, key=lambda o: (int(rate[o]), o != option))
+        words: list[str] = []
+        if rate[fastest] < rate[option]:
+            words.append(
+                self._against(job, option, fastest, start, f"{own.mode}, not {self.built.choices[fastest].mode}")
+            )
+        first = int(self.problem.option_earliest[option])
+        if start > first:
+            words.append(self._against(job, option, option, first, f"not at {self.when(first)}"))
+        return "; ".join(words)
+
+    def _against(self, job: int, own: int, other: int, start: int, what: str) -> str:
+        """Say what an alternative of a planned job would lack once the job's own use is taken off."""
+        begin, end = int(self.schedule.start[job]), int(self.schedule.start[job] + self.problem.option_duration[own])
+        uses = self.problem.uses_of(own)
+        for resource, amount in uses:
+            self.free[resource, begin:end] += amount
+        found = self.alternative(job, other, start)
+        for resource, amount in uses:
+            self.free[resource, begin:end] -= amount
+        return f"{what}: {self.lacks_text(found) or 'the plan is worth more this way'}"
+
+
+def _kind(lack: Lack) -> str:
+    kind = lack.resource.split(".", 1)[1]
+    return "GPUs" if kind.endswith("gpus") else "cooling" if kind.startswith("heat") else "power"
+
+
+def explainer_of(plan: Plan) -> Explainer:
+    """Return the explainer of a published plan, from the plan alone."""
+    built = build(plan.snapshot, stops=plan_stops(plan))
+    model = store_model(plan.snapshot, built)
+    built = with_dispatch(built, model, plan_dispatch(plan, model))
+    prices = None if plan.certificate is None else to_prices(built.problem, plan.certificate)
+    return Explainer(plan.snapshot, built, schedule_of(plan, built), prices)
+
+
+def fleet_lines(plan: FleetPlan, job_id: str) -> Iterator[str]:
+    """Yield all that there is to say about one job of several sites' plans, site by site."""
+    home = next(part for part in plan.plans if job_id in {job.job_id for job in part.snapshot.jobs})
+    lines = explain_lines(home, job_id)
+    yield next(lines)
+    yield f"  site {home.snapshot.site.name}:"
+    yield from (f"  {line}" for line in lines)
+    job = next(job for job in plan.jobs if job.job_id == job_id)
+    for part in plan.plans:
+        site = part.snapshot.site.name
+        if part is home:
+            continue
+        if job.sites and site not in job.sites:
+            yield f"  site {site}: its data may not be there (may run only at {', '.join(job.sites)})"
+        elif job.state == "running":
+            yield f"  site {site}: it runs at {job.site}"
+        else:
+            yield f"  site {site}:"
+            yield from (f"  {line}" for line in _elsewhere(part, job))
+
+
+def _elsewhere(part: Plan, job: Job) -> Iterator[str]:
+    """Say how a job would fare beside the plan of another site."""
+    snapshot = replace(part.snapshot, jobs=(*part.snapshot.jobs, job))
+    built = build(snapshot, stops=plan_stops(part))
+    model = store_model(snapshot, built)
+    built = with_dispatch(built, model, plan_dispatch(part, model))
+    explainer = Explainer(snapshot, built, schedule_of(part, built), None)
+    if job.job_id in built.without:
+        yield f"  {built.without[job.job_id][1]}"
+    for found in explainer.best(job.job_id):
+        yield _alternative_line(explainer, found)
+
+
+def _alternative_line(explainer: Explainer, found: Alternative) -> str:
+    fits = "fits beside the plan" if not found.lacks else "lacks " + explainer.lacks_text(found)
+    return (
+        f"  alternative: {found.choice.hall}, mode {found.choice.mode}, {explainer.when(found.start)} to "
+        f"{explainer.when(found.end)}, worth {found.worth_usd:.2f} USD within the horizon: {fits}"
+    )
+
+
+def explain_lines(plan: Plan, job_id: str) -> Iterator[str]:
+    """Yield all that there is to say about one job; KeyError when the plan does not know it."""
+    jobs: Mapping[str, int] = {job.job_id: n for n, job in enumerate(plan.snapshot.jobs)}
+    job = plan.snapshot.jobs[jobs[job_id]]
+    yield f"{job_id}: {job.gpus} GPUs, weight {job.weight:g}, {job.duration_s / 3600:.2f} h of work, {job.state}"
+    entry = next((a for a in plan.assignments if a.job_id == job_id), None)
+    waiting = next((w for w in plan.waiting if w.job_id == job_id), None)
+    explainer = explainer_of(plan)
+    if entry is not None:
+        span = f"{time_text(entry.start_s)} to {time_text(entry.end_s)}"
+        power = format_power(entry.gpus * entry.gpu_power_w)
+        yield f"  planned: {entry.hall}, {entry.node_type}, mode {entry.mode}, {span}, {power}"
+        yield f"  {entry.reason or 'runs at once in its fastest mode'}"
+    if waiting is not None:
+        yield f"  waits ({waiting.code}): {waiting.reason}"
+        if waiting.binding:
+            yield f"  held back by: {', '.join(waiting.binding)}"
+        for text in waiting.what_if:
+            yield f"  starts {text}" if " if " in text else f"  {text}"
+    for found in explainer.best(job_id) if entry is None else ():
+        yield _alternative_line(explainer, found)
+    if entry is None and (weight := explainer.weight_needed(job_id)) is not None:
+        yield f"  pays its prices from weight {weight:.3g} (now {job.weight:g})"

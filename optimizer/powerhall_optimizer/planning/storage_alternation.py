@@ -1,0 +1,166 @@
+"""Stores and jobs in turn: prices of the capacities say what stores do, and what they do changes the capacities.
+
+First prices and dispatch together (`descend`), the dispatch made exact by a linear program; then the whole solver plans
+the jobs on the capacities that result; at last the certificate: of the prices before and after, those of the lower
+bound, with the dual solution of the stores' program at them.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from powerhall.runtime.errors import PowerhallError
+from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_optimizer.problem.arrays import Certificate, Ints, Problem, Schedule
+from powerhall_optimizer.problem.build import Built
+from powerhall_optimizer.solve import pipeline
+from powerhall_optimizer.solve.coarse_grid import levels_of, solve_on_grid
+from powerhall_optimizer.solve.compiled import compile_problem
+from powerhall_optimizer.solve.prices import evaluate
+from powerhall_optimizer.solve.stage import Budget, certificate_of
+from powerhall_optimizer.storage.best import added_w
+from powerhall_optimizer.storage.bound import WORTH_SCALE
+from powerhall_optimizer.storage.descend import descend
+from powerhall_optimizer.storage.model import Dispatch, StoreModel, with_dispatch
+from powerhall_optimizer.storage.program import Program, Solution
+
+__all__ = ["Answer", "Chance", "alternate", "cover", "plain", "settle"]
+
+Floats = npt.NDArray[np.float64]
+_PRICE_SHARE, _MOST_SHARE = 0.35, 0.6
+"""Part of the time that goes into prices and dispatch before the jobs are planned, and at most."""
+_PROGRAMS_LEFT = 3
+"""Linear programs that follow the solver: two for the certificate, one to settle the dispatch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What a solve may use: seconds, starting points that are not trusted, and a wish to stop."""
+
+    seconds: float
+    settings: RoundSettings
+    warm: Certificate | None
+    previous: Schedule | None
+    stop: Callable[[], bool]
+    log: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A schedule, what the stores do for it, and the certificate: prices, and the worth of a J per store and slot."""
+
+    schedule: Schedule
+    dispatch: Dispatch
+    certificate: Certificate
+    worth: dict[str, tuple[int, ...]]
+    optimal: bool = False
+    """Proven by CP-SAT; never where stores take part."""
+
+
+def _missing(problem: Problem, model: StoreModel, usage: Ints, roundings: int = 2) -> Ints:
+    """Return what stores have to add to every capacity for this usage, with room for this dispatch and a later one."""
+    result: Ints = usage - problem.capacity + roundings * model.rounding_w
+    return np.where(usage > 0, result, -problem.capacity)
+
+
+def cover(problem: Problem, model: StoreModel, usage: Ints, solver: str) -> Dispatch:
+    """Return the cheapest dispatch that makes room for a usage, as far as stores can."""
+    return model.whole(Program(model, solver).solve(None, _missing(problem, model, usage)).power_w)
+
+
+def settle(problem: Problem, program: Program, usage: Ints) -> Dispatch:
+    """Return the cheapest dispatch for a final usage; one that does not hold it after rounding is refused."""
+    model = program.model
+    found = model.whole(program.solve(None, _missing(problem, model, usage, 1)).power_w)
+    lacks = usage - problem.capacity - model.added(found, problem.resources)
+    if lacks.max(initial=0) > 0 or not model.ends_well(found):
+        raise PowerhallError(f"the dispatch lacks {lacks.max(initial=0)} W, or what must be left at the end")
+    return found
+
+
+def alternate(built: Built, model: StoreModel, floor: Ints, start: Dispatch, chance: Chance) -> Answer:
+    """Return schedule and dispatch; `floor` is the usage of what runs, which the dispatch always leaves room for."""
+    settings = chance.settings
+    began = time.monotonic()
+    problem = built.problem
+    price = None if chance.warm is None else chance.warm.price / 2.0**chance.warm.scale_bits
+    compiled = compile_problem(problem)
+    with ThreadPoolExecutor(settings.workers) as pool:
+        budget = Budget(began + _MOST_SHARE * chance.seconds, chance.stop, pool, settings.workers, settings.seed)
+        found = descend(compiled, model, price, budget, _PRICE_SHARE * chance.seconds)
+        program = Program(model, settings.lp_solver)
+        at = time.monotonic()
+        dispatch = _held(program, problem, floor, found.power_w, start)
+        program_s = time.monotonic() - at
+        chance.log(f"stage=storage rounds={found.rounds} cost={float(model.cost(dispatch)):.0f}")
+        opened = with_dispatch(built, model, dispatch).problem
+        left_s = max(0.1, chance.seconds - (time.monotonic() - began) - _PROGRAMS_LEFT * program_s)
+        warm = certificate_of(opened, found.price)
+        result = _solve(opened, replace(chance, seconds=left_s, warm=warm))
+        bounds: list[tuple[float, int, Certificate, Solution]] = []
+        for prices in (result.certificate, warm):
+            now = prices.price / 2.0**prices.scale_bits
+            answer = program.solve(now)
+            bounds.append((evaluate(compiled, now, budget).bound + answer.objective, len(bounds), prices, answer))
+    _, _, prices, answer = min(bounds)
+    return Answer(result.schedule, dispatch, prices, _worth(model, prices, answer))
+
+
+def _held(program: Program, problem: Problem, floor: Ints, power_w: list[Floats], start: Dispatch) -> Dispatch:
+    """Return the dispatch in whole W that adds what `power_w` adds, and makes room for what runs; or `start`."""
+    model = program.model
+    need = _missing(problem, model, floor)
+    total = sum((added_w(s, w, problem.resources) for s, w in zip(model.stores, power_w, strict=True)), 0.0)
+    need = np.maximum(need, np.floor(total).astype(np.int64))
+    found = model.whole(program.solve(None, need).power_w)
+    return found if model.ends_well(found) else start
+
+
+def plain(problem: Problem, chance: Chance) -> Answer:
+    """Return the answer for a site without stores."""
+    result = _solve(problem, chance)
+    optimal = result.bound_from == "cp-sat" and result.bound <= result.value
+    return Answer(result.schedule, (), result.certificate, {}, optimal)
+
+
+def _solve(problem: Problem, chance: Chance) -> pipeline.Result:
+    """Solve level by level where the settings have a coarse grid for far starts."""
+    settings = chance.settings
+
+    def one(part: Problem, *, seconds: float, warm: Certificate | None, previous: Schedule | None) -> pipeline.Result:
+        return pipeline.solve(
+            part,
+            seconds=seconds,
+            target_gap=settings.target_gap,
+            seed=settings.seed,
+            workers=settings.workers,
+            warm=warm,
+            previous=previous,
+            stop=chance.stop,
+            log=lambda line: chance.log(f"slots={part.slots} {line}"),
+        )
+
+    levels = levels_of(problem.slots, problem.slot_s, settings.coarse)
+    return solve_on_grid(
+        problem,
+        levels,
+        one,
+        seconds=chance.seconds,
+        warm=chance.warm,
+        previous=chance.previous,
+        stop=chance.stop,
+    )
+
+
+def _worth(model: StoreModel, prices: Certificate, answer: Solution) -> dict[str, tuple[int, ...]]:
+    """Return the dual solution of the stores' program at the final prices, as the certificate has it."""
+    scale = float(1 << prices.scale_bits) * WORTH_SCALE
+    return {
+        store.storage.name: tuple(math.floor(value * scale + 0.5) for value in row.tolist())
+        for store, row in zip(model.stores, answer.worth, strict=True)
+    }

@@ -1,0 +1,124 @@
+"""The stores' part in a round: room for what runs before jobs are planned, the cheapest dispatch for the final plan.
+
+Linear programs run in a child process that ends in time; whatever goes wrong there is logged, and the stores stay with
+what they did before, at worst idle.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from powerhall.plan.plan import Snapshot
+from powerhall.runtime.errors import PowerhallError
+from powerhall_optimizer.log import Log
+from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.plan_loads import loads_of
+from powerhall_optimizer.placement.placer import Placed
+from powerhall_optimizer.planning.assemble import assignments
+from powerhall_optimizer.planning.explain import usage_of
+from powerhall_optimizer.problem.arrays import Ints, Schedule
+from powerhall_optimizer.problem.build import Built
+from powerhall_optimizer.solve.child_process import guarded
+from powerhall_optimizer.storage.model import Ceiling, Dispatch, plant_slopes, store_model, with_dispatch
+
+__all__ = ["Stores", "running_usage"]
+
+Floats = npt.NDArray[np.float64]
+_PROGRAM_S = 20.0
+
+
+def running_usage(built: Built) -> Ints:
+    """Return what the running jobs use at least: each in its most frugal mode."""
+    schedule = Schedule.empty(built.problem.jobs)
+    for number, job in enumerate(built.jobs):
+        options = built.problem.options_of(number)
+        if job.state == "running" and len(options):
+            schedule.option[number] = min(options, key=lambda o: built.choices[o].gpu_power_w)
+            schedule.start[number] = 0
+    return usage_of(built.problem, schedule)
+
+
+class Stores:
+    """The stores of one round: their model, and what they do so far (for the running jobs)."""
+
+    def __init__(self, snapshot: Snapshot, built: Built, ground: Ground, solver: str, log: Log) -> None:
+        self.snapshot = snapshot
+        self.model = store_model(snapshot, built, ground)
+        self.solver = solver
+        self.log = log
+        self.dispatch = self.model.idle()
+
+    def opened(self, built: Built, dispatch: Dispatch | None) -> Built:
+        """Return the problem with the capacities that a dispatch leaves (None: the one for the running jobs)."""
+        return with_dispatch(built, self.model, self.dispatch if dispatch is None else dispatch)
+
+    def covering(self, built: Built) -> Built:
+        """Let the stores make room for the running jobs, and return the problem with the capacities that result."""
+        if not self.model.stores:
+            return built
+        from powerhall_optimizer.planning.storage_alternation import cover
+
+        problem, model, solver = built.problem, self.model, self.solver
+        usage = running_usage(built)
+        found = self._guarded("cover", lambda _late_s: cover(problem, model, usage, solver))
+        if found is not None and model.ends_well(found):
+            self.dispatch = found
+        return self.opened(built, None)
+
+    def settled(self, built: Built, placed: Placed, dispatch: Dispatch | None) -> Dispatch:
+        """Return the cheapest dispatch for what is placed, which neither exports nor cools below the heat there is."""
+        before = self.dispatch if dispatch is None else dispatch
+        if not self.model.stores:
+            return before
+        from powerhall_optimizer.planning.storage_alternation import settle
+        from powerhall_optimizer.storage.program import Program
+
+        problem, model, solver = built.problem, self.model, self.solver
+        usage = usage_of(problem, placed.schedule)
+        ceilings = self._ceilings(built, placed)
+        program = Program(model, solver, ceilings)
+        found = self._guarded("settle", lambda _late_s: settle(problem, program, usage))
+        return self._trimmed(before, ceilings) if found is None else found
+
+    def _trimmed(self, dispatch: Dispatch, ceilings: list[Ceiling]) -> Dispatch:
+        """Return a dispatch that delivers no more than its ceilings allow; what is left over stays in the stores."""
+        power_w = [np.array(watts, float) for watts in dispatch]
+        for ceiling in ceilings:
+            given = sum(share[0] * np.maximum(power_w[k], 0.0) for k, share in ceiling.shares.items())
+            taken = sum(share[1] * np.maximum(-power_w[k], 0.0) for k, share in ceiling.shares.items())
+            part = np.clip((ceiling.most_w + taken) / np.maximum(given, 1e-9), 0.0, 1.0)
+            for k in ceiling.shares:
+                power_w[k] = np.where(power_w[k] > 0, power_w[k] * part, power_w[k])
+        return self.model.whole(power_w)
+
+    def _ceilings(self, built: Built, placed: Placed) -> list[Ceiling]:
+        """Return the heat of every hall that has stores of cooling, and what the meter shows without any store."""
+        s = self.snapshot
+        loads = loads_of(s, assignments(s, built, placed))
+        found: list[Ceiling] = []
+        meter: dict[int, tuple[Floats, Floats]] = {}
+        places: dict[tuple[str, str], dict[int, tuple[Floats, Floats]]] = {}
+        one, none = np.ones(s.slots), np.zeros(s.slots)
+        weather = Ground(s).weather
+        for number, store in enumerate(self.model.stores):
+            storage = store.storage
+            if storage.kind == "battery":
+                meter[number] = one, one
+                continue
+            places.setdefault((storage.zone, storage.medium), {})[number] = one, one
+            slopes = plant_slopes(s.site.hall(storage.zone), storage.medium, weather)
+            meter[number] = np.array([steep for _, _, steep in slopes]), none
+        for (hall, medium), shares in places.items():
+            found.append(Ceiling(shares, loads.halls[hall].heat_w[medium] - len(shares)))
+        found.append(Ceiling(meter, loads.zone_w[s.site.name] - len(meter)))
+        return found
+
+    def _guarded(self, name: str, call: Callable[[float], Dispatch]) -> Dispatch | None:
+        try:
+            end_s = time.monotonic() + _PROGRAM_S
+            return guarded(lambda: None, call, deadline_s=end_s, grace_s=_PROGRAM_S, stop=lambda: False)
+        except (PowerhallError, OSError) as error:  # a fault in a solver must not leave the site without a plan
+            self.log("stage_failed", "error", stage=name, reason=error)
+            return None

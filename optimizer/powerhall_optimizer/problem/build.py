@@ -1,0 +1,364 @@
+"""Snapshot into the integer problem: what each job may choose, what that uses, and what it is worth.
+
+The problem is conservative: usage is rounded up and capacity down (`rooms.py`). Jobs that may choose from the same
+halls, node types and modes share a menu, so that options are built as arrays.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from powerhall.hostlist import expand
+from powerhall.jobs import Job
+from powerhall.plan.plan import Snapshot, gpu_power_w, gpu_speed
+from powerhall.site.topology import Mode, NodeType
+from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, Problem, ProblemBuilder
+from powerhall_optimizer.problem.resources import Room, Rooms
+
+__all__ = ["Built", "Choice", "build", "energy_usd_per_mwh", "may_be_at", "may_use", "running_type", "whole_gpus"]
+
+Floats = npt.NDArray[np.float64]
+_VALUE_ROOM = 2.0**50
+_STOP_FACTOR = 1000
+"""Stopping a job that may not be stopped costs this many times its worth: it never pays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What an option of the problem means; `running` says that the job goes on where it is."""
+
+    job: Job
+    hall: str
+    node_type: str
+    mode: str
+    gpu_power_w: float
+    running: bool = False
+    site: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The problem, what its options mean, and why some jobs have none."""
+
+    problem: Problem
+    choices: tuple[Choice, ...]
+    jobs: tuple[Job, ...]
+    without: Mapping[str, tuple[str, str]]
+    unit_usd: float
+    """Value of one unit of the objective."""
+
+
+def whole_gpus(gpus: int, per_node: int) -> int:
+    """Return the GPUs that a job takes away: a job larger than a node takes whole nodes."""
+    return gpus if gpus <= per_node else -(-gpus // per_node) * per_node
+
+
+def _pointers(counts: Ints) -> Ints:
+    result: Ints = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    return result
+
+
+def may_use(job: Job, hall: str, node_type: str) -> bool:
+    """Whether the job may run on this node type in this hall: a filter, never a preference."""
+    return (not job.halls or hall in job.halls) and (not job.node_types or node_type in job.node_types)
+
+
+def energy_usd_per_mwh(snapshot: Snapshot) -> Floats:
+    """Return what energy costs per slot, emissions included; 0 where nothing is known."""
+    total = np.zeros(snapshot.slots)
+    if snapshot.price_per_mwh:
+        total += np.array(snapshot.price_per_mwh)
+    if snapshot.carbon_g_per_kwh:
+        total += np.array(snapshot.carbon_g_per_kwh) / 1e3 * snapshot.objective.carbon_usd_per_t
+    return total
+
+
+def may_be_at(job: Job, site: str) -> bool:
+    """Whether a site comes into question for a job: it runs there, or it waits and its data may be there."""
+    if job.state == "running" and job.site not in (None, site):
+        return False
+    return not job.sites or site in job.sites
+
+
+@dataclass(frozen=True, slots=True)
+class _Menu:
+    """The rooms and modes that jobs of one kind may choose from, as arrays; `use_w` is per GPU."""
+
+    pairs: list[tuple[Room, Mode]]
+    power_w: list[float]
+    label: Ints
+    speed: Floats
+    meter_w: Floats
+    per_node: Ints
+    gpu_resource: Ints
+    use_counts: Ints
+    use_resource: Ints
+    use_w: Floats
+
+    @property
+    def heads(self) -> Ints:
+        """Where in the uses each option begins."""
+        result: Ints = np.cumsum(self.use_counts) - self.use_counts
+        return result
+
+
+class _Jobs:
+    """Collects jobs and their options."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        ground: Ground,
+        builder: ProblemBuilder,
+        rooms: tuple[Room, ...],
+        stops: Mapping[str, int],
+    ) -> None:
+        self.stops = stops
+        self.snapshot = snapshot
+        self.ground = ground
+        self.builder = builder
+        self.rooms = {(room.hall, room.kind.name): room for room in rooms}
+        self.choices: list[Choice] = []
+        self.menus: dict[tuple[object, ...], _Menu | None] = {}
+        self.labels: dict[tuple[str, str], int] = {}
+        self.job_rows: list[tuple[int, ...]] = []
+        self.counts: list[int] = []
+        self.columns: list[Ints] = []
+        self.resources: list[Ints] = []
+        self.amounts: list[Ints] = []
+        self.use_counts: list[Ints] = []
+        self.without: dict[str, tuple[str, str]] = {}
+        self.planned = {entry.job_id: entry for entry in snapshot.planned}
+        self.unit_usd = self._unit()
+        self.energy_unit_w, self.tariff = self._tariff()
+
+    def _worth_usd(self, job: Job) -> float:
+        return job.weight * job.gpus * job.duration_s / 3600 * self.snapshot.objective.usd_per_gpu_h
+
+    def _unit(self) -> float:
+        total = sum(self._worth_usd(job) for job in self.snapshot.jobs) * (_STOP_FACTOR + 10)
+        return float(10.0 ** max(-6, math.ceil(math.log10(max(total, 1e-9) / _VALUE_ROOM))))
+
+    def _tariff(self) -> tuple[float, int]:
+        """Add the price of energy per slot; return the unit in which options count power, and the tariff's row."""
+        s = self.snapshot
+        usd_per_mwh = energy_usd_per_mwh(s)
+        if not usd_per_mwh.any():
+            return 1.0, -1
+        per_w = usd_per_mwh / 1e6 * s.slot_s / 3600 / self.unit_usd
+        unit_w = float(10.0 ** max(0, math.ceil(math.log10(50 / max(1e-12, float(np.max(np.abs(per_w))))))))
+        return unit_w, self.builder.tariff(np.rint(per_w * unit_w).astype(np.int64))
+
+    def add(self, job: Job) -> None:
+        s = self.snapshot
+        worth = max(1, round(self._worth_usd(job) / self.unit_usd))
+        within = self._within(job, worth)
+        running = job.state == "running"
+        planned = self.planned.get(job.job_id)
+        keep = running and not job.preemptible and self.stops.get(job.job_id) != 0
+        stop = round(within * s.objective.move_share + worth * min(1.0, job.checkpoint_cost_s / job.duration_s))
+        wait = -_STOP_FACTOR * worth if keep else -stop if running else 0
+        delay = self._delay(job, worth)
+        deadline, fine = self._deadline(job, worth)
+        at = -1 if planned is None else (planned.start_s - s.start_s) // s.slot_s
+        shift = 0 if planned is None else round(within * s.objective.shift_share / s.slots)
+        self.job_rows.append((wait, delay, deadline, 0, fine, at, shift))
+        first = 0 if running else max(0, math.ceil((max(job.submit_s, job.earliest_s or 0.0) - s.start_s) / s.slot_s))
+        menu = None
+        if self.stops.get(job.job_id) != 0 and first < s.slots:
+            menu = self._menu(job)
+        count = 0 if menu is None else self._options(job, menu, worth, first)
+        self.counts.append(count)
+        if count == 0:
+            self.without[job.job_id] = self.no_option(job)
+
+    def _within(self, job: Job, worth: int) -> float:
+        """Return what a job can be worth within the horizon."""
+        return worth * min(1.0, self.snapshot.slots * self.snapshot.slot_s / job.duration_s)
+
+    def _delay(self, job: Job, worth: int) -> int:
+        """Return what a slot of delay costs."""
+        share = 0.0 if job.state == "running" else self.snapshot.objective.delay_share
+        return round(self._within(job, worth) * share / self.snapshot.slots)
+
+    def _deadline(self, job: Job, worth: int) -> tuple[int, int]:
+        if job.deadline_s is None or job.state == "running":
+            return NO_DEADLINE, 0
+        return math.floor((job.deadline_s - self.snapshot.start_s) / self.snapshot.slot_s), worth
+
+    def _menu(self, job: Job) -> _Menu | None:
+        """Return what a job may choose from; jobs alike share one."""
+        running = job.state == "running"
+        if not may_be_at(job, self.snapshot.site.name):
+            return None
+        key: tuple[object, ...]
+        if running:
+            key = True, job.hall, running_type(self.snapshot, job), job.mode, job.job_class
+        else:
+            key = False, job.halls, job.node_types, self._too_small(job), job.job_class
+        if key not in self.menus:
+            self.menus[key] = self._new_menu(job)
+        return self.menus[key]
+
+    def _rooms_of(self, job: Job) -> Iterator[Room]:
+        for (hall, kind), room in self.rooms.items():
+            if job.state == "running":
+                if hall == job.hall and kind == running_type(self.snapshot, job):
+                    yield room
+            elif may_use(job, hall, kind) and whole_gpus(job.gpus, room.kind.gpus) <= room.gpus:
+                yield room
+
+    def _modes_of(self, job: Job, kind: NodeType) -> Iterator[Mode]:
+        now = next((m.gpu_power_w for m in kind.modes if m.name == job.mode), math.inf)
+        for mode in kind.modes:
+            if job.state == "waiting" or self.snapshot.allow_raises or mode.gpu_power_w <= now:
+                yield mode
+
+    def _too_small(self, job: Job) -> tuple[tuple[str, str], ...]:
+        return tuple(key for key, room in self.rooms.items() if whole_gpus(job.gpus, room.kind.gpus) > room.gpus)
+
+    def _new_menu(self, job: Job) -> _Menu | None:
+        pairs = [(room, mode) for room in self._rooms_of(job) for mode in self._modes_of(job, room.kind)]
+        if not pairs:
+            return None
+        job_class = self.snapshot.site.job_classes.get(job.job_class)
+        power_w = [gpu_power_w(room.kind, mode, job_class) for room, mode in pairs]
+        added_w = [max(0.0, p - room.kind.idle_gpu_power_w) for p, (room, _) in zip(power_w, pairs, strict=True)]
+        per_watt = [(w * slope, r) for w, (room, _) in zip(added_w, pairs, strict=True) for r, slope in room.per_watt]
+        for room, mode in pairs:
+            self.labels.setdefault((room.hall, f"{room.kind.name}:{mode.name}"), len(self.labels))
+        return _Menu(
+            pairs,
+            power_w,
+            np.array([self.labels[room.hall, f"{room.kind.name}:{mode.name}"] for room, mode in pairs], np.int64),
+            np.array([gpu_speed(mode, job_class) for _, mode in pairs]),
+            np.array([w * room.meter for w, (room, _) in zip(added_w, pairs, strict=True)]),
+            np.array([room.kind.gpus for room, _ in pairs], np.int64),
+            np.array([room.gpu_resource for room, _ in pairs], np.int64),
+            np.array([len(room.per_watt) for room, _ in pairs], np.int64),
+            np.array([r for _, r in per_watt], np.int64),
+            np.array([w for w, _ in per_watt]),
+        )
+
+    def _options(self, job: Job, menu: _Menu, worth: int, first: int) -> int:
+        s = self.snapshot
+        running = job.state == "running"
+        size = len(menu.pairs)
+        counted = self.ground.counted_gpus(job) if running else job.gpus
+        length = np.maximum(1, np.ceil(job.duration_s / menu.speed / s.slot_s - 1e-9)).astype(np.int64)
+        rate = np.maximum(1, np.rint(worth * (1 - s.objective.slow_share * (1 / menu.speed - 1)) / length))
+        bonus = np.rint(self._churn(job, menu, self._within(job, worth))).astype(np.int64)
+        bonus = bonus + self._given_back(job, length) * self._delay(job, worth)
+        per_node = menu.per_node
+        whole = np.where(counted <= per_node, counted, -(-counted // per_node) * per_node)
+        amounts = np.insert(np.ceil(menu.use_w * counted - 1e-6).astype(np.int64), menu.heads, whole)
+        resources = np.insert(menu.use_resource, menu.heads, menu.gpu_resource)
+        used = amounts > 0
+        self.amounts.append(amounts[used])
+        self.resources.append(resources[used])
+        self.use_counts.append(np.add.reduceat(used, menu.heads + np.arange(size)))
+        last = np.zeros(size, np.int64) if running else np.full(size, s.slots - 1, np.int64)
+        stop = np.minimum(length, self.stops.get(job.job_id, s.slots + int(length.max())))
+        energy = np.rint(menu.meter_w * job.gpus / self.energy_unit_w)
+        tariff = np.full(size, self.tariff, np.int64)
+        start = np.full(size, first, np.int64)
+        self.columns.append(
+            np.stack((menu.label, stop, start, last, rate.astype(np.int64), bonus, tariff, energy.astype(np.int64)))
+        )
+        self.choices += [
+            Choice(job, room.hall, room.kind.name, mode.name, power_w, running, s.site.name)
+            for (room, mode), power_w in zip(menu.pairs, menu.power_w, strict=True)
+        ]
+        return size
+
+    def _churn(self, job: Job, menu: _Menu, within: float) -> Floats:
+        """Cost of another hall or mode than the last plan foresaw, or than the job runs in."""
+        planned = self.planned.get(job.job_id)
+        lost = -within * self.snapshot.objective.move_share
+        if job.state == "running":
+            return np.array([0.0 if mode.name == job.mode else lost for _, mode in menu.pairs])
+        if planned is None:
+            return np.zeros(len(menu.pairs))
+        here = planned.site in (None, self.snapshot.site.name)
+        same = [here and (room.hall, mode.name) == (planned.hall, planned.mode) for room, mode in menu.pairs]
+        return np.where(same, 0.0, lost)
+
+    def _given_back(self, job: Job, length: Ints) -> Ints:
+        """Slots of the completion time whose delay cost is not the start's doing.
+
+        The problem charges delay on the whole completion time; given back is the time that the job takes in its fastest
+        mode, and all that lies behind the horizon, where nobody looks yet.
+        """
+        s = self.snapshot
+        least = max(1, math.ceil(job.duration_s / s.slot_s - 1e-9))
+        return length if least >= s.slots else least + np.maximum(0, length - s.slots)
+
+    def problem(self, empty: Problem) -> Problem:
+        """Return the problem with all jobs and options; `empty` has its resources and tariffs."""
+        columns = np.concatenate([np.zeros((8, 0), np.int64), *self.columns], axis=1)
+        rows = np.array(self.job_rows, np.int64).reshape(-1, 7).T
+        none = np.zeros(0, np.int64)
+        names = ("wait_value", "delay_cost", "deadline", "late_cost", "late_fine", "planned_start", "shift_cost")
+        options = ("label", "duration", "earliest", "latest", "rate", "bonus", "tariff", "energy")
+        fields: dict[str, Any] = {}
+        fields |= {f"job_{name}": np.ascontiguousarray(row) for name, row in zip(names, rows, strict=True)}
+        fields |= {f"option_{name}": np.ascontiguousarray(row) for name, row in zip(options, columns, strict=True)}
+        return replace(
+            empty,
+            job_names=tuple(job.job_id for job in self.snapshot.jobs),
+            job_options=_pointers(np.array(self.counts, np.int64)),
+            option_labels=tuple(self.labels),
+            option_uses=_pointers(np.concatenate([none, *self.use_counts])),
+            use_resource=np.concatenate([none, *self.resources]),
+            use_amount=np.concatenate([none, *self.amounts]),
+            **fields,
+        )
+
+    def no_option(self, job: Job) -> tuple[str, str]:
+        """Say why a job can run nowhere within the horizon."""
+        s = self.snapshot
+        if job.state == "running" and job.site not in (None, s.site.name):
+            return "ineligible", f"runs at {job.site}; this site is {s.site.name}"
+        if job.sites and s.site.name not in job.sites:
+            return "ineligible", f"may run only at {', '.join(job.sites)}; this site is {s.site.name}"
+        fits = [room for (hall, kind), room in self.rooms.items() if may_use(job, hall, kind)]
+        if not fits:
+            return "ineligible", "no hall has the node types that it may use"
+        if all(whole_gpus(job.gpus, r.kind.gpus) > r.gpus for r in fits):
+            most = max(r.gpus for r in fits)
+            return "too_large", f"needs {job.gpus} GPUs in one hall; the largest that it may use has {most}"
+        if max(job.submit_s, job.earliest_s or 0.0) >= s.start_s + s.slots * s.slot_s:
+            return "window", "may start only after the end of the horizon"
+        return "ineligible", f"hall {job.hall!r} has no nodes of its type"
+
+
+def running_type(snapshot: Snapshot, job: Job) -> str | None:
+    """Return the node type of a running job: its own field, else the type of the rack that its first node is in."""
+    if job.node_type is not None:
+        return job.node_type
+    first = expand(job.nodes)[0] if job.nodes else None
+    for rack in snapshot.site.racks():
+        if rack.zone.split("/")[0] == job.hall and (first is None or first in rack.nodes):
+            return rack.node_type
+    return None
+
+
+def build(snapshot: Snapshot, ground: Ground | None = None, stops: Mapping[str, int] | None = None) -> Built:
+    """Return the problem of a snapshot; the same inputs give the same problem. A budget below idle raises Rejected.
+
+    `stops` says of running jobs that must be shed how many slots they still run (0: they stop now).
+    """
+    ground = ground or Ground(snapshot)
+    builder = ProblemBuilder(snapshot.slots, snapshot.slot_s)
+    rooms = Rooms(ground, builder).rooms()
+    jobs = _Jobs(snapshot, ground, builder, rooms, stops or {})
+    for job in snapshot.jobs:
+        jobs.add(job)
+    problem = jobs.problem(builder.build())
+    problem.check()
+    return Built(problem, tuple(jobs.choices), snapshot.jobs, jobs.without, jobs.unit_usd)

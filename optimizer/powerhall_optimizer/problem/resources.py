@@ -1,0 +1,174 @@
+"""The resources of a site: GPUs per hall and node type, power of zones, heat of plants, power at the meter.
+
+Capacity is rounded down, and convex losses and cooling are replaced by straight lines from above (`linear.py`), so that
+what holds here holds for the true curves. Of rows and racks only their sum per hall is here; placement keeps each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from powerhall.physics.cooling import media, plant_capacity_w
+from powerhall.site.topology import Feed, Hall, NodeType, Rack
+from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.linearize import Rise, it_for_heat_w, loss_slope, rise, site_capacity
+from powerhall_optimizer.problem.arrays import ProblemBuilder
+
+__all__ = ["Room", "Rooms", "feed_halls", "site_rises"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A hall's nodes of one type: its resources with the amount per W of IT, and what fits in."""
+
+    hall: str
+    kind: NodeType
+    gpus: int
+    gpu_resource: int
+    per_watt: tuple[tuple[int, float], ...]
+    meter: float
+    """W at the meter per W of IT."""
+
+
+def feed_halls(ground: Ground, feed: Feed) -> tuple[Hall, ...]:
+    """Return the halls that hang under the feed with all of their racks; parts of halls are placement's business."""
+    under = {rack.zone for rack in ground.site.feed_racks(feed)}
+    return tuple(hall for hall in ground.site.halls if all(rack.zone in under for rack in hall.racks()))
+
+
+def _most_w(ground: Ground, hall: Hall) -> float:
+    """Return the most IT power that jobs can add in a hall."""
+    most = sum(ground.most_added_w(rack) for rack in hall.racks())
+    if hall.zone in ground.budgets_w:
+        free_w = float(np.max(ground.budgets_w[hall.zone])) - ground.hall_base(hall).it_w
+        most = min(most, max(0.0, free_w))
+    return most
+
+
+def site_rises(ground: Ground) -> list[Rise]:
+    """Return the line that bounds each hall's facility power from above."""
+    found: list[Rise] = []
+    for hall in ground.site.halls:
+        kinds = dict.fromkeys(rack.node_type for rack in hall.racks())
+        liquid = {kind: ground.site.node_types[kind].liquid_fraction for kind in kinds}
+        found.append(rise(hall, ground.hall_base(hall), liquid, _most_w(ground, hall), ground.weather))
+    return found
+
+
+class Rooms:
+    """Adds the resources of every hall, feed and the site to the builder."""
+
+    def __init__(self, ground: Ground, builder: ProblemBuilder) -> None:
+        self.ground = ground
+        self.builder = builder
+        self.site = ground.site
+        self.per_watt: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        self.meter: dict[tuple[str, str], float] = {}
+
+    def rooms(self) -> tuple[Room, ...]:
+        found: list[Room] = []
+        for hall in self.site.halls:
+            counts: dict[str, int] = {}
+            for rack in hall.racks():
+                counts[rack.node_type] = counts.get(rack.node_type, 0) + self._gpus(rack)
+            for kind in counts:
+                self.per_watt[hall.zone, kind] = []
+            self._hall(hall, tuple(counts))
+            for name, gpus in counts.items():
+                resource = self.builder.resource(f"{hall.zone}.{name}.gpus", gpus)
+                found.append(Room(hall.zone, self.site.node_types[name], gpus, resource, (), 1.0))
+        for feed in self.site.feeds:
+            self._feed(feed)
+        self._meter()
+        return tuple(
+            Room(
+                r.hall,
+                r.kind,
+                r.gpus,
+                r.gpu_resource,
+                tuple(self.per_watt[r.hall, r.kind.name]),
+                self.meter[r.hall, r.kind.name],
+            )
+            for r in found
+        )
+
+    def _gpus(self, rack: Rack) -> int:
+        return self.site.node_types[rack.node_type].gpus * len(self.ground.usable(rack))
+
+    def _add(self, name: str, what: str, free_w: Floats, slopes: Mapping[tuple[str, str], float]) -> None:
+        zone, _, kind = name.rpartition(".")
+        self.ground.refuse_below(zone, what, free_w)
+        capacity = np.floor(np.clip(free_w, 0, 2**45)).astype(np.int64)
+        resource = self.builder.resource(f"{zone}.{kind}", capacity)
+        for key, slope in slopes.items():
+            if slope > 0:
+                self.per_watt[key].append((resource, slope))
+
+    def _hall(self, hall: Hall, kinds: tuple[str, ...]) -> None:
+        base = self.ground.hall_base(hall)
+        ones = {(hall.zone, kind): 1.0 for kind in kinds}
+        if hall.zone in self.ground.budgets_w:
+            free_w = self.ground.budgets_w[hall.zone] - base.it_w
+            self._add(f"{hall.zone}.it_w", "power budget", free_w, ones)
+        racks_w = self._racks_w(hall)
+        if racks_w.min() < min(
+            sum(self.ground.most_added_w(rack) for rack in hall.racks()), _most_w(self.ground, hall)
+        ):
+            self._add(f"{hall.zone}.racks_w", "power of rows and racks", racks_w, ones)
+        liquid = {(hall.zone, k): self.site.node_types[k].liquid_fraction for k in kinds}
+        air_slope = loss_slope(hall.losses, base.it_w, base.it_w + _most_w(self.ground, hall))
+        for medium in media(hall):
+            capacity = self._capacity(hall, medium)
+            if medium == "all":
+                free_w = np.array([it_for_heat_w(hall.losses, c) for c in capacity]) - base.it_w
+                slopes = ones
+            elif medium == "liquid":
+                free_w, slopes = capacity - base.liquid_w, liquid
+            else:
+                free_w = capacity - base.air_w - hall.losses.power_w(base.it_w)
+                slopes = {key: 1.0 - share + air_slope for key, share in liquid.items()}
+            self._add(f"{hall.zone}.heat_{medium}_w", f"cooling capacity ({medium})", free_w, slopes)
+
+    def _capacity(self, hall: Hall, medium: str) -> Floats:
+        plants = [plant for plant in hall.plants if plant.serves == medium]
+        return np.array([sum(plant_capacity_w(p, moment) for p in plants) for moment in self.ground.weather])
+
+    def _racks_w(self, hall: Hall) -> Floats:
+        """Return what the hall's racks and rows can take together per slot: no plan loads a hall with more."""
+        total = np.zeros(self.ground.snapshot.slots)
+        for row in hall.rows:
+            racks_w = np.zeros(self.ground.snapshot.slots)
+            for rack in row.racks:
+                racks_w += np.minimum(self._left_w(rack.zone, (rack,)), self.ground.most_added_w(rack))
+            total += np.minimum(self._left_w(row.zone, row.racks), racks_w)
+        return total
+
+    def _left_w(self, zone: str, racks: Sequence[Rack]) -> Floats:
+        if zone not in self.ground.budgets_w:
+            return np.full(self.ground.snapshot.slots, np.inf)
+        base = sum(self.ground.base_w[rack.zone] for rack in racks)
+        return np.maximum(0.0, self.ground.budgets_w[zone] - base)
+
+    def _feed(self, feed: Feed) -> None:
+        halls = feed_halls(self.ground, feed)
+        if halls or any(feed.zone in self.site.feeds_above(storage.zone) for storage in self.site.storages):
+            base = sum(self.ground.base_w[rack.zone] for rack in self.site.feed_racks(feed))
+            names = {hall.zone for hall in halls}
+            slopes = {key: 1.0 for key in self.per_watt if key[0] in names}
+            self._add(f"{feed.zone}.it_w", "power budget", self.ground.budgets_w[feed.zone] - base, slopes)
+
+    def _meter(self) -> None:
+        """Facility power at the site: every hall's line added up."""
+        rises = site_rises(self.ground)
+        for hall, line in zip(self.site.halls, rises, strict=True):
+            self.meter |= {(hall.zone, kind): line.slope(kind) for kind in line.rise_w}
+        budget = self.ground.budgets_w.get(self.site.name)
+        if budget is not None:
+            free_w = budget - sum(r.low_w for r in rises)
+            self.ground.refuse_below(self.site.name, "power budget", free_w)
+            capacity = site_capacity(rises, np.clip(free_w, 0, 2**45))
+            self._add(f"{self.site.name}.facility_w", "power budget", capacity, self.meter)

@@ -1,0 +1,185 @@
+"""The charts of a plan's page as Plotly figures."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from powerhall.hostlist import expand
+from powerhall.plan.plan import Plan, ZonePlan
+from powerhall.site.curtailment import NO_LIMIT_W
+from powerhall_optimizer.physics.plan_loads import plan_loads
+
+__all__ = ["cooling", "gantt", "hall_power", "site_power"]
+
+HUES = ("#2f6db5", "#d9822b", "#3a9a6b", "#8a63b8", "#b5504f", "#4fa3b5", "#9a8a3a", "#7a7f8a")
+MODES = ("#1d4e89", "#4f8ac9", "#93bde6", "#c9dff4", "#e3eefa")
+BUDGET = "#c0392b"
+_MOST_BLOCKS = 6000
+
+
+def _times(plan: Plan) -> list[datetime]:
+    s = plan.snapshot
+    return [datetime.fromtimestamp(s.start_s + i * s.slot_s, UTC) for i in range(s.slots + 1)]
+
+
+def _steps(values: Sequence[float]) -> list[float]:
+    """Repeat the last value, so that a step line reaches the end of the horizon."""
+    return [*values, values[-1]]
+
+
+def _scale(most_w: float) -> tuple[float, str]:
+    """Return the unit that keeps the axis readable."""
+    return (1e6, "MW") if most_w >= 2e6 else (1e3, "kW")
+
+
+def _layout(figure: object, height: int, title: str) -> None:
+    figure.update_layout(  # type: ignore[attr-defined]
+        template="plotly_white",
+        height=height,
+        margin={"l": 60, "r": 20, "t": 30, "b": 40},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        yaxis_title=title,
+        hovermode="x unified",
+        font={"family": "system-ui, sans-serif", "size": 13},
+    )
+
+
+def site_power(plan: Plan) -> object:
+    """Facility power of every hall stacked, with the site's budget above."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    times = _times(plan)
+    zone = next(z for z in plan.zones if z.zone == plan.snapshot.site.name)
+    unit, name = _scale(max(zone.planned_w))
+    for number, (hall, overview) in enumerate(plan_loads(plan).halls.items()):
+        figure.add_scatter(
+            x=times,
+            y=_steps((overview.facility_w / unit).tolist()),
+            name=f"{hall} with losses and cooling",
+            stackgroup="power",
+            line={"shape": "hv", "width": 0.5, "color": HUES[number % len(HUES)]},
+        )
+    if any(storage.kind == "battery" for storage in plan.snapshot.site.storages):
+        figure.add_scatter(
+            x=times,
+            y=_steps([w / unit for w in zone.planned_w]),
+            name="at the meter, with batteries",
+            line={"shape": "hv", "width": 1.5, "color": "#1c2430"},
+        )
+    if zone.budget_w and max(zone.budget_w) < NO_LIMIT_W:
+        _budget(figure, times, [w / unit for w in zone.budget_w], "site budget")
+    _layout(figure, 380, name)
+    return figure
+
+
+def _budget(figure: object, times: list[datetime], budget: Sequence[float], name: str, **where: object) -> None:
+    figure.add_scatter(  # type: ignore[attr-defined]
+        x=times,
+        y=_steps(budget),
+        name=name,
+        line={"shape": "hv", "width": 2.5, "color": BUDGET},
+        **where,
+    )
+
+
+def _grid(plan: Plan, zones: Sequence[ZonePlan], what: str) -> object:
+    from plotly.subplots import make_subplots
+
+    columns = min(3, len(zones))
+    rows = -(-len(zones) // columns)
+    figure = make_subplots(rows=rows, cols=columns, subplot_titles=[z.zone for z in zones], shared_xaxes="all")
+    times = _times(plan)
+    unit, name = _scale(max(max(zone.planned_w if what == "power" else zone.heat_w) for zone in zones))
+    for number, zone in enumerate(zones):
+        where = {"row": number // columns + 1, "col": number % columns + 1, "showlegend": number == 0}
+        load, limit = (zone.planned_w, zone.budget_w) if what == "power" else (zone.heat_w, zone.cooling_capacity_w)
+        figure.add_scatter(
+            x=times,
+            y=_steps([w / unit for w in load]),
+            name="IT power" if what == "power" else "heat",
+            fill="tozeroy",
+            line={"shape": "hv", "width": 1, "color": HUES[0 if what == "power" else 1]},
+            **where,
+        )
+        if limit and max(limit) < NO_LIMIT_W:
+            _budget(
+                figure, times, [w / unit for w in limit], "limit" if what == "power" else "cooling capacity", **where
+            )
+    _layout(figure, 80 + 230 * rows, name)
+    figure.update_layout(margin={"t": 70}, legend={"y": 1.0, "yref": "container", "yanchor": "top"})
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def _halls(plan: Plan) -> list[ZonePlan]:
+    names = {hall.zone for hall in plan.snapshot.site.halls}
+    return [zone for zone in plan.zones if zone.zone in names]
+
+
+def hall_power(plan: Plan) -> object:
+    """IT power of every hall with its limit."""
+    return _grid(plan, _halls(plan), "power")
+
+
+def cooling(plan: Plan) -> object:
+    """Heat of every cooled hall with the capacity of its plants in the forecast weather."""
+    return _grid(plan, [zone for zone in _halls(plan) if zone.heat_w], "cooling")
+
+
+def _lanes(plan: Plan) -> Iterator[tuple[str, int, int, int, int, str]]:
+    """Yield blocks (mode, first lane, lanes, start, end, text): GPUs as lanes, nodes in the order of the site."""
+    site = plan.snapshot.site
+    first: dict[str, int] = {}
+    free_at: dict[str, list[int]] = {}
+    lane = 0
+    for rack in site.racks():
+        for node in rack.nodes:
+            first[node] = lane
+            free_at[node] = [0] * site.node_types[rack.node_type].gpus
+            lane += len(free_at[node])
+    for a in sorted(plan.assignments, key=lambda a: (a.start_s, a.job_id)):
+        lanes: list[int] = []
+        for placement in a.placements:
+            for node in expand(placement.nodes):
+                free = [i for i, t in enumerate(free_at[node]) if t <= a.start_s][: placement.gpus_per_node]
+                for i in free:
+                    free_at[node][i] = a.end_s
+                lanes += [first[node] + i for i in free]
+        text = f"{a.job_id}: {a.gpus} GPUs, {a.mode}, {a.gpus * a.gpu_power_w / 1e3:.1f} kW"
+        for run in np.split(np.array(sorted(lanes)), np.where(np.diff(sorted(lanes)) != 1)[0] + 1):
+            if len(run):
+                yield a.mode, int(run[0]), len(run), a.start_s, a.end_s, text
+
+
+def gantt(plan: Plan) -> object:
+    """Every job as a block on the GPUs that it holds; the colour is its mode, darker is faster."""
+    import plotly.graph_objects as go
+
+    s = plan.snapshot
+    speed = {mode.name: mode.speed for kind in s.site.node_types.values() for mode in kind.modes}
+    modes = sorted(speed, key=lambda name: -speed[name])
+    end_s = s.start_s + s.slots * s.slot_s
+    blocks = sorted(_lanes(plan), key=lambda b: -b[2] * (b[4] - b[3]))[:_MOST_BLOCKS]
+    figure = go.Figure()
+    for number, mode in enumerate(modes):
+        own = [b for b in blocks if b[0] == mode]
+        figure.add_bar(
+            orientation="h",
+            name=mode,
+            base=[datetime.fromtimestamp(b[3], UTC) for b in own],
+            x=[(min(b[4], end_s) - b[3]) * 1000 for b in own],
+            y=[b[1] + b[2] / 2 for b in own],
+            width=[b[2] * 0.96 for b in own],
+            marker={"color": MODES[min(number, len(MODES) - 1)], "line": {"width": 0.4, "color": "#ffffff"}},
+            hovertext=[b[5] for b in own],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    _layout(figure, 620, "GPU, in the order of halls, rows and racks")
+    figure.update_layout(barmode="overlay", hovermode="closest", xaxis={"type": "date"}, legend_title_text="mode")
+    lane = 0
+    for hall in s.site.halls:
+        figure.add_hline(y=lane, line={"width": 1, "color": "#5a6472"}, annotation_text=hall.zone)
+        lane += sum(s.site.node_types[rack.node_type].gpus * len(rack.nodes) for rack in hall.racks())
+    return figure

@@ -1,0 +1,1 @@
+"""A round: observe, plan, verify, publish, for one site or several."""

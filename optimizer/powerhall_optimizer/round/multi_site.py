@@ -1,0 +1,146 @@
+"""One round for several sites: one queue, each site with its own budget, weather, tariff and telemetry."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from powerhall.jobs import Job, check_jobs
+from powerhall.plan.multi_site import FleetPlan, fleet_hash, read_plans
+from powerhall.plan.plan import Planned, Snapshot
+from powerhall.runtime.errors import PowerhallError, Rejected
+from powerhall.site.site_file import read_site
+from powerhall.site.topology import Site
+from powerhall.store import Store
+from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_optimizer.inputs.snapshot import fleet_queue, read_queue, site_snapshot
+from powerhall_optimizer.inputs.telemetry import store_queue
+from powerhall_optimizer.inputs.what_if import fleet_what_if
+from powerhall_optimizer.log import Log
+from powerhall_optimizer.planning.multi_site import make_fleet_plan
+from powerhall_optimizer.problem.build import may_be_at
+from powerhall_optimizer.round.publish import fleet_figures, fleet_key, publish_fleet
+from powerhall_optimizer.round.single_site import Request, check_down, seen
+from powerhall_optimizer.storage.state import with_stored
+from powerhall_optimizer.verify.multi_site import verify_fleet
+
+__all__ = ["observe_fleet", "run_fleet_round"]
+
+replace = msgspec.structs.replace
+
+
+def _store_queues(store: Store, sites: Sequence[Site]) -> tuple[tuple[Job, ...], tuple[str, ...]]:
+    """Return the queues of all sites as one; a job that names no sites stays at the one whose queue it is in."""
+    jobs: list[Job] = []
+    down: list[str] = []
+    for site in sites:
+        own, closed = store_queue(store, site.name)
+        down += closed
+        for job in own:
+            runs_at = site.name if job.state == "running" else None
+            jobs.append(replace(job, site=runs_at, sites=job.sites or (site.name,)))
+    return check_jobs(jobs, "store: queues of " + ", ".join(site.name for site in sites)), tuple(down)
+
+
+def observe_fleet(request: Request, settings: RoundSettings, log: Log) -> list[Snapshot]:
+    """Return the snapshot of every site, each with the whole queue."""
+    read = [read_site(path) for path in (request.site, *request.more_sites)]
+    sites = [site for site, _ in read]
+    for number, site in enumerate(sites):
+        if site.name in {other.name for other in sites[:number]}:
+            raise Rejected.field("command line", "--site", site.name, "must be different sites with different names")
+    down: tuple[str, ...] = ()
+    if request.jobs is not None:
+        jobs, source = read_queue(request.jobs, request.jobs_format), str(request.jobs)
+    elif request.store is not None:
+        (jobs, down), source = _store_queues(request.store, sites), "store"
+    else:
+        raise PowerhallError("round: needs --jobs or --store to know the queue")
+    jobs = fleet_queue(sites, jobs, source)
+    check_down(request.down_nodes, sites)
+    snapshots = []
+    for site, planning in read:
+        own = tuple(job for job in jobs if job.state == "waiting" or may_be_at(job, site.name))
+        snapshot = site_snapshot(site, planning, own, request.horizon, settings.objective)
+        snapshots.append(seen(snapshot, down, request, settings, log))
+    expected = _longest([s.jobs for s in snapshots])
+    jobs = tuple(expected.get(job.job_id, job) for job in jobs)
+    snapshots = [replace(s, jobs=jobs) for s in snapshots]
+    return snapshots if request.what_if is None else fleet_what_if(snapshots, request.what_if)
+
+
+def _longest(queues: Sequence[tuple[Job, ...]]) -> dict[str, Job]:
+    """Return every job with the most work that any site expects of it."""
+    found: dict[str, Job] = {}
+    for job in (job for queue in queues for job in queue):
+        if job.job_id not in found or job.duration_s > found[job.job_id].duration_s:
+            found[job.job_id] = job
+    return found
+
+
+def _last_plan(request: Request, snapshots: Sequence[Snapshot], log: Log) -> FleetPlan | None:
+    """Return the last plan of the same sites; one that cannot be read is left out and logged."""
+    names = [s.site.name for s in snapshots]
+    found: object = None
+    try:
+        if request.out is not None and request.out.exists():
+            found = read_plans(request.out)
+        elif request.store is not None:
+            body = request.store.latest_document("fleet", fleet_key(names))
+            found = None if body is None else msgspec.json.decode(body, type=FleetPlan)
+    except (PowerhallError, msgspec.MsgspecError) as error:
+        log("last_plan_unreadable", "warning", reason=error)
+    if isinstance(found, FleetPlan) and [p.snapshot.site.name for p in found.plans] == names:
+        return found
+    return None
+
+
+def _planned(plan: FleetPlan | None, snapshots: Sequence[Snapshot]) -> tuple[Planned, ...]:
+    """Return what the last plan meant for jobs that still wait; one from the future or long ago counts nothing."""
+    if plan is None:
+        return ()
+    now, then = snapshots[0], plan.plans[0].snapshot
+    if not 0 <= now.start_s - then.start_s < then.slots * then.slot_s:
+        return ()
+    waiting = {job.job_id for job in now.jobs if job.state == "waiting"}
+    return tuple(
+        Planned(a.job_id, a.hall, a.mode, a.start_s, part.snapshot.site.name)
+        for part in plan.plans
+        for a in part.assignments
+        if a.job_id in waiting and a.start_s >= now.start_s
+    )
+
+
+def run_fleet_round(
+    request: Request, settings: RoundSettings, stop: Callable[[], bool], log: Log, created_s: int
+) -> FleetPlan:
+    """Run a round of several sites and return the plan in force after it."""
+    snapshots = observe_fleet(request, settings, log)
+    previous = _last_plan(request, snapshots, log)
+    last = {} if previous is None else {part.snapshot.site.name: part for part in previous.plans}
+    snapshots = [with_stored(s, last.get(s.site.name), request.store, request.now_s) for s in snapshots]
+    plan_id = fleet_hash(snapshots, snapshots[0].jobs)
+    if previous is not None and previous.plan_id == plan_id and not verify_fleet(previous):
+        log("unchanged", plan_id=plan_id[:12])
+        if not request.dry_run:
+            publish_fleet(previous, request.store, request.out)
+        return previous
+    planned = _planned(previous, snapshots)
+    snapshots = [replace(s, planned=planned) for s in snapshots]
+    plan = make_fleet_plan(
+        snapshots, settings, request.seconds, created_s=created_s, stop=stop, log=log, previous=previous
+    )
+    if not request.dry_run:
+        publish_fleet(plan, request.store, request.out)
+    come = fleet_figures(plan)
+    log(
+        "planned" if request.dry_run else "published",
+        plan_id=plan.plan_id[:12],
+        sites=",".join(s.site.name for s in snapshots),
+        status=plan.status,
+        gap=plan.gap,
+        running=come.jobs_running,
+        started=come.jobs_started,
+        waiting=come.jobs_waiting,
+        solve_s=plan.solve_s,
+    )
+    return plan

@@ -1,0 +1,211 @@
+"""A verified plan into the store (points and document) and into plan.json; nothing else is ever published."""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from powerhall.plan.multi_site import FleetPlan, write_fleet
+from powerhall.plan.plan import Assignment, Plan, write_plan
+from powerhall.runtime.errors import PowerhallError
+from powerhall.runtime.files import replace_file
+from powerhall.store import Store
+from powerhall.store.line_protocol import Point, encode
+from powerhall_optimizer.shed.ladder import ladder
+from powerhall_optimizer.verify.multi_site import verify_fleet
+from powerhall_optimizer.verify.plan import verify_plan
+
+__all__ = ["Figures", "figures", "fleet_figures", "fleet_key", "plan_points", "publish", "publish_fleet", "site_file"]
+
+_MOST_ZONE_POINTS = 100_000
+_CHUNK_BYTES = 4_000_000
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What a plan comes to over its horizon, in base units."""
+
+    jobs_running: int
+    jobs_started: int
+    jobs_waiting: int
+    work_gpu_s: float
+    energy_j: float
+    cost: float
+    stale_share: float
+
+
+def figures(plan: Plan) -> Figures:
+    """Return the plan's figures; energy and cost are those of the whole site at the meter."""
+    s = plan.snapshot
+    end_s = s.start_s + s.slots * s.slot_s
+    site_w = next((zone.planned_w for zone in plan.zones if zone.zone == s.site.name), ())
+    energy = [w * s.slot_s for w in site_w]
+    price = s.price_per_mwh or (0.0,) * len(energy)
+    nodes = sum(len(rack.nodes) for rack in s.site.racks())
+    running = sum(a.running for a in plan.assignments)
+    return Figures(
+        running,
+        len(plan.assignments) - running,
+        len(plan.waiting),
+        sum(a.gpus * (min(a.end_s, end_s) - a.start_s) * _speed(plan, a) for a in plan.assignments),
+        float(sum(energy)),
+        sum(e / 3.6e9 * p for e, p in zip(energy, price, strict=True)),
+        len(s.stale_nodes) / max(1, nodes),
+    )
+
+
+def fleet_figures(plan: FleetPlan) -> Figures:
+    """Return the figures of all sites together."""
+    parts = [(figures(part), sum(len(r.nodes) for r in part.snapshot.site.racks())) for part in plan.plans]
+    total = {
+        name: sum(getattr(part, name) for part, _ in parts)
+        for name in Figures.__struct_fields__
+        if name != "stale_share"
+    }
+    stale = sum(part.stale_share * nodes for part, nodes in parts) / max(1, sum(nodes for _, nodes in parts))
+    return Figures(stale_share=stale, **total)
+
+
+def _speed(plan: Plan, entry: Assignment) -> float:
+    modes = plan.snapshot.site.node_types[entry.node_type].modes
+    return next(mode.speed for mode in modes if mode.name == entry.mode)
+
+
+def _zone_points(plan: Plan) -> Iterator[Point]:
+    """Points per zone and slot; racks and rows are left out where they would be too many."""
+    s = plan.snapshot
+    few = len(plan.zones) * s.slots <= _MOST_ZONE_POINTS
+    for zone in plan.zones:
+        if "/" in zone.zone and not few:
+            continue
+        for slot, planned_w in enumerate(zone.planned_w):
+            fields: dict[str, float | str] = {"planned_w": float(planned_w)}
+            if zone.budget_w:
+                fields["budget_w"] = float(zone.budget_w[slot])
+                fields["headroom_w"] = float(zone.budget_w[slot] - planned_w)
+            if zone.heat_w:
+                fields["heat_w"] = float(zone.heat_w[slot])
+                fields["cooling_capacity_w"] = float(zone.cooling_capacity_w[slot])
+            if zone.price_per_mw:
+                fields["price_per_mw"] = zone.price_per_mw[slot]
+            time_ms = (s.start_s + slot * s.slot_s) * 1000
+            yield Point("plan_zone", {"site": s.site.name, "zone": zone.zone}, fields, time_ms)
+
+
+def _storage_points(plan: Plan) -> Iterator[Point]:
+    """Points per store and slot: what it delivers, and what it holds at the slot's start."""
+    s = plan.snapshot
+    sizes = {storage.name: storage.capacity_j for storage in s.site.storages}
+    for entry in plan.storages:
+        for slot, power_w in enumerate(entry.power_w):
+            fields: dict[str, float | str] = {"power_w": float(power_w), "stored_j": float(entry.stored_j[slot])}
+            fields["soc_percent"] = 100.0 * entry.stored_j[slot] / max(1.0, sizes[entry.name])
+            if entry.temp_c:
+                fields["temp_c"] = entry.temp_c[slot]
+            time_ms = (s.start_s + slot * s.slot_s) * 1000
+            yield Point("plan_storage", {"site": s.site.name, "storage": entry.name}, fields, time_ms)
+
+
+def _job_points(plan: Plan) -> Iterator[Point]:
+    s = plan.snapshot
+    weights = {job.job_id: job for job in s.jobs}
+    rows: list[dict[str, float | str]] = [
+        {
+            "job": a.job_id,
+            "state": "running" if a.running else "planned",
+            "hall": a.hall,
+            "mode": a.mode,
+            "gpus": float(a.gpus),
+            "power_w": a.gpus * a.gpu_power_w,
+            "start_s": float(a.start_s),
+            "end_s": float(a.end_s),
+            "weight": weights[a.job_id].weight,
+            "reason": a.reason,
+        }
+        for a in plan.assignments
+    ]
+    rows += [
+        {
+            "job": w.job_id,
+            "state": "waiting",
+            "gpus": float(weights[w.job_id].gpus),
+            "power_w": 0.0,
+            "start_s": 0.0,
+            "end_s": 0.0,
+            "weight": weights[w.job_id].weight,
+            "reason": w.reason,
+            "what_if": "; ".join(w.what_if),
+        }
+        for w in plan.waiting
+    ]
+    for row, fields in enumerate(rows):
+        fields["plan_id"] = plan.plan_id
+        yield Point("plan_job", {"site": s.site.name, "row": f"{row:06d}"}, fields, s.taken_s * 1000)
+
+
+def plan_points(plan: Plan) -> Iterator[Point]:
+    """Yield every point of a plan as powerhall.store.schema names them."""
+    s = plan.snapshot
+    fields: dict[str, float | str] = {
+        name: float(value) for name, value in msgspec.structs.asdict(figures(plan)).items() if math.isfinite(value)
+    }
+    fields |= {"plan_id": plan.plan_id, "status": plan.status, "value": float(plan.value), "bound": float(plan.bound)}
+    fields |= {"gap": plan.gap, "verified": 1.0, "solve_s": plan.solve_s}
+    yield Point("plan", {"site": s.site.name}, fields, s.taken_s * 1000)
+    yield from _zone_points(plan)
+    yield from _storage_points(plan)
+    yield from _job_points(plan)
+
+
+def publish(plan: Plan, store: Store | None, out: Path | None) -> None:
+    """Check the plan as it will be read, then write document, points and ladder, then plan.json in one step."""
+    body = msgspec.json.encode(plan)
+    if broken := verify_plan(msgspec.json.decode(body, type=Plan)):
+        raise PowerhallError(f"plan {plan.plan_id[:12]} is not published: {broken[0]}")
+    if store is not None:
+        lines: list[bytes] = []
+        size = 0
+        for point in plan_points(plan):
+            lines.append(encode(point))
+            size += len(lines[-1])
+            if size > _CHUNK_BYTES:
+                store.write(b"".join(lines))
+                lines, size = [], 0
+        store.write(b"".join(lines))
+        store.put_document("plan", plan.snapshot.site.name, plan.snapshot.taken_s, body)
+    _publish_ladder(plan, store, out)
+    if out is not None:
+        write_plan(plan, out)
+
+
+def _publish_ladder(plan: Plan, store: Store | None, out: Path | None) -> None:
+    """Write the emergency ladder of the plan beside it: the rungs that `shed` would take."""
+    steps = msgspec.json.encode(ladder(plan, float(plan.snapshot.taken_s)))
+    if store is not None:
+        store.put_document("ladder", plan.snapshot.site.name, plan.snapshot.taken_s, steps)
+    if out is not None:
+        replace_file(out.with_name(f"{out.stem}-ladder{out.suffix}"), steps)
+
+
+def site_file(out: Path, site: str) -> Path:
+    """Return the file of one site's plan beside the plan of all: plan.json -> plan.phx.json."""
+    return out.with_name(f"{out.stem}.{site}{out.suffix}")
+
+
+def fleet_key(sites: Iterable[str]) -> str:
+    """Return the key under which the store keeps the plan of several sites."""
+    return "+".join(sorted(sites))
+
+
+def publish_fleet(plan: FleetPlan, store: Store | None, out: Path | None) -> None:
+    """Check the plan of several sites as it will be read, then write every site's own plan, and the whole last."""
+    body = msgspec.json.encode(plan)
+    if broken := verify_fleet(msgspec.json.decode(body, type=FleetPlan)):
+        raise PowerhallError(f"plan {plan.plan_id[:12]} is not published: {broken[0]}")
+    for part in plan.plans:
+        publish(part, store, None if out is None else site_file(out, part.snapshot.site.name))
+    if store is not None:
+        key = fleet_key(part.snapshot.site.name for part in plan.plans)
+        store.put_document("fleet", key, plan.plans[0].snapshot.taken_s, body)
+    if out is not None:
+        write_fleet(plan, out)

@@ -1,0 +1,190 @@
+"""One round: observe, plan, verify, publish; under one lock and one deadline, the same again when run again.
+
+Invariants:
+* what is published passed the checker; a round that fails publishes nothing and leaves the last plan as it is;
+* plan.json is replaced in one step after everything else, so a killed round leaves the old plan or the new one;
+* a second round on the same plan file is refused while the first runs.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from powerhall.plan.plan import Plan, Planned, Snapshot, read_plan, snapshot_hash
+from powerhall.runtime.errors import PowerhallError, Rejected, Retryable
+from powerhall.site.site_file import read_site
+from powerhall.site.topology import Site
+from powerhall.store import Store
+from powerhall.store.line_protocol import Point, encode
+from powerhall_optimizer.inputs.learning import learn
+from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_optimizer.inputs.snapshot import Horizon, check_fit, read_queue, site_snapshot
+from powerhall_optimizer.inputs.telemetry import node_state, store_queue
+from powerhall_optimizer.inputs.what_if import what_if
+from powerhall_optimizer.log import Log
+from powerhall_optimizer.planning.planner import make_plan
+from powerhall_optimizer.round.publish import figures, publish
+from powerhall_optimizer.storage.state import with_stored
+from powerhall_optimizer.verify.plan import verify_plan
+
+__all__ = ["Request", "check_down", "observe", "only_one", "run_round", "seen"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a round is asked to do."""
+
+    site: Path
+    horizon: Horizon
+    now_s: float
+    seconds: float
+    jobs: Path | None = None
+    jobs_format: str | None = None
+    store: Store | None = None
+    out: Path | None = None
+    dry_run: bool = False
+    down_nodes: tuple[str, ...] = ()
+    what_if: str | None = None
+    more_sites: tuple[Path, ...] = ()
+    """Sites that are planned together with `site`."""
+
+
+@contextmanager
+def only_one(out: Path | None) -> Iterator[None]:
+    """Hold the lock beside the plan file; Retryable while another round holds it. The lock dies with its process."""
+    if out is None:
+        yield
+        return
+    path = out.with_name(f".{out.name}.lock")
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise PowerhallError(f"{path}: cannot open the lock: {error.strerror}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Retryable(f"{path}: another round is running on this plan; nothing was done") from None
+    finally:
+        os.close(handle)
+
+
+def last_plan(request: Request, site: str, log: Log) -> Plan | None:
+    """Return the last plan from plan.json or the store; one that cannot be read is left out and logged."""
+    try:
+        if request.out is not None and request.out.exists():
+            return read_plan(request.out)
+        body = None if request.store is None else request.store.latest_document("plan", site)
+        return None if body is None else msgspec.json.decode(body, type=Plan)
+    except (PowerhallError, msgspec.MsgspecError) as error:
+        log("last_plan_unreadable", "warning", reason=error)
+        return None
+
+
+def _planned(plan: Plan | None, snapshot: Snapshot) -> tuple[Planned, ...]:
+    """Return what the last plan meant for jobs that still wait; one from the future or long ago counts nothing."""
+    if plan is None or plan.snapshot.site.name != snapshot.site.name:
+        return ()
+    age_s = snapshot.start_s - plan.snapshot.start_s
+    if not 0 <= age_s < plan.snapshot.slots * plan.snapshot.slot_s:
+        return ()
+    waiting = {job.job_id for job in snapshot.jobs if job.state == "waiting"}
+    return tuple(
+        Planned(a.job_id, a.hall, a.mode, a.start_s)
+        for a in plan.assignments
+        if a.job_id in waiting and a.start_s >= snapshot.start_s
+    )
+
+
+def observe(request: Request, settings: RoundSettings, log: Log) -> Snapshot:
+    """Return the snapshot of now."""
+    site, planning = read_site(request.site)
+    down: tuple[str, ...] = ()
+    if request.jobs is not None:
+        jobs = read_queue(request.jobs, request.jobs_format)
+        check_fit(site, jobs, str(request.jobs))
+    elif request.store is not None:
+        jobs, down = store_queue(request.store, site.name)
+    else:
+        raise PowerhallError("round: needs --jobs or --store to know the queue")
+    check_down(request.down_nodes, (site,))
+    snapshot = site_snapshot(site, planning, jobs, request.horizon, settings.objective)
+    snapshot = seen(snapshot, down, request, settings, log)
+    return snapshot if request.what_if is None else what_if(snapshot, request.what_if)
+
+
+def check_down(nodes: Sequence[str], sites: Sequence[Site]) -> None:
+    """Refuse a node that the person who runs the round calls down and no site has."""
+    every = {node for site in sites for rack in site.racks() for node in rack.nodes}
+    for node in nodes:
+        if node not in every:
+            raise Rejected.field("command line", "--down", node, "must be a node of the site")
+
+
+def seen(snapshot: Snapshot, down: Sequence[str], request: Request, settings: RoundSettings, log: Log) -> Snapshot:
+    """Return the snapshot with the nodes that are down and what telemetry says; `down` may name foreign nodes."""
+    every = {node for rack in snapshot.site.racks() for node in rack.nodes}
+    unusable = sorted(node for node in {*request.down_nodes, *down} if node in every)
+    snapshot = msgspec.structs.replace(snapshot, down_nodes=tuple(unusable))
+    if request.store is None:
+        return snapshot
+    return _with_telemetry(snapshot, request, request.store, settings, log)
+
+
+def _with_telemetry(snapshot: Snapshot, request: Request, store: Store, settings: RoundSettings, log: Log) -> Snapshot:
+    state = node_state(store, snapshot.site, request.now_s, settings.stale_after_s)
+    if not state.known:
+        log("no_telemetry", "warning", site=snapshot.site.name)
+        return snapshot
+    stale = tuple(node for node in state.stale if node not in snapshot.down_nodes)
+    nodes = sum(len(rack.nodes) for rack in snapshot.site.racks())
+    share = len(stale) / max(1, nodes)
+    alarm = share > settings.stale_share
+    if stale:
+        log("stale_nodes", "warning" if alarm else "info", nodes=len(stale), share=share)
+    if not request.dry_run:
+        _alarm(store, snapshot, alarm, f"{len(stale)} of {nodes} nodes without fresh telemetry: no job is raised")
+    snapshot = msgspec.structs.replace(snapshot, stale_nodes=stale, allow_raises=not alarm)
+    if settings.learn_days == 0:
+        return snapshot
+    return learn(store, snapshot, request.now_s, settings, keep=not request.dry_run)
+
+
+def _alarm(store: Store, snapshot: Snapshot, active: bool, detail: str) -> None:
+    tags = {"site": snapshot.site.name, "zone": snapshot.site.name, "kind": "stale_telemetry"}
+    fields: dict[str, float | str] = {"active": float(active), "detail": detail if active else "telemetry is fresh"}
+    store.write(encode(Point("alert", tags, fields, snapshot.taken_s * 1000)))
+
+
+def run_round(request: Request, settings: RoundSettings, stop: Callable[[], bool], log: Log, created_s: int) -> Plan:
+    """Run a round and return the plan in force after it."""
+    snapshot = observe(request, settings, log)
+    previous = last_plan(request, snapshot.site.name, log)
+    snapshot = with_stored(snapshot, previous, request.store, request.now_s)
+    plan_id = snapshot_hash(snapshot)
+    if previous is not None and previous.plan_id == plan_id and not verify_plan(previous):
+        log("unchanged", plan_id=plan_id[:12])
+        if not request.dry_run:
+            publish(previous, request.store, None)
+        return previous
+    snapshot = msgspec.structs.replace(snapshot, planned=_planned(previous, snapshot))
+    plan = make_plan(snapshot, settings, request.seconds, created_s=created_s, stop=stop, log=log, previous=previous)
+    if not request.dry_run:
+        publish(plan, request.store, request.out)
+    come = figures(plan)
+    log(
+        "planned" if request.dry_run else "published",
+        plan_id=plan.plan_id[:12],
+        status=plan.status,
+        gap=plan.gap,
+        running=come.jobs_running,
+        started=come.jobs_started,
+        waiting=come.jobs_waiting,
+        solve_s=plan.solve_s,
+    )
+    return plan

@@ -1,0 +1,191 @@
+"""What the plan wants of each job in Slurm, field by field, and what of it may be written."""
+
+import math
+from dataclasses import dataclass, replace
+
+from powerhall.hostlist import compress, expand
+from powerhall.plan.plan import Assignment, Plan, Waiting
+from powerhall_optimizer.schedulers.allowed import units
+from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
+from powerhall_optimizer.schedulers.slurm.ownership_mark import Mark, one_word, parse_mark
+from powerhall_optimizer.schedulers.slurm.records import Record
+
+__all__ = ["Change", "Wish", "canonical", "current_values", "decide", "wishes"]
+
+_EPOCH_S = 14 * 86400
+_COMMENT = "powerhall: "
+_COMMENT_LENGTH = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the plan wants of one job: fields as in `slurm_mark.FIELDS`, and the text for its comment."""
+
+    job_id: str
+    values: dict[str, str]
+    reason: str
+    mode: str = ""
+    power_w: int = 0
+    running: bool = False
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Fields of one job that are to be written, its mark after that, and a comment (None: leave it)."""
+
+    record: Record
+    values: dict[str, str]
+    mark: Mark
+    comment: str | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing to write at all."""
+        return not self.values and self.comment is None and not self.is_mark_stale
+
+    @property
+    def is_mark_stale(self) -> bool:
+        """The job's mark says something else, or speaks of writes that never ended."""
+        return self.record.admin_comment != self.mark.encode()
+
+
+def _priority(start_s: int, plan: Plan, settings: SlurmSettings) -> int:
+    """Return a priority that falls by one per minute of planned start, above what Slurm gives by itself.
+
+    The origin stays for 14 days, so that a job keeps its priority from round to round.
+    """
+    origin_s = plan.snapshot.start_s // _EPOCH_S * _EPOCH_S
+    return settings.top_priority - min(60_000, max(0, (start_s - origin_s) // 60))
+
+
+def canonical(nodes: str) -> str:
+    """Return a host list in one form, whatever order and grouping it came in."""
+    return compress(sorted(set(expand(nodes))))
+
+
+def _start(job: Assignment, plan: Plan, settings: SlurmSettings, now_s: float) -> Wish:
+    values = {"hold": "0", "start": str(job.start_s) if job.start_s > now_s else "0"}
+    values["prio"] = str(_priority(job.start_s, plan, settings))
+    if settings.pin == "nodes":
+        values["nodes"] = canonical(",".join(placement.nodes for placement in job.placements))
+    elif settings.pin == "features":
+        values["feat"] = job.hall
+    if settings.licence:
+        values["lic"] = str(units(job.gpus * job.gpu_power_w, settings.licence_w))
+    reason = job.reason or f"planned in {job.hall} at mode {job.mode}"
+    return Wish(job.job_id, values, reason, one_word(job.mode), round(job.gpu_power_w))
+
+
+def _running(job: Assignment, settings: SlurmSettings) -> Wish:
+    values = {"lic": str(units(job.gpus * job.gpu_power_w, settings.licence_w))} if settings.licence else {}
+    reason = job.reason or f"runs in {job.hall} at mode {job.mode}"
+    return Wish(job.job_id, values, reason, one_word(job.mode), round(job.gpu_power_w), running=True)
+
+
+def _wait(job: Waiting, settings: SlurmSettings, *, stop: bool) -> Wish:
+    values = {"hold": "1"} if settings.hold == "hold" else {"hold": "0", "start": "lease"}
+    return Wish(job.job_id, values, job.reason or f"waits: {job.code}", stop=stop)
+
+
+def wishes(plan: Plan, settings: SlurmSettings, now_s: float) -> list[Wish]:
+    """Return what the plan wants: first who waits, then who starts, in the plan's order."""
+    ran = {job.job_id for job in plan.snapshot.jobs if job.state == "running"}
+    stoppable = {job.job_id for job in plan.snapshot.jobs if job.state == "running" and job.preemptible}
+    waiting = [_wait(job, settings, stop=job.job_id in stoppable) for job in plan.waiting]
+    waiting = [wish for wish in waiting if wish.stop or wish.job_id not in ran]
+    running = [_running(job, settings) for job in plan.assignments if job.running]
+    starts = sorted((job for job in plan.assignments if not job.running), key=lambda job: (job.start_s, job.job_id))
+    return waiting + running + [_start(job, plan, settings, now_s) for job in starts]
+
+
+def _past(value: str, now_s: float) -> str:
+    return "0" if value.isdigit() and int(value) <= now_s else value
+
+
+def current_values(record: Record, settings: SlurmSettings, now_s: float) -> dict[str, str]:
+    """Return a job's fields as a mark writes them."""
+    return {
+        "start": _past(str(record.begin_s), now_s),
+        "prio": str(record.priority),
+        "nodes": canonical(record.required_nodes) if record.required_nodes else "",
+        "feat": record.features,
+        "lic": str(record.licences.get(settings.licence, 0)),
+        "hold": "1" if record.is_held else "0",
+    }
+
+
+def _known_mark(record: Record, now_s: float) -> Mark | None:
+    """Return the job's mark with past starts as "at once"; after a requeue only what the user had asked for stays."""
+    mark = parse_mark(record.admin_comment)
+    if mark is None:
+        return None
+    if mark.restarts != record.restarts:
+        return Mark(begin_s=mark.begin_s, restarts=record.restarts, rest=mark.rest)
+    values = {name: _past(value, now_s) if name == "start" else value for name, value in mark.values.items()}
+    old = {name: _past(value, now_s) if name == "start" else value for name, value in mark.old.items()}
+    return replace(mark, values=values, old=old)
+
+
+def _wanted_start(wish: str, current: str, mark: Mark, settings: SlurmSettings, now_s: float) -> str:
+    """Resolve "lease" to a time that is renewed at half of its length; never before what the user asked for."""
+    if wish == "lease":
+        if current != "0" and int(current) >= now_s + settings.lease_s / 2:
+            return current
+        wish = str(math.ceil((now_s + settings.lease_s) / 60) * 60)
+    return str(max(int(wish), mark.begin_s)) if mark.begin_s > now_s else wish
+
+
+def decide(record: Record, wish: Wish, settings: SlurmSettings, now_s: float) -> Change | str:
+    """Return what to write for a job, or why it is left alone.
+
+    A field that somebody else changed since Powerhall wrote it stays as they want it.
+    """
+    current = current_values(record, settings, now_s)
+    known = _known_mark(record, now_s)
+    if record.is_held and not (known and known.owns("hold", "1")):
+        return f"held by {'its user' if record.reason == 'JobHeldUser' else 'an administrator'}"
+    mark = known or Mark(begin_s=int(current["start"]), restarts=record.restarts, rest=_plain(record.admin_comment))
+    values: dict[str, str] = {}
+    settled = dict(mark.values)
+    notes: list[str] = []
+    for name, value in wish.values.items():
+        wanted = _wanted_start(value, current[name], mark, settings, now_s) if name == "start" else value
+        if current[name] == wanted:
+            settled[name] = wanted
+        elif name in mark.values and not mark.owns(name, current[name]):
+            notes.append(f"{name} was changed by somebody else to {current[name] or 'none'}: left alone")
+        elif name in ("nodes", "feat") and current[name] and name not in mark.values:
+            notes.append(f"asks for {current[name]} by itself: left alone")
+        elif name == "nodes" and len(expand(wanted)) != record.node_count:
+            notes.append(f"asks for {record.node_count} nodes, planned on {len(expand(wanted))}: not pinned")
+        else:
+            settled[name] = values[name] = wanted
+    if settled.get("hold") == "1":
+        settled.pop("prio", None)  # a held job has no priority, and gets a new one from Slurm when it is released
+    done = replace(
+        mark, values=settled, old={}, pending=False, mode=wish.mode or mark.mode, power_w=wish.power_w or mark.power_w
+    )
+    return Change(record, values, _keep_past(done, record), _comment(record, wish), tuple(notes))
+
+
+def _keep_past(mark: Mark, record: Record) -> Mark:
+    """Leave a start that has passed as it stands in the job's mark: it means the same, and is no reason to write."""
+    before = parse_mark(record.admin_comment)
+    if before is None or before.restarts != record.restarts or mark.values.get("start") != "0":
+        return mark
+    return replace(mark, values=mark.values | {"start": before.values.get("start", "0")})
+
+
+def _plain(text: str) -> str:
+    """Return text that scontrol takes between quotes on one line."""
+    return "".join(char if char.isprintable() and char not in '"\\' else " " for char in text)
+
+
+def _comment(record: Record, wish: Wish) -> str | None:
+    """Return the reason as a comment where it differs; a comment that the user wrote stays."""
+    if record.comment and not record.comment.startswith(_COMMENT):
+        return None
+    text = (_COMMENT + _plain(wish.reason))[:_COMMENT_LENGTH].strip()
+    return None if text == record.comment else text

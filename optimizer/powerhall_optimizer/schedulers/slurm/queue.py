@@ -1,0 +1,96 @@
+"""Slurm's queue as the planner's jobs and nodes."""
+
+from collections.abc import Sequence
+
+from powerhall.hostlist import expand
+from powerhall.jobs.model import Job
+from powerhall.site.topology import Rack, Site
+from powerhall_optimizer.schedulers.base import Queue
+from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
+from powerhall_optimizer.schedulers.slurm.ownership_mark import Mark, one_word, parse_mark
+from powerhall_optimizer.schedulers.slurm.records import NodeRecord, Record
+
+__all__ = ["to_queue"]
+
+_UNUSABLE = {"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "INVAL", "NOT_RESPONDING", "MAINT"}
+_UNUSABLE |= {"MAINTENANCE", "UNKNOWN", "FUTURE", "INVALID_REG"}
+_NOT_ELIGIBLE = {"Dependency": "waits for another job", "DependencyNeverSatisfied": "waits for a job that failed"}
+_RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING"}
+
+
+def _left_out(record: Record) -> str:
+    """Return why the planner cannot place a waiting job, or ""."""
+    mark = parse_mark(record.admin_comment)
+    if record.gpus == 0:
+        return "asks for no GPU"
+    if record.is_het:
+        return "is one part of a heterogeneous job"
+    if record.is_held and not (mark and mark.values.get("hold") == "1"):
+        return f"held by {'its user' if record.reason == 'JobHeldUser' else 'an administrator'}"
+    return _NOT_ELIGIBLE.get(record.reason, "")
+
+
+def _duration_s(record: Record, settings: SlurmSettings, now_s: float) -> float:
+    limit_s = float(record.time_limit_s or settings.fields.default_duration_s)
+    if record.state in _RUNNING:
+        return max(60.0, limit_s - (now_s - record.start_s))
+    return limit_s
+
+
+def _job(record: Record, settings: SlurmSettings, now_s: float, racks: dict[str, Rack], site: Site) -> Job | str:
+    fields = settings.fields
+    mark = parse_mark(record.admin_comment) or Mark(begin_s=record.begin_s)
+    common = {
+        "job_class": record.partition or "default",
+        "weight": fields.weights.get(record.qos, fields.weights.get(record.partition, 1.0)),
+        "preemptible": record.requeue and bool({record.qos, record.partition} & set(fields.preemptible)),
+        "checkpoint_cost_s": fields.checkpoint_cost_s,
+        "submit_s": float(record.submit_s),
+    }
+    duration_s = _duration_s(record, settings, now_s)
+    if record.state == "PENDING":
+        kind = fields.node_types.get(record.gpu_type)
+        earliest_s = float(mark.begin_s) if mark.begin_s > now_s else None
+        types = (kind,) if kind else ()
+        return Job(record.job_id, record.gpus, duration_s, node_types=types, earliest_s=earliest_s, **common)  # type: ignore[arg-type]
+    names = expand(record.nodes)
+    known = [racks[name] for name in names if name in racks]
+    if not names or len(known) != len(names):
+        return f"runs on {record.nodes or 'no node'}, which site {site.name} does not have"
+    if len({rack.zone.split("/")[0] for rack in known}) > 1 or len({rack.node_type for rack in known}) > 1:
+        return f"runs on {record.nodes}, in several halls or on several node types"
+    kind_of = site.node_types[known[0].node_type]
+    modes = {one_word(mode.name): mode.name for mode in kind_of.modes}
+    return Job(
+        record.job_id,
+        record.gpus,
+        duration_s,
+        state="running",
+        hall=known[0].zone.split("/")[0],
+        node_type=kind_of.name,
+        mode=modes.get(mark.mode, kind_of.modes[0].name),
+        nodes=record.nodes,
+        start_s=float(record.start_s),
+        **common,  # type: ignore[arg-type]
+    )
+
+
+def to_queue(
+    records: Sequence[Record], nodes: Sequence[NodeRecord], site: Site, settings: SlurmSettings, now_s: float
+) -> Queue:
+    """Return the jobs that may be planned, who is left out and why, and the site's nodes that cannot be used."""
+    racks = {node: rack for rack in site.racks() for node in rack.nodes}
+    jobs: list[Job] = []
+    left_out: dict[str, str] = {}
+    for record in records:
+        if record.state != "PENDING" and record.state not in _RUNNING:
+            continue
+        reason = _left_out(record) if record.state == "PENDING" else "" if record.gpus else "uses no GPU"
+        made = reason or _job(record, settings, now_s, racks, site)
+        if isinstance(made, Job):
+            jobs.append(made)
+        else:
+            left_out[record.job_id] = made
+    seen = {node.name: node for node in nodes}
+    down = [name for name in racks if name not in seen or seen[name].states & _UNUSABLE]
+    return Queue(int(now_s), tuple(jobs), tuple(down), left_out)

@@ -1,0 +1,92 @@
+"""Curtailments as licence reservations: units of the power licence that no job may take while a budget is low.
+
+A reservation is used because shrinking the licence's total would make Slurm refuse jobs at submission. Slurm counts a
+reservation against every job whose time limit reaches into it, so a job that would still run then does not start.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from powerhall.plan.plan import Plan
+from powerhall_optimizer.schedulers.allowed import allowed_units, budget_zone
+from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
+from powerhall_optimizer.schedulers.slurm.cli import time_text
+
+__all__ = ["Curtailment", "changes", "parse_reservations", "wanted"]
+
+_PREFIX = "powerhall_"
+
+
+@dataclass(frozen=True, slots=True)
+class Curtailment:
+    """`reserved` units that jobs may not take from `start_s` to `end_s`; `name` in Slurm, "" for one to make."""
+
+    start_s: int
+    end_s: int
+    reserved: int
+    name: str = ""
+
+
+def wanted(plan: Plan, settings: SlurmSettings, total: int, now_s: float) -> list[Curtailment]:
+    """Return the reservations that hold the zone's budget: one per run of slots with the same budget."""
+    zone = budget_zone(plan, settings.zone, "slurm.zone")
+    if zone is None:
+        return []
+    snapshot, room = plan.snapshot, allowed_units(plan, zone, settings.licence_w)
+    found: list[Curtailment] = []
+    first = 0
+    for slot in range(1, snapshot.slots + 1):
+        if slot < snapshot.slots and zone.budget_w[slot] == zone.budget_w[first]:
+            continue
+        run = room[first:slot]
+        busiest = max(used for _, used in run)
+        allowed = max(busiest, min(allowed for allowed, _ in run))
+        start_s, end_s = snapshot.start_s + first * snapshot.slot_s, snapshot.start_s + slot * snapshot.slot_s
+        if allowed < total and end_s > now_s:
+            found.append(Curtailment(start_s, end_s, total - allowed))
+        first = slot
+    return found
+
+
+def parse_reservations(text: str, licence: str) -> list[Curtailment]:
+    """Read `scontrol -o show reservation` (in UTC); only Powerhall's own."""
+    found = []
+    for line in text.splitlines():
+        pairs = dict(part.split("=", 1) for part in line.split() if "=" in part)
+        name = pairs.get("ReservationName", "")
+        if name.startswith(f"{_PREFIX}{licence}_"):
+            times = [datetime.fromisoformat(pairs[key]).replace(tzinfo=UTC) for key in ("StartTime", "EndTime")]
+            count = re.search(rf"(?:^|,){re.escape(licence)}[:=](\d+)", pairs.get("Licenses", ""))
+            start_s, end_s = (int(time.timestamp()) for time in times)
+            found.append(Curtailment(start_s, end_s, int(count[1]) if count else 0, name))
+    return found
+
+
+def changes(
+    want: list[Curtailment], have: list[Curtailment], licence: str, now_s: float
+) -> tuple[list[str], list[str]]:
+    """Return the scontrol commands that tighten (to issue first) and those that loosen (to issue last)."""
+    tighten: list[str] = []
+    loosen: list[str] = []
+    left = list(have)
+    for one in want:
+        match = next((h for h in left if h.start_s < one.end_s and h.end_s > one.start_s), None)
+        start = "now" if one.start_s <= now_s else time_text(one.start_s)
+        span = f"EndTime={time_text(one.end_s)} Licenses={licence}:{one.reserved}"
+        if match is None:
+            name = f"{_PREFIX}{licence}_{one.start_s}"
+            tighten.append(
+                f"create reservation ReservationName={name} StartTime={start} {span} Flags=LICENSE_ONLY Users=root"
+            )
+            continue
+        left.remove(match)
+        is_started = match.start_s <= now_s and one.start_s <= now_s
+        if (is_started or match.start_s == one.start_s) and (match.end_s, match.reserved) == (one.end_s, one.reserved):
+            continue
+        head = f"update reservation ReservationName={match.name}"
+        if not is_started and match.start_s != one.start_s:
+            head += f" StartTime={start}"
+        (tighten if one.reserved >= match.reserved else loosen).append(f"{head} {span}")
+    loosen.extend(f"delete ReservationName={gone.name}" for gone in left)
+    return tighten, loosen

@@ -1,0 +1,206 @@
+"""Slurm through its own commands: reads the queue, writes the plan, reads every write back.
+
+Whatever Powerhall needs to remember lies in Slurm itself (see slurm_mark), so a run may be killed at any point: the
+next one finishes the work. With `hold = "lease"` no job is ever held: those that must wait get a start time that passes
+by itself, and the power licence keeps the budget while no optimizer runs.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from powerhall.hostlist import compress
+from powerhall.plan.plan import Plan
+from powerhall.runtime.errors import ConfigError, Rejected
+from powerhall.site.topology import Site
+from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
+from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
+from powerhall_optimizer.schedulers.slurm import level_files as slurm_levels
+from powerhall_optimizer.schedulers.slurm import reservations as slurm_reservations
+from powerhall_optimizer.schedulers.slurm.apply import read_records, restored, write_changes
+from powerhall_optimizer.schedulers.slurm.cli import SlurmTool
+from powerhall_optimizer.schedulers.slurm.desired_state import Change, Wish, decide, wishes
+from powerhall_optimizer.schedulers.slurm.ownership_mark import parse_mark
+from powerhall_optimizer.schedulers.slurm.power_saving import is_powering, power_changes, power_command
+from powerhall_optimizer.schedulers.slurm.queue import to_queue
+from powerhall_optimizer.schedulers.slurm.records import NodeRecord, Record, parse_nodes
+
+__all__ = ["SlurmReader", "SlurmWriter"]
+
+Clock = Callable[[], float]
+
+
+def _nodes(tool: SlurmTool) -> list[NodeRecord]:
+    return parse_nodes(tool.ask("sinfo", "--json"))
+
+
+class SlurmReader:
+    """Reads the queue of a cluster whose nodes are those of `site`."""
+
+    def __init__(
+        self, site: Site, settings: SlurmSettings, tool: SlurmTool | None = None, clock: Clock = time.time
+    ) -> None:
+        self._site, self._settings, self._clock = site, settings, clock
+        self._tool = tool or SlurmTool(settings.timeout_s)
+
+    def read(self) -> Queue:
+        """Return jobs and nodes as they are now."""
+        records = list(read_records(self._tool).values())
+        return to_queue(records, _nodes(self._tool), self._site, self._settings, self._clock())
+
+
+class SlurmWriter:
+    """Writes plans into Slurm; needs the rights of a Slurm operator."""
+
+    def __init__(self, settings: SlurmSettings, tool: SlurmTool | None = None, clock: Clock = time.time) -> None:
+        self._settings, self._clock = settings, clock
+        self._tool = tool or SlurmTool(settings.timeout_s)
+
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
+        """Write what differs from the plan: first what tightens and delays, then what starts, last what loosens."""
+        report = Report("slurm", plan.plan_id, dry_run)
+        now_s = self._clock()
+        if old := check_fresh(plan, now_s):
+            raise Rejected(old)
+        settings = self._licensed(report)
+        tighten, loosen = self._reservations(plan, settings, now_s)
+        self._plain(tighten, "budget", report)
+        self._levels(plan, report)  # before the jobs: one that starts at once reads its file
+        self._jobs(plan, settings, now_s, report)
+        self._plain(loosen, "budget", report)
+        self._power(plan, now_s, report)
+        return report
+
+    def release_all(self, *, dry_run: bool = False) -> Report:
+        """Give every waiting job back as its user submitted it, and delete Powerhall's reservations."""
+        report = Report("slurm", "", dry_run)
+        settings, now_s = self._licensed(report), self._clock()
+        changes = [
+            restored(record, settings, now_s) for record in read_records(self._tool).values() if _is_ours(record)
+        ]
+        write_changes(self._tool, changes, settings, self._clock, report)
+        _, loosen = slurm_reservations.changes([], self._reserved(settings), settings.licence, now_s)
+        self._plain(loosen, "budget", report)
+        return report
+
+    def _licensed(self, report: Report) -> SlurmSettings:
+        """Return the settings, without a licence where the cluster has none of this name."""
+        name = self._settings.licence
+        if name and not self._total(name):
+            report.skip(f"licence {name}", "this cluster has no such licence: the budget is not held by Slurm")
+            return _without_licence(self._settings)
+        return self._settings
+
+    def _total(self, licence: str) -> int:
+        text = self._tool.ask("scontrol", "-o", "show", "lic")
+        found = re.search(rf"LicenseName={re.escape(licence)} Total=(\d+)", text)
+        return int(found[1]) if found else 0
+
+    def _reserved(self, settings: SlurmSettings) -> list[slurm_reservations.Curtailment]:
+        if not settings.licence:
+            return []
+        return slurm_reservations.parse_reservations(
+            self._tool.ask("scontrol", "-o", "show", "reservation"), settings.licence
+        )
+
+    def _reservations(self, plan: Plan, settings: SlurmSettings, now_s: float) -> tuple[list[str], list[str]]:
+        if not settings.licence:
+            return [], []
+        want = slurm_reservations.wanted(plan, settings, self._total(settings.licence), now_s)
+        return slurm_reservations.changes(want, self._reserved(settings), settings.licence, now_s)
+
+    def _plain(self, lines: Sequence[str], subject: str, report: Report) -> None:
+        """Issue commands one by one; their own answer says whether they worked."""
+        for line in lines:
+            error = "" if report.dry_run else self._tool.one(line)
+            report.commands.append(Command(f"scontrol {line}", subject, error))
+
+    def _jobs(self, plan: Plan, settings: SlurmSettings, now_s: float, report: Report) -> None:
+        records = read_records(self._tool)
+        planned = {job.job_id for job in plan.snapshot.jobs}
+        forgotten = [r for r in records.values() if _is_ours(r) and r.job_id not in planned]
+        changes = [restored(record, settings, now_s) for record in forgotten]
+        for wish in wishes(plan, settings, now_s):
+            record = records.get(wish.job_id)
+            change = self._change(record, wish, settings, now_s, report)
+            if isinstance(change, str):
+                report.skip(f"job {wish.job_id}", change)
+            elif change is not None:
+                changes.append(change)
+        write_changes(self._tool, changes, settings, self._clock, report)
+
+    def _change(
+        self, record: Record | None, wish: Wish, settings: SlurmSettings, now_s: float, report: Report
+    ) -> Change | str | None:
+        if record is None or record.state not in ("PENDING", "RUNNING"):
+            return "no longer waits or runs"
+        if wish.stop:
+            return self._stop(record, report)
+        if (record.state == "RUNNING") != wish.running:
+            return "waits again: the next plan places it" if wish.running else "runs already"
+        change = decide(record, wish, settings, now_s)
+        if isinstance(change, str):
+            return change
+        for note in change.notes:
+            report.skip(f"job {record.job_id}", note)
+        if change.is_empty:
+            report.unchanged += 1
+            return None
+        return change
+
+    def _stop(self, record: Record, report: Report) -> str | None:
+        """Requeue a running job that the plan stops; waiting, it is the next plan's."""
+        if record.state != "RUNNING":
+            return "waits already"
+        if not self._settings.preempt:
+            return "the plan stops it, slurm.preempt is off: left running"
+        self._plain([f"requeue {record.job_id}"], f"job {record.job_id}", report)
+        return None
+
+    def _levels(self, plan: Plan, report: Report) -> None:
+        if not self._settings.level_dir:
+            return
+        folder = Path(self._settings.level_dir)
+        if not folder.is_dir():
+            raise ConfigError.field("settings", "slurm.level_dir", str(folder), "must be a folder that nodes can read")
+        for job in plan.assignments:
+            if not slurm_levels.is_job_id(job.job_id):
+                continue
+            text = slurm_levels.level_text(job.mode, round(job.gpu_power_w))
+            path = folder / job.job_id
+            if path.is_file() and path.read_text(encoding="utf-8") == text:
+                continue
+            report.commands.append(Command(f"write {path}: {' '.join(text.split())}", f"job {job.job_id}"))
+            if not report.dry_run:
+                slurm_levels.write_level(folder, job.job_id, text)
+        live = {job.job_id for job in plan.snapshot.jobs}
+        for path in slurm_levels.stale_levels(folder, live):
+            report.commands.append(Command(f"remove {path}", f"job {path.name}"))
+            if not report.dry_run:
+                path.unlink(missing_ok=True)
+
+    def _power(self, plan: Plan, now_s: float, report: Report) -> None:
+        if not self._settings.power_save_s:
+            return
+        if re.search(r"SuspendProgram\s*=\s*\(null\)", self._tool.ask("scontrol", "show", "config")):
+            report.skip("power saving", "slurm.conf names no SuspendProgram")
+            return
+        for state, names in power_changes(plan, _nodes(self._tool), self._settings, now_s):
+            line, error = power_command(state, names), ""
+            if not report.dry_run:
+                error = self._tool.one(line)
+                states = {node.name: node.states for node in _nodes(self._tool)}
+                wrong = [name for name in names if not is_powering(states[name], state)]
+                error = error or (f"reads back otherwise on {compress(wrong)}" if wrong else "")
+            report.commands.append(Command(f"scontrol {line}", compress(names), error))
+
+
+def _is_ours(record: Record) -> bool:
+    return record.state == "PENDING" and parse_mark(record.admin_comment) is not None
+
+
+def _without_licence(settings: SlurmSettings) -> SlurmSettings:
+    return msgspec.structs.replace(settings, licence="")

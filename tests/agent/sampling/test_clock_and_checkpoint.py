@@ -1,0 +1,70 @@
+"""Timestamps and the checkpoint."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from powerhall_agent.base.clock import Stamper
+from powerhall_agent.sampling.checkpoint import Checkpoint, Totals
+
+SECOND = 1_000_000_000
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.integers(0, 2 * SECOND), st.integers(-3600 * SECOND, 3600 * SECOND)), max_size=60),
+    st.integers(0, 10**13),
+)
+def test_timestamps_strictly_rise_over_clock_steps(moves, last_ms):
+    stamper = Stamper(last_ms)
+    mono_ns, wall_ns, last = 0, 1_700_000_000 * SECOND, last_ms
+    for step_ns, jump_ns in moves:
+        mono_ns += step_ns
+        wall_ns += step_ns + jump_ns
+        stamp = stamper.stamp(mono_ns, wall_ns)
+        assert stamp > last
+        last = stamp
+
+
+def test_timestamps_meet_the_wall_clock_again_after_a_step_back():
+    stamper = Stamper()
+    assert stamper.stamp(0, 10_000 * SECOND) == 10_000_000
+    stamps = [stamper.stamp(k * SECOND, (10_000 - 60 + k) * SECOND) for k in range(1, 200)]
+    assert stamps[10] == 10_000_000 + 11 * 500
+    assert stamps[-1] == (10_000 - 60 + 199) * 1000
+
+
+def test_checkpoint_outlives_its_process_and_damage(tmp_path):
+    path = tmp_path / "node.energy"
+    first = Checkpoint(path)
+    first.keep(Totals("GPU-a", 10, 9, 8, 1))
+    first.keep(Totals("GPU-b", 20, 19, 18, 1))
+    first.keep(Totals("GPU-a", 11, 10, 9, 1))
+    first.keep_ms(123456)
+    again = Checkpoint(path)
+    assert again.totals("GPU-a") == Totals("GPU-a", 11, 10, 9, 1)
+    assert again.totals("GPU-b") == Totals("GPU-b", 20, 19, 18, 1)
+    assert again.totals("GPU-c") is None
+    assert again.last_ms() == 123456
+    path.write_bytes(b"nonsense" * 100)
+    assert Checkpoint(path).totals("GPU-a") is None
+
+
+@settings(max_examples=100)
+@given(offset=st.integers(0, 64 + 2 * 128 * 2 + 100), length=st.integers(1, 200), fill=st.integers(0, 255))
+def test_damaged_checkpoint_gives_a_whole_record_or_none(tmp_path_factory, offset, length, fill):
+    path = tmp_path_factory.mktemp("ckpt") / "node.energy"
+    kept = Checkpoint(path)
+    for value in range(1, 5):
+        kept.keep(Totals("GPU-a", value, value, value, 1))
+    data = bytearray(path.read_bytes())
+    data[offset : offset + length] = bytes([fill]) * len(data[offset : offset + length])
+    path.write_bytes(data)
+    found = Checkpoint(path).totals("GPU-a")
+    assert found is None or found in [Totals("GPU-a", value, value, value, 1) for value in (3, 4)]
+
+
+def test_checkpoint_keeps_64_gpus():
+    kept = Checkpoint(None)
+    for gpu in range(64):
+        kept.keep(Totals(f"GPU-{gpu}", gpu, gpu, gpu, 1))
+    assert [kept.totals(f"GPU-{gpu}").counter_mj for gpu in range(64)] == list(range(64))

@@ -1,0 +1,57 @@
+"""Line protocol: what is written is read back, and what is broken is refused by line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from powerhall.runtime.errors import Rejected
+from powerhall.store.line_protocol import Point, encode, parse_lines
+
+NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters='"\\#'), min_size=1, max_size=8)
+TEXTS = st.text(
+    st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=["C", "Zl", "Zp"]), max_size=20
+)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    NAMES,
+    st.dictionaries(NAMES, NAMES, max_size=4),
+    st.dictionaries(NAMES, FLOATS | TEXTS, min_size=1),
+    st.integers(0, 2**45),
+)
+def test_a_point_survives_encoding(name, tags, fields, time_ms):
+    point = Point(name, tags, fields, time_ms)
+    assert list(parse_lines(encode(point))) == [point]
+
+
+def test_values_that_are_not_finite_are_left_out():
+    assert encode(Point("gpu", {"node": "n1"}, {"a": float("nan"), "b": 2.0}, 5)) == b"gpu,node=n1 b=2.0 5\n"
+    assert encode(Point("gpu", {}, {"a": float("inf")}, 5)) == b""
+
+
+def test_a_malformed_line_is_named():
+    with pytest.raises(Rejected, match="line 2"):
+        list(parse_lines(b"gpu a=1.0 5\ngpu a=1.0\n"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("gpu power_w= 5", "gpu a=1.0,power_w= 5", 'gpu a="x",b= 5', "gpu a=1.0, 5", 'gpu a="x", 5', "gpu =1.0 5"),
+        *("gpu,t= a=1.0 5", "gpu,t a=1.0 5", "gpu a=one 5", "gpu a=1.0 five", "gpu 5", ",a=b c=1.0 5"),
+    ],
+)
+def test_no_part_of_a_line_is_dropped_in_silence(line):
+    with pytest.raises(Rejected, match="line 1"):
+        list(parse_lines(line.encode()))
+
+
+def test_separators_of_other_alphabets_stay_in_their_text():
+    point = Point("event", {}, {"detail": "one\u2028two"}, 7)
+    assert list(parse_lines(encode(point))) == [point]
+
+
+def test_newlines_cannot_break_a_batch():
+    data = encode(Point("event", {"node": "a\nb"}, {"detail": "x\ny"}, 7))
+    assert data.count(b"\n") == 1

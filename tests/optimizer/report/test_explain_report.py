@@ -1,0 +1,123 @@
+"""Explanations name zones and numbers that are true; what-if changes what it says; the page opens without an error."""
+
+import re
+import shutil
+import subprocess
+
+import msgspec
+import pytest
+
+from powerhall.plan.plan import write_plan
+from powerhall.runtime.errors import Rejected
+from powerhall_optimizer.cli import main
+from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_optimizer.inputs.what_if import what_if
+from powerhall_optimizer.log import Log
+from powerhall_optimizer.planning import planner
+from powerhall_optimizer.planning.explain import explain_lines, explainer_of
+from powerhall_optimizer.report.page import report_html, write_report
+
+replace = msgspec.structs.replace
+
+
+@pytest.fixture(scope="module")
+def short(snapshot):
+    """A plan of a site so short of power that jobs wait."""
+    tight = what_if(snapshot, "grid=-45%")
+    plan = planner.make_plan(tight, RoundSettings(), 3.0, created_s=0, log=Log(quiet=True))
+    assert plan.waiting
+    return plan
+
+
+def test_every_waiting_job_has_a_reason_a_code_and_zones_of_the_site(short):
+    zones = set(short.snapshot.site.zones())
+    for entry in short.waiting:
+        assert entry.reason
+        assert re.fullmatch(r"[a-z_]+", entry.code)
+        assert set(entry.binding) <= zones
+    assert any("if +" in text for entry in short.waiting for text in entry.what_if)
+
+
+def test_what_an_explanation_says_is_missing_is_missing_and_with_it_the_job_fits(short):
+    explainer = explainer_of(short)
+    capacity, free = explainer.problem.capacity, explainer.free
+    assert (free <= capacity).all()
+    assert (free >= 0).all()
+    names = list(explainer.problem.resource_names)
+    told = 0
+    for entry in short.waiting:
+        for found in explainer.best(entry.job_id) if entry.code != "ineligible" else ():
+            stop = min(found.end, explainer.problem.slots)
+            lacks = {lack.resource: lack for lack in found.lacks}
+            for resource, amount in explainer.problem.uses_of(found.option):
+                room = int(free[resource, found.start : stop].min())
+                extra = lacks[names[resource]].amount if names[resource] in lacks else 0
+                assert room + extra >= amount
+                assert extra == max(0, amount - room)
+                told += extra > 0
+    assert told
+
+
+def test_more_power_than_an_explanation_asks_for_lets_work_grow(short):
+    more = replace(what_if(short.snapshot, "grid=+60kW"), planned=())
+    plan = planner.make_plan(more, RoundSettings(), 3.0, created_s=0, log=Log(quiet=True))
+    assert plan.value > short.value
+
+
+def test_prices_stand_where_the_site_is_short_and_nowhere_else(short):
+    zones = {zone.zone: zone for zone in short.zones}
+    assert zones["phx"].price_per_mw
+    assert max(zones["phx"].price_per_mw) > 0
+    assert not zones["a/r1/k01"].price_per_mw
+
+
+def test_the_command_explains_waiting_and_planned_jobs(short, tmp_path, capsys):
+    write_plan(short, tmp_path / "plan.json")
+    for job_id in (short.waiting[0].job_id, short.assignments[0].job_id):
+        assert main(["explain", job_id, "--plan", str(tmp_path / "plan.json")]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith(job_id)
+        assert "waits (" in told or "planned: " in told
+    assert any("weight" in line for line in explain_lines(short, short.waiting[0].job_id))
+
+
+@pytest.mark.parametrize(
+    "text", ["grid", "grid=", "a.power=5", "z.power=1MW", "b.cooling=1MW", "no.weight=3", "j1.weight=-1"]
+)
+def test_a_wrong_what_if_is_refused(snapshot, text):
+    with pytest.raises(Rejected, match="--what-if"):
+        what_if(snapshot, text)
+
+
+def test_a_what_if_changes_exactly_what_it_names(snapshot):
+    changed = what_if(snapshot, "a.power=1MW, grid=-50%, b.cooling=-10%, j1.weight=40, a/r1/k01.power=+1kW")
+    limits, before = changed.site.limits_w(), snapshot.site.limits_w()
+    assert {z for z in limits if limits[z] != before[z]} == {"a", "phx", "a/r1/k01"}
+    assert limits["a"] == 1e6
+    assert limits["phx"] == before["phx"] / 2
+    assert limits["a/r1/k01"] == 42e3
+    assert changed.site.budgets["phx"].values == tuple(v / 2 for v in snapshot.site.budgets["phx"].values)
+    assert changed.site.hall("b").plants[0].capacity_w == pytest.approx(117e3)
+    assert {j.job_id for j, k in zip(changed.jobs, snapshot.jobs, strict=True) if j != k} == {"j1"}
+
+
+def test_texts_of_jobs_cannot_break_out_of_the_page(short):
+    evil = "<script>alert(1)</script>"
+    first = replace(short.waiting[0], reason=evil)
+    page = report_html(replace(short, waiting=(first, *short.waiting[1:]), notes=(evil,)))
+    assert evil not in page
+
+
+def test_the_page_opens_in_a_browser_without_an_error_and_draws_every_chart(short, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs Chromium")
+    write_report(short, tmp_path / "report.html")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    command += ["--virtual-time-budget=8000", "--enable-logging=stderr", "--v=0", "--dump-dom"]
+    done = subprocess.run(
+        [*command, f"file://{tmp_path}/report.html"], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "CONSOLE" not in done.stderr, done.stderr
+    assert done.stdout.count('class="main-svg"') >= 8
+    assert short.waiting[0].job_id in done.stdout

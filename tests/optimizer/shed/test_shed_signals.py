@@ -1,0 +1,322 @@
+"""Shed signals: what is read, what is refused, what happens once, and how the limit falls."""
+
+import json
+import os
+import time
+
+import msgspec
+import pytest
+
+from powerhall.runtime.errors import ConfigError, Rejected, Retryable
+from powerhall.site.curtailment import read_events
+from powerhall_optimizer.log import Log
+from powerhall_optimizer.shed.event_manager import Desk
+from powerhall_optimizer.shed.inbox import SignalFolder
+from powerhall_optimizer.shed.shedder import Outcome
+from powerhall_optimizer.shed.signals import parse_signals
+from powerhall_optimizer.shed.stages import stages
+
+NOW_S = 1_800_000_000.0
+GOOD = {"event_id": "dr-1", "duration": "1 h", "power_limit": "350 MW"}
+
+
+def parse(event, now_s=NOW_S):
+    return parse_signals(json.dumps(event).encode(), "signal.json", "phx", now_s)
+
+
+def test_an_event_in_json_and_csv_says_the_same():
+    (one,) = parse(GOOD | {"start": "2027-01-15T08:00:00Z", "reduce_percent": None})
+    text = b"event_id,start,duration,power_limit\ndr-1,2027-01-15T08:00:00Z,1 h,350 MW\n"
+    assert parse_signals(text, "signal.csv", "phx", NOW_S) == [one]
+    assert (one.start_s, one.end_s, one.limit_w, one.within_s) == (NOW_S, NOW_S + 3600, 350e6, 10.0)
+    (share,) = parse({"event_id": "2", "duration": "PT1H30M", "reduce_percent": 30, "zone": "phx", "within": "5s"})
+    assert (share.start_s, share.end_s, share.share, share.within_s) == (NOW_S, NOW_S + 5400, 0.3, 5.0)
+
+
+def test_a_cancellation_needs_no_more_than_its_id():
+    (one,) = parse({"event_id": "dr-1", "status": "cancelled", "modification": 2})
+    assert (one.is_cancelled, one.modification) == (True, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"event_id": ""}, "event_id"),
+        ({"event_id": "../../etc"}, "event_id"),
+        ({"event_id": "x" * 129}, "event_id"),
+        ({"duration": ""}, "never recovers"),
+        ({"duration": "soon"}, "number and a unit"),
+        ({"duration": "8 d"}, "7 days"),
+        ({"start": NOW_S - 7200}, "over"),
+        ({"start": "yesterday"}, "start"),
+        ({"power_limit": "350"}, "power_limit"),
+        ({"power_limit": None}, "power_limit"),
+        ({"reduce_percent": 30}, "either power_limit or reduce_percent"),
+        ({"power_limit": None, "reduce_percent": 0}, "above 0"),
+        ({"power_limit": None, "reduce_percent": 130}, "0 to 100"),
+        ({"zone": "hall1"}, "zone"),
+        ({"status": "maybe"}, "status"),
+        ({"modification": -1}, "modification"),
+        ({"within": "0.1 s"}, "within"),
+        ({"powerlimit": "3 MW"}, "powerlimit"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_field(change, says):
+    with pytest.raises(Rejected, match=says) as caught:
+        parse(GOOD | change)
+    assert "\n" not in str(caught.value)
+    assert "signal.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"[1]", b"\xff\xfe,\n1", b"[" * 100_000, b"{}" + b" " * 70_000])
+def test_garbage_is_refused(text):
+    with pytest.raises(Rejected, match="signal"):
+        parse_signals(text, "signal.json", "phx", NOW_S)
+
+
+def test_without_a_ramp_the_target_is_one_step():
+    assert stages(100.0, 70.0, None, 10.0) == [(0.0, 70.0)]
+    assert stages(50.0, 70.0, 1.0, 10.0) == [(0.0, 70.0)]
+
+
+def test_steps_fall_no_faster_than_the_ramp_and_end_at_the_target():
+    steps = stages(100e6, 70e6, 1e6, None)
+    assert steps[-1][1] == 70e6
+    power_w, before_s = 100e6, 0.0
+    for at_s, level_w in steps:
+        assert power_w - level_w <= 1e6 * max(steps[1][0], at_s - before_s) + 1
+        power_w, before_s = level_w, at_s
+
+
+def test_a_deadline_beats_the_ramp():
+    steps = stages(100e6, 70e6, 0.1e6, 10.0)
+    assert steps[-1][1] == 70e6
+    assert len(steps) == 5
+    assert steps[-1][0] < 5.0
+
+
+class Acts:
+    """Counts what a desk does; fails as often as told."""
+
+    def __init__(self, fails=0, problems=()):
+        self.calls, self.fails, self.problems = [], fails, problems
+
+    def __call__(self, limit_w, share, end_s, within_s):
+        self.calls.append((limit_w, share))
+        if self.fails:
+            self.fails -= 1
+            raise Retryable("store: away")
+        target_w = min(limit_w or 1e12, 100e6 * (1 - share))
+        return Outcome("p", 100e6, target_w, target_w, 3, 1, 1, 1, 1, 8, True, 0.1, False, problems=self.problems)
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = NOW_S
+
+    def __call__(self):
+        return self.now_s
+
+
+def desk_of(tmp_path, acts, clock):
+    return Desk(tmp_path / "state.json", tmp_path / "events.json", acts, Log(quiet=True), clock)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_an_event_acts_once_however_often_it_comes_and_also_after_a_restart(tmp_path, clock):
+    acts = Acts()
+    desk = desk_of(tmp_path, acts, clock)
+    (signal,) = parse(GOOD)
+    for _ in range(3):
+        desk.take(signal)
+        desk.tick()
+    again = desk_of(tmp_path, acts, clock)
+    again.take(signal)
+    again.tick()
+    assert acts.calls == [(350e6, 0.0)]
+    assert again.one("dr-1").state == "active"
+
+
+def test_a_desk_that_died_before_it_acted_acts_when_it_is_back(tmp_path, clock):
+    desk_of(tmp_path, Acts(), clock).take(parse(GOOD)[0])
+    acts = Acts()
+    desk_of(tmp_path, acts, clock).tick()
+    assert len(acts.calls) == 1
+
+
+def test_an_announced_event_acts_at_its_start(tmp_path, clock):
+    acts = Acts()
+    desk = desk_of(tmp_path, acts, clock)
+    desk.take(parse(GOOD | {"start": NOW_S + 600})[0])
+    desk.tick()
+    assert acts.calls == []
+    assert read_events(tmp_path / "events.json", "phx")[0].start_s == NOW_S + 600, "rounds see it ahead"
+    clock.now_s += 600
+    desk.tick()
+    assert len(acts.calls) == 1
+
+
+def test_a_higher_modification_acts_anew_and_a_lower_one_does_not(tmp_path, clock):
+    acts = Acts()
+    desk = desk_of(tmp_path, acts, clock)
+    for number, limit in ((1, "350 MW"), (2, "300 MW"), (1, "10 MW")):
+        desk.take(parse(GOOD | {"modification": number, "power_limit": limit})[0])
+        desk.tick()
+    assert [limit for limit, _ in acts.calls] == [350e6, 300e6]
+
+
+def test_the_lowest_limit_of_all_active_events_holds(tmp_path, clock):
+    acts = Acts()
+    desk = desk_of(tmp_path, acts, clock)
+    desk.take(parse(GOOD | {"power_limit": "60 MW"})[0])
+    desk.tick()
+    desk.take(parse({"event_id": "dr-2", "duration": "2 h", "reduce_percent": 10})[0])
+    desk.tick()
+    assert acts.calls == [(60e6, 0.0), (60e6, 0.1)]
+
+
+def test_a_share_is_settled_when_it_acts_and_rounds_get_it_in_watts(tmp_path, clock):
+    desk = desk_of(tmp_path, Acts(), clock)
+    desk.take(parse({"event_id": "dr-2", "duration": "2 h", "reduce_percent": 30})[0])
+    assert read_events(tmp_path / "events.json", "phx") == ()
+    desk.tick()
+    (event,) = read_events(tmp_path / "events.json", "phx")
+    assert (event.zone, event.limit_w, event.end_s) == ("phx", 70e6, NOW_S + 7200)
+
+
+@pytest.mark.parametrize("acts", [Acts(fails=1), Acts(problems=("store: away",))])
+def test_what_failed_is_tried_again_with_pauses_and_not_for_ever(tmp_path, clock, acts):
+    desk = desk_of(tmp_path, acts, clock)
+    acts.calls.clear()
+    desk.take(parse(GOOD | {"duration": "6 h"})[0])
+    desk.tick()
+    desk.tick()
+    assert len(acts.calls) == 1
+    clock.now_s += 11
+    desk.tick()
+    assert len(acts.calls) == 2
+    for _ in range(4000):
+        clock.now_s += 5
+        desk.tick()
+    assert len(acts.calls) <= 6
+
+
+def test_a_cancelled_event_ends_now_and_rounds_ramp_up_from_there(tmp_path, clock):
+    desk = desk_of(tmp_path, Acts(), clock)
+    desk.take(parse(GOOD)[0])
+    desk.tick()
+    clock.now_s += 60
+    assert desk.take(parse({"event_id": "dr-1", "status": "cancelled"})[0]).state == "cancelled"
+    (event,) = read_events(tmp_path / "events.json", "phx")
+    assert event.end_s == NOW_S + 60
+
+
+def test_events_end_and_are_forgotten_a_day_later(tmp_path, clock):
+    desk = desk_of(tmp_path, Acts(), clock)
+    desk.take(parse(GOOD)[0])
+    desk.tick()
+    clock.now_s += 3601
+    desk.tick()
+    assert desk.one("dr-1").state == "ended"
+    assert read_events(tmp_path / "events.json", "phx"), "its ramp up is still ahead of the rounds"
+    clock.now_s += 86_400
+    desk.tick()
+    assert desk.known() == []
+
+
+def test_a_full_disk_keeps_nothing_from_acting(tmp_path, clock):
+    acts = Acts()
+    desk = desk_of(tmp_path, acts, clock)
+    (tmp_path / ".state.json.part").mkdir()
+    desk.take(parse(GOOD)[0])
+    desk.tick()
+    assert len(acts.calls) == 1
+
+
+def test_events_that_a_person_wrote_into_the_file_stay(tmp_path, clock):
+    own = {"event_id": "maintenance", "start": NOW_S, "end": NOW_S + 9e4, "zone": "hall1", "power_limit": "1 MW"}
+    (tmp_path / "events.json").write_text(json.dumps([own]))
+    desk = desk_of(tmp_path, Acts(), clock)
+    desk.take(parse(GOOD)[0])
+    desk_of(tmp_path, Acts(), clock)
+    assert [event.zone for event in read_events(tmp_path / "events.json", "phx")] == ["hall1", "phx"]
+    with pytest.raises(ConfigError, match="json"):
+        Desk(tmp_path / "state.json", tmp_path / "events.csv", Acts(), Log(quiet=True), clock)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "signals"
+    made.mkdir(mode=0o750)
+    return made
+
+
+def watcher(folder, taken):
+    return SignalFolder(folder, "phx", taken.append, Log(quiet=True))
+
+
+def test_a_file_dropped_into_the_folder_is_a_signal_once(folder):
+    taken = []
+    watch = watcher(folder, taken)
+    part = folder / "event.json.part"
+    part.write_text(json.dumps(GOOD))
+    watch.look(NOW_S)
+    part.rename(folder / "event.json")
+    assert [watch.look(NOW_S) for _ in range(3)] == [0, 1, 0]
+    assert [signal.event_id for signal in taken] == ["dr-1"]
+    assert [path.name[16:] for path in (folder / "done").iterdir()] == ["event.json"]
+
+
+def test_a_file_that_still_grows_is_not_read(folder):
+    taken = []
+    watch = watcher(folder, taken)
+    text = json.dumps(GOOD)
+    for size in (10, 30, len(text)):
+        (folder / "event.json").write_text(text[:size])
+        assert watch.look(NOW_S) == 0
+    assert watch.look(NOW_S) == 1
+
+
+def test_a_bad_file_is_put_aside_with_the_reason_and_one_good_event_of_it_does_not_count(folder):
+    taken = []
+    watch = watcher(folder, taken)
+    (folder / "bad.json").write_text(json.dumps([GOOD, GOOD | {"event_id": "b", "duration": "soon"}]))
+    watch.look(NOW_S)
+    watch.look(NOW_S)
+    assert taken == []
+    why = next(path for path in (folder / "refused").iterdir() if path.suffix == ".why")
+    assert "duration" in why.read_text() or "number and a unit" in why.read_text()
+
+
+def test_links_hidden_files_and_other_endings_are_left_alone(folder, tmp_path):
+    taken = []
+    watch = watcher(folder, taken)
+    (tmp_path / "secret.json").write_text(json.dumps(GOOD))
+    (folder / "link.json").symlink_to(tmp_path / "secret.json")
+    (folder / ".hidden.json").write_text(json.dumps(GOOD))
+    (folder / "note.txt").write_text(json.dumps(GOOD))
+    os.mkfifo(folder / "pipe.json")
+    for _ in range(3):
+        assert watch.look(NOW_S) == 0
+    assert (folder / "link.json").is_symlink()
+
+
+def test_a_folder_that_everybody_may_write_to_is_refused(folder):
+    folder.chmod(0o777)
+    with pytest.raises(ConfigError, match="not everybody"):
+        watcher(folder, [])
+    with pytest.raises(ConfigError, match="No such file"):
+        watcher(folder / "absent", [])
+
+
+def test_the_desks_memory_is_readable_json(tmp_path, clock):
+    desk = desk_of(tmp_path, Acts(), clock)
+    desk.take(parse(GOOD)[0])
+    desk.tick()
+    (known,) = msgspec.json.decode((tmp_path / "state.json").read_bytes()).values()
+    assert known["outcome"]["met"] is True
+    assert time.time() > 0

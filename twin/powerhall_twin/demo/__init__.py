@@ -1,0 +1,1 @@
+"""The demo: a simulated day with real agents, rounds and roll-up."""

@@ -1,0 +1,166 @@
+"""A worker of the fleet: the real sampler, spool and shipper of the node agent for many nodes in one process.
+
+Each node has a sampler of its own, which reads its GPUs through pynvml from the simulated library, by the simulation's
+clock. The nodes of a worker share one spool and one shipper. Orders come in on stdin, answers go out on stdout; the end
+of stdin ends the worker.
+"""
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from powerhall.store.line_protocol import Point, encode
+from powerhall_agent.base.log import Log
+from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings, ShipSettings, SpoolSettings
+from powerhall_agent.delivery.pipeline import Lane
+from powerhall_agent.sampling.sampler import Sampler
+from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.simulate.install import install
+from powerhall_agent.simulate.state import StateFile
+from powerhall_twin.demo.agent_pool import NodeSpec, Report, Step, WorkerSpec
+from powerhall_twin.site.simulated_nodes import advance_nodes
+
+__all__ = ["main"]
+
+TICK_SLACK_S = 10.0
+"""A full set is due a little before its tick, so that a tick that comes a second early is not passed over."""
+
+
+class _SimulatedClock:
+    """The simulation's time as both clocks of a machine."""
+
+    def __init__(self, start_s: float) -> None:
+        self.now_ns = int(start_s * 1e9)
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def time_ns(self) -> int:
+        return self.now_ns
+
+
+class _Gather:
+    """A sink that collects the lines of all nodes of one tick."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def write(self, lines: bytes) -> None:
+        self.parts.append(lines)
+
+    def take(self) -> bytes:
+        lines, self.parts = b"".join(self.parts), []
+        return lines
+
+
+def _sampler(spec: WorkerSpec, node: NodeSpec, first_gpu: int, sink: _Gather, clock: _SimulatedClock) -> Sampler:
+    settings = SamplerSettings(
+        node=node.node,
+        site=spec.site,
+        hall=node.hall,
+        rack=node.rack,
+        fast_interval_s=10.0,
+        interval_s=max(1.0, spec.sample_s - TICK_SLACK_S),
+        slow_interval_s=min(3600.0, 15 * spec.sample_s),
+        identity_interval_s=3600.0,
+        slow_call_s=10.0,
+        hung_call_s=60.0,
+        flight_recorder=False,
+        rapl=False,
+        attribution=False,
+        first_gpu=first_gpu,
+        gpu_count=node.gpus,
+    )
+    sampler = Sampler(settings, sink, clock)
+    sampler.open()
+    return sampler
+
+
+def _lane(spec: WorkerSpec, log: Log) -> Lane:
+    settings = AgentSettings(
+        sampler=SamplerSettings(node="many"),
+        output=(OutputSettings(spec.store),),
+        spool=SpoolSettings(path=spec.spool, segment_bytes=4 * 1024 * 1024),
+        ship=ShipSettings(interval_s=0.2, batch_bytes=4 * 1024 * 1024, backlog_factor=100.0),
+    )
+    return Lane(settings, settings.output[0], log)
+
+
+def _report(lane: Lane) -> bytes:
+    stats = lane.spool.stats()
+    report = Report(lane.shipper.stats.sent_points, stats.points_waiting, stats.dropped_points, lane.quarantine.points)
+    return msgspec.json.encode(report) + b"\n"
+
+
+def _self_report(spec: WorkerSpec, lane: Lane, time_ms: int, delivered_ms: int) -> bytes:
+    """Return what an agent says of itself, for every node: they share spool and shipper.
+
+    Lag is counted against the sample before the last: seconds of the site are milliseconds here, and those after it are
+    on their way.
+    """
+    waiting, sent = lane.spool.stats(), lane.shipper.stats
+    fields: dict[str, float | str] = {
+        "lag_s": max(0, delivered_ms - sent.newest_ms) / 1000 if sent.newest_ms else 0.0,
+        "spool_bytes": float(waiting.bytes_waiting),
+        "spool_points": float(waiting.points_waiting),
+        "dropped_points": float(waiting.dropped_points),
+        "rejected_points": float(lane.quarantine.points),
+        "sent_points": float(sent.sent_points),
+        "retries": float(sent.retries),
+    }
+    tags = [{"site": spec.site, "hall": n.hall, "rack": n.rack, "node": n.node} for n in spec.nodes]
+    return b"".join(encode(Point("agent", entry, fields, time_ms)) for entry in tags)
+
+
+def _serve(spec: WorkerSpec, lane: Lane, out: TextIO) -> None:
+    states = [StateFile.open(Path(node.state)) for node in spec.nodes]
+    install(states)
+    clock, sink = _SimulatedClock(spec.start_s), _Gather()
+    samplers = []
+    first_gpu = 0
+    for node in spec.nodes:
+        samplers.append(_sampler(spec, node, first_gpu, sink, clock))
+        first_gpu += node.gpus
+    _answer(lane, out)
+    sampled_ms = delivered_ms = 0
+    for line in sys.stdin.buffer:
+        step = msgspec.json.decode(line, type=Step)
+        if step.dt_s > 0:
+            advance_nodes(states, step.dt_s)
+        clock.now_ns = int(step.time_s * 1e9)
+        if step.sample:
+            for sampler in samplers:
+                sampler.tick()
+            time_ms = clock.now_ns // 1_000_000
+            lane.append(sink.take() + _self_report(spec, lane, time_ms, delivered_ms))
+            sampled_ms, delivered_ms = time_ms, sampled_ms
+        _answer(lane, out)
+
+
+def _answer(lane: Lane, out: TextIO) -> None:
+    out.buffer.write(_report(lane))
+    out.buffer.flush()
+
+
+def main() -> int:
+    """Serve until stdin ends."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec)
+    lane = _lane(spec, Log())
+    lane.start()
+    _serve(spec, lane, sys.stdout)
+    deadline_s = time.monotonic() + 10.0
+    while lane.spool.stats().points_waiting and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    lane.stop(deadline_s)
+    lane.join(10.0)
+    _answer(lane, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

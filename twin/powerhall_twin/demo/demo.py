@@ -1,0 +1,341 @@
+"""The demo: a hot day at a site that has more work than power, with a grid curtailment half-way.
+
+The clock of the site runs `speedup` times faster than the wall clock while the site works, and at the pace of the wall
+clock while a round plans: a round takes seconds, in the demo as in life.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from powerhall.physics.weather import read_weather
+from powerhall.plan.plan import Plan
+from powerhall.runtime.errors import Rejected
+from powerhall.site.site_file import Planning, read_site
+from powerhall.site.topology import Site
+from powerhall.store.url import open_store
+from powerhall.timeseries import parse_time, read_series
+from powerhall_twin.demo.agent_pool import fleet
+from powerhall_twin.demo.dashboard_data import Shown
+from powerhall_twin.demo.realtime_agents import RealtimeAgents, realtime_agents
+from powerhall_twin.demo.rounds import Rounds
+from powerhall_twin.demo.site_run import SiteRun
+from powerhall_twin.jobs.generator import generate
+from powerhall_twin.policies.engine import Scenario
+from powerhall_twin.policies.optimizer import PlannedRounds
+from powerhall_twin.policies.plan_follower import Admission, PlanScheduler
+from powerhall_twin.policies.solver_warmup import warming
+from powerhall_twin.site.building_meters import SiteMeter
+from powerhall_twin.site.cluster import Cluster
+from powerhall_twin.site.limit_guard import budgets_at
+from powerhall_twin.site.queue import Queue
+from powerhall_twin.site.simulated_nodes import LiveNodes, create_nodes
+
+__all__ = ["Curtailment", "DemoResult", "DemoSettings", "PlannedSlot", "run_demo"]
+
+START: Final = "2026-07-15T10:00:00Z"
+TICK_S: Final = 60.0
+HORIZON_S: Final = 6 * 3600.0
+_OURS: Final = ("gpus", "spool", "store.db", "store.db-wal", "store.db-shm", "plan.json", "queue.json", "rounds.log")
+_OURS_TOO: Final = ("agents.log", "realtime.log", "report.html", "summary.json", "round.toml")
+_SETTINGS: Final = """\
+# Settings of the demo's rounds. Agents sample every {sample_s:g} s of simulated time here, so nodes go stale later.
+slot_s = 300
+stale_after_s = {stale_s:g}
+target_gap = 0.02
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSettings:
+    """What the command line asks for; times in simulated seconds, unless said otherwise."""
+
+    out: Path
+    minutes: float = 480.0
+    speedup: float = 900.0
+    seed: int = 1
+    store: str | None = None
+    round_s: float = 1800.0
+    sample_s: float = 300.0
+    solve_s: float = 3.0
+    """Wall-clock seconds that a round may solve."""
+    cut: float = 0.30
+    realtime: int = 2
+    """Nodes that also run as complete daemons, in real time."""
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Curtailment:
+    """A cut of the grid budget, and when the site learns of it."""
+
+    announced_s: float
+    start_s: float
+    end_s: float
+    cut: float
+
+    @classmethod
+    def half_way(cls, start_s: float, length_s: float, cut: float) -> "Curtailment":
+        """Return a cut in the middle of the run, for a quarter of it, announced ten minutes ahead at most."""
+
+        def grid(seconds: float) -> float:
+            return round(seconds / 300.0) * 300.0
+
+        begin_s = start_s + max(300.0, grid(length_s / 2))
+        end_s = begin_s + max(300.0, grid(length_s / 4))
+        notice_s = min(600.0, max(300.0, grid(length_s / 8)))
+        return cls(begin_s - notice_s, begin_s, end_s, cut)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSlot:
+    """What the plan in force foresaw for a slot: power per zone, heat per hall, in W."""
+
+    time_s: float
+    zone_w: dict[str, int]
+    heat_w: dict[str, int]
+
+
+@dataclass(slots=True)
+class DemoResult:
+    """Everything that the summary and the report need."""
+
+    settings: DemoSettings
+    store: str
+    run: SiteRun
+    rounds: Rounds
+    curtailment: Curtailment
+    start_s: float
+    end_s: float
+    wall_s: float = 0.0
+    agent_points: int = 0
+    agent_points_lost: int = 0
+    planned: list[PlannedSlot] = field(default_factory=list)
+    shown_plan: Plan | None = None
+    """The plan that answered the announcement of the curtailment, or the newest before it."""
+    realtime: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+Say = Callable[[str], None]
+
+
+def _prepare(settings: DemoSettings) -> None:
+    """Make the output folder, without anything of an earlier demo; nothing else in it is touched."""
+    out = settings.out
+    if out.exists() and not out.is_dir():
+        raise Rejected.field("command line", "--out", str(out), "must be a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (*_OURS, *_OURS_TOO):
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for entry in resources.files("powerhall_twin.demo").joinpath("demo_site").iterdir():
+        (out / entry.name).write_bytes(entry.read_bytes())
+    text = _SETTINGS.format(sample_s=settings.sample_s, stale_s=3 * settings.sample_s + 60)
+    (out / "round.toml").write_text(text, encoding="utf-8")
+
+
+def _scenario(site: Site, planning: Planning, settings: DemoSettings) -> Scenario:
+    start_s, length_s = parse_time(START), settings.minutes * 60.0
+    assert planning.weather is not None
+    assert planning.prices is not None
+    dry, wet = read_weather(planning.weather, start_s)
+    prices = read_series(planning.prices, {"price_per_mwh": 1.0})
+    jobs = generate(site, start_s, max(length_s, 6 * 3600.0), seed=settings.seed)
+    return Scenario(site, jobs, start_s, start_s + length_s, dry, wet, prices)
+
+
+class _Demo:
+    """The running demo; `now_s` is the site's time."""
+
+    def __init__(self, result: DemoResult, scheduler: PlanScheduler, agents: RealtimeAgents, say: Say) -> None:
+        self.result, self.scheduler, self.agents, self.say = result, scheduler, agents, say
+        self.run, self.settings = result.run, result.settings
+        self.now_s = result.start_s
+        self.next_round_s = result.start_s
+        self.next_sample_s = result.start_s + result.settings.sample_s
+        self.announced = False
+        self.pace_wall_s = self.pace_site_s = 0.0
+
+    def introduce(self) -> None:
+        """Say what is simulated."""
+        site = self.run.site
+        gpus = sum(len(r.nodes) * site.node_types[r.node_type].gpus for r in site.racks())
+        nodes = len(self.run.nodes.states)
+        self.say(f"{len(site.halls)} halls, {len(list(site.racks()))} racks, {nodes} nodes, {gpus} GPUs")
+        full_kw = self.run.full_budget_w / 1e3
+        self.say(f"{len(self.run.queue.records)} jobs, seed {self.settings.seed}, budget {full_kw:.0f} kW at the meter")
+
+    def play(self) -> None:
+        """Run to the end."""
+        self._pace_from_here()
+        while self.now_s < self.result.end_s - 1e-6:
+            if not self.announced and self.now_s >= self.result.curtailment.announced_s:
+                self._announce()
+                self._round("curtailment announced")
+            elif self.now_s >= self.next_round_s:
+                self._round("timer")
+            self._step()
+            self._wait()
+
+    def _announce(self) -> None:
+        """The grid operator calls: the budget file changes, as a person or a program would change it."""
+        self.announced = True
+        cut, grid = self.result.curtailment, self.settings.out / "grid.csv"
+        full_w = self.run.full_budget_w
+        rows = [(0.0, full_w), (cut.start_s, full_w * (1 - cut.cut)), (cut.end_s, full_w)]
+        grid.write_text("time,power_kw\n" + "".join(f"{t:.0f},{w / 1e3:g}\n" for t, w in rows), encoding="utf-8")
+        site, _ = read_site(self.settings.out / "site.toml")
+        self.run.scenario = replace(self.run.scenario, site=site)
+        self.run.cluster.site = site
+        span = f"from {_clock(cut.start_s)} to {_clock(cut.end_s)}"
+        self.say(f"{_clock(self.now_s)}  the grid asks for {cut.cut:.0%} less {span}")
+
+    def _round(self, why: str) -> None:
+        jobs = self.run.queue.as_jobs(self.run.cluster, self.now_s)
+        while self.next_round_s <= self.now_s:
+            self.next_round_s += self.settings.round_s
+        if not jobs:
+            return
+        began = time.monotonic()
+        rounds = self.result.rounds
+        plan = rounds.run(jobs, self.now_s, why)
+        if plan is None:
+            self.say(f"{_clock(self.now_s)}  round refused: {rounds.failed[-1]}")
+        else:
+            self._adopt(plan)
+        self._move(min(time.monotonic() - began, self._to_grid()))
+        self._pace_from_here()
+
+    def _adopt(self, plan: Plan) -> None:
+        if not self.announced or self.result.rounds.log[-1].why != "timer":
+            self.result.shown_plan = plan
+        self.run.act(self.scheduler.take(plan, self.run.cluster), self.now_s)
+        self._keep_planned(plan)
+        entry, reading = self.result.rounds.log[-1], self.run.last
+        queued = sum(1 for _ in self.run.queue.waiting(self.run.cluster, self.now_s))
+        now_kw = f"{reading.facility_w / 1e3:5.0f} kW" if reading else "        "
+        budget_kw = budgets_at(self.run.site, self.now_s - 1.0)[self.run.site.name] / 1e3
+        self.say(
+            f"{_clock(self.now_s)}  {now_kw} of {budget_kw:.0f} kW  {len(self.run.cluster.runs):3d} run  "
+            f"{queued:3d} queued  plan {entry.plan_id[:8]} {entry.status} gap {entry.gap:.1%} "
+            f"{'verified' if entry.verified else 'NOT VERIFIED'} in {entry.wall_s:.1f} s ({entry.why})"
+        )
+
+    def _keep_planned(self, plan: Plan) -> None:
+        start_s, slot_s = plan.snapshot.start_s, plan.snapshot.slot_s
+        self.result.planned = [slot for slot in self.result.planned if slot.time_s < start_s]
+        for i in range(min(plan.snapshot.slots, int(2 * self.settings.round_s // slot_s) + 1)):
+            zone_w = {zone.zone: zone.planned_w[i] for zone in plan.zones if zone.planned_w}
+            heat_w = {zone.zone: zone.heat_w[i] for zone in plan.zones if zone.heat_w}
+            self.result.planned.append(PlannedSlot(start_s + i * slot_s, zone_w, heat_w))
+
+    def _to_grid(self) -> float:
+        """Return the seconds to the next tick of the grid."""
+        return TICK_S - (self.now_s - self.result.start_s) % TICK_S
+
+    def _step(self) -> None:
+        self.run.act(self.scheduler.ends_due(self.run.cluster, self.now_s), self.now_s)
+        budgets, weather = budgets_at(self.run.site, self.now_s), self.run.scenario.weather(self.now_s)
+        admission = Admission.of(self.run.cluster, budgets, weather)
+        for start in self.scheduler.due(self.run.cluster, self.run.queue, admission, self.now_s):
+            self.run.act([start], self.now_s)
+        self._move(self._to_grid())
+
+    def _move(self, dt_s: float) -> None:
+        dt_s = min(dt_s, self.result.end_s - self.now_s)
+        if dt_s <= 0:
+            return
+        sample = self.now_s + dt_s >= self.next_sample_s - 1e-6
+        self.run.tick(self.now_s, dt_s, sample=sample)
+        self.agents.follow(self.run.nodes)
+        self.now_s += dt_s
+        if sample:
+            self.next_sample_s += self.settings.sample_s * (
+                1 + (self.now_s - self.next_sample_s) // self.settings.sample_s
+            )
+
+    def _pace_from_here(self) -> None:
+        self.pace_wall_s, self.pace_site_s = time.monotonic(), self.now_s
+
+    def _wait(self) -> None:
+        ahead_s = (self.now_s - self.pace_site_s) / self.settings.speedup - (time.monotonic() - self.pace_wall_s)
+        if ahead_s > 0:
+            time.sleep(ahead_s)
+
+
+def _clock(time_s: float) -> str:
+    return time.strftime("%H:%M", time.gmtime(time_s))
+
+
+def _mute(_text: str) -> None:
+    """Say nothing."""
+
+
+def _say(text: str) -> None:
+    """Print a progress line."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def _assembled(settings: DemoSettings) -> Iterator[_Demo]:
+    """Put the demo together; everything that it started ends with the block."""
+    _prepare(settings)
+    site, planning = read_site(settings.out / "site.toml")
+    scenario = _scenario(site, planning, settings)
+    url = settings.store or f"sqlite:///{settings.out}/store.db"
+    length_s = scenario.end_s - scenario.start_s
+    cut = Curtailment.half_way(scenario.start_s, length_s, settings.cut)
+    create_nodes(site, settings.out / "gpus", settings.seed)
+    first = Queue.of(scenario.jobs).as_jobs(Cluster.of(site), scenario.start_s)
+    say = _mute if settings.quiet else _say
+    with ExitStack() as stack:
+        compiled = stack.enter_context(
+            warming(PlannedRounds(scenario).snapshot(site, first, scenario.start_s), settings.out, say)
+        )
+        store = open_store(url)
+        stack.callback(store.close)
+        agents = stack.enter_context(realtime_agents(site, settings.out, url, settings.realtime))
+        workers = stack.enter_context(
+            fleet(site, settings.out, url, workers=2, sample_s=settings.sample_s, start_s=scenario.start_s)
+        )
+        cluster, nodes = Cluster.of(site), LiveNodes.open(site, settings.out / "gpus")
+        full_w = budgets_at(site, scenario.start_s)[site.name]
+        shown = Shown.of(store, nodes, site, settings.sample_s)
+        run = SiteRun(scenario, cluster, Queue.of(scenario.jobs), nodes, workers, SiteMeter.of(site), full_w, shown)
+        rounds = Rounds(settings.out, url, HORIZON_S, settings.solve_s)
+        result = DemoResult(settings, url, run, rounds, cut, scenario.start_s, scenario.end_s)
+        compiled()
+        yield _Demo(result, PlanScheduler(), agents, say)
+        reports = workers.close()
+        shown.close()
+        result.agent_points = sum(report.sent for report in reports)
+        result.agent_points_lost = sum(report.dropped + report.rejected for report in reports)
+        result.realtime = agents.check(store)
+
+
+def run_demo(settings: DemoSettings) -> DemoResult:
+    """Run the demo; Ctrl-C ends it early and in order."""
+    began = time.monotonic()
+    with _assembled(settings) as demo:
+        demo.introduce()
+        demo.run.tick(demo.now_s, 1.0, sample=True)
+        try:
+            demo.play()
+        except KeyboardInterrupt:
+            demo.result.interrupted = True
+            demo.say("interrupted: ending in order")
+        demo.result.end_s = demo.now_s
+        demo.run.close(demo.now_s)
+    demo.result.wall_s = time.monotonic() - began
+    return demo.result

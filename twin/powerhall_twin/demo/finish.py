@@ -1,0 +1,45 @@
+"""After the demo: reads the store back, compares, and writes summary and report."""
+
+import sys
+
+import msgspec
+
+from powerhall.store.url import open_store
+from powerhall_twin.demo.demo import DemoResult
+from powerhall_twin.report.measured import Telemetry, agents_against_meters, read_telemetry
+from powerhall_twin.report.page import write_report
+from powerhall_twin.report.summary import Summary, baselines, summarise, table
+
+__all__ = ["finish"]
+
+
+def planned_over_actual(result: DemoResult, telemetry: Telemetry) -> float | None:
+    """Return planned over measured site power, mean of the run: above 1 means that plans were on the safe side."""
+    planned = {slot.time_s: slot.zone_w.get(result.run.site.name, 0) for slot in result.planned}
+    ratios = []
+    for time_s, actual_w in zip(telemetry.times_s, telemetry.site["facility_power_w"], strict=True):
+        foreseen_w = planned.get((time_s - 1) // 300 * 300)
+        if foreseen_w and actual_w and time_s >= result.start_s + 300:
+            ratios.append(foreseen_w / actual_w)
+    return sum(ratios) / len(ratios) if ratios else None
+
+
+def finish(result: DemoResult, *, compare: bool, as_json: bool) -> Summary:
+    """Write summary.json and report.html beside the store and print what came of it."""
+    out, site, sample_s = result.settings.out, result.run.site, result.settings.sample_s
+    store = open_store(result.store)
+    try:
+        telemetry = read_telemetry(store, site, result.start_s, result.end_s, sample_s)
+    finally:
+        store.close()
+    summary = summarise(
+        result,
+        baselines(result) if compare and result.end_s > result.start_s else (),
+        agents_against_meters=agents_against_meters(site, telemetry, sample_s),
+        planned_over_actual=planned_over_actual(result, telemetry),
+    )
+    text = msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n"
+    (out / "summary.json").write_bytes(text)
+    write_report(result, summary, telemetry, out / "report.html")
+    sys.stdout.write(text.decode() if as_json else f"\n{table(summary)}\n{out / 'report.html'}\n")
+    return summary

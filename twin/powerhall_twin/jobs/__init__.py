@@ -1,0 +1,1 @@
+"""Jobs of a simulated day: generated, or a window of a trace."""

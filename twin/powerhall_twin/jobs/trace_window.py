@@ -1,0 +1,53 @@
+"""A window of a job trace, laid onto the site's time."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from powerhall.jobs.model import Job
+from powerhall.runtime.errors import Rejected
+
+__all__ = ["busiest_start_s", "window"]
+
+_STEP_S = 900.0
+
+
+def busiest_start_s(jobs: Sequence[Job], length_s: float) -> float:
+    """Return the start of the window in which the most GPU time is submitted, on a grid of 15 minutes.
+
+    Of each job only what fits into the window counts, so that a few jobs of weeks do not outweigh a busy day.
+    """
+    ordered = sorted(jobs, key=lambda job: job.submit_s)
+    first_s = ordered[0].submit_s // _STEP_S * _STEP_S
+    bins: dict[int, float] = {}
+    for job in ordered:
+        at = int((job.submit_s - first_s) // _STEP_S)
+        bins[at] = bins.get(at, 0.0) + job.gpus * min(job.duration_s, length_s)
+    width = max(1, round(length_s / _STEP_S))
+    best, best_sum = 0, -1.0
+    running = 0.0
+    for end in range(max(bins) + 1):
+        running += bins.get(end, 0.0) - bins.get(end - width, 0.0)
+        if running > best_sum:
+            best, best_sum = max(0, end - width + 1), running
+    return first_s + best * _STEP_S
+
+
+def window(jobs: Iterable[Job], start_s: float, length_s: float, *, at_s: float, preemptible: bool) -> tuple[Job, ...]:
+    """Return the jobs submitted in the window, moved so that its start lies at `at_s`; none raises Rejected."""
+    shift_s = at_s - start_s
+    found = []
+    for job in jobs:
+        if not start_s <= job.submit_s < start_s + length_s:
+            continue
+        later = {
+            name: None if getattr(job, name) is None else getattr(job, name) + shift_s
+            for name in ("earliest_s", "deadline_s")
+        }
+        moved = msgspec.structs.replace(job, submit_s=job.submit_s + shift_s, state="waiting", **later)
+        if preemptible:
+            moved = msgspec.structs.replace(moved, preemptible=True, checkpoint_cost_s=max(60.0, job.checkpoint_cost_s))
+        found.append(moved)
+    if not found:
+        raise Rejected(f"trace: no job was submitted in the {length_s / 3600:g} h from {start_s:.0f}")
+    return tuple(found)

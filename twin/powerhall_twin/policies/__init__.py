@@ -1,0 +1,1 @@
+"""Scheduling policies and the engine that runs them."""

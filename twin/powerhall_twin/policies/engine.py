@@ -1,0 +1,167 @@
+"""Event-driven simulation of a site: from one event to the next, everything that draws power stays as it is.
+
+Events are submissions, ends of jobs, and the ticks of a grid on which weather, budgets, prices and rounds change. Draw
+and speed of a job come from `gpus.draw_of`, not from what the policy planned with.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from powerhall.jobs.model import Job
+from powerhall.physics.cooling import Weather
+from powerhall.site.topology import Site
+from powerhall.timeseries import Series
+from powerhall_twin.policies.baselines import Policy, View
+from powerhall_twin.site.actions import Start, apply
+from powerhall_twin.site.building_meters import MILD, Reading, SiteMeter
+from powerhall_twin.site.cluster import Cluster, Run
+from powerhall_twin.site.limit_guard import Guard, budgets_at
+from powerhall_twin.site.node_power import Draws
+from powerhall_twin.site.queue import Queue
+
+__all__ = ["Outcome", "Scenario", "actual_rack_w", "simulate"]
+
+_MIN_STEP_S = 1.0
+_DECISIONS = 8
+"""A policy may answer an event in several steps: mode changes, then stops, then starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is simulated: a site, its jobs, the outside, and the time from `start_s` to `end_s`."""
+
+    site: Site
+    jobs: tuple[Job, ...]
+    start_s: float
+    end_s: float
+    dry_bulb_c: Series | None = None
+    wet_bulb_c: Series | None = None
+    price_per_mwh: Series | None = None
+    running: tuple[Start, ...] = ()
+    """Jobs that run at the start already, on their nodes."""
+
+    def weather(self, time_s: float) -> Weather:
+        """Return the weather at a moment; a mild day where none is known."""
+        if self.dry_bulb_c is None or self.wet_bulb_c is None:
+            return MILD
+        return Weather(self.dry_bulb_c.at(time_s), self.wet_bulb_c.at(time_s))
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a simulation. Work is in GPU seconds at full speed, `weighted_work` times the jobs' weights."""
+
+    policy: str
+    energy_j: float = 0.0
+    it_energy_j: float = 0.0
+    work_gpu_s: float = 0.0
+    weighted_work: float = 0.0
+    cost: float = 0.0
+    jobs: int = 0
+    jobs_done: int = 0
+    stops: int = 0
+    wait_s: float = 0.0
+    over_budget_s: float = 0.0
+    peak_w: float = 0.0
+    guard: Guard = field(default_factory=Guard)
+    times_s: list[float] = field(default_factory=list)
+    facility_w: list[float] = field(default_factory=list)
+
+    def add(self, reading: Reading, dt_s: float, price_per_mwh: float) -> None:
+        """Count a stretch of constant power."""
+        self.energy_j += reading.facility_w * dt_s
+        self.it_energy_j += sum(load.it_power_w for load in reading.halls.values()) * dt_s
+        self.cost += reading.facility_w * dt_s / 3.6e9 * price_per_mwh
+        self.peak_w = max(self.peak_w, reading.facility_w)
+
+    def work(self, run: Run, done_s: float) -> None:
+        """Count work of a run in seconds at the fastest mode."""
+        self.work_gpu_s += run.job.gpus * done_s
+        self.weighted_work += run.job.weight * run.job.gpus * done_s
+
+    def close(self, queue: Queue, end_s: float) -> None:
+        """Count jobs and their mean waiting time until the first start."""
+        submitted = [r for r in queue.records.values() if r.job.submit_s <= end_s]
+        self.jobs = len(submitted)
+        self.jobs_done = sum(r.ended_s is not None for r in submitted)
+        self.stops = sum(r.stops for r in submitted)
+        waits = [(r.started_s if r.started_s is not None else end_s) - r.job.submit_s for r in submitted]
+        self.wait_s = sum(waits) / len(waits) if waits else 0.0
+
+
+def actual_rack_w(cluster: Cluster, draws: Draws) -> dict[str, float]:
+    """Return the settled IT power of every rack: idle nodes, and what the runs really draw."""
+    site = cluster.site
+    rack_w = {r.zone: len(r.nodes) * site.node_types[r.node_type].idle_power_w for r in site.racks()}
+    for run in cluster.runs.values():
+        added_w = draws.of(run.job, run.kind, run.mode).gpu_power_w - run.kind.idle_gpu_power_w
+        for part in run.slices:
+            rack_w[cluster.rack_of[part.node].zone] += added_w * len(part.gpus)
+    return rack_w
+
+
+def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 300.0) -> Outcome:
+    """Run the scenario under a policy; the same arguments give the same outcome."""
+    site = scenario.site
+    cluster, queue, meter = Cluster.of(site), Queue.of(scenario.jobs), SiteMeter.of(site)
+    outcome, draws = Outcome(name), Draws(site)
+    for start in scenario.running:
+        cluster.start(start.run(scenario.start_s))
+        queue.records[start.job.job_id].started_s = scenario.start_s
+    now_s = scenario.start_s
+    while now_s < scenario.end_s:
+        budgets, weather = budgets_at(site, now_s), scenario.weather(now_s)
+        _decide(policy, View(site, cluster, queue, budgets, weather, now_s))
+        grid_s = _next_grid_s(scenario, now_s, tick_s)
+        next_s = min(grid_s, _next_event_s(cluster, queue, draws, now_s))
+        reading = meter.read(actual_rack_w(cluster, draws), weather, next_s - now_s)
+        before = len(outcome.guard.breaches)
+        outcome.guard.judge(site, reading, budgets, now_s)
+        if len(outcome.guard.breaches) > before:
+            outcome.over_budget_s += next_s - now_s
+        price = scenario.price_per_mwh.at(now_s) if scenario.price_per_mwh else 0.0
+        outcome.add(reading, next_s - now_s, price)
+        outcome.times_s.append(now_s)
+        outcome.facility_w.append(reading.facility_w)
+        _advance(cluster, queue, outcome, draws, (now_s, next_s))
+        now_s = next_s
+    outcome.close(queue, scenario.end_s)
+    return outcome
+
+
+def _decide(policy: Policy, view: View) -> None:
+    for _ in range(_DECISIONS):
+        actions = list(policy.decide(view))
+        for run in apply(view.cluster, actions, view.now_s):
+            view.queue.stopped(run)
+        for action in actions:
+            if isinstance(action, Start):
+                record = view.queue.records[action.job.job_id]
+                record.started_s = view.now_s if record.started_s is None else record.started_s
+        if not actions:
+            return
+
+
+def _next_grid_s(scenario: Scenario, now_s: float, tick_s: float) -> float:
+    ticks = math.floor((now_s - scenario.start_s) / tick_s + 1e-9) + 1
+    return min(scenario.start_s + ticks * tick_s, scenario.end_s)
+
+
+def _next_event_s(cluster: Cluster, queue: Queue, draws: Draws, now_s: float) -> float:
+    """Return when the next job ends or is submitted, at least a second from now."""
+    ends = (now_s + run.left_s / draws.of(run.job, run.kind, run.mode).speed for run in cluster.runs.values())
+    submit_s = queue.next_submit_s(now_s)
+    return max(now_s + _MIN_STEP_S, min((*ends, math.inf if submit_s is None else submit_s), default=math.inf))
+
+
+def _advance(cluster: Cluster, queue: Queue, outcome: Outcome, draws: Draws, span: tuple[float, float]) -> None:
+    now_s, next_s = span
+    for job_id, run in list(cluster.runs.items()):
+        speed = draws.of(run.job, run.kind, run.mode).speed
+        done_s = min(run.left_s, speed * (next_s - now_s))
+        run.left_s -= done_s
+        outcome.work(run, done_s)
+        if run.left_s <= 1e-3:
+            cluster.stop(job_id)
+            queue.records[job_id].ended_s = next_s
+            queue.records[job_id].left_s = 0.0

@@ -1,0 +1,1 @@
+"""Replay of a job trace under several policies."""

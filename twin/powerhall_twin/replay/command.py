@@ -1,0 +1,182 @@
+"""The commands `replay` and `whatif` of `powerhall-twin`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from powerhall.runtime.errors import Rejected
+from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
+from powerhall.timeseries import parse_time
+from powerhall.units import parse_duration
+
+if TYPE_CHECKING:
+    from powerhall_twin.policies.engine import Outcome
+    from powerhall_twin.replay.replay import Pace, Source
+
+__all__ = ["add_parsers"]
+
+_REPLAY = """\
+Runs a job trace, or the queue of a recorded plan, through the simulated site: event-driven, without agents, thousands
+of times faster than the wall clock. Compares Powerhall's rounds with first come first served, EASY backfilling and one
+power cap for all, under the same budgets and weather. Exit code 1 when a budget did not hold.
+
+examples:
+  powerhall-twin replay --site site.toml --jobs philly_jobs.csv.gz --hours 24
+  powerhall-twin replay --site site.toml --jobs trace.swf --start 2017-10-09T00:00Z --policies fcfs,easy
+  powerhall-twin replay --plan plan.json --json
+"""
+_WHATIF = """\
+Runs the same jobs again with other budgets and shows what changes; --change may be given more than once, and holds one
+or more changes: a power, a share or a difference of the grid's or a zone's power, or a share of a hall's cooling.
+
+examples:
+  powerhall-twin whatif --site site.toml --jobs jobs.csv --change grid=-20% --change grid=+100kW
+  powerhall-twin whatif --site site.toml --jobs jobs.csv --change "hall3.power=120 kW,hall3.cooling=-10%" --policy easy
+  powerhall-twin whatif --plan plan.json --change grid=-10%
+"""
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add both commands."""
+    raw = argparse.RawDescriptionHelpFormatter
+    replay = commands.add_parser(
+        "replay", help="run a trace or a recorded plan under several policies", description=_REPLAY, formatter_class=raw
+    )
+    _add_source(replay)
+    replay.add_argument(
+        "--policies", default="powerhall,fcfs,easy,uniform", help="default: powerhall,fcfs,easy,uniform"
+    )
+    replay.set_defaults(run=_replay)
+    whatif = commands.add_parser(
+        "whatif", help="run the same jobs with other budgets", description=_WHATIF, formatter_class=raw
+    )
+    _add_source(whatif)
+    whatif.add_argument("--change", action="append", required=True, metavar="CHANGES", help='such as "grid=-20%%"')
+    whatif.add_argument("--policy", default="powerhall", help="powerhall (default), fcfs, easy or uniform")
+    whatif.set_defaults(run=_whatif)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--site", type=Path, help="site.toml")
+    parser.add_argument("--jobs", type=Path, help="trace: own CSV or JSON, Philly CSV, sacct --parsable2, or SWF")
+    parser.add_argument("--jobs-format", choices=("own", "philly", "sacct", "swf"), help="default: detected")
+    parser.add_argument("--plan", type=Path, help="plan.json: its site, queue, weather and prices, instead of --site")
+    parser.add_argument("--hours", type=float, default=24.0, help="length of the window (default: 24)")
+    parser.add_argument("--start", help="begin of the window in the trace (default: its busiest one)")
+    parser.add_argument("--at", help="time of the site at which the window begins (default: the trace's own)")
+    parser.add_argument(
+        "--preemptible", action="store_true", help="jobs may be stopped; work since the last minute is lost"
+    )
+    parser.add_argument("--round", default="30min", help="time between rounds (default: 30min)")
+    parser.add_argument("--horizon", default="6h", help="length of a plan (default: 6h)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time to solve each round (default: 2)")
+    parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
+
+
+def _read(name: str, text: str | None, parse: Callable[[str], float]) -> float | None:
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise Rejected.field("command line", name, text, str(error)) from None
+
+
+def _source(args: argparse.Namespace) -> "Source":
+    from powerhall.plan.plan import read_plan
+    from powerhall_twin.replay.replay import from_plan, from_trace
+
+    if args.plan is not None:
+        if args.site is not None or args.jobs is not None:
+            raise Rejected("command line: --plan: carries its own site and jobs; leave out --site and --jobs")
+        return from_plan(read_plan(args.plan))
+    if args.site is None or args.jobs is None:
+        raise Rejected("command line: needs --site and --jobs, or --plan")
+    if not 0.1 <= args.hours <= 24 * 60:
+        raise Rejected.field("command line", "--hours", f"{args.hours:g}", "must be from 0.1 to 1440")
+    return from_trace(
+        args.site,
+        args.jobs,
+        args.jobs_format,
+        hours=args.hours,
+        start_s=_read("--start", args.start, parse_time),
+        at_s=_read("--at", args.at, parse_time),
+        preemptible=args.preemptible,
+    )
+
+
+def _pace(args: argparse.Namespace) -> "Pace":
+    from powerhall_twin.replay.replay import Pace
+
+    round_s = _read("--round", args.round, parse_duration) or 0.0
+    horizon_s = _read("--horizon", args.horizon, parse_duration) or 0.0
+    if not 300 <= round_s <= 86400:
+        raise Rejected.field("command line", "--round", args.round, "must be from 5min to 24h")
+    if not 300 <= horizon_s <= 14 * 86400:
+        raise Rejected.field("command line", "--horizon", args.horizon, "must be from 5min to 14d")
+    if not 0 < args.seconds <= 3600:
+        raise Rejected.field("command line", "--seconds", f"{args.seconds:g}", "must be above 0 and at most 3600")
+    return Pace(round_s, horizon_s, args.seconds)
+
+
+def _said(args: argparse.Namespace) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if not args.json:
+            sys.stderr.write(f"{text} ...\n")
+
+    return say
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from powerhall_twin.replay.replay import run_policies
+
+    names = tuple(name.strip() for name in args.policies.split(",") if name.strip())
+    outcomes = run_policies(_source(args), names, _pace(args), _said(args))
+    return _tell(outcomes, as_json=args.json)
+
+
+def _whatif(args: argparse.Namespace) -> int:
+    from powerhall_twin.replay.replay import run_what_ifs
+
+    outcomes = run_what_ifs(_source(args), args.change, args.policy, _pace(args), _said(args))
+    return _tell(outcomes, as_json=args.json)
+
+
+def _figures(outcome: "Outcome") -> dict[str, float | int | str]:
+    return {
+        "name": outcome.policy,
+        "work_gpu_s": outcome.work_gpu_s,
+        "weighted_work": outcome.weighted_work,
+        "energy_j": outcome.energy_j,
+        "cost": outcome.cost,
+        "peak_power_w": outcome.peak_w,
+        "jobs": outcome.jobs,
+        "jobs_done": outcome.jobs_done,
+        "stops": outcome.stops,
+        "mean_wait_s": outcome.wait_s,
+        "over_budget_s": outcome.over_budget_s,
+        "least_headroom": min(outcome.guard.worst_headroom.values(), default=1.0),
+    }
+
+
+def _tell(outcomes: Sequence["Outcome"], *, as_json: bool) -> int:
+    rows = [_figures(outcome) for outcome in outcomes]
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    else:
+        sys.stdout.write(_table(outcomes))
+    return EXIT_REFUSED if any(outcome.over_budget_s > 0 for outcome in outcomes) else EXIT_OK
+
+
+def _table(outcomes: Sequence["Outcome"]) -> str:
+    width = max(14, *(len(o.policy) for o in outcomes))
+    head = ("GPU h", "weighted", "MWh", "USD", "peak kW", "done", "stops", "wait min", "over s")
+    lines = [f"{'':<{width}}" + "".join(f"{name:>10}" for name in head)]
+    for o in outcomes:
+        values = (o.work_gpu_s / 3600, o.weighted_work / 3600, o.energy_j / 3.6e9, o.cost, o.peak_w / 1e3)
+        decimals = (0, 0, 2, 0, 1)
+        cells = "".join(f"{v:>10,.{d}f}" for v, d in zip(values, decimals, strict=True))
+        cells += f"{o.jobs_done:>10}{o.stops:>10}{o.wait_s / 60:>10.0f}{o.over_budget_s:>10.0f}"
+        lines.append(f"{o.policy:<{width}}{cells}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,229 @@
+"""The demo's site as an emergency shed meets it: simulated GPUs under real cappers, in seconds of its own time.
+
+The site runs a plan of the real planner; its scheduler follows plans a little late; its meter writes into the store.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from powerhall.plan.plan import Plan, Snapshot
+from powerhall.site.site_file import read_site
+from powerhall.site.topology import Site
+from powerhall.store import Store, open_store
+from powerhall.store.line_protocol import Point, encode
+from powerhall.timeseries import parse_time
+from powerhall_agent.base.log import Log as CarrierLog
+from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_optimizer.leases.caps import safe_caps_w
+from powerhall_optimizer.leases.grant_cycle import Turn
+from powerhall_optimizer.leases.ledger import Ledger
+from powerhall_optimizer.log import Log
+from powerhall_optimizer.planning.planner import make_plan
+from powerhall_optimizer.schedulers.base import Command, Report
+from powerhall_optimizer.shed.shedder import Shedder
+from powerhall_twin.jobs.generator import generate
+from powerhall_twin.policies.plan_follower import Admission, PlanScheduler
+from powerhall_twin.shed.capped_nodes import CappedNodes
+from powerhall_twin.site.actions import apply
+from powerhall_twin.site.building_meters import MILD, SiteMeter
+from powerhall_twin.site.cluster import Cluster
+from powerhall_twin.site.limit_guard import budgets_at
+from powerhall_twin.site.queue import Queue
+from powerhall_twin.site.simulated_nodes import INLET_C, LiveNodes, advance_nodes, create_nodes
+
+__all__ = ["ShedSettings", "ShedSite", "assembled", "settle"]
+
+_SITE_KEY: Final = bytes(range(32))
+"""Signs leases inside one simulated site; no secret."""
+_METER_S: Final = 10.0
+_SLOT_S: Final = 300
+_SLOTS: Final = 24
+_START: Final = "2026-07-15T10:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class ShedSettings:
+    """What is asked, and how the twin moves; `scheduler_s` is how long the scheduler takes to stop a job."""
+
+    out: Path
+    share: float = 0.30
+    within_s: float = 10.0
+    before_s: float = 30.0
+    after_s: float = 60.0
+    step_s: float = 0.25
+    poll_s: float = 2.0
+    scheduler_s: float = 3.0
+    safe_limit_w: float = 200.0
+    solve_s: float = 3.0
+    seed: int = 1
+
+
+@dataclass(slots=True)
+class ShedSite:
+    """The site: everything moves by `advance`; `at` and `meter_w` are the meter's readings."""
+
+    settings: ShedSettings
+    site: Site
+    now_s: float
+    store: Store
+    cluster: Cluster
+    queue: Queue
+    live: LiveNodes
+    capped: CappedNodes
+    meter: SiteMeter
+    ledger: Ledger
+    scheduler: PlanScheduler = field(default_factory=PlanScheduler)
+    pending: list[tuple[float, Plan]] = field(default_factory=list)
+    at_s: list[float] = field(default_factory=list)
+    meter_w: list[float] = field(default_factory=list)
+    metered_s: float = 0.0
+    watched: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
+    mark: float = 0.0
+
+    def advance(self, seconds: float) -> None:
+        """Move the site on: scheduler, carriers, cappers, GPUs, meter."""
+        end_s = self.now_s + seconds
+        while self.now_s < end_s - 1e-9:
+            dt_s = min(self.settings.step_s, end_s - self.now_s)
+            self._schedule()
+            self.capped.move(self.now_s)
+            inlet_c = dict.fromkeys((hall.zone for hall in self.site.halls), INLET_C)
+            self.live.apply(self.cluster, self.now_s, inlet_c, limits=False)
+            advance_nodes(list(self.live.states.values()), dt_s)
+            self.now_s += dt_s
+            self._read(dt_s)
+
+    def _schedule(self) -> None:
+        """Adopt plans that the scheduler has worked through, and start what is due."""
+        for due_s, plan in [entry for entry in self.pending if entry[0] <= self.now_s]:
+            self.pending.remove((due_s, plan))
+            for run in apply(self.cluster, self.scheduler.take(plan, self.cluster), self.now_s):
+                self.queue.stopped(run)
+        admission = Admission.of(self.cluster, budgets_at(self.site, self.now_s), MILD)
+        for start in self.scheduler.due(self.cluster, self.queue, admission, self.now_s):
+            apply(self.cluster, [start], self.now_s)
+
+    def _read(self, dt_s: float) -> None:
+        rack_w = {rack.zone: sum(map(self.live.power_w, rack.nodes)) for rack in self.site.racks()}
+        site_w = self.meter.read(rack_w, MILD, dt_s).facility_w
+        self.at_s.append(self.now_s)
+        self.meter_w.append(site_w)
+        if self.now_s - self.metered_s >= _METER_S:
+            self.metered_s = self.now_s
+            fields: dict[str, float | str] = {"facility_power_w": site_w}
+            self.store.write(encode(Point("site_10s", {"site": self.site.name}, fields, round(self.now_s * 1000))))
+        for job_id, limits in self.watched.items():
+            run = self.cluster.runs.get(job_id)
+            if run is None or self._limits(job_id) != limits:
+                self.touched.add(job_id)
+
+    def watch(self, job_ids: tuple[str, ...]) -> None:
+        """From now on note every change of the limits of these jobs' GPUs, and that they run."""
+        self.watched = {job_id: self._limits(job_id) for job_id in job_ids}
+
+    def _limits(self, job_id: str) -> tuple[float, ...]:
+        parts = self.cluster.runs[job_id].slices
+        return tuple(
+            self.capped.nodes[part.node].limiter.read()[gpu].power_limit_w or 0.0 for part in parts for gpu in part.gpus
+        )
+
+    # What the shed needs of a site: a clock in which computing takes time, and a scheduler.
+
+    def clock(self) -> float:
+        """Return the twin's time, our own computing since the last look included."""
+        spent_s = time.perf_counter() - self.mark
+        if self.mark and spent_s > 1e-3:
+            self.advance(spent_s)
+        self.mark = time.perf_counter()
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        """Let the twin's time pass."""
+        self.clock()
+        self.advance(seconds)
+        self.mark = time.perf_counter()
+
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
+        """Take a plan as a scheduler does: its stops happen a little later."""
+        report = Report("twin", plan.plan_id, dry_run)
+        self.pending.append((self.now_s + self.settings.scheduler_s, plan))
+        report.commands.append(Command("take plan", plan.plan_id))
+        return report
+
+    def round(self, site: Site, previous: Plan | None) -> Plan:
+        """Plan what runs and waits now, with the real planner."""
+        start_s = int(self.now_s // _SLOT_S) * _SLOT_S
+        jobs = self.queue.as_jobs(self.cluster, self.now_s)
+        dry_c, wet_c = (MILD.dry_bulb_c,) * _SLOTS, (MILD.wet_bulb_c,) * _SLOTS
+        snapshot = Snapshot(start_s, start_s, _SLOT_S, _SLOTS, site, jobs, dry_bulb_c=dry_c, wet_bulb_c=wet_c)
+        settings, log = RoundSettings(target_gap=0.02), Log(quiet=True)
+        return make_plan(snapshot, settings, self.settings.solve_s, created_s=start_s, log=log, previous=previous)
+
+    def lease(self, plan: Plan, span_s: float = 900.0) -> dict[str, object]:
+        """Grant leases for a plan, as `powerhall-optimizer lease` does."""
+        return Turn(plan, self.ledger, _SITE_KEY, self.store).run(self.now_s, self.now_s + span_s)
+
+    def shedder(self) -> Shedder:
+        """Return the optimizer's shedder on this site."""
+        return Shedder(
+            self.ledger, self.store, _SITE_KEY, self, self.settings.out / "shed-plan.json",
+            clock=self.clock, sleep=self.sleep,
+        )  # fmt: skip
+
+
+@contextmanager
+def assembled(settings: ShedSettings) -> Iterator[ShedSite]:
+    """Put the demo's site together, idle, at its safe caps; site files that are in its folder already are kept."""
+    settings.out.mkdir(parents=True, exist_ok=True)
+    for name in ("gpus", "cappers"):
+        shutil.rmtree(settings.out / name, ignore_errors=True)
+    for name in ("store.db", "store.db-wal", "store.db-shm", "ledger.json", "shed-plan.json"):
+        (settings.out / name).unlink(missing_ok=True)
+    for entry in resources.files("powerhall_twin.demo").joinpath("demo_site").iterdir():
+        if not (settings.out / entry.name).exists():
+            (settings.out / entry.name).write_bytes(entry.read_bytes())
+    site = read_site(settings.out / "site.toml")[0]
+    start_s = parse_time(_START)
+    create_nodes(site, settings.out / "gpus", settings.seed)
+    live = LiveNodes.open(site, settings.out / "gpus")
+    store = open_store(f"sqlite:///{settings.out}/store.db")
+    with (settings.out / "carriers.log").open("w", encoding="utf-8") as log, closing(store):
+        cappers = settings.out / "cappers"
+        capped = CappedNodes.open(
+            live, store, _SITE_KEY, cappers, start_s,
+            safe_limit_w=settings.safe_limit_w, poll_s=settings.poll_s, seed=settings.seed, log=CarrierLog(log),
+        )  # fmt: skip
+        gpus = sum(len(rack.nodes) * site.node_types[rack.node_type].gpus for rack in site.racks())
+        jobs, total = [], 0
+        for job in generate(site, start_s, 6 * 3600.0, seed=settings.seed):
+            jobs.append(msgspec.structs.replace(job, submit_s=start_s - 1.0, duration_s=max(7200.0, job.duration_s)))
+            total += job.gpus
+            if total > 1.3 * gpus:
+                break
+        ledger = Ledger(safe_caps_w(site), settings.out / "ledger.json")
+        yield ShedSite(
+            settings, site, start_s, store, Cluster.of(site), Queue.of(jobs), live, capped, SiteMeter.of(site), ledger
+        )
+
+
+def settle(twin: ShedSite) -> Plan:
+    """Bring the site to work: plan, start, plan what runs, lease, and wait until it is steady."""
+    first = twin.round(twin.site, None)
+    twin.scheduler.take(first, twin.cluster)
+    twin.lease(first)
+    twin.advance(2.0)
+    plan = twin.round(twin.site, first)
+    for run in apply(twin.cluster, twin.scheduler.take(plan, twin.cluster), twin.now_s):
+        twin.queue.stopped(run)
+    twin.lease(plan)
+    twin.advance(twin.settings.before_s)
+    return plan

@@ -1,0 +1,1 @@
+"""The simulated site: nodes, GPUs, meters, the queue and the job behaviour."""

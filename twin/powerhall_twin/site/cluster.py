@@ -1,0 +1,129 @@
+"""Which job runs on which GPUs of which nodes: the state that every scheduler of the twin works on.
+
+Invariants: a GPU belongs to at most one run; a run's GPUs lie in one hall, on nodes of one type; a job that needs a
+node's GPUs or fewer stays on one node, a larger one takes whole nodes.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from powerhall.hostlist import compress
+from powerhall.jobs.model import Job
+from powerhall.site.topology import Mode, NodeType, Rack, Site
+
+__all__ = ["Cluster", "Run", "Slice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """GPUs of one node, by their numbers."""
+
+    node: str
+    gpus: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Run:
+    """A job that runs. `left_s` is the remaining work in seconds at the fastest mode's speed."""
+
+    job: Job
+    hall: str
+    kind: NodeType
+    mode: Mode
+    slices: tuple[Slice, ...]
+    start_s: float
+    left_s: float
+    planned_gpu_w: float
+    """Draw of one GPU that whoever started the run counts with."""
+
+
+@dataclass(slots=True)
+class Cluster:
+    """Nodes, their free GPUs, and the runs on them."""
+
+    site: Site
+    rack_of: dict[str, Rack] = field(default_factory=dict)
+    hall_of: dict[str, str] = field(default_factory=dict)
+    free: dict[str, set[int]] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, site: Site) -> "Cluster":
+        """Return the site with every GPU free."""
+        made = cls(site)
+        for hall in site.halls:
+            for rack in hall.racks():
+                for node in rack.nodes:
+                    made.rack_of[node], made.hall_of[node] = rack, hall.zone
+                    made.free[node] = set(range(site.node_types[rack.node_type].gpus))
+        return made
+
+    def kind_of(self, node: str) -> NodeType:
+        """Return the type of a node."""
+        return self.site.node_types[self.rack_of[node].node_type]
+
+    def start(self, run: Run) -> None:
+        """Take the run's GPUs; one that is not free raises ValueError."""
+        for part in run.slices:
+            if not set(part.gpus) <= self.free[part.node]:
+                raise ValueError(f"job {run.job.job_id}: GPUs {part.gpus} of {part.node} are not free")
+        for part in run.slices:
+            self.free[part.node] -= set(part.gpus)
+        self.runs[run.job.job_id] = run
+
+    def stop(self, job_id: str) -> Run:
+        """Give the run's GPUs back and return it."""
+        run = self.runs.pop(job_id)
+        for part in run.slices:
+            self.free[part.node] |= set(part.gpus)
+        return run
+
+    def take(self, nodes: Mapping[str, int]) -> tuple[Slice, ...] | None:
+        """Return free GPUs as wanted per node, without taking them; None where some node has not enough."""
+        slices = []
+        for node, count in nodes.items():
+            if len(self.free.get(node, ())) < count:
+                return None
+            slices.append(Slice(node, tuple(sorted(self.free[node])[:count])))
+        return tuple(slices)
+
+    def fit(self, job: Job, hall: str) -> tuple[Slice, ...] | None:
+        """Find GPUs for a job in a hall, fullest nodes first for small jobs, fewest racks for large ones."""
+        if job.halls and hall not in job.halls:
+            return None
+        for kind in self.site.node_types.values():
+            if job.node_types and kind.name not in job.node_types:
+                continue
+            nodes = self._nodes_for(job, hall, kind)
+            if nodes is not None:
+                return self.take(nodes)
+        return None
+
+    def _nodes_for(self, job: Job, hall: str, kind: NodeType) -> dict[str, int] | None:
+        racks = [rack for rack in self.site.hall(hall).racks() if rack.node_type == kind.name]
+        if job.gpus <= kind.gpus:
+            nodes = [n for rack in racks for n in rack.nodes if len(self.free[n]) >= job.gpus]
+            return {min(nodes, key=lambda n: len(self.free[n])): job.gpus} if nodes else None
+        need = math.ceil(job.gpus / kind.gpus)
+        whole = [[n for n in rack.nodes if len(self.free[n]) == kind.gpus] for rack in racks]
+        if sum(map(len, whole)) < need:
+            return None
+        enough = [nodes for nodes in whole if len(nodes) >= need]
+        order = sorted(enough, key=len) if enough else sorted(whole, key=len, reverse=True)
+        return dict.fromkeys([n for nodes in order for n in nodes][:need], kind.gpus)
+
+    def running_job(self, run: Run) -> Job:
+        """Return the job as a running one with its remaining work, as a scheduler reports it."""
+        return msgspec.structs.replace(
+            run.job,
+            duration_s=max(1.0, run.left_s),
+            state="running",
+            hall=run.hall,
+            node_type=run.kind.name,
+            mode=run.mode.name,
+            nodes=compress(part.node for part in run.slices),
+            start_s=run.start_s,
+        )

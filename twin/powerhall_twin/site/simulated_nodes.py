@@ -1,0 +1,145 @@
+"""The simulated nodes that agents measure: one state file each, whose GPUs carry the running jobs' load and limits.
+
+The physics are those of the agent's simulated GPUs. Time runs fast here, and between two ticks load and limits are
+constant, so one exact step of the first-order lags covers a tick, however long it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from powerhall.site.topology import Site
+from powerhall_agent.simulate import layout as at
+from powerhall_agent.simulate.physics import _step as step_gpu
+from powerhall_agent.simulate.publish import publish
+from powerhall_agent.simulate.state import StateFile
+from powerhall_twin.site.cluster import Cluster
+from powerhall_twin.site.job_behaviour import behaviour_of
+from powerhall_twin.site.node_power import NodeModel, limit_of, node_model
+
+__all__ = ["INLET_C", "LiveNodes", "advance_nodes", "create_nodes", "state_path"]
+
+INLET_C: Final = 28.0
+"""Coolant or air that enters a node while its hall keeps the set point."""
+_NO_EVENTS: Final = ("nvmlEventSetWait_v2", "nvmlSystemEventSetCreate")
+
+
+def state_path(folder: Path, node: str) -> Path:
+    """Return the state file of a node."""
+    return folder / f"{node}.gpus"
+
+
+def create_nodes(site: Site, folder: Path, seed: int) -> None:
+    """Make the state files of all nodes of a site, idle.
+
+    The driver of these nodes has no event sets, as old drivers do: with one process for many nodes, one waiting thread
+    per node would only burn time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    for rack in site.racks():
+        kind = site.node_types[rack.node_type]
+        for node in rack.nodes:
+            number += 1
+            state = StateFile.create(
+                state_path(folder, node),
+                gpus=kind.gpus,
+                model_name=kind.gpu,
+                node=node,
+                seed=seed * 1000 + number,
+                inlet_c=INLET_C,
+            )
+            state.ints[at.H_WORLD_PID] = 1
+            for name in _NO_EVENTS:
+                state.ints[at.H_MISSING_SYMBOLS] |= 1 << at.OPTIONAL_SYMBOLS.index(name)
+
+
+def advance_nodes(states: list[StateFile], dt_s: float) -> None:
+    """Move the physics of these nodes on by `dt_s` seconds and publish what NVML answers."""
+    for state in states:
+        ints, doubles = state.ints, state.doubles
+        for gpu in range(state.gpus):
+            base = at.HEADER_WORDS + at.GPU_WORDS * gpu
+            publish(ints, doubles, base, step_gpu(doubles, base, dt_s))
+        ints[at.H_SIM_TIME_NS] += int(dt_s * 1e9)
+        ints[at.H_STEPS] += 1
+
+
+@dataclass(slots=True)
+class LiveNodes:
+    """The nodes as the scheduler and the building see them: sets loads and limits, reads power and clocks."""
+
+    site: Site
+    states: dict[str, StateFile]
+    models: dict[str, NodeModel] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, site: Site, folder: Path) -> "LiveNodes":
+        """Map the state files of a site."""
+        live = cls(site, {})
+        for rack in site.racks():
+            model = node_model(site.node_types[rack.node_type])
+            assert model is not None, "create_nodes refuses GPUs that cannot be simulated"
+            for node in rack.nodes:
+                live.states[node] = StateFile.open(state_path(folder, node))
+                live.models[node] = model
+        return live
+
+    def apply(self, cluster: Cluster, now_s: float, inlet_c: Mapping[str, float], *, limits: bool = True) -> None:
+        """Give every GPU the load and limit of the job on it, idle GPUs none and the default limit.
+
+        Without `limits` these stay as they are: cappers set them.
+        """
+        wanted: dict[tuple[str, int], tuple[float, float, float]] = {}
+        for run in cluster.runs.values():
+            does = behaviour_of(run.job.job_class)
+            util = does.util_at(run.job.job_id, now_s - run.start_s)
+            for part in run.slices:
+                gpu = self.models[part.node].gpu
+                values = util, limit_of(run.mode, gpu), does.memory * gpu.mem_total_bytes
+                wanted.update(dict.fromkeys(((part.node, g) for g in part.gpus), values))
+        for node, state in self.states.items():
+            gpu, d = self.models[node].gpu, state.doubles
+            idle = 0.0, gpu.limit_default_w, 0.0
+            inlet = inlet_c[cluster.hall_of[node]]
+            for number in range(state.gpus):
+                base = state.base(number)
+                util, limit_w, memory = wanted.get((node, number), idle)
+                d[base + at.C_UTIL], d[base + at.C_MEM_USED] = util, memory
+                if limits:
+                    d[base + at.C_LIMIT_W] = limit_w
+                d[base + at.C_MEM_UTIL], d[base + at.C_INLET_C] = 0.6 * util, inlet
+
+    def power_w(self, node: str) -> float:
+        """Return what a node draws now."""
+        state = self.states[node]
+        gpus_w = sum(state.doubles[state.base(gpu) + at.C_POWER_W] for gpu in range(state.gpus))
+        return self.models[node].power_w(gpus_w)
+
+    def clock_ratio(self, node: str, gpu: int) -> float:
+        """Return a GPU's clock over its highest clock."""
+        state = self.states[node]
+        base = state.base(gpu)
+        return state.doubles[base + at.C_CLOCK_MHZ] / state.doubles[base + at.C_CLOCK_MAX_MHZ]
+
+    def hottest_c(self, node: str) -> float:
+        """Return the temperature of a node's hottest GPU."""
+        state = self.states[node]
+        return max(state.doubles[state.base(gpu) + at.C_TEMP_C] for gpu in range(state.gpus))
+
+    def energy_j(self, node: str, gpu: int) -> float:
+        """Return the energy that a GPU has taken since the start."""
+        state = self.states[node]
+        return state.doubles[state.base(gpu) + at.C_ENERGY_MJ] / 1000.0
+
+    def gpu_energy_j(self) -> float:
+        """Return the energy that all GPUs have taken since the start."""
+        return (
+            sum(
+                state.doubles[state.base(gpu) + at.C_ENERGY_MJ]
+                for state in self.states.values()
+                for gpu in range(state.gpus)
+            )
+            / 1000.0
+        )
