@@ -121,11 +121,11 @@ def _escaped(number: int, line: str) -> Point:
 def _pairs(text: str) -> dict[str, str] | None:
     """Split `a=1,b=2`, values still escaped; None when something in between is no pair."""
     found: dict[str, str] = {}
-    at = 0
+    at, value_end = 0, 0
     while at < len(text):
         pair = _PAIR.match(text, at)
         if pair is None:
             return None
         found[_unescape(pair[1])] = pair[2]
-        at = pair.end()
-    return None if text.endswith(",") else found
+        at, value_end = pair.end(), pair.end(2)
+    return None if at > value_end else found  # a separator without a pair behind it

@@ -1,7 +1,7 @@
 """Line protocol: what is written is read back, and what is broken is refused by line."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from powerhall.runtime.errors import Rejected
@@ -20,6 +20,8 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
     st.dictionaries(NAMES, FLOATS | TEXTS, min_size=1),
     st.integers(0, 2**45),
 )
+@example("gpu", {"rack": ","}, {"a": 1.0}, 5)
+@example("gpu", {"rack": "r1,"}, {"a": 1.0}, 5)
 def test_a_point_survives_encoding(name, tags, fields, time_ms):
     point = Point(name, tags, fields, time_ms)
     assert list(parse_lines(encode(point))) == [point]
