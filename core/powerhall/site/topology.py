@@ -53,6 +53,17 @@ class NodeType(msgspec.Struct, frozen=True):
         """A GPU's share of the idle node in W."""
         return self.idle_power_w / self.gpus
 
+    def find_mode(self, name: str | None) -> Mode | None:
+        """Return the mode of this name; None when there is none."""
+        return next((mode for mode in self.modes if mode.name == name), None)
+
+    def mode(self, name: str) -> Mode:
+        """Return the mode of this name; KeyError when there is none."""
+        mode = self.find_mode(name)
+        if mode is None:
+            raise KeyError(name)
+        return mode
+
 
 class JobClass(msgspec.Struct, frozen=True):
     """What a class of jobs draws and how fast it runs per mode, relative to the mode's planning figures.
@@ -140,11 +151,12 @@ class Feed(msgspec.Struct, frozen=True):
     parent: str | None = None
 
 
-class Site(msgspec.Struct, frozen=True):
+class Site(msgspec.Struct, frozen=True, dict=True):
     """A whole site. `budgets[zone]` are time-varying limits in W that hold beside the constant ones.
 
     The site's own zone id is its name. `budgets` holds the grid budget, curtailments and maintenance. The ramps say how
     fast its power at the meter may rise and fall, in W per s, where there is a limit.
+    `powerhall.site.index.SiteIndex` looks up nodes, zones, modes and limits; `dict=True` lets a site keep its index.
     """
 
     name: str
