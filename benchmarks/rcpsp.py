@@ -2,7 +2,7 @@
 
 The plain model is what OR-Tools' own examples write down: one interval for each task, one cumulative for each
 resource, precedence, minimise the makespan, default parameters. Each side solves each instance once, one after the
-other, never at the same time. Every schedule of either side is judged by `powerhall_optimizer.rcpsp.checker`.
+other, never at the same time. Every schedule of either side is judged by `powerhall_optimizer.rcpsp.feasibility`.
 
 Instances are `.sm` files or `.tar.xz` archives of them in DIR. The CSV of best knowns has the columns `instance` and
 `ub` at least (`lb` where known); names are compared in lower case. With --quick and no instances nothing is run.
@@ -35,9 +35,9 @@ from ortools.sat.python import cp_model
 
 from powerhall.runtime.errors import PowerhallError, Rejected
 from powerhall_optimizer.commands.rcpsp import count, positive
-from powerhall_optimizer.rcpsp.checker import broken_rules
-from powerhall_optimizer.rcpsp.instance import Instance, Schedule
-from powerhall_optimizer.rcpsp.solver import solve
+from powerhall_optimizer.rcpsp.feasibility import broken_rules
+from powerhall_optimizer.rcpsp.instance import Instance, ProjectSchedule
+from powerhall_optimizer.rcpsp.portfolio import solve
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rcpsp_files import Best, chosen, read_best_known, set_of
@@ -216,7 +216,7 @@ def solved(side: str, instance: Instance, seconds: float, arguments: argparse.Na
     return Outcome(schedule.makespan(instance.durations), lower, spent)
 
 
-def plain_cp_sat(instance: Instance, seconds: float, workers: int, seed: int) -> tuple[Schedule | None, int]:
+def plain_cp_sat(instance: Instance, seconds: float, workers: int, seed: int) -> tuple[ProjectSchedule | None, int]:
     """The peer: CP-SAT with default parameters on the textbook model."""
     model = cp_model.CpModel()
     horizon = sum(instance.durations)
@@ -243,7 +243,7 @@ def plain_cp_sat(instance: Instance, seconds: float, workers: int, seed: int) ->
     lower = max(0, int(-(-solver.best_objective_bound // 1)))
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None, lower
-    return Schedule(tuple(int(solver.value(start)) for start in starts)), lower
+    return ProjectSchedule(tuple(int(solver.value(start)) for start in starts)), lower
 
 
 def report(names: Iterable[str], sides: list[str], best: dict[str, Best], state: State) -> dict[str, dict]:

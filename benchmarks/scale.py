@@ -23,7 +23,7 @@ import ortools
 
 from powerhall_optimizer.problem.arrays import Problem
 from powerhall_optimizer.problem.synthetic import FAMILIES, generate
-from powerhall_optimizer.solve.pipeline import Result, solve
+from powerhall_optimizer.solve.pipeline import SolveResult, solve
 from powerhall_optimizer.verify.schedule import verify_schedule
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -98,7 +98,7 @@ def _judged(problem: Problem, call, bound: int) -> dict[str, object]:  # type: i
     return {"value": report.value, "gap": gap, "verified": report.ok, "seconds": seconds}
 
 
-def _warm(problem: Problem, first: Result, workers: int) -> dict[str, object]:
+def _warm(problem: Problem, first: SolveResult, workers: int) -> dict[str, object]:
     """Repair alone with the previous plan, and a warm re-solve in ten seconds."""
     began = time.monotonic()
     again = solve(problem, seconds=10.0, workers=workers, warm=first.certificate, previous=first.schedule)

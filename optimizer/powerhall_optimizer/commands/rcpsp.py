@@ -8,7 +8,7 @@ from pathlib import Path
 from powerhall.runtime.extras import EXIT_OK
 from powerhall_optimizer.rcpsp import psplib
 from powerhall_optimizer.rcpsp.instance import Instance
-from powerhall_optimizer.rcpsp.solver import Result, solve
+from powerhall_optimizer.rcpsp.portfolio import ProjectResult, solve
 
 __all__ = ["add_parser", "count", "positive", "run"]
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _as_json(result: Result) -> str:
+def _as_json(result: ProjectResult) -> str:
     return json.dumps(
         {
             "instance": result.name,
@@ -69,7 +69,7 @@ def _as_json(result: Result) -> str:
     )
 
 
-def _as_text(instance: Instance, result: Result) -> str:
+def _as_text(instance: Instance, result: ProjectResult) -> str:
     verdict = "proved shortest" if result.proved else f"gap {result.gap:.1%}, not proved shortest"
     lines = [
         f"{result.name}: {instance.size} jobs, {len(instance.capacities)} resources",

@@ -28,7 +28,7 @@ from powerhall_optimizer.placement.site_power import Meter
 from powerhall_optimizer.placement.zone_headroom import Zones
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
 from powerhall_optimizer.problem.build import Built, Choice
-from powerhall_optimizer.solve.density_greedy import densities
+from powerhall_optimizer.solve.density_greedy import value_densities
 
 __all__ = ["Placed", "Placer", "place"]
 
@@ -257,7 +257,7 @@ class Placer:
     def fill(self, deadline_s: float) -> None:
         """Start waiting jobs beside what is placed until the deadline, the densest in worth first."""
         self.deadline_s = deadline_s
-        density = densities(self.problem)
+        density = value_densities(self.problem)
         waits = np.flatnonzero((self.option < 0) & (np.diff(self.problem.job_options) > 0))
         for job in waits[np.argsort(-density[waits], kind="stable")].tolist():
             if self.built.jobs[job].state != "waiting":

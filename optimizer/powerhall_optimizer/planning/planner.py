@@ -24,7 +24,7 @@ from powerhall_optimizer.problem.arrays import Certificate, Schedule
 from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import from_prices, to_prices
 from powerhall_optimizer.solve.child_process import guarded
-from powerhall_optimizer.solve.density_greedy import fill
+from powerhall_optimizer.solve.density_greedy import fill_by_density
 from powerhall_optimizer.storage.model import Dispatch, StoreModel
 from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.verify.schedule import check_schedule
@@ -248,8 +248,8 @@ def _rekeyed(before: Built, built: Built, kept: Kept) -> Schedule:
 
 def _solved(task: Task) -> Draft:
     from powerhall_optimizer.planning.storage_alternation import Answer, Chance, alternate, plain
-    from powerhall_optimizer.solve.warmup import compile_solver
-    from powerhall_optimizer.storage.best import compile_best
+    from powerhall_optimizer.solve.jit_warmup import compile_solver
+    from powerhall_optimizer.storage.best_response import compile_best_response
 
     problem, stores = task.built.problem, task.stores
 
@@ -270,7 +270,7 @@ def _solved(task: Task) -> Draft:
     def prepare() -> None:
         compile_solver()
         if stores.model.stores:
-            compile_best()
+            compile_best_response()
 
     answer = guarded(prepare, call, deadline_s=task.solved_by_s, grace_s=_GRACE_S, stop=task.stop)
     opened = stores.opened(task.built, answer.dispatch).problem
@@ -318,7 +318,7 @@ def _as_planned(task: Task) -> Schedule:
 
 def _greedy(task: Task) -> Draft:
     problem = task.stores.opened(task.built, None).problem
-    schedule = fill(problem, task.kept.schedule, max(task.deadline_s, time.monotonic() + 5.0))
+    schedule = fill_by_density(problem, task.kept.schedule, max(task.deadline_s, time.monotonic() + 5.0))
     note = "fallback: planned by the plain greedy, without the solver"
     return Draft(schedule, "fallback", _trivial(task), notes=(note,))
 

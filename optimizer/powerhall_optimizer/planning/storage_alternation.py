@@ -20,10 +20,10 @@ from powerhall_optimizer.problem.arrays import Certificate, Ints, Problem, Sched
 from powerhall_optimizer.problem.build import Built
 from powerhall_optimizer.solve import pipeline
 from powerhall_optimizer.solve.coarse_grid import levels_of, solve_on_grid
-from powerhall_optimizer.solve.compiled import compile_problem
+from powerhall_optimizer.solve.presolve import presolve
 from powerhall_optimizer.solve.prices import evaluate
-from powerhall_optimizer.solve.stage import Budget, certificate_of
-from powerhall_optimizer.storage.best import added_w
+from powerhall_optimizer.solve.stage import SolveBudget, certificate_of
+from powerhall_optimizer.storage.best_response import added_w
 from powerhall_optimizer.storage.bound import WORTH_SCALE
 from powerhall_optimizer.storage.descend import descend
 from powerhall_optimizer.storage.model import Dispatch, StoreModel, with_dispatch
@@ -89,10 +89,10 @@ def alternate(built: Built, model: StoreModel, floor: Ints, start: Dispatch, cha
     began = time.monotonic()
     problem = built.problem
     price = None if chance.warm is None else chance.warm.price / 2.0**chance.warm.scale_bits
-    compiled = compile_problem(problem)
+    presolved = presolve(problem)
     with ThreadPoolExecutor(settings.workers) as pool:
-        budget = Budget(began + _MOST_SHARE * chance.seconds, chance.stop, pool, settings.workers, settings.seed)
-        found = descend(compiled, model, price, budget, _PRICE_SHARE * chance.seconds)
+        budget = SolveBudget(began + _MOST_SHARE * chance.seconds, chance.stop, pool, settings.workers, settings.seed)
+        found = descend(presolved, model, price, budget, _PRICE_SHARE * chance.seconds)
         program = Program(model, settings.lp_solver)
         at = time.monotonic()
         dispatch = _held(program, problem, floor, found.power_w, start)
@@ -106,7 +106,7 @@ def alternate(built: Built, model: StoreModel, floor: Ints, start: Dispatch, cha
         for prices in (result.certificate, warm):
             now = prices.price / 2.0**prices.scale_bits
             answer = program.solve(now)
-            bounds.append((evaluate(compiled, now, budget).bound + answer.objective, len(bounds), prices, answer))
+            bounds.append((evaluate(presolved, now, budget).bound + answer.objective, len(bounds), prices, answer))
     _, _, prices, answer = min(bounds)
     return Answer(result.schedule, dispatch, prices, _worth(model, prices, answer))
 
@@ -128,11 +128,13 @@ def plain(problem: Problem, chance: Chance) -> Answer:
     return Answer(result.schedule, (), result.certificate, {}, optimal)
 
 
-def _solve(problem: Problem, chance: Chance) -> pipeline.Result:
+def _solve(problem: Problem, chance: Chance) -> pipeline.SolveResult:
     """Solve level by level where the settings have a coarse grid for far starts."""
     settings = chance.settings
 
-    def one(part: Problem, *, seconds: float, warm: Certificate | None, previous: Schedule | None) -> pipeline.Result:
+    def one(
+        part: Problem, *, seconds: float, warm: Certificate | None, previous: Schedule | None
+    ) -> pipeline.SolveResult:
         return pipeline.solve(
             part,
             seconds=seconds,

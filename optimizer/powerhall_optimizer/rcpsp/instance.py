@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from powerhall.runtime.errors import Rejected
 
-__all__ = ["Instance", "Schedule", "predecessors_of", "topological_order", "turned_round"]
+__all__ = ["Instance", "ProjectSchedule", "predecessors_of", "topological_order", "turned_round"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class ProjectSchedule:
     """A start for every task."""
 
     starts: tuple[int, ...]
@@ -44,11 +44,11 @@ class Schedule:
         return max((start + duration for start, duration in zip(self.starts, durations, strict=True)), default=0)
 
 
-def turned_round(schedule: Schedule, durations: Sequence[int]) -> Schedule:
+def turned_round(schedule: ProjectSchedule, durations: Sequence[int]) -> ProjectSchedule:
     """Run a schedule backwards in time: the last task to finish is the first to start."""
     makespan = schedule.makespan(durations)
     starts = zip(schedule.starts, durations, strict=True)
-    return Schedule(tuple(makespan - start - duration for start, duration in starts))
+    return ProjectSchedule(tuple(makespan - start - duration for start, duration in starts))
 
 
 def predecessors_of(successors: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Certificate, Ints, Problem, Schedule
 
 if TYPE_CHECKING:
-    from powerhall_optimizer.solve.pipeline import Result
+    from powerhall_optimizer.solve.pipeline import SolveResult
 
 __all__ = ["Coarse", "Level", "Part", "coarsen", "levels_of", "narrowed", "solve_on_grid"]
 
@@ -158,7 +158,7 @@ class Solve(Protocol):
 
     def __call__(
         self, part: Problem, /, *, seconds: float, warm: Certificate | None, previous: Schedule | None
-    ) -> "Result":
+    ) -> "SolveResult":
         """Return the best schedule and prices within the time."""
         ...
 
@@ -172,7 +172,7 @@ def solve_on_grid(
     warm: Certificate | None,
     previous: Schedule | None,
     stop: Callable[[], bool] = lambda: False,
-) -> "Result":
+) -> "SolveResult":
     """Solve level by level, then on the fine grid from there; value and bound are of the fine problem."""
     from powerhall_optimizer.solve.stage import certificate_of
 

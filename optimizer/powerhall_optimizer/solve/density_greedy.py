@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
 
-__all__ = ["densities", "fill"]
+__all__ = ["fill_by_density", "value_densities"]
 
 
 def _blocked(problem: Problem, usage: Ints, option: int) -> Ints:
@@ -36,7 +36,7 @@ def _best(problem: Problem, usage: Ints, job: int) -> tuple[int, int]:
     return found
 
 
-def fill(problem: Problem, kept: Schedule, deadline_s: float) -> Schedule:
+def fill_by_density(problem: Problem, kept: Schedule, deadline_s: float) -> Schedule:
     """Add jobs to what is kept until the monotonic clock reads `deadline_s`; always returns a feasible schedule."""
     schedule = Schedule(kept.option.copy(), kept.start.copy())
     usage = np.zeros_like(problem.capacity)
@@ -46,7 +46,7 @@ def fill(problem: Problem, kept: Schedule, deadline_s: float) -> Schedule:
         for resource, amount in problem.uses_of(option):
             usage[resource, start : start + int(problem.option_duration[option])] += amount
 
-    density = densities(problem).tolist()
+    density = value_densities(problem).tolist()
     waiting: list[tuple[float, int]] = []
     for job in range(problem.jobs):
         if schedule.option[job] >= 0:
@@ -62,7 +62,7 @@ def fill(problem: Problem, kept: Schedule, deadline_s: float) -> Schedule:
     return schedule
 
 
-def densities(problem: Problem) -> npt.NDArray[np.float64]:
+def value_densities(problem: Problem) -> npt.NDArray[np.float64]:
     """Return each job's best value per slot and share of the scarcest capacity."""
     share = np.maximum(problem.capacity.mean(axis=1), 1.0)
     counts = np.diff(problem.option_uses)

@@ -19,8 +19,8 @@ Array = npt.NDArray[Any]
 LOWEST = -1e300
 
 
-class Tables(NamedTuple):
-    """The compiled problem as the loops read it (see `compiled.Compiled` for the terms)."""
+class ProblemArrays(NamedTuple):
+    """The compiled problem as the loops read it (see `presolve.PresolvedProblem` for the terms)."""
 
     job_options: Ints  # [J + 1]
     job_value: npt.NDArray[np.float64]  # [J, 7] wait, delay, deadline, late cost, late fine, planned start, shift cost
@@ -52,7 +52,7 @@ def _where(prefix: Array, lo: int, hi: int, duration: int, base: float, slope: f
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def best_start(t: Tables, job: int, o: int, prefix: Array, slots: int, locate: bool) -> tuple[float, int]:
+def best_start(t: ProblemArrays, job: int, o: int, prefix: Array, slots: int, locate: bool) -> tuple[float, int]:
     """Best (value less price, start) of one option over all its starts; `prefix` [T + 1] belongs to its profile.
 
     The value is linear in the start between the kinks (end of the horizon, deadline, planned start). Finding the place
@@ -110,7 +110,7 @@ def best_start(t: Tables, job: int, o: int, prefix: Array, slots: int, locate: b
 
 @njit(nogil=True, cache=True)
 def price_jobs(
-    t: Tables,
+    t: ProblemArrays,
     first: int,
     last: int,
     job_columns: Ints,
@@ -152,7 +152,7 @@ def price_jobs(
 
 
 @njit(nogil=True, cache=True)
-def decision_value(t: Tables, job: int, o: int, s: int, slots: int) -> float:
+def decision_value(t: ProblemArrays, job: int, o: int, s: int, slots: int) -> float:
     """Value of one start, energy apart."""
     terms = t.job_value[job]
     end = s + t.option_duration[o]
@@ -165,7 +165,9 @@ def decision_value(t: Tables, job: int, o: int, s: int, slots: int) -> float:
 
 
 @njit(nogil=True, cache=True)
-def best_fit(t: Tables, job: int, o: int, free: Ints, prefix: Array, floor: float, blocked: Array) -> tuple[float, int]:
+def best_fit(
+    t: ProblemArrays, job: int, o: int, free: Ints, prefix: Array, floor: float, blocked: Array
+) -> tuple[float, int]:
     """Best (value less price, start) above `floor` among the starts where the option fits into `free` [R, T].
 
     `blocked` is scratch of T flags. The start is -1 when nothing above the floor fits.
@@ -200,7 +202,7 @@ def best_fit(t: Tables, job: int, o: int, free: Ints, prefix: Array, floor: floa
 
 
 @njit(nogil=True, cache=True)
-def occupy(t: Tables, o: int, start: int, sign: int, free: Ints) -> None:
+def occupy(t: ProblemArrays, o: int, start: int, sign: int, free: Ints) -> None:
     """Take (sign 1) from `free` or give back (sign -1) what a decision uses."""
     end = min(free.shape[1], start + t.option_duration[o])
     profile = t.option_profile[o]
@@ -213,7 +215,7 @@ def occupy(t: Tables, o: int, start: int, sign: int, free: Ints) -> None:
 
 @njit(nogil=True, cache=True)
 def place(
-    t: Tables,
+    t: ProblemArrays,
     job: int,
     prefix: Array,
     free: Ints,
@@ -256,7 +258,7 @@ def place(
 
 @njit(nogil=True, cache=True)
 def adapt(
-    t: Tables,
+    t: ProblemArrays,
     profiles: Ints,
     price: Array,
     energy: Array,
@@ -298,7 +300,7 @@ def adapt(
 
 @njit(nogil=True, cache=True)
 def insert(
-    t: Tables,
+    t: ProblemArrays,
     order: Ints,
     profiles: Ints,
     price: Array,
@@ -341,7 +343,7 @@ def insert(
 
 
 @njit(nogil=True, cache=True)
-def total_value(t: Tables, option: Ints, start: Ints, prefix: Array) -> float:
+def total_value(t: ProblemArrays, option: Ints, start: Ints, prefix: Array) -> float:
     """Value of a schedule; `prefix` holds energy only."""
     slots = prefix.shape[1] - 1
     total = 0.0
@@ -351,7 +353,7 @@ def total_value(t: Tables, option: Ints, start: Ints, prefix: Array) -> float:
 
 
 @njit(nogil=True, cache=True)
-def job_worth(t: Tables, job: int, o: int, s: int, prefix: Array, slots: int) -> float:
+def job_worth(t: ProblemArrays, job: int, o: int, s: int, prefix: Array, slots: int) -> float:
     """Value of one decision less its price, or the wait value."""
     if o < 0:
         return float(t.job_value[job, 0])
@@ -361,7 +363,7 @@ def job_worth(t: Tables, job: int, o: int, s: int, prefix: Array, slots: int) ->
 
 
 @njit(nogil=True, cache=True)
-def job_worths(t: Tables, option: Ints, start: Ints, prefix: Array, worth: Array) -> None:
+def job_worths(t: ProblemArrays, option: Ints, start: Ints, prefix: Array, worth: Array) -> None:
     """Writes the value less price of every job's decision into `worth` [J]."""
     slots = prefix.shape[1] - 1
     for job in range(len(option)):

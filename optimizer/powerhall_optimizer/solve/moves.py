@@ -11,14 +11,14 @@ import numpy.typing as npt
 from numba import njit
 
 from powerhall_optimizer.problem.arrays import Ints
-from powerhall_optimizer.solve.kernels import Tables, adapt, job_worth, occupy, place
+from powerhall_optimizer.solve.kernels import ProblemArrays, adapt, job_worth, occupy, place
 
 Array = npt.NDArray[Any]
 
 
 @njit(nogil=True, cache=True)
 def search(
-    t: Tables,
+    t: ProblemArrays,
     seed: int,
     rounds: int,
     blocks: Ints,

@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from powerhall_optimizer.problem.arrays import Certificate, Problem, Schedule
-from powerhall_optimizer.solve.compiled import compile_problem
-from powerhall_optimizer.solve.exact import Exact, whole_cells
-from powerhall_optimizer.solve.greedy import Greedy
-from powerhall_optimizer.solve.lns import Search
+from powerhall_optimizer.solve.cp_sat_exact import CpSatExact, whole_cells
+from powerhall_optimizer.solve.cp_sat_windows import CpSatWindows
+from powerhall_optimizer.solve.neighbourhood_search import NeighbourhoodSearch
+from powerhall_optimizer.solve.presolve import presolve
+from powerhall_optimizer.solve.price_greedy import PriceGreedy
 from powerhall_optimizer.solve.prices import Prices, evaluate
 from powerhall_optimizer.solve.repair import Repair
-from powerhall_optimizer.solve.stage import Budget, Stage, State, certificate_of, gap
-from powerhall_optimizer.solve.windows import Windows
+from powerhall_optimizer.solve.stage import SolveBudget, SolverState, Stage, certificate_of, gap
 
-__all__ = ["Result", "StageReport", "solve"]
+__all__ = ["SolveResult", "StageReport", "solve"]
 
 Log = Callable[[str], None]
 CLOSED = 1e-8  # gaps below it are rounding
@@ -40,7 +40,7 @@ class StageReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class SolveResult:
     """The plan and its proof. `bound` >= the value of every schedule; `gap` = (bound - value) / |value|."""
 
     schedule: Schedule
@@ -65,7 +65,7 @@ def solve(
     stop: Callable[[], bool] = lambda: False,
     log: Log = lambda _line: None,
     iterations: int | None = None,
-) -> Result:
+) -> SolveResult:
     """Best schedule within `seconds`, earlier at `target_gap` or once `stop()` is true.
 
     `warm` prices and the `previous` schedule (in this problem's option numbers) are starting points, never trusted.
@@ -74,7 +74,7 @@ def solve(
     """
     began = time.monotonic()
     with ThreadPoolExecutor(workers) as pool:
-        budget = Budget(began + seconds, stop, pool, workers, seed, target_gap, iterations)
+        budget = SolveBudget(began + seconds, stop, pool, workers, seed, target_gap, iterations)
         state = _start(problem, warm)
         reports: list[StageReport] = []
         for name, stage, share in _plan(problem, previous, warm is not None):
@@ -87,15 +87,15 @@ def solve(
         return _result(problem, state, budget, tuple(reports))
 
 
-def _seconds(name: str, share: float, seconds: float, budget: Budget) -> float:
+def _seconds(name: str, share: float, seconds: float, budget: SolveBudget) -> float:
     """Share of the whole time; the search gets its share of what is left."""
     return share * (budget.left() if name == "search" else seconds)
 
 
-def _start(problem: Problem, warm: Certificate | None) -> State:
-    compiled = compile_problem(problem)
+def _start(problem: Problem, warm: Certificate | None) -> SolverState:
+    presolved = presolve(problem)
     waiting = Schedule.empty(problem.jobs)
-    state = State(compiled, waiting, int(problem.job_wait_value.sum()))
+    state = SolverState(presolved, waiting, int(problem.job_wait_value.sum()))
     if warm is not None and warm.price.shape == problem.capacity.shape and (warm.price >= 0).all():
         state = replace(state, price=warm.price / 2.0**warm.scale_bits)
     return state
@@ -103,21 +103,23 @@ def _start(problem: Problem, warm: Certificate | None) -> State:
 
 def _plan(problem: Problem, previous: Schedule | None, warm: bool) -> list[tuple[str, Stage, float]]:
     """Stages in order, each with its share of the time."""
-    small = whole_cells(problem) <= Exact().most_cells
+    small = whole_cells(problem) <= CpSatExact().most_cells
     stages: list[tuple[str, Stage, float]] = [("repair", Repair(previous), 0.2)]
     stages.append(("prices", Prices(), 0.1 if small else 0.2 if warm else 0.25))
-    stages.append(("greedy", Greedy(), 0.12))
-    stages.append(("search", Search(), 0.1 if small else 0.97))
-    stages.append(("exact", Exact(), 1.0) if small else ("windows", Windows(), 1.0))
+    stages.append(("greedy", PriceGreedy(), 0.12))
+    stages.append(("search", NeighbourhoodSearch(), 0.1 if small else 0.97))
+    stages.append(("exact", CpSatExact(), 1.0) if small else ("windows", CpSatWindows(), 1.0))
     return stages
 
 
-def _result(problem: Problem, state: State, budget: Budget, reports: tuple[StageReport, ...]) -> Result:
+def _result(problem: Problem, state: SolverState, budget: SolveBudget, reports: tuple[StageReport, ...]) -> SolveResult:
     price = state.price if state.price is not None else np.zeros(problem.capacity.shape)
     certificate = certificate_of(problem, price)
-    at = evaluate(state.compiled, certificate.price / 2.0**certificate.scale_bits, budget)
+    at = evaluate(state.presolved, certificate.price / 2.0**certificate.scale_bits, budget)
     proved = math.floor(at.bound * (1 + 1e-9 * math.copysign(1, at.bound))) + 1
     bound = min(proved, math.floor(state.bound)) if math.isfinite(state.bound) else proved
     source = "cp-sat" if bound < proved * (1 - 1e-8) - 2 else "prices"
     bound = bound if source == "cp-sat" else proved
-    return Result(state.schedule, state.value, bound, gap(state.value, bound), certificate, proved, source, reports)
+    return SolveResult(
+        state.schedule, state.value, bound, gap(state.value, bound), certificate, proved, source, reports
+    )

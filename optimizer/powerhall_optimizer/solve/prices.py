@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.solve import kernels
-from powerhall_optimizer.solve.compiled import Compiled, profile_prices
-from powerhall_optimizer.solve.stage import Budget, State
+from powerhall_optimizer.solve.presolve import PresolvedProblem, profile_prices
+from powerhall_optimizer.solve.stage import SolveBudget, SolverState
 
 Floats = npt.NDArray[np.float64]
 ROUNDING = 1e-9  # relative margin for float64 sums; the checker recomputes the bound exactly
@@ -38,11 +38,13 @@ class Evaluation:
     column_gain: Floats  # [C]
 
 
-def evaluate(compiled: Compiled, price: Floats, budget: Budget, columns: tuple[Ints, Ints] | None = None) -> Evaluation:
+def evaluate(
+    presolved: PresolvedProblem, price: Floats, budget: SolveBudget, columns: tuple[Ints, Ints] | None = None
+) -> Evaluation:
     """Price all jobs in `budget.workers` threads; with `columns` (options, pointers per job) only over these."""
-    problem = compiled.problem
-    options, pointers = columns if columns is not None else (compiled.column_option, compiled.job_columns)
-    prefix = profile_prices(compiled, price)
+    problem = presolved.problem
+    options, pointers = columns if columns is not None else (presolved.column_option, presolved.job_columns)
+    prefix = profile_prices(presolved, price)
     workers = budget.workers
     change = np.zeros((workers, problem.resources, problem.slots + 1))
     gain, column_gain = np.zeros(problem.jobs), np.zeros(len(options))
@@ -53,7 +55,7 @@ def evaluate(compiled: Compiled, price: Floats, budget: Budget, columns: tuple[I
     def part(worker: int) -> None:
         lo, hi = edges[worker], edges[worker + 1]
         result = (gain, choice, start, change[worker], column_gain)
-        kernels.price_jobs(compiled.tables, lo, hi, pointers, options, prefix, *result)
+        kernels.price_jobs(presolved.arrays, lo, hi, pointers, options, prefix, *result)
 
     list(budget.pool.map(part, range(workers)))
     usage = np.cumsum(change.sum(axis=0)[:, :-1], axis=1)
@@ -70,23 +72,23 @@ class Prices:
     warm_step: float = 0.02
     full_every: int = 8
 
-    def run(self, state: State, budget: Budget) -> State:
+    def run(self, state: SolverState, budget: SolveBudget) -> SolverState:
         """Lower the bound; the schedule stays as it is."""
-        compiled = state.compiled
-        if compiled.problem.resources == 0 or compiled.problem.jobs == 0:
-            zero = np.zeros(compiled.problem.capacity.shape)
-            return state.tighter(zero, evaluate(compiled, zero, budget).bound)
+        presolved = state.presolved
+        if presolved.problem.resources == 0 or presolved.problem.jobs == 0:
+            zero = np.zeros(presolved.problem.capacity.shape)
+            return state.tighter(zero, evaluate(presolved, zero, budget).bound)
         return _descend(self, state, budget)
 
 
-def _descend(stage: Prices, state: State, budget: Budget) -> State:
-    compiled = state.compiled
-    capacity = _grouped(compiled, compiled.problem.capacity.astype(float))
+def _descend(stage: Prices, state: SolverState, budget: SolveBudget) -> SolverState:
+    presolved = state.presolved
+    capacity = _grouped(presolved, presolved.problem.capacity.astype(float))
     mean = np.maximum(1e-9, capacity.mean(axis=1, keepdims=True))
-    worth = _worth(compiled) * mean
+    worth = _worth(presolved) * mean
     warm = state.price is not None
-    price = state.price if state.price is not None else np.zeros(compiled.problem.capacity.shape)
-    scaled = _grouped_mean(compiled, price) * mean
+    price = state.price if state.price is not None else np.zeros(presolved.problem.capacity.shape)
+    scaled = _grouped_mean(presolved, price) * mean
     first = np.zeros_like(scaled)
     second = np.zeros_like(scaled)
     began = budget.clock()
@@ -95,15 +97,15 @@ def _descend(stage: Prices, state: State, budget: Budget) -> State:
     done = 0
     progress = 0.0
     while progress < 1.0:
-        price = (scaled / mean)[compiled.resource_group]
+        price = (scaled / mean)[presolved.resource_group]
         full = done % stage.full_every == 0 or progress > 0.9
-        at = evaluate(compiled, price, budget, None if full else near)
+        at = evaluate(presolved, price, budget, None if full else near)
         if full:
             state = state.tighter(price, at.bound * (1 + ROUNDING) + 1)
-            near = _near_columns(compiled, at, 0.01 + 0.1 * (1 - progress) ** 2)
+            near = _near_columns(presolved, at, 0.01 + 0.1 * (1 - progress) ** 2)
         if state.gap <= budget.target_gap:
             break
-        slope = (capacity - _grouped(compiled, at.usage)) / mean
+        slope = (capacity - _grouped(presolved, at.usage)) / mean
         done += 1
         first = 0.9 * first + 0.1 * slope
         second = 0.98 * second + 0.02 * slope * slope
@@ -114,7 +116,7 @@ def _descend(stage: Prices, state: State, budget: Budget) -> State:
     return state
 
 
-def _progress(done: int, rounds: int, began: float, budget: Budget) -> float:
+def _progress(done: int, rounds: int, began: float, budget: SolveBudget) -> float:
     share = done / rounds
     if budget.iterations is not None:
         return 1.0 if budget.stop() else share
@@ -125,44 +127,44 @@ def _progress(done: int, rounds: int, began: float, budget: Budget) -> float:
     return max(share, spent / (spent + left))
 
 
-def _near_columns(compiled: Compiled, at: Evaluation, width: float) -> tuple[Ints, Ints]:
+def _near_columns(presolved: PresolvedProblem, at: Evaluation, width: float) -> tuple[Ints, Ints]:
     """Columns whose gain is within `width` of the job's unpriced worth from the job's best."""
-    counts = np.diff(compiled.job_columns)
+    counts = np.diff(presolved.job_columns)
     job = np.repeat(np.arange(len(counts)), counts)
-    option = compiled.column_option
-    length = np.minimum(compiled.problem.option_duration[option], compiled.problem.slots)
-    worth = np.abs(compiled.tables.option_value[option, 0] * length) + np.abs(compiled.tables.option_value[option, 1])
+    option = presolved.column_option
+    length = np.minimum(presolved.problem.option_duration[option], presolved.problem.slots)
+    worth = np.abs(presolved.arrays.option_value[option, 0] * length) + np.abs(presolved.arrays.option_value[option, 1])
     keep = at.column_gain >= at.gain[job] - width * worth
     pointers = np.concatenate(([0], np.cumsum(np.bincount(job[keep], minlength=len(counts)))))
     return option[keep], pointers.astype(np.int64)
 
 
-def _grouped(compiled: Compiled, series: Floats) -> Floats:
-    total = np.zeros((compiled.groups, series.shape[1]))
-    np.add.at(total, compiled.resource_group, series)
+def _grouped(presolved: PresolvedProblem, series: Floats) -> Floats:
+    total = np.zeros((presolved.groups, series.shape[1]))
+    np.add.at(total, presolved.resource_group, series)
     return total
 
 
-def _grouped_mean(compiled: Compiled, series: Floats) -> Floats:
-    size = np.bincount(compiled.resource_group, minlength=compiled.groups)
-    return _grouped(compiled, series) / size[:, None]
+def _grouped_mean(presolved: PresolvedProblem, series: Floats) -> Floats:
+    size = np.bincount(presolved.resource_group, minlength=presolved.groups)
+    return _grouped(presolved, series) / size[:, None]
 
 
-def _worth(compiled: Compiled) -> Floats:
+def _worth(presolved: PresolvedProblem) -> Floats:
     """Typical value per unit of resource and slot [G, 1], from at most 200,000 of the usage entries.
 
     They are drawn at random: every n-th entry would meet the same resource again and again where options look alike.
     """
-    problem = compiled.problem
+    problem = presolved.problem
     count = len(problem.use_amount)
     entry = np.arange(count) if count <= 200_000 else np.sort(np.random.default_rng(0).integers(0, count, 200_000))
     option = np.searchsorted(problem.option_uses, entry, side="right") - 1
     length = np.maximum(1, np.minimum(problem.option_duration[option], problem.slots))
     value = np.abs(problem.option_rate[option]) + np.maximum(0, problem.option_bonus[option]) / length
     density = value / problem.use_amount[entry]
-    group = compiled.resource_group[problem.use_resource[entry]]
-    total = np.bincount(group, density, minlength=compiled.groups)
-    counts = np.bincount(group, minlength=compiled.groups)
+    group = presolved.resource_group[problem.use_resource[entry]]
+    total = np.bincount(group, density, minlength=presolved.groups)
+    counts = np.bincount(group, minlength=presolved.groups)
     typical = total / np.maximum(1, counts)
     fallback = float(typical.max(initial=0.0)) or 1.0
     return np.where(counts > 0, np.where(typical > 0, typical, fallback), 0.0)[:, None]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
-from powerhall_optimizer.solve.compiled import Compiled
-from powerhall_optimizer.solve.greedy import LAST_RESORT, fill, value_of
-from powerhall_optimizer.solve.stage import Budget, State, usage_of
+from powerhall_optimizer.solve.presolve import PresolvedProblem
+from powerhall_optimizer.solve.price_greedy import LAST_RESORT, fill, value_of
+from powerhall_optimizer.solve.stage import SolveBudget, SolverState, usage_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,20 +18,20 @@ class Repair:
 
     previous: Schedule | None = None
 
-    def run(self, state: State, budget: Budget) -> State:
+    def run(self, state: SolverState, budget: SolveBudget) -> SolverState:
         """Offer the repaired previous schedule; needs no prices but uses those there are."""
         del budget
-        compiled = state.compiled
-        problem = compiled.problem
+        presolved = state.presolved
+        problem = presolved.problem
         if problem.options == 0:
             return state
-        kept = keep_what_fits(compiled, self.previous) if self.previous is not None else Schedule.empty(problem.jobs)
+        kept = keep_what_fits(presolved, self.previous) if self.previous is not None else Schedule.empty(problem.jobs)
         price = state.price if state.price is not None else np.zeros(problem.capacity.shape)
         order = _order(problem)
         must = order[: int((problem.job_wait_value < 0).sum())]
         if (kept.option[must] < 0).any():
-            kept = _with_all(compiled, kept, must)
-        schedule, value = fill(compiled, kept, order, price)
+            kept = _with_all(presolved, kept, must)
+        schedule, value = fill(presolved, kept, order, price)
         return state.better(schedule, value)
 
 
@@ -47,9 +47,9 @@ def _order(problem: Problem) -> Ints:
     return result
 
 
-def keep_what_fits(compiled: Compiled, previous: Schedule) -> Schedule:
+def keep_what_fits(presolved: PresolvedProblem, previous: Schedule) -> Schedule:
     """The decisions of `previous` that exist and fit together, those that must run first."""
-    problem = compiled.problem
+    problem = presolved.problem
     option, start = previous.option.astype(np.int64), previous.start.astype(np.int64)
     known = (option >= problem.job_options[:-1]) & (option < problem.job_options[1:])
     safe = np.where(known, option, 0)
@@ -73,12 +73,12 @@ def keep_what_fits(compiled: Compiled, previous: Schedule) -> Schedule:
     return Schedule(option, start)
 
 
-def _with_all(compiled: Compiled, kept: Schedule, must: Ints) -> Schedule:
+def _with_all(presolved: PresolvedProblem, kept: Schedule, must: Ints) -> Schedule:
     """Make sure that jobs that must run do, at their smallest options where nothing else works."""
-    free_price = np.zeros(compiled.problem.capacity.shape)
-    tight = LAST_RESORT / np.maximum(1.0, compiled.problem.capacity)
-    attempts = [fill(compiled, kept, must, free_price), fill(compiled, kept, must, tight, 0.0, (1.0,))]
-    attempts.append(fill(compiled, Schedule.empty(len(kept.option)), must, tight, 0.0, (1.0,)))
+    free_price = np.zeros(presolved.problem.capacity.shape)
+    tight = LAST_RESORT / np.maximum(1.0, presolved.problem.capacity)
+    attempts = [fill(presolved, kept, must, free_price), fill(presolved, kept, must, tight, 0.0, (1.0,))]
+    attempts.append(fill(presolved, Schedule.empty(len(kept.option)), must, tight, 0.0, (1.0,)))
     best = max(attempts, key=lambda found: int((found[0].option[must] >= 0).sum()))
-    assert value_of(compiled, best[0].option, best[0].start) == best[1]
+    assert value_of(presolved, best[0].option, best[0].start) == best[1]
     return best[0]

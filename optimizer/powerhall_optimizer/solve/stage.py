@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Certificate, Ints, Problem, Schedule
-from powerhall_optimizer.solve.compiled import Compiled
+from powerhall_optimizer.solve.presolve import PresolvedProblem
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class SolverState:
     """The best feasible schedule and the best bound so far; `bound` is infinite before the first prices."""
 
-    compiled: Compiled
+    presolved: PresolvedProblem
     schedule: Schedule
     value: int
     price: Floats | None = None  # [R, T], the prices of the bound
@@ -32,11 +32,11 @@ class State:
         """(bound - value) / |value|; 0 when both are equal."""
         return gap(self.value, self.bound)
 
-    def better(self, schedule: Schedule, value: int) -> State:
+    def better(self, schedule: Schedule, value: int) -> SolverState:
         """This state, or one with the new schedule when it is worth more."""
         return replace(self, schedule=schedule, value=value) if value > self.value else self
 
-    def tighter(self, price: Floats, bound: float) -> State:
+    def tighter(self, price: Floats, bound: float) -> SolverState:
         """This state, or one with the new prices when their bound is lower."""
         return replace(self, price=price, bound=bound) if bound < self.bound else self
 
@@ -49,7 +49,7 @@ def gap(value: int, bound: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class SolveBudget:
     """When a stage must end: a deadline of `clock`, a stop flag, and optionally an exact number of iterations."""
 
     deadline: float
@@ -65,7 +65,7 @@ class Budget:
         """Seconds left, never negative; 0 once stopped."""
         return 0.0 if self.stop() else max(0.0, self.deadline - self.clock())
 
-    def part(self, seconds: float) -> Budget:
+    def part(self, seconds: float) -> SolveBudget:
         """The same budget with an earlier deadline."""
         return replace(self, deadline=min(self.deadline, self.clock() + seconds))
 
@@ -73,7 +73,7 @@ class Budget:
 class Stage(Protocol):
     """One step of the pipeline; it may be run alone on any state and never returns a worse one."""
 
-    def run(self, state: State, budget: Budget) -> State:
+    def run(self, state: SolverState, budget: SolveBudget) -> SolverState:
         """Improve the schedule or the bound within the budget."""
         ...
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from powerhall_optimizer.solve.compiled import Compiled
+from powerhall_optimizer.solve.presolve import PresolvedProblem
 from powerhall_optimizer.solve.prices import evaluate
-from powerhall_optimizer.solve.stage import Budget
-from powerhall_optimizer.storage.best import added_w, best_power, grid_of
+from powerhall_optimizer.solve.stage import SolveBudget
+from powerhall_optimizer.storage.best_response import added_w, best_power, grid_of
 from powerhall_optimizer.storage.model import StoreModel
 
 __all__ = ["Descent", "descend"]
@@ -35,22 +35,24 @@ class Descent:
     rounds: int
 
 
-def descend(compiled: Compiled, model: StoreModel, price: Floats | None, budget: Budget, seconds: float) -> Descent:
+def descend(
+    presolved: PresolvedProblem, model: StoreModel, price: Floats | None, budget: SolveBudget, seconds: float
+) -> Descent:
     """Lower L + S from `price` (or from zero) for about `seconds`; on a slow machine until the budget ends."""
-    problem = compiled.problem
+    problem = presolved.problem
     grids = [grid_of(store, model) for store in model.stores]
-    size = np.bincount(compiled.resource_group, minlength=compiled.groups)[:, None]
+    size = np.bincount(presolved.resource_group, minlength=presolved.groups)[:, None]
 
     def grouped(rows: Floats) -> Floats:
-        total = np.zeros((compiled.groups, problem.slots))
-        np.add.at(total, compiled.resource_group, rows)
+        total = np.zeros((presolved.groups, problem.slots))
+        np.add.at(total, presolved.resource_group, rows)
         return total
 
     capacity = problem.capacity.astype(float)
     mean = np.maximum(1e-9, grouped(capacity).mean(axis=1, keepdims=True))
-    worth = _typical(compiled, mean)
+    worth = _typical(presolved, mean)
     step = _STEP if price is None else _WARM_STEP
-    scaled = np.zeros((compiled.groups, problem.slots)) if price is None else grouped(price) / size * mean
+    scaled = np.zeros((presolved.groups, problem.slots)) if price is None else grouped(price) / size * mean
     first, second = np.zeros_like(scaled), np.zeros_like(scaled)
     best, best_price = np.inf, np.zeros_like(capacity)
     power_w = [np.zeros(model.slots) for _ in grids]
@@ -58,8 +60,8 @@ def descend(compiled: Compiled, model: StoreModel, price: Floats | None, budget:
     began = budget.clock()
     done, progress = 0, 0.0
     while progress < 1.0 or not done:
-        now = (scaled / mean)[compiled.resource_group]
-        at = evaluate(compiled, now, budget)
+        now = (scaled / mean)[presolved.resource_group]
+        at = evaluate(presolved, now, budget)
         answers = [best_power(grid, now) for grid in grids]
         bound = at.bound + sum(gain for _, gain in answers)
         if bound < best:
@@ -82,16 +84,16 @@ def descend(compiled: Compiled, model: StoreModel, price: Floats | None, budget:
     return Descent(best_price, power_w, done)
 
 
-def _typical(compiled: Compiled, mean: Floats) -> Floats:
+def _typical(presolved: PresolvedProblem, mean: Floats) -> Floats:
     """Return a typical value per capacity and slot of each group: what prices are measured in."""
-    problem = compiled.problem
+    problem = presolved.problem
     option = np.repeat(np.arange(problem.options), np.diff(problem.option_uses))
     length = np.maximum(1, np.minimum(problem.option_duration, problem.slots))
     value = np.abs(problem.option_rate) + np.maximum(0, problem.option_bonus) / length
     density = value[option] / problem.use_amount
-    group = compiled.resource_group[problem.use_resource]
-    total = np.bincount(group, density, minlength=compiled.groups)
-    counts = np.maximum(1, np.bincount(group, minlength=compiled.groups))
+    group = presolved.resource_group[problem.use_resource]
+    total = np.bincount(group, density, minlength=presolved.groups)
+    counts = np.maximum(1, np.bincount(group, minlength=presolved.groups))
     typical = total / counts
     fallback = float(typical.max(initial=0.0)) or 1.0
     result: Floats = np.where(typical > 0, typical, fallback)[:, None] * mean

@@ -161,7 +161,7 @@ def test_the_chain_ends_in_keeping_what_runs(busy, monkeypatch):
         raise RuntimeError("no")
 
     monkeypatch.setattr("powerhall_optimizer.solve.pipeline.solve", broken)
-    monkeypatch.setattr(planner, "fill", broken)
+    monkeypatch.setattr(planner, "fill_by_density", broken)
     plan = plan_of(replace(busy, jobs=(*busy.jobs, Job("w", 8, 3600.0))))
     assert plan.notes == ("fallback: keeps what runs and starts nothing new",)
     assert {a.job_id for a in plan.assignments} == {job.job_id for job in busy.jobs}
@@ -236,7 +236,7 @@ def test_every_plan_holds_every_limit_whatever_runs_and_waits(site, waiting, hel
 
 def test_a_solver_that_hangs_or_dies_is_ended_and_the_greedy_takes_over(snapshot, monkeypatch, capsys):
     monkeypatch.setattr(planner, "_GRACE_S", 0.3)
-    monkeypatch.setattr("powerhall_optimizer.solve.warmup.compile_solver", lambda: None)  # it solves, too
+    monkeypatch.setattr("powerhall_optimizer.solve.jit_warmup.compile_solver", lambda: None)  # it solves, too
     for fault, said in ((lambda *_a, **_k: time.sleep(600), "not done"), (lambda *_a, **_k: os._exit(9), "died")):
         monkeypatch.setattr("powerhall_optimizer.solve.pipeline.solve", fault)
         began = time.monotonic()

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.rcpsp import psplib
-from powerhall_optimizer.rcpsp.checker import broken_rules
-from powerhall_optimizer.rcpsp.instance import Instance, Schedule, topological_order
+from powerhall_optimizer.rcpsp.feasibility import broken_rules
+from powerhall_optimizer.rcpsp.instance import Instance, ProjectSchedule, topological_order
 
 TEXT = """\
 ************************************************************************
@@ -109,7 +109,7 @@ PROJECT = psplib.parse(TEXT, "tiny.sm")
 
 
 def test_a_valid_schedule_breaks_no_rule() -> None:
-    assert broken_rules(PROJECT, Schedule((0, 0, 3, 7, 9))) == []
+    assert broken_rules(PROJECT, ProjectSchedule((0, 0, 3, 7, 9))) == []
 
 
 @pytest.mark.parametrize(
@@ -123,4 +123,4 @@ def test_a_valid_schedule_breaks_no_rule() -> None:
     ],
 )
 def test_each_broken_rule_is_named(starts: tuple[int, ...], words: str) -> None:
-    assert any(words in rule for rule in broken_rules(PROJECT, Schedule(starts)))
+    assert any(words in rule for rule in broken_rules(PROJECT, ProjectSchedule(starts)))

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from powerhall.runtime.errors import PowerhallError
 from powerhall_optimizer import cli
-from powerhall_optimizer.rcpsp import bounds, psplib
-from powerhall_optimizer.rcpsp.arrays import arrays_of, mirror_of
-from powerhall_optimizer.rcpsp.checker import broken_rules
-from powerhall_optimizer.rcpsp.cp_sat import Exact, Report
-from powerhall_optimizer.rcpsp.evolve import Population
-from powerhall_optimizer.rcpsp.instance import Instance, Schedule, turned_round
-from powerhall_optimizer.rcpsp.solver import solve
+from powerhall_optimizer.rcpsp import lower_bounds, psplib
+from powerhall_optimizer.rcpsp.feasibility import broken_rules
+from powerhall_optimizer.rcpsp.genetic_search import Population
+from powerhall_optimizer.rcpsp.instance import Instance, ProjectSchedule, turned_round
+from powerhall_optimizer.rcpsp.makespan_model import MakespanModel, ProgressListener
+from powerhall_optimizer.rcpsp.portfolio import solve
+from powerhall_optimizer.rcpsp.project_arrays import arrays_of, mirror_of
 
 DATA = Path(os.environ.get("POWERHALL_DATA", Path(__file__).parents[4] / "shared" / "data")) / "psplib"
 
@@ -55,7 +55,7 @@ def shortest(instance: Instance) -> int:
             starts[task] = start
         else:
             best = min(
-                best, Schedule(tuple(starts[task] for task in range(instance.size))).makespan(instance.durations)
+                best, ProjectSchedule(tuple(starts[task] for task in range(instance.size))).makespan(instance.durations)
             )
     return best
 
@@ -83,7 +83,7 @@ def test_small_projects_are_solved_to_the_optimum_found_by_trying_every_order(in
 def test_every_bred_schedule_is_valid_and_no_simple_bound_is_above_it(instance: Instance, seed: int) -> None:
     arrays = arrays_of(instance)
     population = Population(arrays, seed, capacity=10)
-    lower = max(bounds.critical_path(arrays), bounds.resource_work(arrays))
+    lower = max(lower_bounds.critical_path(arrays), lower_bounds.resource_work(arrays))
     for _ in range(5):
         schedule = population.breed(20, 0)
         assert broken_rules(instance, schedule) == []
@@ -100,8 +100,8 @@ def test_a_project_mirrored_twice_is_the_project(instance: Instance) -> None:
 def test_the_resource_bound_counts_heads_and_tails() -> None:
     chain = Instance("chain", (3, 4, 4, 2), ((1, 2), (3,), (3,), ()), ((0,), (2,), (2,), (0,)), (3,))
     arrays = arrays_of(chain)
-    assert bounds.critical_path(arrays) == 9
-    assert bounds.resource_work(arrays) == 3 + 6 + 2
+    assert lower_bounds.critical_path(arrays) == 9
+    assert lower_bounds.resource_work(arrays) == 3 + 6 + 2
     assert solve(chain, 10.0).makespan == 13
 
 
@@ -110,12 +110,12 @@ class Heard:
 
     def __init__(self) -> None:
         self.lower = 0
-        self.schedules: list[Schedule] = []
+        self.schedules: list[ProjectSchedule] = []
 
     def bound(self, lower: int) -> None:
         self.lower = max(self.lower, lower)
 
-    def schedule(self, schedule: Schedule) -> None:
+    def schedule(self, schedule: ProjectSchedule) -> None:
         self.schedules.append(schedule)
 
 
@@ -126,9 +126,9 @@ def test_the_exact_solve_of_a_project_and_of_its_mirror_agree_on_the_optimum(wor
     optimum = solve(instance, 30.0).makespan
     for side in (arrays, mirror_of(arrays)):
         found, refuted = Heard(), Heard()
-        Exact(side, 0, optimum + 3, climb=True).solve(30.0, workers, 1, found)
+        MakespanModel(side, 0, optimum + 3, climb=True).solve(30.0, workers, 1, found)
         assert min(schedule.makespan(instance.durations) for schedule in found.schedules) == found.lower == optimum
-        Exact(side, 0, optimum, climb=True).solve(30.0, workers, 1, refuted)
+        MakespanModel(side, 0, optimum, climb=True).solve(30.0, workers, 1, refuted)
         assert (refuted.lower, refuted.schedules) == (optimum, [])
 
 
@@ -138,17 +138,17 @@ def test_the_exact_solve_decides_whether_one_makespan_can_be_reached() -> None:
     arrays = arrays_of(instance)
     for side in (arrays, mirror_of(arrays)):
         reached, refuted = Heard(), Heard()
-        Exact(side, 0, optimum + 1, climb=False).solve(30.0, 1, 1, reached)
+        MakespanModel(side, 0, optimum + 1, climb=False).solve(30.0, 1, 1, reached)
         assert [schedule.makespan(instance.durations) for schedule in reached.schedules] == [optimum]
         assert reached.lower == 0
-        Exact(side, 0, optimum, climb=False).solve(30.0, 1, 1, refuted)
+        MakespanModel(side, 0, optimum, climb=False).solve(30.0, 1, 1, refuted)
         assert (refuted.lower, refuted.schedules) == (optimum, [])
 
 
 def test_a_schedule_of_the_mirror_turned_round_is_one_of_the_project() -> None:
     instance = psplib.parse(HARD, "hard.sm")
     arrays = arrays_of(instance)
-    lower = max(bounds.critical_path(arrays), bounds.resource_work(arrays))
+    lower = max(lower_bounds.critical_path(arrays), lower_bounds.resource_work(arrays))
     backwards = Population(mirror_of(arrays), seed=1, capacity=20).breed(300, lower)
     turned = turned_round(backwards, instance.durations)
     assert broken_rules(instance, turned) == []
@@ -175,7 +175,7 @@ def test_the_command_prints_json_with_a_valid_schedule(tmp_path: Path, capsys: p
     assert cli.main(["rcpsp", str(path), "--seconds", "10", "--seed", "2", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     instance = psplib.parse(HARD, "hard.sm")
-    schedule = Schedule(tuple(answer["starts"]))
+    schedule = ProjectSchedule(tuple(answer["starts"]))
     assert broken_rules(instance, schedule) == []
     assert answer["makespan"] == schedule.makespan(instance.durations)
     assert answer["proved"] is (answer["lower_bound"] == answer["makespan"])
@@ -220,21 +220,23 @@ def test_no_climb_passes_the_optimum_where_default_parameters_let_it_pass() -> N
     instance, best = published("j6037_3")
     for seed in range(60):
         heard = Heard()
-        Exact(mirror_of(arrays_of(instance)), best - 2, best + 3, climb=True).solve(10.0, 1, seed, heard)
+        MakespanModel(mirror_of(arrays_of(instance)), best - 2, best + 3, climb=True).solve(10.0, 1, seed, heard)
         assert heard.lower <= best, f"seed {seed}: {best} is reachable, and was refuted"
 
 
 def test_a_schedule_below_a_refuted_makespan_is_an_error_and_not_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = psplib.parse(HARD, "hard.sm")
     shortest = solve(instance, 30.0).schedule
-    one_by_one = Schedule(tuple(itertools.accumulate(instance.durations, initial=0))[:-1])
+    one_by_one = ProjectSchedule(tuple(itertools.accumulate(instance.durations, initial=0))[:-1])
     monkeypatch.setattr(Population, "breed", lambda *_: one_by_one)
 
-    def refute_what_is_found_next(self: Exact, seconds: float, workers: int, seed: int, report: Report) -> None:
+    def refute_what_is_found_next(
+        self: MakespanModel, seconds: float, workers: int, seed: int, report: ProgressListener
+    ) -> None:
         report.bound(one_by_one.makespan(instance.durations))
         report.schedule(shortest)
 
-    monkeypatch.setattr(Exact, "solve", refute_what_is_found_next)
+    monkeypatch.setattr(MakespanModel, "solve", refute_what_is_found_next)
     with pytest.raises(PowerhallError, match=r"hard: a schedule of .* though CP-SAT refuted all below"):
         solve(instance, 5.0, workers=1)
 

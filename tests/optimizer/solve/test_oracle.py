@@ -9,15 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Problem, ProblemBuilder, Schedule
-from powerhall_optimizer.solve.compiled import compile_problem
-from powerhall_optimizer.solve.exact import Exact, decisions_of, solve_part
-from powerhall_optimizer.solve.greedy import Greedy
-from powerhall_optimizer.solve.lns import Search
+from powerhall_optimizer.solve.cp_sat_exact import CpSatExact, decisions_of, solve_decisions
+from powerhall_optimizer.solve.cp_sat_windows import CpSatWindows
+from powerhall_optimizer.solve.neighbourhood_search import NeighbourhoodSearch
 from powerhall_optimizer.solve.pipeline import solve
+from powerhall_optimizer.solve.presolve import presolve
+from powerhall_optimizer.solve.price_greedy import PriceGreedy
 from powerhall_optimizer.solve.prices import Prices
 from powerhall_optimizer.solve.repair import Repair
-from powerhall_optimizer.solve.stage import Budget, Stage, State, certificate_of
-from powerhall_optimizer.solve.windows import Windows
+from powerhall_optimizer.solve.stage import SolveBudget, SolverState, Stage, certificate_of
 from powerhall_optimizer.verify.schedule import exact_bound, verify_schedule
 
 
@@ -65,15 +65,15 @@ def small_problem(seed: int, jobs: int, slots: int) -> Problem:
     return builder.build()
 
 
-def budget_of(pool: ThreadPoolExecutor, iterations: int | None = 40) -> Budget:
-    return Budget(time.monotonic() + 60, lambda: False, pool, 2, 7, iterations=iterations)
+def budget_of(pool: ThreadPoolExecutor, iterations: int | None = 40) -> SolveBudget:
+    return SolveBudget(time.monotonic() + 60, lambda: False, pool, 2, 7, iterations=iterations)
 
 
 def optimum(problem: Problem, pool: ThreadPoolExecutor) -> int:
-    budget = Budget(time.monotonic() + 60, lambda: False, pool, 1, 0)
+    budget = SolveBudget(time.monotonic() + 60, lambda: False, pool, 1, 0)
     decisions = [d for job in range(problem.jobs) for d in decisions_of(problem, job)]
     waiting = Schedule.empty(problem.jobs)
-    answer = solve_part(problem, range(problem.jobs), decisions, problem.capacity, waiting, budget)
+    answer = solve_decisions(problem, range(problem.jobs), decisions, problem.capacity, waiting, budget)
     assert answer is not None
     assert answer.optimal
     return answer.value
@@ -85,9 +85,9 @@ def test_bound_optimum_and_plan_stand_in_order(seed: int, jobs: int, slots: int)
     problem = small_problem(seed, jobs, slots)
     with ThreadPoolExecutor(2) as pool:
         best = optimum(problem, pool)
-        compiled = compile_problem(problem)
-        state = State(compiled, Schedule.empty(jobs), int(problem.job_wait_value.sum()))
-        stages: list[Stage] = [Repair(), Prices(), Greedy(tries=6), Search(first_moves=20)]
+        presolved = presolve(problem)
+        state = SolverState(presolved, Schedule.empty(jobs), int(problem.job_wait_value.sum()))
+        stages: list[Stage] = [Repair(), Prices(), PriceGreedy(tries=6), NeighbourhoodSearch(first_moves=20)]
         for stage in stages:
             state = stage.run(state, budget_of(pool, 30))
             report = verify_schedule(problem, state.schedule)
@@ -112,12 +112,12 @@ def test_the_pipeline_solves_small_problems_to_the_optimum(seed: int) -> None:
     assert result.gap < 1e-2
 
 
-@pytest.mark.parametrize("stage", [Windows(jobs=10), Exact()])
+@pytest.mark.parametrize("stage", [CpSatWindows(jobs=10), CpSatExact()])
 def test_cp_sat_stages_never_lose_value(stage: Stage) -> None:
     problem = small_problem(5, 30, 12)
     with ThreadPoolExecutor(2) as pool:
-        state = State(compile_problem(problem), Schedule.empty(30), int(problem.job_wait_value.sum()))
-        state = Greedy(tries=1).run(Prices().run(state, budget_of(pool)), budget_of(pool))
+        state = SolverState(presolve(problem), Schedule.empty(30), int(problem.job_wait_value.sum()))
+        state = PriceGreedy(tries=1).run(Prices().run(state, budget_of(pool)), budget_of(pool))
         after = stage.run(state, budget_of(pool, 3))
         assert verify_schedule(problem, after.schedule).value == after.value >= state.value
         assert verify_schedule(problem, after.schedule).ok
@@ -128,9 +128,9 @@ def test_more_orders_of_the_greedy_are_never_worse_and_reach_more_value() -> Non
     for seed in range(4):
         problem = small_problem(seed, 60, 24)
         with ThreadPoolExecutor(2) as pool:
-            state = State(compile_problem(problem), Schedule.empty(60), int(problem.job_wait_value.sum()))
+            state = SolverState(presolve(problem), Schedule.empty(60), int(problem.job_wait_value.sum()))
             state = Prices(rounds=100).run(state, budget_of(pool))
-            one, many = (Greedy(tries=tries).run(state, budget_of(pool)) for tries in (1, 15))
+            one, many = (PriceGreedy(tries=tries).run(state, budget_of(pool)) for tries in (1, 15))
         assert verify_schedule(problem, many.schedule).ok
         assert many.value >= one.value
         gained += many.value > one.value

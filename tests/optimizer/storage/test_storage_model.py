@@ -22,7 +22,7 @@ from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.problem.arrays import Certificate
 from powerhall_optimizer.problem.build import Built, build
-from powerhall_optimizer.storage.best import best_power, grid_of
+from powerhall_optimizer.storage.best_response import best_power, grid_of
 from powerhall_optimizer.storage.bound import WORTH_SCALE, stored_bound
 from powerhall_optimizer.storage.model import COST_SCALE, SCALE, StoreModel, store_model, with_dispatch
 from powerhall_optimizer.storage.program import LP_SOLVERS, Program

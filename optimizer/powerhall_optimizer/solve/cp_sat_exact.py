@@ -14,7 +14,7 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
-from powerhall_optimizer.solve.stage import Budget, State, usage_of
+from powerhall_optimizer.solve.stage import SolveBudget, SolverState, usage_of
 
 SMALLEST_SECONDS = 0.05
 
@@ -30,7 +30,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ModelSolution:
     """Best schedule found for the jobs of the model, and the solver's bound on their total value."""
 
     schedule: Schedule
@@ -40,20 +40,20 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Exact:
+class CpSatExact:
     """The stage: runs on the whole problem when it has at most `most_cells` (decision, slot, resource) triples."""
 
     most_cells: int = 1_500_000
 
-    def run(self, state: State, budget: Budget) -> State:
+    def run(self, state: SolverState, budget: SolveBudget) -> SolverState:
         """Solve whole when small; the bound of an optimal answer closes the gap."""
-        problem = state.compiled.problem
+        problem = state.presolved.problem
         if problem.options == 0 or whole_cells(problem) > self.most_cells:
             return state
         jobs = list(range(problem.jobs))
         decisions = [d for job in jobs for d in decisions_of(problem, job)]
         free = problem.capacity
-        answer = solve_part(problem, jobs, decisions, free, state.schedule, budget)
+        answer = solve_decisions(problem, jobs, decisions, free, state.schedule, budget)
         if answer is None:
             return state
         better = state.better(answer.schedule, answer.value)
@@ -79,14 +79,14 @@ def decisions_of(problem: Problem, job: int) -> list[Decision]:
     return found
 
 
-def solve_part(  # noqa: PLR0917
+def solve_decisions(  # noqa: PLR0917
     problem: Problem,
     jobs: Sequence[int],
     decisions: Sequence[Decision],
     free: Ints,
     hint: Schedule,
-    budget: Budget,
-) -> Answer | None:
+    budget: SolveBudget,
+) -> ModelSolution | None:
     """Best decisions for `jobs` within `free` [R, T], the others as in `hint`; None when time runs out first."""
     seconds = budget.left()
     if budget.iterations is None and seconds < SMALLEST_SECONDS:
@@ -118,13 +118,13 @@ def solve_part(  # noqa: PLR0917
     schedule = Schedule(option, start)
     base = sum(wait.values())
     value = base + round(solver.objective_value)
-    return Answer(schedule, value, base + solver.best_objective_bound, status == cp_model.OPTIMAL)
+    return ModelSolution(schedule, value, base + solver.best_objective_bound, status == cp_model.OPTIMAL)
 
 
 class _Stopper(cp_model.CpSolverSolutionCallback):
     """Ends the search at the next solution once the stop flag is up."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: SolveBudget) -> None:
         super().__init__()
         self._budget = budget
 

@@ -5,10 +5,10 @@ from typing import Protocol
 
 from ortools.sat.python import cp_model
 
-from powerhall_optimizer.rcpsp.arrays import Arrays
-from powerhall_optimizer.rcpsp.instance import Schedule
+from powerhall_optimizer.rcpsp.instance import ProjectSchedule
+from powerhall_optimizer.rcpsp.project_arrays import ProjectArrays
 
-__all__ = ["Exact", "Report"]
+__all__ = ["MakespanModel", "ProgressListener"]
 
 _CLIMBING = ("objective_lb_search_no_lp", "quick_restart_no_lp", "no_lp", "quick_restart")
 """Search strategies in the order in which workers are given out; the first raises the bound from below."""
@@ -18,17 +18,17 @@ _RUN_UP = 3
 """A climb starts this far below the known bound: refuting easy makespans first teaches the search."""
 
 
-class Report(Protocol):
+class ProgressListener(Protocol):
     """Who listens to a running solve; called from the solver's threads."""
 
     def bound(self, lower: int) -> None:
         """A lower bound has been proved for schedules shorter than the known one."""
 
-    def schedule(self, schedule: Schedule) -> None:
+    def schedule(self, schedule: ProjectSchedule) -> None:
         """A shorter schedule was found."""
 
 
-class Exact:
+class MakespanModel:
     """One solve of `makespan <= upper - 1`; `stop` may be called from another thread.
 
     With `climb` it raises the bound from `lower` on until it meets a schedule; without, it decides whether `upper - 1`
@@ -40,7 +40,7 @@ class Exact:
     stays off as well. The counts, and what the newer conflict resolution gains, are in docs/rcpsp.md.
     """
 
-    def __init__(self, arrays: Arrays, lower: int, upper: int, *, climb: bool) -> None:
+    def __init__(self, arrays: ProjectArrays, lower: int, upper: int, *, climb: bool) -> None:
         """Build the model; a makespan of `upper` is taken as known."""
         self._upper = upper
         self._climb = climb
@@ -58,7 +58,7 @@ class Exact:
         """Let the running solve end soon; what it has proved stays."""
         self._solver.stop_search()
 
-    def solve(self, seconds: float, workers: int, seed: int, report: Report) -> None:
+    def solve(self, seconds: float, workers: int, seed: int, report: ProgressListener) -> None:
         """Run until proved, stopped or out of time; tell `report` of bounds and schedules as they come."""
         parameters = self._solver.parameters
         parameters.max_time_in_seconds = max(seconds, 0.01)
@@ -81,14 +81,14 @@ class Exact:
 class _Forward(cp_model.CpSolverSolutionCallback):
     """Hands every schedule on while the search goes on."""
 
-    def __init__(self, starts: list[cp_model.IntVar], report: Report) -> None:
+    def __init__(self, starts: list[cp_model.IntVar], report: ProgressListener) -> None:
         super().__init__()
         self._starts = starts
         self._report = report
 
     def on_solution_callback(self) -> None:
         """Called by CP-SAT for every better schedule."""
-        self._report.schedule(Schedule(tuple(int(self.value(var)) for var in self._starts)))
+        self._report.schedule(ProjectSchedule(tuple(int(self.value(var)) for var in self._starts)))
 
 
 def _whole(bound: float) -> int:
@@ -96,7 +96,7 @@ def _whole(bound: float) -> int:
     return math.ceil(bound - 1e-6)
 
 
-def _starts(model: cp_model.CpModel, arrays: Arrays, latest: int) -> list[cp_model.IntVar]:
+def _starts(model: cp_model.CpModel, arrays: ProjectArrays, latest: int) -> list[cp_model.IntVar]:
     """One start for each task, between its head and its tail."""
     return [
         model.new_int_var(int(head), latest - int(tail), f"start_{task + 1}")
@@ -105,7 +105,7 @@ def _starts(model: cp_model.CpModel, arrays: Arrays, latest: int) -> list[cp_mod
 
 
 def _order(
-    model: cp_model.CpModel, arrays: Arrays, starts: list[cp_model.IntVar], makespan: cp_model.IntVar | None
+    model: cp_model.CpModel, arrays: ProjectArrays, starts: list[cp_model.IntVar], makespan: cp_model.IntVar | None
 ) -> None:
     """Precedence, and the makespan, where it is wanted, behind the tasks without successors."""
     for task, start in enumerate(starts):
@@ -117,7 +117,7 @@ def _order(
             model.add(makespan >= finish)
 
 
-def _resources(model: cp_model.CpModel, arrays: Arrays, starts: list[cp_model.IntVar]) -> None:
+def _resources(model: cp_model.CpModel, arrays: ProjectArrays, starts: list[cp_model.IntVar]) -> None:
     """One cumulative for each resource over the tasks that use it."""
     intervals = [
         model.new_fixed_size_interval_var(start, int(duration), f"task_{task + 1}")

@@ -14,7 +14,7 @@ from numba import njit
 from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.storage.model import COST_SCALE, SCALE, Store, StoreModel
 
-__all__ = ["Grid", "added_w", "best_power", "compile_best", "grid_of"]
+__all__ = ["Grid", "added_w", "best_power", "compile_best_response", "grid_of"]
 
 Floats = npt.NDArray[np.float64]
 _STEPS = 4
@@ -76,7 +76,7 @@ def added_w(store: Store, power_w: Floats, resources: int) -> Floats:
     return total
 
 
-def compile_best() -> None:
+def compile_best_response() -> None:
     """Compile the loop below, once per installation."""
     _program(2, 0, 1, 1, np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(2, np.int64))
 

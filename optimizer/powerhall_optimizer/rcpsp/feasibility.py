@@ -1,18 +1,18 @@
 """Judges a finished schedule by the definition of the problem alone: no solver, no numba, no numpy."""
 
-from powerhall_optimizer.rcpsp.instance import Instance, Schedule
+from powerhall_optimizer.rcpsp.instance import Instance, ProjectSchedule
 
 __all__ = ["broken_rules"]
 
 
-def broken_rules(instance: Instance, schedule: Schedule) -> list[str]:
+def broken_rules(instance: Instance, schedule: ProjectSchedule) -> list[str]:
     """Return one sentence for each rule the schedule breaks; an empty list means it is valid."""
     if len(schedule.starts) != instance.size:
         return [f"{len(schedule.starts)} starts for {instance.size} tasks"]
     return [*_early(instance, schedule), *_out_of_order(instance, schedule), *_overloads(instance, schedule)]
 
 
-def _early(instance: Instance, schedule: Schedule) -> list[str]:
+def _early(instance: Instance, schedule: ProjectSchedule) -> list[str]:
     return [
         f"task {task + 1} starts at {start}, before 0"
         for task, start in enumerate(schedule.starts[: instance.size])
@@ -20,7 +20,7 @@ def _early(instance: Instance, schedule: Schedule) -> list[str]:
     ]
 
 
-def _out_of_order(instance: Instance, schedule: Schedule) -> list[str]:
+def _out_of_order(instance: Instance, schedule: ProjectSchedule) -> list[str]:
     broken = []
     for task, following in enumerate(instance.successors):
         finish = schedule.starts[task] + instance.durations[task]
@@ -32,7 +32,7 @@ def _out_of_order(instance: Instance, schedule: Schedule) -> list[str]:
     return broken
 
 
-def _overloads(instance: Instance, schedule: Schedule) -> list[str]:
+def _overloads(instance: Instance, schedule: ProjectSchedule) -> list[str]:
     """Load can only rise at a start, so every start is the one place to look."""
     broken = []
     for time in sorted(set(schedule.starts)):

@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints, Schedule
 from powerhall_optimizer.solve import kernels
-from powerhall_optimizer.solve.compiled import Compiled, profile_prices
+from powerhall_optimizer.solve.presolve import PresolvedProblem, profile_prices
 from powerhall_optimizer.solve.prices import Evaluation, evaluate
-from powerhall_optimizer.solve.stage import Budget, State, usage_of
+from powerhall_optimizer.solve.stage import SolveBudget, SolverState, usage_of
 
 Floats = npt.NDArray[np.float64]
 SCALES = (1.0, 0.9, 0.6, 0.0)
@@ -34,26 +34,26 @@ RENEWALS = 2e9  # multiplications spent on following prices in one pass, at most
 
 
 @dataclass(frozen=True, slots=True)
-class Greedy:
+class PriceGreedy:
     """The stage: tries at most `tries` orders, at least one."""
 
     tries: int = 30
 
-    def run(self, state: State, budget: Budget) -> State:
+    def run(self, state: SolverState, budget: SolveBudget) -> SolverState:
         """Keep the best of several greedy schedules; the bound stays as it is."""
-        compiled = state.compiled
-        problem = compiled.problem
+        presolved = state.presolved
+        problem = presolved.problem
         if problem.options == 0:
             return state
         price = state.price if state.price is not None else np.zeros(problem.capacity.shape)
-        wheel = _Wheel.at(compiled, price, evaluate(compiled, price, budget))
+        wheel = _SqueakyWheel.at(presolved, price, evaluate(presolved, price, budget))
         workers = budget.workers
 
         def build(entry: tuple[int, Floats]) -> tuple[Floats, Schedule, int] | None:
             number, rank = entry
             if number > 0 and budget.iterations is None and budget.left() <= 0:
                 return None
-            schedule, value = greedy_schedule(compiled, rank, price, SLOPES[number % workers % len(SLOPES)])
+            schedule, value = greedy_schedule(presolved, rank, price, SLOPES[number % workers % len(SLOPES)])
             return rank, schedule, value
 
         ranks = [wheel.merit + weight * wheel.area for weight in AREA_WEIGHTS[: self.tries]]
@@ -71,10 +71,10 @@ class Greedy:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wheel:
+class _SqueakyWheel:
     """Ranks of jobs, and how they rise with what a schedule denies them; all arrays are [J]."""
 
-    compiled: Compiled
+    presolved: PresolvedProblem
     merit: Floats
     area: Floats
     gain: Floats  # best value less price
@@ -82,57 +82,57 @@ class _Wheel:
     prefix: Floats  # [P, T + 1]
 
     @staticmethod
-    def at(compiled: Compiled, price: Floats, evaluation: Evaluation) -> _Wheel:
+    def at(presolved: PresolvedProblem, price: Floats, evaluation: Evaluation) -> _SqueakyWheel:
         """The wheel at these prices."""
-        prefix = profile_prices(compiled, price)
-        merit, area = merits(compiled, evaluation, prefix)
-        problem = compiled.problem
+        prefix = profile_prices(presolved, price)
+        merit, area = merits(presolved, evaluation, prefix)
+        problem = presolved.problem
         worth = np.ones(problem.jobs)
         length = np.minimum(problem.option_duration, problem.slots)
         owner = np.repeat(np.arange(problem.jobs), np.diff(problem.job_options))
         np.maximum.at(worth, owner, problem.option_rate * length + np.maximum(0, problem.option_bonus).astype(float))
-        return _Wheel(compiled, merit, area, evaluation.gain, worth, prefix)
+        return _SqueakyWheel(presolved, merit, area, evaluation.gain, worth, prefix)
 
     def turn(self, rank: Floats, schedule: Schedule) -> Floats:
         """The next rank after a schedule that came from `rank`."""
         got = np.zeros(len(rank))
-        kernels.job_worths(self.compiled.tables, schedule.option, schedule.start, self.prefix, got)
+        kernels.job_worths(self.presolved.arrays, schedule.option, schedule.start, self.prefix, got)
         return rank + SQUEAK * np.clip((self.gain - got) / self.worth, 0.0, 1.0)
 
 
-def merits(compiled: Compiled, at: Evaluation, prefix: Floats) -> tuple[Floats, Floats]:
+def merits(presolved: PresolvedProblem, at: Evaluation, prefix: Floats) -> tuple[Floats, Floats]:
     """Per job: best (value less price) per unit of worth, and log of the price of running at all."""
-    counts = np.diff(compiled.job_columns)
+    counts = np.diff(presolved.job_columns)
     job = np.repeat(np.arange(len(counts)), counts)
     top = np.full(len(counts), -np.inf)
     np.maximum.at(top, job, at.column_gain)
-    option = compiled.column_option
-    tables = compiled.tables
-    length = np.minimum(tables.option_duration[option], prefix.shape[1] - 1)
-    worth = tables.option_value[option, 0] * length + np.maximum(0, tables.option_value[option, 1])
+    option = presolved.column_option
+    arrays = presolved.arrays
+    length = np.minimum(arrays.option_duration[option], prefix.shape[1] - 1)
+    worth = arrays.option_value[option, 0] * length + np.maximum(0, arrays.option_value[option, 1])
     most = np.ones(len(counts))
     np.maximum.at(most, job, worth)
-    profile = tables.option_profile[option]
+    profile = arrays.option_profile[option]
     area = np.full(len(counts), 1.0)
-    np.maximum.at(area, job, tables.option_multiple[option] * prefix[profile, -1] / (prefix.shape[1] - 1) * length)
-    return np.maximum(-1.0, (top - np.minimum(0, tables.job_value[:, 0])) / most), np.log(np.maximum(1.0, area))
+    np.maximum.at(area, job, arrays.option_multiple[option] * prefix[profile, -1] / (prefix.shape[1] - 1) * length)
+    return np.maximum(-1.0, (top - np.minimum(0, arrays.job_value[:, 0])) / most), np.log(np.maximum(1.0, area))
 
 
-def greedy_schedule(compiled: Compiled, merit: Floats, price: Floats, slope: float) -> tuple[Schedule, int]:
+def greedy_schedule(presolved: PresolvedProblem, merit: Floats, price: Floats, slope: float) -> tuple[Schedule, int]:
     """One schedule: jobs by falling merit, those that must run first, one pass per price scale."""
-    problem = compiled.problem
+    problem = presolved.problem
     must = problem.job_wait_value < 0
     order = np.lexsort((-merit, problem.job_wait_value * must))
-    found = fill(compiled, Schedule.empty(problem.jobs), order, price, slope)
+    found = fill(presolved, Schedule.empty(problem.jobs), order, price, slope)
     if must.any() and (found[0].option[must] < 0).any():
         tight = LAST_RESORT * (price + 1.0 / np.maximum(1, problem.capacity))
-        small = fill(compiled, Schedule.empty(len(must)), order[: int(must.sum())], tight, slope, (1.0,))[0]
-        found = max(found, fill(compiled, small, order, price, slope), key=lambda pair: pair[1])
+        small = fill(presolved, Schedule.empty(len(must)), order[: int(must.sum())], tight, slope, (1.0,))[0]
+        found = max(found, fill(presolved, small, order, price, slope), key=lambda pair: pair[1])
     return found
 
 
 def fill(  # noqa: PLR0917
-    compiled: Compiled,
+    presolved: PresolvedProblem,
     schedule: Schedule,
     order: Ints,
     price: Floats,
@@ -140,21 +140,21 @@ def fill(  # noqa: PLR0917
     scales: tuple[float, ...] = SCALES,
 ) -> tuple[Schedule, int]:
     """Place waiting jobs into what a feasible schedule leaves free; returns the new schedule and its value."""
-    problem = compiled.problem
+    problem = presolved.problem
     free = problem.capacity - usage_of(problem, schedule)
     room = np.maximum(1.0, problem.capacity)
     option, start = schedule.option.copy(), schedule.start.copy()
-    energy = profile_prices(compiled, np.zeros(problem.capacity.shape))
+    energy = profile_prices(presolved, np.zeros(problem.capacity.shape))
     profiles = np.arange(len(energy))
-    cost = float(problem.slots) * len(compiled.tables.profile_amount)
+    cost = float(problem.slots) * len(presolved.arrays.profile_amount)
     every = max(8, int(np.ceil(len(order) * cost / RENEWALS)))
     for scale in scales:
         renew = every if scale == scales[0] and slope > 0 else len(order) + 1
-        kernels.insert(compiled.tables, order, profiles, price, energy, free, room, slope, scale, renew, option, start)
-    return Schedule(option, start), value_of(compiled, option, start)
+        kernels.insert(presolved.arrays, order, profiles, price, energy, free, room, slope, scale, renew, option, start)
+    return Schedule(option, start), value_of(presolved, option, start)
 
 
-def value_of(compiled: Compiled, option: Ints, start: Ints) -> int:
+def value_of(presolved: PresolvedProblem, option: Ints, start: Ints) -> int:
     """Value of a feasible schedule, exact (all sums stay below 2**53)."""
-    energy = profile_prices(compiled, np.zeros(compiled.problem.capacity.shape))
-    return int(kernels.total_value(compiled.tables, option, start, energy))
+    energy = profile_prices(presolved, np.zeros(presolved.problem.capacity.shape))
+    return int(kernels.total_value(presolved.arrays, option, start, energy))

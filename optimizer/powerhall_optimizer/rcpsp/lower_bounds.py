@@ -2,17 +2,17 @@
 
 import numpy as np
 
-from powerhall_optimizer.rcpsp.arrays import Arrays
+from powerhall_optimizer.rcpsp.project_arrays import ProjectArrays
 
 __all__ = ["critical_path", "resource_work"]
 
 
-def critical_path(arrays: Arrays) -> int:
+def critical_path(arrays: ProjectArrays) -> int:
     """Longest chain of durations."""
     return int(arrays.tails.max())
 
 
-def resource_work(arrays: Arrays) -> int:
+def resource_work(arrays: ProjectArrays) -> int:
     """Largest over resources and heads h, tails q of h + work / capacity + q.
 
     The work is that of tasks which cannot start before h and whose successors need at least q after them; it must

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from powerhall.runtime.errors import PowerhallError
-from powerhall_optimizer.rcpsp import bounds
-from powerhall_optimizer.rcpsp.arrays import Arrays, arrays_of, mirror_of
-from powerhall_optimizer.rcpsp.checker import broken_rules
-from powerhall_optimizer.rcpsp.cp_sat import Exact, Report
-from powerhall_optimizer.rcpsp.evolve import Population
-from powerhall_optimizer.rcpsp.instance import Instance, Schedule, turned_round
+from powerhall_optimizer.rcpsp import lower_bounds
+from powerhall_optimizer.rcpsp.feasibility import broken_rules
+from powerhall_optimizer.rcpsp.genetic_search import Population
+from powerhall_optimizer.rcpsp.instance import Instance, ProjectSchedule, turned_round
+from powerhall_optimizer.rcpsp.makespan_model import MakespanModel, ProgressListener
+from powerhall_optimizer.rcpsp.project_arrays import ProjectArrays, arrays_of, mirror_of
 
-__all__ = ["Result", "solve"]
+__all__ = ["ProjectResult", "solve"]
 
 _CHILDREN = 200
 _SEED_STEP = 7919
@@ -32,11 +32,11 @@ _POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ProjectResult:
     """A checked schedule and a proved lower bound of one project; makespan and bound in the file's periods."""
 
     name: str
-    schedule: Schedule
+    schedule: ProjectSchedule
     makespan: int
     lower_bound: int
     seconds: float
@@ -58,7 +58,7 @@ class _Race:
     Invariants: `lower` only rises, `makespan` only falls, `lower <= makespan`.
     """
 
-    def __init__(self, instance: Instance, lower: int, schedule: Schedule) -> None:
+    def __init__(self, instance: Instance, lower: int, schedule: ProjectSchedule) -> None:
         self.durations = instance.durations
         self._lock = threading.Lock()
         self.finished = threading.Event()
@@ -74,7 +74,7 @@ class _Race:
             if self.lower == self.makespan:
                 self.finished.set()
 
-    def schedule(self, schedule: Schedule) -> None:
+    def schedule(self, schedule: ProjectSchedule) -> None:
         """Take a schedule if it is shorter."""
         makespan = schedule.makespan(self.durations)
         with self._lock:
@@ -91,14 +91,14 @@ def solve(
     workers: int = 2,
     seed: int = 1,
     clock: Callable[[], float] = time.monotonic,
-) -> Result:
+) -> ProjectResult:
     """Find a short schedule and a proved lower bound within `seconds`, using `workers` threads.
 
     The first call after an installation also compiles the search, which takes part of its time.
     """
     begin = clock()
     arrays = arrays_of(instance)
-    lower = max(bounds.critical_path(arrays), bounds.resource_work(arrays))
+    lower = max(lower_bounds.critical_path(arrays), lower_bounds.resource_work(arrays))
     populations = [
         Population(arrays, seed + _SEED_STEP * worker, _CAPACITIES[worker % len(_CAPACITIES)])
         for worker in range(workers)
@@ -112,7 +112,7 @@ def solve(
         raise PowerhallError(
             f"{instance.name}: a schedule of {race.makespan} was found though CP-SAT refuted all below {race.lower}"
         )
-    return Result(instance.name, race.best, race.makespan, race.lower, clock() - begin)
+    return ProjectResult(instance.name, race.best, race.makespan, race.lower, clock() - begin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class _Work:
     """What every stage needs and none changes; `begin` and `deadline` are readings of `clock`."""
 
     instance: Instance
-    arrays: Arrays
+    arrays: ProjectArrays
     begin: float
     deadline: float
     workers: int
@@ -188,20 +188,20 @@ def _prove(race: _Race, work: _Work) -> None:
 class _Prover:
     """Solves one side of the project again and again, each time with what the race knows by then."""
 
-    def __init__(self, race: _Race, arrays: Arrays, report: Report, *, climbs: bool) -> None:
+    def __init__(self, race: _Race, arrays: ProjectArrays, report: ProgressListener, *, climbs: bool) -> None:
         self._race = race
         self._arrays = arrays
         self._report = report
         self._climbs = climbs
         self._given_up = False
-        self._solve: tuple[Exact, bool, int] | None = None
+        self._solve: tuple[MakespanModel, bool, int] | None = None
 
     def run(self, work: _Work, workers: int) -> None:
         """Climb while more than one makespan is open, then decide on the last; return when there is nothing to do."""
         while not (self._given_up or self._race.finished.is_set() or work.clock() >= work.deadline):
             upper = self._race.makespan
             climb = self._climbs and upper - self._race.lower > 1
-            exact = Exact(self._arrays, self._race.lower, upper, climb=climb)
+            exact = MakespanModel(self._arrays, self._race.lower, upper, climb=climb)
             self._solve = (exact, climb, upper)
             exact.solve(work.deadline - work.clock(), workers, work.seed, self._report)
 
@@ -223,6 +223,6 @@ class _Mirrored:
         self._race = race
         self.bound = race.bound
 
-    def schedule(self, schedule: Schedule) -> None:
+    def schedule(self, schedule: ProjectSchedule) -> None:
         """Take a schedule of the mirror."""
         self._race.schedule(turned_round(schedule, self._race.durations))

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints, Schedule
 from powerhall_optimizer.solve import moves
-from powerhall_optimizer.solve.compiled import Compiled, profile_prices
-from powerhall_optimizer.solve.greedy import merits, value_of
+from powerhall_optimizer.solve.presolve import PresolvedProblem, profile_prices
+from powerhall_optimizer.solve.price_greedy import merits, value_of
 from powerhall_optimizer.solve.prices import evaluate
-from powerhall_optimizer.solve.stage import Budget, State, usage_of
+from powerhall_optimizer.solve.stage import SolveBudget, SolverState, usage_of
 
 Floats = npt.NDArray[np.float64]
 MOST_MOVES = 2_000  # per round and thread
@@ -24,7 +24,7 @@ SIZES = (20, 20)  # jobs taken out and waiting jobs offered per move, at most
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class NeighbourhoodSearch:
     """The stage: rounds of about `round_seconds`, until time is up or the target gap is reached.
 
     It accepts losses at first and fewer and fewer later (simulated annealing); `hot` and `cold` are the first and last
@@ -36,14 +36,14 @@ class Search:
     hot: float = 0.05
     cold: float = 0.003
 
-    def run(self, state: State, budget: Budget) -> State:
+    def run(self, state: SolverState, budget: SolveBudget) -> SolverState:
         """Raise the value of the schedule; the bound stays as it is."""
-        if state.compiled.problem.options == 0:
+        if state.presolved.problem.options == 0:
             return state
         ground = _ground(state, budget)
         random = np.random.default_rng(budget.seed)
         placed = max(1, int((state.schedule.option >= 0).sum()))
-        waiting = int(state.compiled.problem.job_wait_value[state.schedule.option < 0].sum())
+        waiting = int(state.presolved.problem.job_wait_value[state.schedule.option < 0].sum())
         mean = max(1.0, (state.value - waiting) / placed)
         now, count, rounds, began = state, self.first_moves, 0, budget.clock()
         progress = 0.0
@@ -76,30 +76,30 @@ class Ground:
     block_profiles: tuple[Ints, Ints]
 
 
-def _ground(state: State, budget: Budget) -> Ground:
-    compiled = state.compiled
-    zero = np.zeros(compiled.problem.capacity.shape)
+def _ground(state: SolverState, budget: SolveBudget) -> Ground:
+    presolved = state.presolved
+    zero = np.zeros(presolved.problem.capacity.shape)
     price = state.price if state.price is not None else zero
-    merit, area = merits(compiled, evaluate(compiled, price, budget), profile_prices(compiled, price))
-    pairs = np.unique(np.stack((compiled.tables.option_block, compiled.tables.option_profile)), axis=1)
-    pointers = np.searchsorted(pairs[0], np.arange(compiled.blocks + 1)).astype(np.int64)
+    merit, area = merits(presolved, evaluate(presolved, price, budget), profile_prices(presolved, price))
+    pairs = np.unique(np.stack((presolved.arrays.option_block, presolved.arrays.option_profile)), axis=1)
+    pointers = np.searchsorted(pairs[0], np.arange(presolved.blocks + 1)).astype(np.int64)
     profiles = (pointers, np.ascontiguousarray(pairs[1]))
-    return Ground(np.argsort(-merit, kind="stable"), merit, area, price, profile_prices(compiled, zero), profiles)
+    return Ground(np.argsort(-merit, kind="stable"), merit, area, price, profile_prices(presolved, zero), profiles)
 
 
 def one_round(  # noqa: PLR0917
-    state: State, budget: Budget, random: np.random.Generator, ground: Ground, count: int, heat: float
-) -> State:
+    state: SolverState, budget: SolveBudget, random: np.random.Generator, ground: Ground, count: int, heat: float
+) -> SolverState:
     """`count` moves per thread on disjoint parts of the halls, from this state's schedule to a neighbouring one."""
-    compiled = state.compiled
-    problem = compiled.problem
+    presolved = state.presolved
+    problem = presolved.problem
     option, start = state.schedule.option.copy(), state.schedule.start.copy()
     free = problem.capacity - usage_of(problem, state.schedule)
-    workers = max(1, min(budget.workers, compiled.blocks))
-    part_of_block = random.permutation(np.arange(compiled.blocks) % workers)
-    part_of_job = _parts(compiled, state.schedule, part_of_block, random)
+    workers = max(1, min(budget.workers, presolved.blocks))
+    part_of_block = random.permutation(np.arange(presolved.blocks) % workers)
+    part_of_job = _parts(presolved, state.schedule, part_of_block, random)
     seeds = random.integers(0, 1 << 31, workers)
-    shared = compiled.resource_block < 0
+    shared = presolved.resource_block < 0
     room = np.maximum(1.0, problem.capacity)
 
     def work(worker: int) -> None:
@@ -110,17 +110,17 @@ def one_round(  # noqa: PLR0917
         if len(members) == 0 or len(blocks) == 0:
             return
         fixed = (ground.merit, ground.area, ground.block_profiles, ground.price, ground.energy, room)
-        moves.search(compiled.tables, seeds[worker], count, blocks, members, *fixed, mine, option, start, heat, *SIZES)
+        moves.search(presolved.arrays, seeds[worker], count, blocks, members, *fixed, mine, option, start, heat, *SIZES)
 
     list(budget.pool.map(work, range(workers)))
-    return replace(state, schedule=Schedule(option, start), value=value_of(compiled, option, start))
+    return replace(state, schedule=Schedule(option, start), value=value_of(presolved, option, start))
 
 
-def _parts(compiled: Compiled, schedule: Schedule, part_of_block: Ints, random: np.random.Generator) -> Ints:
+def _parts(presolved: PresolvedProblem, schedule: Schedule, part_of_block: Ints, random: np.random.Generator) -> Ints:
     """Thread of every job: that of its hall when it runs, that of a random one of its halls when it waits."""
-    tables = compiled.tables
-    counts = np.diff(tables.job_options)
-    pick = tables.job_options[:-1] + (random.random(len(counts)) * counts).astype(np.int64)
-    shown = np.where(schedule.option >= 0, schedule.option, np.minimum(pick, len(tables.option_block) - 1))
-    result: Ints = np.where(counts > 0, part_of_block[tables.option_block[shown]], -1)
+    arrays = presolved.arrays
+    counts = np.diff(arrays.job_options)
+    pick = arrays.job_options[:-1] + (random.random(len(counts)) * counts).astype(np.int64)
+    shown = np.where(schedule.option >= 0, schedule.option, np.minimum(pick, len(arrays.option_block) - 1))
+    result: Ints = np.where(counts > 0, part_of_block[arrays.option_block[shown]], -1)
     return result

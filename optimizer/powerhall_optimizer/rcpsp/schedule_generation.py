@@ -6,13 +6,13 @@ improvement): Valls, Ballestin, Quintanilla, EJOR 165 (2005).
 
 import numpy as np
 
-from powerhall_optimizer.rcpsp.arrays import Arrays, Ints, compiled
+from powerhall_optimizer.rcpsp.project_arrays import Ints, ProjectArrays, compiled
 
 __all__ = ["by_key", "decode", "improve"]
 
 
 @compiled
-def _place(task: int, earliest: int, project: Arrays, load: Ints) -> int:
+def _place(task: int, earliest: int, project: ProjectArrays, load: Ints) -> int:
     """Put the task at its first fitting start at or after `earliest` and add its load."""
     duration = project.durations[task]
     resources = len(project.capacities)
@@ -31,7 +31,7 @@ def _place(task: int, earliest: int, project: Arrays, load: Ints) -> int:
 
 
 @compiled
-def decode(tasks: Ints, project: Arrays, load: Ints, starts: Ints) -> int:
+def decode(tasks: Ints, project: ProjectArrays, load: Ints, starts: Ints) -> int:
     """Start the tasks in list order as early as precedence and resources allow; fills `starts`, returns the makespan.
 
     `load` is scratch space of shape (sum of durations, resources). Every task must come behind its predecessors.
@@ -49,7 +49,7 @@ def decode(tasks: Ints, project: Arrays, load: Ints, starts: Ints) -> int:
 
 
 @compiled
-def by_key(keys: Ints, project: Arrays) -> Ints:
+def by_key(keys: Ints, project: ProjectArrays) -> Ints:
     """Return the tasks by rising key; ties keep the topological order. Keys are not negative and < 2**31."""
     size = len(keys)
     wide = np.empty(size, dtype=np.int64)
@@ -63,14 +63,14 @@ def by_key(keys: Ints, project: Arrays) -> Ints:
 
 
 @compiled
-def _justify(starts: Ints, makespan: int, side: Arrays, load: Ints, pushed: Ints) -> int:
+def _justify(starts: Ints, makespan: int, side: ProjectArrays, load: Ints, pushed: Ints) -> int:
     """Schedule the tasks on `side` of time, the latest to finish on the other side first; fills `pushed`."""
     keys = makespan - starts - side.durations
     return decode(by_key(keys, side), side, load, pushed)
 
 
 @compiled
-def improve(starts: Ints, makespan: int, sides: tuple[Arrays, Arrays], load: Ints) -> int:
+def improve(starts: Ints, makespan: int, sides: tuple[ProjectArrays, ProjectArrays], load: Ints) -> int:
     """Push right, then left, until the makespan stops falling; changes `starts` in place, returns the makespan.
 
     `sides` are the project and its mirror.

@@ -17,17 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints, Problem
-from powerhall_optimizer.solve.kernels import Tables
+from powerhall_optimizer.solve.kernels import ProblemArrays
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
+class PresolvedProblem:
     """Arrays derived from a problem; J jobs, O options, P profiles, R resources, B blocks."""
 
     problem: Problem
-    tables: Tables
+    arrays: ProblemArrays
     profile_tariff: Ints  # [P]
     profile_energy: Ints  # [P]
     resource_block: Ints  # [R] block a resource is local to, -1 when shared (or unused)
@@ -38,7 +38,7 @@ class Compiled:
     job_columns: Ints  # [J + 1]
 
 
-def compile_problem(problem: Problem) -> Compiled:
+def presolve(problem: Problem) -> PresolvedProblem:
     """Derives profiles, blocks, groups and columns; linear in the number of options."""
     tables = _profiles(problem)
     hall_names = {name: i for i, name in enumerate(dict.fromkeys(hall for hall, _ in problem.option_labels))}
@@ -50,9 +50,9 @@ def compile_problem(problem: Problem) -> Compiled:
     job = np.repeat(np.arange(problem.jobs), np.diff(problem.job_options))
     column_option = _columns(problem, tables, group, job)
     p = problem
-    return Compiled(
+    return PresolvedProblem(
         problem=problem,
-        tables=Tables(
+        arrays=ProblemArrays(
             job_options=p.job_options,
             job_value=_job_value(p),
             option_profile=tables[0],
@@ -77,17 +77,17 @@ def compile_problem(problem: Problem) -> Compiled:
     )
 
 
-def profile_prices(compiled: Compiled, price: Floats) -> Floats:
+def profile_prices(presolved: PresolvedProblem, price: Floats) -> Floats:
     """Prefix sums [P, T + 1] of the price of one unit of each profile, energy included; `price` is [R, T]."""
-    problem, tables = compiled.problem, compiled.tables
-    counts = np.diff(tables.profile_uses)
+    problem, arrays = presolved.problem, presolved.arrays
+    counts = np.diff(arrays.profile_uses)
     series = np.zeros((len(counts), problem.slots))
     for position in range(int(counts.max(initial=0))):
         has = counts > position
-        entry = tables.profile_uses[:-1][has] + position
-        series[has] += tables.profile_amount[entry, None] * price[tables.profile_resource[entry]]
-    pays = compiled.profile_tariff >= 0
-    series[pays] += compiled.profile_energy[pays, None] * problem.tariff[compiled.profile_tariff[pays]]
+        entry = arrays.profile_uses[:-1][has] + position
+        series[has] += arrays.profile_amount[entry, None] * price[arrays.profile_resource[entry]]
+    pays = presolved.profile_tariff >= 0
+    series[pays] += presolved.profile_energy[pays, None] * problem.tariff[presolved.profile_tariff[pays]]
     result = np.zeros((len(counts), problem.slots + 1))
     np.cumsum(series, axis=1, out=result[:, 1:])
     return result

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from powerhall_optimizer.rcpsp.arrays import Arrays, Ints, compiled, mirror_of
-from powerhall_optimizer.rcpsp.instance import Schedule
-from powerhall_optimizer.rcpsp.sgs import by_key, decode, improve
+from powerhall_optimizer.rcpsp.instance import ProjectSchedule
+from powerhall_optimizer.rcpsp.project_arrays import Ints, ProjectArrays, compiled, mirror_of
+from powerhall_optimizer.rcpsp.schedule_generation import by_key, decode, improve
 
 __all__ = ["Population"]
 
@@ -41,7 +41,7 @@ def _random(state: Ints, below: int) -> int:
 
 
 @compiled
-def _sampled_list(project: Arrays, noise: int, state: Ints) -> Ints:
+def _sampled_list(project: ProjectArrays, noise: int, state: Ints) -> Ints:
     """Draw a list by the longest tail first, each task's tail blurred by up to `noise` periods."""
     size = len(project.tails)
     waiting = project.before_at[1:] - project.before_at[:-1]
@@ -105,7 +105,7 @@ def _better(one_makespan: int, one_sum: int, makespan: int, total: int) -> bool:
 
 
 @compiled
-def _next_list(pool: _Pool, project: Arrays) -> Ints:
+def _next_list(pool: _Pool, project: ProjectArrays) -> Ints:
     """A sampled list while the pool fills, a child of two members afterwards."""
     size = len(project.durations)
     if pool.fill[0] < len(pool.makespans):
@@ -117,7 +117,7 @@ def _next_list(pool: _Pool, project: Arrays) -> Ints:
 
 
 @compiled
-def _breed(children: int, floor: int, pool: _Pool, sides: tuple[Arrays, Arrays], load: Ints) -> None:
+def _breed(children: int, floor: int, pool: _Pool, sides: tuple[ProjectArrays, ProjectArrays], load: Ints) -> None:
     """Make up to `children` members; stop at once when a makespan reaches `floor`."""
     starts = np.empty(len(sides[0].durations), dtype=np.int64)
     for _ in range(children):
@@ -163,7 +163,7 @@ def _victim(pool: _Pool, makespan: int, total: int) -> int:
 class Population:
     """A breeding population of one project that starts anew when it has converged; not for two threads at once."""
 
-    def __init__(self, arrays: Arrays, seed: int, capacity: int = 400) -> None:
+    def __init__(self, arrays: ProjectArrays, seed: int, capacity: int = 400) -> None:
         """Prepare an empty population; the same seed and number of children give the same schedules."""
         shape = (int(arrays.durations.sum()), len(arrays.capacities))
         self._sides = (arrays, mirror_of(arrays))
@@ -179,12 +179,12 @@ class Population:
         self._children_since = 0
         self.children = 0
 
-    def breed(self, children: int, floor: int) -> Schedule:
+    def breed(self, children: int, floor: int) -> ProjectSchedule:
         """Make at least one and at most `children` new members; return the best of the present run."""
         _breed(children, floor, self._pool, self._sides, self._load)
         self.children += children
         best = int(self._pool.makespans[: self._pool.fill[0]].argmin())
-        found = Schedule(tuple(int(start) for start in self._pool.members[best]))
+        found = ProjectSchedule(tuple(int(start) for start in self._pool.members[best]))
         self._note(int(self._pool.makespans[best]), children)
         return found
 

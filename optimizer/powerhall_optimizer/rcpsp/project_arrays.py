@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from powerhall_optimizer.rcpsp.instance import Instance, predecessors_of, topological_order
 
-__all__ = ["Arrays", "Ints", "arrays_of", "compiled", "mirror_of"]
+__all__ = ["Ints", "ProjectArrays", "arrays_of", "compiled", "mirror_of"]
 
 Ints = npt.NDArray[np.int64]
 P = ParamSpec("P")
@@ -21,7 +21,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", numba.njit(cache=True, nogil=True)(function))
 
 
-class Arrays(NamedTuple):
+class ProjectArrays(NamedTuple):
     """Shapes: tasks n, resources r; compiled code takes named tuples, so this is one.
 
     `before[before_at[i]:before_at[i + 1]]` are the predecessors of task i, `after` likewise its successors.
@@ -44,7 +44,7 @@ class Arrays(NamedTuple):
     tails: Ints
 
 
-def arrays_of(instance: Instance) -> Arrays:
+def arrays_of(instance: Instance) -> ProjectArrays:
     """Lay out one project; all of it is computed once and only read afterwards."""
     before, before_at = _ragged(predecessors_of(instance.successors))
     after, after_at = _ragged([list(following) for following in instance.successors])
@@ -57,12 +57,12 @@ def arrays_of(instance: Instance) -> Arrays:
     closure = _longest_paths(durations, order, after, after_at)
     heads = np.maximum(closure.max(axis=0), 0)
     tails = np.maximum((closure + np.where(closure >= 0, durations, 0)).max(axis=1), durations)
-    return Arrays(
+    return ProjectArrays(
         durations, demands, capacities, before, before_at, after, after_at, order, rank, closure, heads, tails
     )
 
 
-def mirror_of(arrays: Arrays) -> Arrays:
+def mirror_of(arrays: ProjectArrays) -> ProjectArrays:
     """Return the same project run backwards in time."""
     durations = arrays.durations
     paths = arrays.closure.T

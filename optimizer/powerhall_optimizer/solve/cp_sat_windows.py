@@ -12,29 +12,29 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Schedule
-from powerhall_optimizer.solve.compiled import profile_prices
-from powerhall_optimizer.solve.exact import Decision, free_without, solve_part
-from powerhall_optimizer.solve.stage import Budget, State
+from powerhall_optimizer.solve.cp_sat_exact import Decision, free_without, solve_decisions
+from powerhall_optimizer.solve.presolve import profile_prices
+from powerhall_optimizer.solve.stage import SolveBudget, SolverState
 
 Floats = npt.NDArray[np.float64]
 MOST_JOBS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
+class CpSatWindows:
     """The stage: windows of at most `jobs` jobs, `starts` decisions kept per job, `seconds` each."""
 
     jobs: int = 60
     starts: int = 12
     seconds: float = 2.0
 
-    def run(self, state: State, budget: Budget) -> State:
+    def run(self, state: SolverState, budget: SolveBudget) -> SolverState:
         """Raise the value of the schedule window by window; the bound stays as it is."""
-        problem = state.compiled.problem
+        problem = state.presolved.problem
         if problem.options == 0:
             return state
         price = state.price if state.price is not None else np.zeros(problem.capacity.shape)
-        prefix = profile_prices(state.compiled, price)
+        prefix = profile_prices(state.presolved, price)
         random = np.random.default_rng(budget.seed)
         windows = budget.iterations if budget.iterations is not None else 1 << 30
         for _ in range(windows):
@@ -43,40 +43,40 @@ class Windows:
             jobs = self._pick(state, random)
             decisions = [d for job in jobs for d in self._decisions(state, job, prefix)]
             free = free_without(problem, state.schedule, jobs)
-            answer = solve_part(problem, jobs, decisions, free, state.schedule, budget.part(self.seconds))
+            answer = solve_decisions(problem, jobs, decisions, free, state.schedule, budget.part(self.seconds))
             if answer is not None:
                 changed = np.array(jobs)
                 before = sum(problem.value(j, *_decision(state.schedule, j)) for j in changed.tolist())
                 state = state.better(answer.schedule, state.value + answer.value - before)
         return state
 
-    def _pick(self, state: State, random: np.random.Generator) -> list[int]:
+    def _pick(self, state: SolverState, random: np.random.Generator) -> list[int]:
         """Jobs of one hall that touch a random slot's neighbourhood, and as many waiting ones that could run there."""
-        problem, tables = state.compiled.problem, state.compiled.tables
+        problem, arrays = state.presolved.problem, state.presolved.arrays
         option, start = state.schedule.option, state.schedule.start
-        block, slot = random.integers(state.compiled.blocks), random.integers(problem.slots)
+        block, slot = random.integers(state.presolved.blocks), random.integers(problem.slots)
         safe = np.maximum(option, 0)
-        runs = (option >= 0) & (tables.option_block[safe] == block)
-        near = runs & (start <= slot + 12) & (start + tables.option_duration[safe] > slot - 12)
+        runs = (option >= 0) & (arrays.option_block[safe] == block)
+        near = runs & (start <= slot + 12) & (start + arrays.option_duration[safe] > slot - 12)
         owner = np.repeat(np.arange(problem.jobs), np.diff(problem.job_options))
         fits = np.zeros(problem.jobs, bool)
-        fits[owner[tables.option_block == block]] = True
+        fits[owner[arrays.option_block == block]] = True
         half = min(self.jobs, MOST_JOBS) // 2
         inside = random.permutation(np.flatnonzero(near))[:half]
         waiting = random.permutation(np.flatnonzero(fits & (option < 0)))[: 2 * half - len(inside)]
         return [int(job) for job in np.concatenate((inside, waiting))]
 
-    def _decisions(self, state: State, job: int, prefix: Floats) -> list[Decision]:
+    def _decisions(self, state: SolverState, job: int, prefix: Floats) -> list[Decision]:
         """The present decision and the starts that are worth most at the prices, spread over the options."""
-        problem, tables = state.compiled.problem, state.compiled.tables
+        problem, arrays = state.presolved.problem, state.presolved.arrays
         found: list[tuple[float, Decision]] = []
         for option in problem.options_of(job):
             values = problem.values(job, option)
             first = int(problem.option_earliest[option])
             start = np.arange(first, first + len(values))
-            stop = np.minimum(problem.slots, start + tables.option_duration[option])
-            row = prefix[tables.option_profile[option]]
-            priced = values - tables.option_multiple[option] * (row[stop] - row[start])
+            stop = np.minimum(problem.slots, start + arrays.option_duration[option])
+            row = prefix[arrays.option_profile[option]]
+            priced = values - arrays.option_multiple[option] * (row[stop] - row[start])
             top = np.argsort(-priced)[: self.starts]
             found += [(float(priced[i]), Decision(job, option, int(start[i]), int(values[i]))) for i in top]
         found.sort(key=lambda pair: -pair[0])
