@@ -191,7 +191,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     if not settings.output:
         raise PowerhallError("run: no store: give --store URL, or [[output]] with url in the settings file")
-    from powerhall_agent.base.log import Log
+    from powerhall.runtime.log import Log
     from powerhall_agent.daemon.daemon import run_daemon
 
     return run_daemon(lambda: _settings(arguments), Log(), arguments.for_s)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from powerhall_agent.base.log import Log
+from powerhall.runtime.log import Log
 from powerhall_agent.daemon.agent_settings import OutputSettings, ShipSettings, load_settings
 from powerhall_agent.delivery.pipeline import Lane
 

@@ -8,9 +8,9 @@ import pytest
 
 from powerhall.jobs import Job
 from powerhall.plan.plan import Plan, Snapshot, snapshot_hash
+from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning.planner import make_plan
 from rigs.node_types import H100_NODE
 

@@ -6,10 +6,10 @@ import msgspec
 
 from powerhall.jobs import Job
 from powerhall.plan.plan import Plan, Snapshot, StoragePlan
+from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.site.storage import trajectory
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.verify.plan import verify_plan
 from rigs.node_types import H100_NODE

@@ -11,9 +11,9 @@ import msgspec
 
 from powerhall.lease import SignedLease
 from powerhall.runtime.errors import Rejected, Retryable
+from powerhall.runtime.log import Log
 from powerhall.store import Query, Select, Store
 from powerhall.store.line_protocol import Point, encode
-from powerhall_agent.base.log import Log
 from powerhall_agent.capper.client import Reply
 
 __all__ = ["CapperEnd", "Carrier", "newest_lease", "store_confirmation"]

@@ -18,7 +18,7 @@ import msgspec
 
 from powerhall.lease import SignedLease
 from powerhall.runtime.errors import Rejected
-from powerhall_agent.base.log import Log
+from powerhall.runtime.log import Log
 from powerhall_agent.capper.state import Capper
 
 __all__ = ["CapperServer", "Message", "owner_uids"]
@@ -84,7 +84,7 @@ class CapperServer:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         _, uid, _ = struct.unpack("3i", credentials)
         if uid not in self._allowed:
-            self._log.warning("refused", uid=uid, detail="this user may not lead the capper")
+            self._log.warning("refused", key="", uid=uid, detail="this user may not lead the capper")
             connection.close()
             return
         self._drop()

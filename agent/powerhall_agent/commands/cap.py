@@ -12,9 +12,9 @@ import msgspec
 
 from powerhall.runtime.errors import ConfigError, PowerhallError
 from powerhall.runtime.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
+from powerhall.runtime.log import Log
 from powerhall.runtime.settings import Secret, read_toml
 from powerhall.units import parse_power
-from powerhall_agent.base.log import Log
 from powerhall_agent.base.systemd import Notifier
 
 __all__ = ["CapperSettings", "add_parsers"]

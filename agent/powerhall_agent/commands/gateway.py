@@ -15,7 +15,7 @@ import msgspec
 
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
-from powerhall_agent.base.log import Log
+from powerhall.runtime.log import Log
 from powerhall_agent.base.systemd import Notifier
 from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
 from powerhall_agent.sampling.sampler_settings import SamplerSettings

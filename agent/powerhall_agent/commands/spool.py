@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO
 
 from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
-from powerhall_agent.base.log import Log
+from powerhall.runtime.log import Log
 from powerhall_agent.daemon.agent_settings import AgentSettings
 from powerhall_agent.delivery.bisection import Bisection
 from powerhall_agent.delivery.dead_letter import Quarantine

@@ -13,9 +13,9 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 from powerhall.runtime.errors import PowerhallError
+from powerhall.runtime.log import Log
 from powerhall_agent.base.clock import Stamper
 from powerhall_agent.base.encoder import Series
-from powerhall_agent.base.log import Log
 from powerhall_agent.base.systemd import Notifier
 from powerhall_agent.daemon.agent_settings import AgentSettings
 from powerhall_agent.daemon.heap import give_back
@@ -222,7 +222,7 @@ def _successor(fresh: AgentSettings, before: AgentSettings, log: Log, notifier: 
     try:
         return Daemon(fresh, log, notifier)
     except PowerhallError as error:
-        log.warning("reload_refused", key=str(time.monotonic()), detail=error)
+        log.warning("reload_refused", detail=error)
         return Daemon(before, log, notifier)
 
 
@@ -238,5 +238,5 @@ def _live(
             try:
                 return load()
             except PowerhallError as error:
-                log.warning("reload_refused", key=str(time.monotonic()), detail=error)
+                log.warning("reload_refused", detail=error)
     return None

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Iterable
 
 from powerhall.runtime.errors import ConfigError
+from powerhall.runtime.log import Log
 from powerhall.runtime.settings import Secret
 from powerhall.store.line_protocol import Point, parse_lines
 from powerhall.store.schema import MEASUREMENTS
-from powerhall_agent.base.log import Log
 from powerhall_agent.daemon.agent_settings import PrometheusSettings
 
 __all__ = ["Exposition", "render"]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from powerhall.runtime.errors import ConfigError
-from powerhall_agent.base.log import Log
+from powerhall.runtime.log import Log
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
 
 __all__ = ["SamplerChild"]
@@ -88,10 +88,10 @@ class SamplerChild:
         limit_s = self._limit_s()
         if silent_s > limit_s and not self.stuck:
             self.stuck = True
-            self._log.warning("driver_stuck", pid=self.pid, silent_s=silent_s)
+            self._log.warning("driver_stuck", key="", pid=self.pid, silent_s=silent_s)
         if silent_s > limit_s + _KILL_AFTER_S and not self._killed:
             self._killed = True
-            self._log.warning("sampler_killed", pid=self.pid, silent_s=silent_s)
+            self._log.warning("sampler_killed", key="", pid=self.pid, silent_s=silent_s)
             self._process.kill()
 
     def read(self) -> bytes:
@@ -129,7 +129,7 @@ class SamplerChild:
         try:
             process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         except OSError as error:
-            self._log.warning("sampler_not_started", detail=error.strerror)
+            self._log.warning("sampler_not_started", key="", detail=error.strerror)
             self._start_at_s = now_s + self._next_pause()
             return
         assert process.stdin is not None
@@ -139,7 +139,7 @@ class SamplerChild:
             process.stdin.write(msgspec.json.encode(self._settings))
             process.stdin.close()
         except OSError:
-            self._log.warning("sampler_closed_stdin", pid=process.pid)
+            self._log.warning("sampler_closed_stdin", key="", pid=process.pid)
         self._process, self._spoke, self._killed = process, False, False
         self._heard_s = self._started_s = now_s
         self._log.info("sampler_started", pid=process.pid)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from powerhall_agent.base.log import Log
+from powerhall.runtime.log import Log
 
 __all__ = ["Quarantine"]
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from powerhall_agent.base.log import Log
+from powerhall.runtime.log import Log
 from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
 from powerhall_agent.delivery.dead_letter import Quarantine
 from powerhall_agent.delivery.outputs.base import open_output

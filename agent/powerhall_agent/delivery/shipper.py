@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from powerhall.runtime.errors import Rejected, Retryable
-from powerhall_agent.base.log import Log
+from powerhall.runtime.log import Log
 from powerhall_agent.daemon.agent_settings import ShipSettings
 from powerhall_agent.delivery.bisection import Bisection
 from powerhall_agent.delivery.dead_letter import Quarantine

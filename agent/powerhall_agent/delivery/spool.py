@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from powerhall.runtime.errors import ConfigError
+from powerhall.runtime.log import Log
 from powerhall_agent.base.durable_files import own, sync_folder, write_all, write_file
-from powerhall_agent.base.log import Log
 from powerhall_agent.delivery.segment import MAGIC, Scan, pack, record, scan, unpack
 
 __all__ = ["Batch", "Spool", "SpoolStats", "segments_of"]
@@ -356,12 +356,12 @@ class Spool:
     def _set_aside(self, path: Path, tail: bytes, offset: int) -> None:
         self._damaged_bytes += len(tail)
         folder = self.folder / "damaged"
-        self._log.warning("spool_damage", file=path, offset=offset, bytes=len(tail), kept_in=folder)
+        self._log.warning("spool_damage", key="", file=path, offset=offset, bytes=len(tail), kept_in=folder)
         try:
             if len(tail) + sum(p.stat().st_size for p in folder.iterdir()) <= _ASIDE_BYTES:
                 write_file(folder / f"{path.stem}@{offset}", tail)
         except OSError as error:
-            self._log.warning("spool_damage_not_kept", file=path, detail=error.strerror)
+            self._log.warning("spool_damage_not_kept", key="", file=path, detail=error.strerror)
 
 
 def _segment(path: Path, found: Scan) -> _Segment:

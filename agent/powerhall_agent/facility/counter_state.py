@@ -4,8 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from powerhall.runtime.log import Log
 from powerhall_agent.base.durable_files import write_file
-from powerhall_agent.base.log import Log
 from powerhall_agent.facility.validation import Kept
 
 __all__ = ["Memory"]
@@ -24,7 +24,7 @@ class Memory:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=dict[str, dict[str, Kept]])
         except (OSError, msgspec.DecodeError) as error:
-            self._log.warning("counters_lost", path=self._path, detail=error)
+            self._log.warning("counters_lost", key="", path=self._path, detail=error)
             return {}
 
     def keep(self, kept: dict[str, dict[str, Kept]]) -> None:
@@ -37,4 +37,4 @@ class Memory:
             write_file(fresh, msgspec.json.encode(kept))
             fresh.replace(self._path)
         except OSError as error:
-            self._log.warning("counters_not_kept", path=self._path, detail=error)
+            self._log.warning("counters_not_kept", key="", path=self._path, detail=error)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from powerhall.runtime.errors import ConfigError, Retryable
+from powerhall.runtime.log import Log
 from powerhall_agent.base.clock import Clock, Stamper, SystemClock
 from powerhall_agent.base.encoder import Series
-from powerhall_agent.base.log import Log
 from powerhall_agent.base.sink import Sink
 from powerhall_agent.facility.gateway_settings import Device
 from powerhall_agent.facility.points import DeviceMap

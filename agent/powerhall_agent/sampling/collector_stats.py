@@ -1,6 +1,5 @@
 """Wraps collectors: counts success and time per family, so that a broken sensor is data and never stops another."""
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import TypeVar
 import pynvml
 
 from powerhall.runtime.errors import PowerhallError
+from powerhall.runtime.log import Log
 from powerhall_agent.base.encoder import Fields
 from powerhall_agent.collectors.base import Collector
 from powerhall_agent.nvml.codes import Action, action
@@ -16,7 +16,7 @@ from powerhall_agent.nvml.codes import Action, action
 __all__ = ["Families", "Family"]
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
+_log = Log(quiet=True)
 _GPU_GONE = {Action.QUARANTINE, Action.REINIT, Action.RESPAWN, Action.STRIKE}
 
 
@@ -50,7 +50,7 @@ class Family:
         except Exception as error:  # noqa: BLE001  # logged and counted, see below
             # The last resort of the sampler: a fault in one collector must not end the others.
             self._failed(f"{type(error).__name__}: {error}")
-            _log.exception("collector_failed family=%s", self.name)
+            _log.exception("collector_failed", family=self.name)
         finally:
             self.spent_ns += time.perf_counter_ns() - started_ns
         return nothing
@@ -60,7 +60,7 @@ class Family:
         self.detail = detail
         if detail != self.last_logged:
             self.last_logged = detail
-            _log.warning("collector_failed family=%s detail=%r", self.name, detail)
+            _log.warning("collector_failed", family=self.name, detail=detail)
 
     def report(self) -> Fields:
         """Return success and mean duration since the last report, and start afresh."""

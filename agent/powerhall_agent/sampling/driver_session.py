@@ -1,13 +1,13 @@
 """One loaded driver generation: the GPUs that are read, those that could not be opened, and what is due when."""
 
 import functools
-import logging
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 import pynvml
 
+from powerhall.runtime.log import Log
 from powerhall_agent.base.clock import Moment
 from powerhall_agent.base.encoder import Series
 from powerhall_agent.nvml.driver import Driver
@@ -19,7 +19,7 @@ from powerhall_agent.sampling.sampler_settings import SamplerSettings
 
 __all__ = ["Generation", "boot_id", "next_due"]
 
-_log = logging.getLogger(__name__)
+_log = Log(quiet=True)
 
 
 class Generation:
@@ -44,9 +44,12 @@ class Generation:
         self.quiet_until_ns = 0
         """Until then these are all that is due, as long as no GPU fails and nothing else happens."""
         _log.info(
-            "driver_bound version=%s gpus=%d unopened=%d events=%d",
-            self.driver.version, len(self.tracks), len(self.missing), self.watch.watched,
-        )  # fmt: skip
+            "driver_bound",
+            version=self.driver.version,
+            gpus=len(self.tracks),
+            unopened=len(self.missing),
+            events=self.watch.watched,
+        )
 
     def tasks(self, moment: Moment, *, full: bool) -> Sequence[Task]:
         """Return what is to be read of each GPU now."""

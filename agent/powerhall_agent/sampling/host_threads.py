@@ -1,19 +1,19 @@
 """Readings of the host beside the GPUs, each in a thread of its own: a slow BMC costs nobody a tick."""
 
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from powerhall.runtime.errors import PowerhallError
+from powerhall.runtime.log import Log
 from powerhall_agent.base.encoder import Fields, Record
 from powerhall_agent.collectors.base import Collector
 from powerhall_agent.sampling.collector_stats import Family
 
 __all__ = ["Pace", "collect_into", "look_into"]
 
-_log = logging.getLogger(__name__)
+_log = Log(quiet=True)
 
 
 class Pace:
@@ -57,6 +57,6 @@ def look_into(ready: deque[Record], look: Callable[[float], Sequence[Record]]) -
         except (OSError, PowerhallError, ValueError) as error:
             if logged != [str(error)]:
                 logged[:] = [str(error)]
-                _log.warning("attribution_failed detail=%r", str(error))
+                _log.warning("attribution_failed", detail=error)
 
     return run

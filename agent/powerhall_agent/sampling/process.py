@@ -6,7 +6,6 @@ signal of its parent, or because nobody reads its pipe any more.
 """
 
 import ctypes
-import logging
 import os
 import select
 import signal
@@ -18,6 +17,7 @@ from types import FrameType
 import msgspec
 
 from powerhall.runtime.errors import Rejected
+from powerhall.runtime.log import Log
 from powerhall_agent.daemon.heap import give_back
 from powerhall_agent.sampling.sampler import run_sampler
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
@@ -124,7 +124,6 @@ def main() -> int:
     """Run until told to stop; the exit code says why the sampler ended."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    logging.basicConfig(stream=sys.stderr, format="level=%(levelname)s event=sampler detail=%(message)r")
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=SamplerSettings)
     sink = PipeSink(sys.stdout.fileno())
     stop = _Stop(sink)
@@ -138,7 +137,7 @@ def main() -> int:
     try:
         outcome = run_sampler(settings, sink, stop)
     except Rejected as error:
-        sys.stderr.write(f"level=error event=sampler_refused detail={str(error)!r}\n")
+        Log().error("sampler_refused", detail=error)
         return EXIT_REFUSED
     sink.finish()
     return int(outcome.value)

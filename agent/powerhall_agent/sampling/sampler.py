@@ -5,7 +5,6 @@ its own GPU only. A driver that goes away is initialised again with backoff; an 
 the driver ends `run_sampler`, because only a new process can let go of the library.
 """
 
-import logging
 import random
 from collections import deque
 from enum import Enum
@@ -14,6 +13,7 @@ from typing import Final, Protocol
 
 import pynvml
 
+from powerhall.runtime.log import Log
 from powerhall_agent.attribution.intervals import GpuNow
 from powerhall_agent.base.clock import Clock, Moment, Stamper, SystemClock
 from powerhall_agent.base.encoder import Fields, Record, Series, encode_all
@@ -33,7 +33,7 @@ from powerhall_agent.sampling.sampler_settings import SamplerSettings
 
 __all__ = ["Sampler", "SamplerExit", "run_sampler"]
 
-_log = logging.getLogger(__name__)
+_log = Log(quiet=True)
 _DRIVER: Final = -1
 _REPORT_S: Final = 10.0
 _STUCK_NS: Final = 3_000_000_000
@@ -319,7 +319,7 @@ def _checkpoint(settings: SamplerSettings) -> Checkpoint:
     try:
         return Checkpoint(path)
     except OSError as error:
-        _log.warning("state_not_kept path=%s detail=%r", path, error.strerror)
+        _log.warning("state_not_kept", path=path, detail=error.strerror)
         return Checkpoint(None)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from powerhall.runtime.errors import PowerhallError, Rejected, Retryable
 from powerhall.runtime.extras import EXIT_OK
+from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.store import open_store
 from powerhall.store.sqlite import SqliteStore
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.rollup.readings import BUCKET_S
 from powerhall_optimizer.rollup.service import Rollup
 
@@ -125,7 +125,7 @@ class _Service:
         while start_s < end_s and not self.stop.is_set():
             until_s = min(end_s, start_s + _STRETCH_S)
             points = self.rollup.run(start_s, until_s)
-            self.log("rollup", points=points, start_s=int(start_s), seconds=int(until_s - start_s))
+            self.log.info("rollup", points=points, start_s=int(start_s), seconds=int(until_s - start_s))
             start_s = until_s
         return start_s
 
@@ -143,7 +143,7 @@ class _Service:
             except Retryable as error:
                 if once:
                     raise
-                self.log("rollup_delayed", "warning", reason=error)
+                self.log.warning("rollup_delayed", reason=error)
             if once:
                 return
             self.stop.wait(BUCKET_S - (time.time() - _SETTLE_S) % BUCKET_S)
@@ -158,7 +158,7 @@ class _Service:
                 for hall in self.rollup.halls:
                     site.hall(hall)
             except (PowerhallError, KeyError) as error:
-                self.log("site_refused", "warning", reason=error)
+                self.log.warning("site_refused", reason=error)
             else:
                 self.rollup.site = site
         self._read_s = now_s + _REREAD_S
@@ -167,7 +167,7 @@ class _Service:
         """Delete what is past its retention when an hour is over."""
         if self.pruned is not None and now_s >= self._prune_s:
             self._prune_s = now_s + 3600
-            self.log("prune", points=self.pruned.prune(now_s))
+            self.log.info("prune", points=self.pruned.prune(now_s))
 
 
 def _floor(time_s: float) -> float:

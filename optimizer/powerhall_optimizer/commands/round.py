@@ -13,12 +13,12 @@ from powerhall.plan.multi_site import FleetPlan
 from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
+from powerhall.runtime.log import Log
 from powerhall.store import Store, open_store
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
 from powerhall_optimizer.inputs.round_settings import RoundSettings, read_settings
 from powerhall_optimizer.inputs.snapshot import FORMATS, Horizon, floor_slot
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.round.multi_site import run_fleet_round
 from powerhall_optimizer.round.publish import Figures, figures, fleet_figures
 from powerhall_optimizer.round.single_site import Request, only_one, run_round

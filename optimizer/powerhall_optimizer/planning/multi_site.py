@@ -14,8 +14,8 @@ import msgspec
 from powerhall.jobs import Job
 from powerhall.plan.multi_site import FleetPlan, fleet_hash
 from powerhall.plan.plan import PLAN_VERSION, Plan, Snapshot
+from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.placement.placer import Placed, place
 from powerhall_optimizer.planning.assemble import assemble
 from powerhall_optimizer.planning.planner import (
@@ -98,7 +98,7 @@ def make_fleet_plan(
         if not broken:
             return plan
         last = broken[0]
-        log("draft_refused", "error", stage=name, reason=last, violations=len(broken))
+        log.error("draft_refused", stage=name, reason=last, violations=len(broken))
     raise Unplannable(f"no plan holds every limit: {last}")
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from powerhall.plan.plan import Certificate as PlanCertificate
 from powerhall.plan.plan import Plan, Planned, Snapshot
 from powerhall.runtime.errors import PowerhallError
+from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.placement.placer import Placed, place
 from powerhall_optimizer.planning.assemble import assemble
@@ -135,7 +135,7 @@ def get_ready(snapshot: Snapshot, settings: RoundSettings, log: Log, stops: Mapp
         before, built = built, build(snapshot, ground, every)
         kept = Kept(_rekeyed(before, built, kept), kept.stops, kept.broken)
     if kept.stops:
-        log("shed", "warning", jobs=",".join(sorted(kept.stops)), zones=",".join(_zones(kept)))
+        log.warning("shed", jobs=",".join(sorted(kept.stops)), zones=",".join(_zones(kept)))
     return Ready(ground, built, kept, stores)
 
 
@@ -188,7 +188,7 @@ def make_plan(
         if not broken:
             return plan
         last = broken[0]
-        log("draft_refused", "error", stage=name, reason=last, violations=len(broken))
+        log.error("draft_refused", stage=name, reason=last, violations=len(broken))
     raise Unplannable(f"no plan holds every limit: {last}")
 
 
@@ -206,7 +206,7 @@ def _attempt(step: Callable[[Task], Draft], task: Task) -> Draft | None:
         return step(task)
     except Exception as error:  # noqa: BLE001 - a fault in a solver must not leave the site without a plan
         reason = f"{type(error).__name__}: {error}"
-        task.log("stage_failed", "error", stage=step.__name__.strip("_"), reason=reason)
+        task.log.error("stage_failed", stage=step.__name__.strip("_"), reason=reason)
         return None
 
 
@@ -260,7 +260,7 @@ def _solved(task: Task) -> Draft:
             _warm(task),
             _as_planned(task),
             task.stop,
-            lambda line: task.log("solver", line=line),
+            lambda line: task.log.info("solver", line=line),
         )
         if stores.model.stores:
             floor = usage_of(problem, task.kept.schedule)
@@ -294,7 +294,7 @@ def _warm(task: Task) -> Certificate | None:
     try:
         return to_prices(task.built.problem, last.certificate, shift)
     except (PowerhallError, OverflowError, ValueError) as error:
-        task.log("warm_start_refused", "warning", reason=error)
+        task.log.warning("warm_start_refused", reason=error)
         return None
 
 

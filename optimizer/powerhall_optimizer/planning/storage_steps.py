@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from powerhall.plan.plan import Snapshot
 from powerhall.runtime.errors import PowerhallError
-from powerhall_optimizer.log import Log
+from powerhall.runtime.log import Log
 from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.physics.plan_loads import loads_of
 from powerhall_optimizer.placement.placer import Placed
@@ -120,5 +120,5 @@ class Stores:
             end_s = time.monotonic() + _PROGRAM_S
             return guarded(lambda: None, call, deadline_s=end_s, grace_s=_PROGRAM_S, stop=lambda: False)
         except (PowerhallError, OSError) as error:  # a fault in a solver must not leave the site without a plan
-            self.log("stage_failed", "error", stage=name, reason=error)
+            self.log.error("stage_failed", stage=name, reason=error)
             return None

@@ -8,6 +8,7 @@ from powerhall.jobs import Job, check_jobs
 from powerhall.plan.multi_site import FleetPlan, fleet_hash, read_plans
 from powerhall.plan.plan import Planned, Snapshot
 from powerhall.runtime.errors import PowerhallError, Rejected
+from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.site.topology import Site
 from powerhall.store import Store
@@ -15,7 +16,6 @@ from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.snapshot import fleet_queue, read_queue, site_snapshot
 from powerhall_optimizer.inputs.telemetry import store_queue
 from powerhall_optimizer.inputs.what_if import fleet_what_if
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning.multi_site import make_fleet_plan
 from powerhall_optimizer.problem.build import may_be_at
 from powerhall_optimizer.round.publish import fleet_figures, fleet_key, publish_fleet
@@ -88,7 +88,7 @@ def _last_plan(request: Request, snapshots: Sequence[Snapshot], log: Log) -> Fle
             body = request.store.latest_document("fleet", fleet_key(names))
             found = None if body is None else msgspec.json.decode(body, type=FleetPlan)
     except (PowerhallError, msgspec.MsgspecError) as error:
-        log("last_plan_unreadable", "warning", reason=error)
+        log.warning("last_plan_unreadable", reason=error)
     if isinstance(found, FleetPlan) and [p.snapshot.site.name for p in found.plans] == names:
         return found
     return None
@@ -120,7 +120,7 @@ def run_fleet_round(
     snapshots = [with_stored(s, last.get(s.site.name), request.store, request.now_s) for s in snapshots]
     plan_id = fleet_hash(snapshots, snapshots[0].jobs)
     if previous is not None and previous.plan_id == plan_id and not verify_fleet(previous):
-        log("unchanged", plan_id=plan_id[:12])
+        log.info("unchanged", plan_id=plan_id[:12])
         if not request.dry_run:
             publish_fleet(previous, request.store, request.out)
         return previous
@@ -132,7 +132,7 @@ def run_fleet_round(
     if not request.dry_run:
         publish_fleet(plan, request.store, request.out)
     come = fleet_figures(plan)
-    log(
+    log.info(
         "planned" if request.dry_run else "published",
         plan_id=plan.plan_id[:12],
         sites=",".join(s.site.name for s in snapshots),

@@ -17,6 +17,7 @@ import msgspec
 
 from powerhall.plan.plan import Plan, Planned, Snapshot, read_plan, snapshot_hash
 from powerhall.runtime.errors import PowerhallError, Rejected, Retryable
+from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.site.topology import Site
 from powerhall.store import Store
@@ -26,7 +27,6 @@ from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.snapshot import Horizon, check_fit, read_queue, site_snapshot
 from powerhall_optimizer.inputs.telemetry import node_state, store_queue
 from powerhall_optimizer.inputs.what_if import what_if
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.round.publish import figures, publish
 from powerhall_optimizer.storage.state import with_stored
@@ -82,7 +82,7 @@ def last_plan(request: Request, site: str, log: Log) -> Plan | None:
         body = None if request.store is None else request.store.latest_document("plan", site)
         return None if body is None else msgspec.json.decode(body, type=Plan)
     except (PowerhallError, msgspec.MsgspecError) as error:
-        log("last_plan_unreadable", "warning", reason=error)
+        log.warning("last_plan_unreadable", reason=error)
         return None
 
 
@@ -139,14 +139,14 @@ def seen(snapshot: Snapshot, down: Sequence[str], request: Request, settings: Ro
 def _with_telemetry(snapshot: Snapshot, request: Request, store: Store, settings: RoundSettings, log: Log) -> Snapshot:
     state = node_state(store, snapshot.site, request.now_s, settings.stale_after_s)
     if not state.known:
-        log("no_telemetry", "warning", site=snapshot.site.name)
+        log.warning("no_telemetry", site=snapshot.site.name)
         return snapshot
     stale = tuple(node for node in state.stale if node not in snapshot.down_nodes)
     nodes = sum(len(rack.nodes) for rack in snapshot.site.racks())
     share = len(stale) / max(1, nodes)
     alarm = share > settings.stale_share
     if stale:
-        log("stale_nodes", "warning" if alarm else "info", nodes=len(stale), share=share)
+        (log.warning if alarm else log.info)("stale_nodes", nodes=len(stale), share=share)
     if not request.dry_run:
         _alarm(store, snapshot, alarm, f"{len(stale)} of {nodes} nodes without fresh telemetry: no job is raised")
     snapshot = msgspec.structs.replace(snapshot, stale_nodes=stale, allow_raises=not alarm)
@@ -168,7 +168,7 @@ def run_round(request: Request, settings: RoundSettings, stop: Callable[[], bool
     snapshot = with_stored(snapshot, previous, request.store, request.now_s)
     plan_id = snapshot_hash(snapshot)
     if previous is not None and previous.plan_id == plan_id and not verify_plan(previous):
-        log("unchanged", plan_id=plan_id[:12])
+        log.info("unchanged", plan_id=plan_id[:12])
         if not request.dry_run:
             publish(previous, request.store, None)
         return previous
@@ -177,7 +177,7 @@ def run_round(request: Request, settings: RoundSettings, stop: Callable[[], bool
     if not request.dry_run:
         publish(plan, request.store, request.out)
     come = figures(plan)
-    log(
+    log.info(
         "planned" if request.dry_run else "published",
         plan_id=plan.plan_id[:12],
         status=plan.status,

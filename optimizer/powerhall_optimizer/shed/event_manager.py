@@ -21,8 +21,8 @@ import msgspec
 
 from powerhall.runtime.errors import ConfigError, PowerhallError
 from powerhall.runtime.files import replace_file
+from powerhall.runtime.log import Log
 from powerhall.runtime.settings import read_json
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.shed.shedder import Outcome
 from powerhall_optimizer.shed.signals import Signal
 
@@ -83,7 +83,7 @@ class Desk:
             self._known[signal.event_id] = known
             self._tries.pop(signal.event_id, None)
             self._save()
-            self._log("shed_event", id=known.event_id, state=known.state, start_s=known.start_s, end_s=known.end_s)
+            self._log.info("shed_event", id=known.event_id, state=known.state, start_s=known.start_s, end_s=known.end_s)
             return _copy(known)
 
     @staticmethod
@@ -110,7 +110,7 @@ class Desk:
             for known in list(self._known.values()):
                 if known.state in ("announced", "active") and known.end_s <= now_s:
                     known.state = "ended"
-                    self._log("shed_end", id=known.event_id)
+                    self._log.info("shed_end", id=known.event_id)
                     self._save()
                 if known.end_s + _KEPT_AFTER_S < now_s:
                     del self._known[known.event_id]
@@ -146,10 +146,10 @@ class Desk:
                     now.state, now.outcome, now.limit_w = "active", outcome, outcome.target_w
                 self._save()
             if outcome is None:
-                self._log("shed_failed", level="error", id=known.event_id, detail=problem)
+                self._log.error("shed_failed", id=known.event_id, detail=problem)
             else:
                 fields = msgspec.to_builtins(outcome)
-                self._log("shed", level="info" if outcome.met else "error", id=known.event_id, **fields)
+                (self._log.info if outcome.met else self._log.error)("shed", id=known.event_id, **fields)
 
     def _lowest_w(self, known: Known) -> float | None:
         """Return the lowest limit of this event and of all that are active."""
@@ -163,7 +163,7 @@ class Desk:
         try:
             self._write()
         except ConfigError as error:
-            self._log("shed_not_kept", level="error", detail=error)
+            self._log.error("shed_not_kept", detail=error)
 
     def _write(self) -> None:
         """Write the desk's memory, then the events file for the rounds; each in one step."""

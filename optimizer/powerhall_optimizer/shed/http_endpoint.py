@@ -24,8 +24,8 @@ from pathlib import Path
 import msgspec
 
 from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
+from powerhall.runtime.log import Log
 from powerhall.runtime.settings import Secret
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.shed.event_manager import Desk, Known
 from powerhall_optimizer.shed.signals import MOST_BYTES, parse_signals
 
@@ -212,14 +212,14 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             is_token = hook.is_token(self.headers.get("Authorization", ""))
         except ConfigError as error:
-            hook.log("token", level="error", detail=error)
+            hook.log.error("token", detail=error)
             self._answer(503, {"error": "the token file cannot be read"})
             return False
         wait_s = (hook.right if is_token else hook.wrong).wait_s()
         if wait_s:
             self._answer(429, {"error": "too many requests"}, {"Retry-After": str(int(wait_s) + 1)})
         elif not is_token:
-            hook.log("refused", level="warning", client=self.client_address[0], detail="no token, or a wrong one")
+            hook.log.warning("refused", client=self.client_address[0], detail="no token, or a wrong one")
             self._answer(401, {"error": "Authorization: must be Bearer and the token"}, {"WWW-Authenticate": "Bearer"})
         return is_token and not wait_s
 

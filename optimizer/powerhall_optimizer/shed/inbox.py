@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
-from powerhall_optimizer.log import Log
+from powerhall.runtime.log import Log
 from powerhall_optimizer.shed.signals import MOST_BYTES, Signal, parse_signals
 
 __all__ = ["SignalFolder"]
@@ -62,15 +62,15 @@ class SignalFolder:
             for signal in signals:
                 self._take(signal)
         except OSError as error:
-            self._log("signal_unreadable", level="error", file=path.name, detail=error.strerror)
+            self._log.error("signal_unreadable", file=path.name, detail=error.strerror)
             self._put_away(path, "refused", f"cannot read: {error.strerror}")
             return 0
         except Rejected as error:
-            self._log("signal_refused", level="error", file=path.name, detail=error)
+            self._log.error("signal_refused", file=path.name, detail=error)
             self._put_away(path, "refused", str(error))
             return 0
         except PowerhallError as error:
-            self._log("signal_failed", level="error", file=path.name, detail=error)  # stays, and is tried again
+            self._log.error("signal_failed", file=path.name, detail=error)  # stays, and is tried again
             return 0
         self._put_away(path, "done")
         return len(signals)
@@ -87,4 +87,4 @@ class SignalFolder:
             if why:
                 to.with_name(f"{to.name}.why").write_text(why + "\n", encoding="utf-8")
         except OSError as error:
-            self._log("signal_stays", level="error", file=path.name, detail=error.strerror)
+            self._log.error("signal_stays", file=path.name, detail=error.strerror)

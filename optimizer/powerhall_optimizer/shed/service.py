@@ -8,8 +8,8 @@ import time
 from powerhall.plan.plan import read_plan
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
+from powerhall.runtime.log import Log
 from powerhall_optimizer.commands.shed import open_shedder
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.shed.event_manager import Desk
 from powerhall_optimizer.shed.http_endpoint import Hook
 from powerhall_optimizer.shed.inbox import SignalFolder
@@ -52,7 +52,7 @@ def serve(args: argparse.Namespace) -> int:
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda caught, _frame: stopped.append(caught))
-    log("shed_ready", site=site, watch=args.watch or "no", serve=args.serve or "no", plan=first.plan_id[:12])
+    log.info("shed_ready", site=site, watch=args.watch or "no", serve=args.serve or "no", plan=first.plan_id[:12])
     while not stopped:
         if folder is not None:
             folder.look(time.time())

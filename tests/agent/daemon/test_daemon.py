@@ -22,8 +22,8 @@ from pathlib import Path
 
 import pytest
 
+from powerhall.runtime.log import Log
 from powerhall.store.line_protocol import parse_lines
-from powerhall_agent.base.log import Log
 from powerhall_agent.daemon.sampler_supervisor import SamplerChild
 from powerhall_agent.delivery.segment import scan, unpack
 from powerhall_agent.delivery.spool import segments_of

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from powerhall.runtime.errors import Rejected, Retryable
+from powerhall.runtime.log import Log
 from powerhall.store.url import parse_influx_url
-from powerhall_agent.base.log import Log
 from powerhall_agent.daemon.agent_settings import ShipSettings
 from powerhall_agent.delivery.dead_letter import Quarantine
 from powerhall_agent.delivery.outputs.base import SetupError, StoreBusy, open_output

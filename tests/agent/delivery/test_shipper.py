@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from powerhall.runtime.errors import Rejected, Retryable
-from powerhall_agent.base.log import Log
+from powerhall.runtime.log import Log
 from powerhall_agent.daemon.agent_settings import ShipSettings, load_settings
 from powerhall_agent.delivery.bisection import Bisection
 from powerhall_agent.delivery.dead_letter import Quarantine

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from powerhall.runtime.errors import ConfigError, Rejected
-from powerhall_agent.base.log import Log
+from powerhall.runtime.log import Log
 from powerhall_agent.delivery.segment import MAGIC, record
 from powerhall_agent.delivery.spool import Spool, segments_of
 
@@ -198,7 +198,7 @@ def test_damage_that_comes_while_running_costs_only_what_lies_behind_it(tmp_path
 _ON_SMALL_DISK = """
 import io, sys
 from pathlib import Path
-from powerhall_agent.base.log import Log
+from powerhall.runtime.log import Log
 from powerhall_agent.delivery.spool import Spool
 folder = Path(sys.argv[1])
 spool = Spool(folder / "spool", 1 << 30, 65536, Log(io.StringIO()))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from powerhall.runtime.errors import Retryable
+from powerhall.runtime.log import Log
 from powerhall.store import Query, Select, open_store
-from powerhall_agent.base.log import Log
 from powerhall_agent.facility.gateway import Gateway
 from powerhall_agent.facility.gateway_settings import ModbusDevice, load_facility
 from powerhall_agent.facility.points import DeviceMap, ModbusPoint

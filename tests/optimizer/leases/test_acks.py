@@ -10,9 +10,9 @@ import pytest
 from powerhall.lease import Confirmation, GpuCap, SignedConfirmation, node_key, sign_confirmation
 from powerhall.plan.plan import write_plan
 from powerhall.runtime.errors import Rejected, Retryable
+from powerhall.runtime.log import Log
 from powerhall.store import open_store
 from powerhall.store.line_protocol import Point, encode
-from powerhall_agent.base.log import Log
 from powerhall_agent.capper.carrier import Carrier
 from powerhall_agent.capper.client import Reply
 from powerhall_agent.capper.limiter import Range

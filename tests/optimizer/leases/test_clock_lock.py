@@ -9,6 +9,7 @@ import pytest
 
 from powerhall.jobs import Job
 from powerhall.plan.plan import Snapshot, write_plan
+from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.store import open_store
 from powerhall_agent.simulate import layout as at
@@ -16,7 +17,6 @@ from powerhall_agent.simulate.state import StateFile
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.leases.acks import read_confirmations
 from powerhall_optimizer.leases.caps import safe_caps_w
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning.planner import make_plan
 
 KEY = bytes(range(32))

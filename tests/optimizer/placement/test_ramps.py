@@ -6,8 +6,8 @@ import pytest
 
 from powerhall.jobs import Job
 from powerhall.plan.plan import Snapshot, snapshot_hash
+from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.physics.plan_loads import plan_loads, power_now_w
 from powerhall_optimizer.planning import planner
 from powerhall_optimizer.planning.explain import explain_lines

@@ -7,12 +7,12 @@ from powerhall.jobs import Job
 from powerhall.plan.multi_site import FleetPlan, fleet_hash, read_fleet, read_plans, write_fleet
 from powerhall.plan.plan import Snapshot, read_plan, snapshot_hash
 from powerhall.runtime.errors import Rejected
+from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.timeseries import Series
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.snapshot import fleet_queue
 from powerhall_optimizer.inputs.what_if import fleet_what_if
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning.explain import fleet_lines
 from powerhall_optimizer.planning.multi_site import make_fleet_plan
 from powerhall_optimizer.round.publish import fleet_figures

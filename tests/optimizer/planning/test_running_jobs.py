@@ -13,9 +13,9 @@ from powerhall.hostlist import expand
 from powerhall.jobs import Job
 from powerhall.plan.plan import Snapshot
 from powerhall.runtime.errors import Rejected
+from powerhall.runtime.log import Log
 from powerhall.timeseries import Series
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning import planner
 from powerhall_optimizer.verify.plan import verify_plan
 

@@ -9,10 +9,10 @@ import pytest
 
 from powerhall.plan.plan import write_plan
 from powerhall.runtime.errors import Rejected
+from powerhall.runtime.log import Log
 from powerhall_optimizer.cli import main
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.what_if import what_if
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning import planner
 from powerhall_optimizer.planning.explain import explain_lines, explainer_of
 from powerhall_optimizer.report.page import report_html, write_report

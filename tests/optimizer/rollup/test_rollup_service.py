@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.store import Query, Select, open_store
 from powerhall.store.line_protocol import Point, encode
 from powerhall_optimizer.commands import rollup as command_module
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.rollup.service import Rollup
 
 SITE_TOML = Path(__file__).parents[3] / "twin/powerhall_twin/demo/demo_site/site.toml"

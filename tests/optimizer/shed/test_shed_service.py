@@ -17,8 +17,8 @@ import pytest
 from powerhall.hostlist import expand
 from powerhall.plan.plan import read_plan, write_plan
 from powerhall.runtime.errors import ConfigError
+from powerhall.runtime.log import Log
 from powerhall.store import Query, Select, open_store
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.shed.event_manager import Desk
 from powerhall_optimizer.shed.http_endpoint import Hook, Pace
 from powerhall_optimizer.shed.shedder import Outcome

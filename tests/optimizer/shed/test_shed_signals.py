@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from powerhall.runtime.errors import ConfigError, Rejected, Retryable
+from powerhall.runtime.log import Log
 from powerhall.site.curtailment import read_events
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.shed.event_manager import Desk
 from powerhall_optimizer.shed.inbox import SignalFolder
 from powerhall_optimizer.shed.shedder import Outcome

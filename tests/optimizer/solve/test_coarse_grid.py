@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from powerhall.jobs import Job
 from powerhall.plan.plan import Snapshot
 from powerhall.runtime.errors import Rejected
+from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings, read_settings
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning import planner
 from powerhall_optimizer.problem.arrays import Problem, ProblemBuilder, Schedule
 from powerhall_optimizer.solve import coarse_grid as grid

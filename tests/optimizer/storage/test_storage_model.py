@@ -14,10 +14,10 @@ from scipy.sparse import lil_matrix
 from powerhall.jobs import Job
 from powerhall.physics.cooling import hall_load
 from powerhall.plan.plan import Snapshot
+from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.site.storage import trajectory
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.problem.arrays import Certificate

@@ -11,12 +11,12 @@ import pytest
 from powerhall.jobs import Job
 from powerhall.plan.plan import Plan, read_plan, write_plan
 from powerhall.runtime.errors import Rejected
+from powerhall.runtime.log import Log
 from powerhall.store import open_store
 from powerhall.store.line_protocol import Point, encode
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.what_if import what_if
 from powerhall_optimizer.leases.budgets import lease_budgets
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.physics.plan_loads import loads_of, plan_loads, zone_budgets
 from powerhall_optimizer.placement.placer import Placed

@@ -9,8 +9,8 @@ from twin_jobs import START_S, job
 from powerhall.jobs.job_files import write_jobs
 from powerhall.plan.plan import StoragePlan, read_plan, write_plan
 from powerhall.runtime.errors import Rejected
+from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_twin.cli import main
 from powerhall_twin.jobs.trace_window import busiest_start_s, window

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from powerhall.lease import GpuCap
+from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.shed.event_manager import Desk
 from powerhall_optimizer.shed.signals import parse_signals
 from powerhall_twin.cli import main

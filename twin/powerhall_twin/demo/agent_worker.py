@@ -13,8 +13,8 @@ from typing import TextIO
 
 import msgspec
 
+from powerhall.runtime.log import Log
 from powerhall.store.line_protocol import Point, encode
-from powerhall_agent.base.log import Log
 from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings, ShipSettings, SpoolSettings
 from powerhall_agent.delivery.pipeline import Lane
 from powerhall_agent.sampling.sampler import Sampler

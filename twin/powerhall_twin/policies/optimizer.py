@@ -8,10 +8,10 @@ from typing import Final
 from powerhall.jobs.model import Job
 from powerhall.plan.plan import Plan, Snapshot
 from powerhall.runtime.errors import PowerhallError
+from powerhall.runtime.log import Log
 from powerhall.site.topology import Site
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.snapshot import floor_slot
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_twin.policies.baselines import View, hold, release
 from powerhall_twin.policies.engine import Scenario

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from powerhall.lease import GpuCap, SignedLease, node_key
+from powerhall.runtime.log import Log
 from powerhall.store.base import Store
-from powerhall_agent.base.log import Log
 from powerhall_agent.capper.carrier import Carrier
 from powerhall_agent.capper.client import Reply
 from powerhall_agent.capper.limiter import Range

@@ -15,17 +15,16 @@ from typing import Final
 import msgspec
 
 from powerhall.plan.plan import Plan, Snapshot
+from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.site.topology import Site
 from powerhall.store import Store, open_store
 from powerhall.store.line_protocol import Point, encode
 from powerhall.timeseries import parse_time
-from powerhall_agent.base.log import Log as CarrierLog
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.leases.grant_cycle import Turn
 from powerhall_optimizer.leases.ledger import Ledger
-from powerhall_optimizer.log import Log
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.schedulers.base import Command, Report
 from powerhall_optimizer.shed.shedder import Shedder
@@ -200,7 +199,7 @@ def assembled(settings: ShedSettings) -> Iterator[ShedSite]:
         cappers = settings.out / "cappers"
         capped = CappedNodes.open(
             live, store, _SITE_KEY, cappers, start_s,
-            safe_limit_w=settings.safe_limit_w, poll_s=settings.poll_s, seed=settings.seed, log=CarrierLog(log),
+            safe_limit_w=settings.safe_limit_w, poll_s=settings.poll_s, seed=settings.seed, log=Log(log),
         )  # fmt: skip
         gpus = sum(len(rack.nodes) * site.node_types[rack.node_type].gpus for rack in site.racks())
         jobs, total = [], 0
