@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from powerhall.plan.multi_site import FleetPlan, read_plans
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
 from powerhall_optimizer.planning.explain import explain_lines, fleet_lines
@@ -13,10 +14,12 @@ from powerhall_optimizer.planning.explain import explain_lines, fleet_lines
 __all__ = ["add_parser"]
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "explain",
+        run,
         help="why a job waits or runs slowed, and what would change it in numbers",
         description="Reads everything from the plan: what holds the job back where and when, what would start it, "
         "from which weight it pays its prices, and its best alternatives.",
@@ -24,7 +27,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("job", help="job id")
     parser.add_argument("--plan", type=Path, default=Path("plan.json"), help="plan file (default: plan.json)")
     parser.add_argument("--json", action="store_true", help="print the plan's entry for the job as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

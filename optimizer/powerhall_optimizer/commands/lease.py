@@ -9,6 +9,7 @@ from pathlib import Path
 
 from powerhall.lease import node_key
 from powerhall.plan.plan import Plan, read_plan
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.settings import Secret
@@ -51,12 +52,9 @@ def read_site_key(path: str | Path) -> bytes:
     return key
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Add both sub-commands."""
-    form = argparse.RawDescriptionHelpFormatter
-    lease = commands.add_parser(
-        "lease", help="grant power-cap leases of a plan", description=_LEASE, formatter_class=form
-    )
+    lease = add_command(commands, "lease", _lease, help="grant power-cap leases of a plan", description=_LEASE)
     lease.add_argument("--plan", type=Path, default=Path("plan.json"), help="verified plan (default: plan.json)")
     lease.add_argument("--store", required=True, metavar="URL", help="where the nodes' carriers find their leases")
     add_lease_options(lease)
@@ -68,12 +66,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     lease.add_argument("--events", type=Path, help="CSV or JSON of events, as in site.toml, kept at once; absent: none")
     lease.add_argument("--dry-run", action="store_true", help="grant nothing; say what would be granted")
-    lease.set_defaults(run=_lease)
-    key = commands.add_parser("node-key", help="derive a node's lease key", description=_KEY, formatter_class=form)
+    key = add_command(commands, "node-key", _node_key, help="derive a node's lease key", description=_KEY)
     key.add_argument("--site-key", type=Path, required=True)
     key.add_argument("--node", required=True)
     key.add_argument("--out", type=Path, required=True)
-    key.set_defaults(run=_node_key)
 
 
 def add_lease_options(parser: argparse.ArgumentParser) -> None:

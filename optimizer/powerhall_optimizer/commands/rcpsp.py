@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.extras import EXIT_OK
 from powerhall_optimizer.rcpsp import psplib
 from powerhall_optimizer.rcpsp.instance import Instance
@@ -27,14 +28,15 @@ exit codes: 0 a checked schedule was found (proved or not), 1 the file was refus
 """
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Add the sub-command `rcpsp`."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        commands,
         "rcpsp",
+        run,
         help="solve one PSPLIB project-scheduling instance with a proved lower bound",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path, metavar="FILE.sm", help="a single-mode PSPLIB file")
     parser.add_argument(
@@ -43,7 +45,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--workers", type=count, default=2, help="threads to use (default 2)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random choices (default 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import PowerhallError, Rejected, Retryable
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
@@ -36,15 +37,16 @@ the last minutes anew (--late), so that late readings count; computing twice cha
 """
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "rollup",
+        run,
         help="roll GPU readings up into racks, halls and the site, every ten seconds",
         description="Writes rack_10s, hall_10s and site_10s, the same over five minutes (rack_5m, ...), the newest "
         "plan's lanes for the Gantt chart, and events where a budget changes or a new plan moves jobs.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--site", type=Path, required=True, help="site.toml")
     parser.add_argument("--store", required=True, help="store URL")
@@ -59,7 +61,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--once", action="store_true", help="compute up to now and end")
     parser.add_argument("--prune", action="store_true", help="delete what is past its retention (sqlite only)")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
-    parser.set_defaults(run=run)
 
 
 def _moment(option: str, text: str) -> float:

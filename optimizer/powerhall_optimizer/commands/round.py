@@ -11,6 +11,7 @@ from pathlib import Path
 from powerhall.hostlist import expand
 from powerhall.plan.multi_site import FleetPlan
 from powerhall.plan.plan import Plan
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
@@ -36,14 +37,15 @@ SIGTERM ends the solving; the best verified plan so far is published. A second r
 """
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "round",
+        run,
         help="read, solve, verify and publish one plan",
         description="Reads site, queue, telemetry, weather and prices; plans; verifies the plan; publishes it.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--site",
@@ -68,7 +70,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--dry-run", action="store_true", help="plan and verify, publish nothing")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
-    parser.set_defaults(run=run)
 
 
 class _Stop:

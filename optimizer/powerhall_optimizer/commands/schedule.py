@@ -10,6 +10,7 @@ import msgspec
 
 from powerhall.jobs.job_files import write_jobs
 from powerhall.plan.plan import read_plan
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.runtime.files import replace_file
@@ -67,33 +68,33 @@ def open_writer(scheduler: str, settings: SchedulerSettings) -> PlanWriter:
     return KubernetesWriter(settings.kubernetes)
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Add `schedule` and `queue`."""
-    schedule = commands.add_parser(
+    schedule = add_command(
+        commands,
         "schedule",
+        run_schedule,
         help="write a plan into Slurm, Kubernetes or a file",
         description="Writes what differs from the plan and reads every write back. The same plan again writes nothing.",
         epilog=_SCHEDULE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _common(schedule)
     what = schedule.add_mutually_exclusive_group(required=True)
     what.add_argument("--plan", type=Path, help="plan.json")
     what.add_argument("--release", action="store_true", help="slurm: give every job back and end all reservations")
     schedule.add_argument("--dry-run", action="store_true", help="print the commands, issue none")
-    schedule.set_defaults(run=run_schedule)
-    queue = commands.add_parser(
+    queue = add_command(
+        commands,
         "queue",
+        run_queue,
         help="read the queue of Slurm, Kubernetes or a file",
         description="Reads jobs and nodes in the form that `round` takes.",
         epilog=_QUEUE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _common(queue)
     queue.add_argument("--site", type=Path, help="site.toml; needed for slurm and kubernetes")
     queue.add_argument("--out", type=Path, help="write the jobs here, .json or .csv (default: a summary only)")
     queue.add_argument("--store", help="keep the queue in this store as the document `queue`, for `round --store`")
-    queue.set_defaults(run=run_queue)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

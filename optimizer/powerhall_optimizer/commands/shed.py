@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from powerhall.plan.plan import Plan
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.site.curtailment import parse_ramp
@@ -56,12 +57,9 @@ def read_target(to: str | None, by: str | None, power_w: float) -> float:
     return power_w * (1.0 - float(found[1]) / 100.0)
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser(
-        "shed", help="bring the site's power down now", description=_TEXT, formatter_class=form
-    )
+    parser = add_command(commands, "shed", _run, help="bring the site's power down now", description=_TEXT)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--to", metavar="POWER", help="power at the meter to reach, such as 350MW")
     what.add_argument("--by", metavar="SHARE", help="share to shed, such as 30%%")
@@ -87,7 +85,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     served.add_argument("--tls-key", type=Path, help="its key")
     served.add_argument("--state", type=Path, default=Path("shed.json"), help="its memory (default: shed.json)")
     served.add_argument("--events", type=Path, help="keep this events file of site.toml, so that rounds keep the limit")
-    parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from powerhall.plan.multi_site import FleetPlan, read_plans
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall_optimizer.verify.multi_site import verify_fleet
 from powerhall_optimizer.verify.plan import verify_plan
@@ -13,10 +14,12 @@ from powerhall_optimizer.verify.plan import verify_plan
 __all__ = ["add_parser"]
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "verify",
+        run,
         help="recompute every limit, the value and the bound of a plan from plan.json alone",
         description="Recomputes every power limit of every zone, cooling, GPUs, eligibility, residency, gangs, "
         "running jobs, ramps, value and bound at every slot, without any solver; of several sites' plans also that "
@@ -24,7 +27,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("plan", type=Path, help="plan.json")
     parser.add_argument("--json", action="store_true", help="print the violations as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
