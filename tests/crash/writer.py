@@ -14,7 +14,7 @@ import msgspec
 
 from powerhall.runtime.log import Log
 from powerhall_agent.daemon.agent_settings import OutputSettings, ShipSettings, load_settings
-from powerhall_agent.delivery.pipeline import Lane
+from powerhall_agent.delivery.pipeline import OutputPipeline
 
 
 def main() -> int:
@@ -23,16 +23,16 @@ def main() -> int:
         load_settings(None, spool=str(folder), overrides={"spool": {"segment_bytes": 4096}}),
         ship=ShipSettings(interval_s=0.01, backoff_max_s=0.05, timeout_s=5, backlog_factor=100),
     )
-    lane = Lane(settings, OutputSettings(url=url), Log(io.StringIO()))
-    lane.start()
+    pipeline = OutputPipeline(settings, OutputSettings(url=url), Log(io.StringIO()))
+    pipeline.start()
     if sys.argv[5:] == ["drain"]:
         end = time.monotonic() + 120
-        while lane.spool.stats().points_waiting and time.monotonic() < end:
-            lane.shipper.notify()
+        while pipeline.spool.stats().points_waiting and time.monotonic() < end:
+            pipeline.shipper.notify()
             time.sleep(0.02)
-        left = lane.spool.stats().points_waiting
-        lane.stop(time.monotonic() + 2)
-        lane.join(2)
+        left = pipeline.spool.stats().points_waiting
+        pipeline.stop(time.monotonic() + 2)
+        pipeline.join(2)
         return 1 if left else 0
     dice = random.Random(first)
     number, told = first, promises.open("a")
@@ -42,7 +42,7 @@ def main() -> int:
         numbers = range(number, number + count)
         lines = "".join(f"crash,life={first} number={n}.0 {base_ms + n - number}\n" for n in numbers)
         number += count
-        lane.append(lines.encode())
+        pipeline.append(lines.encode())
         told.write("".join(f"{n}\n" for n in numbers))
         told.flush()
         time.sleep(count / 1000)  # so that no two points of one life have the same millisecond

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from powerhall.runtime.settings import Secret
 from powerhall_agent.attribution.host import HostJobs
-from powerhall_agent.attribution.intervals import GpuNow, Holder, Interval, Intervals
+from powerhall_agent.attribution.intervals import GpuSnapshot, Holder, Interval, IntervalTracker
 from powerhall_agent.attribution.pod_resources import SOCKET, list_pods
 from powerhall_agent.base.encoder import Record, Series
 
@@ -26,13 +26,17 @@ class Attribution:
     """Kubernetes where its socket is there, else Slurm's control groups, else the GPU's processes."""
 
     def __init__(
-        self, tags: Mapping[str, str], host: HostJobs, gpus: Callable[[], dict[int, GpuNow]], kubelet: Path = SOCKET
+        self,
+        tags: Mapping[str, str],
+        host: HostJobs,
+        gpus: Callable[[], dict[int, GpuSnapshot]],
+        kubelet: Path = SOCKET,
     ) -> None:
         """`gpus` gives the node's GPUs at the moment."""
         self._tags, self._host, self._gpus, self._kubelet = tags, host, gpus, kubelet
-        self._intervals = Intervals()
+        self._intervals = IntervalTracker()
 
-    def look(self, now_s: float) -> list[Record]:
+    def observe(self, now_s: float) -> list[Record]:
         """Take a sighting at `now_s` (seconds since the epoch) and return the points to write."""
         gpus = self._gpus()
         holders = self._host.holders(gpus)
@@ -42,7 +46,7 @@ class Attribution:
                 found = {pods[uuid] for uuid in (now.uuid, *now.instances) if uuid in pods}
                 if found:
                     holders[gpu] = [Holder(pod) for pod in sorted(found)]
-        return [self._record(interval) for interval in self._intervals.see(now_s, gpus, holders)]
+        return [self._record(interval) for interval in self._intervals.observe(now_s, gpus, holders)]
 
     def _record(self, interval: Interval) -> Record:
         """Write an interval at its start, so that its end replaces the same point."""

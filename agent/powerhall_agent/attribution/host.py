@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from powerhall_agent.attribution.intervals import GpuNow, Holder
+from powerhall_agent.attribution.intervals import GpuSnapshot, Holder
 
 __all__ = ["HostJobs"]
 
@@ -32,7 +32,7 @@ class HostJobs:
         """`user_hash` turns a user id into what is stored, or an empty text."""
         self._user_hash, self._proc, self._cgroup = user_hash, proc, cgroup
 
-    def holders(self, gpus: dict[int, GpuNow]) -> dict[int, list[Holder]]:
+    def holders(self, gpus: dict[int, GpuSnapshot]) -> dict[int, list[Holder]]:
         """Return who holds each GPU."""
         found: dict[int, list[Holder]] = {gpu: [] for gpu in gpus}
         for gpu, now in gpus.items():
@@ -76,7 +76,7 @@ class HostJobs:
                 for folder in sorted((self._cgroup / root).glob(pattern)):
                     yield folder.name.removeprefix("job_"), folder
 
-    def _gpus_of(self, folder: Path, gpus: dict[int, GpuNow]) -> list[int]:
+    def _gpus_of(self, folder: Path, gpus: dict[int, GpuSnapshot]) -> list[int]:
         """Return the GPUs that a Slurm job was given."""
         minors = _device_minors(folder)
         if minors is not None:
@@ -88,7 +88,7 @@ class HostJobs:
                 return _listed(environment.get("SLURM_JOB_GPUS") or environment.get("SLURM_STEP_GPUS", ""), gpus)
         return []
 
-    def _minor(self, now: GpuNow, gpu: int) -> int:
+    def _minor(self, now: GpuSnapshot, gpu: int) -> int:
         """Return the device's minor number; its index where the driver's /proc tree is not there."""
         name = now.bus_id.lower()[4:]
         try:
@@ -137,7 +137,7 @@ def _processes(folder: Path) -> list[int]:
     return pids
 
 
-def _listed(text: str, gpus: dict[int, GpuNow]) -> list[int]:
+def _listed(text: str, gpus: dict[int, GpuSnapshot]) -> list[int]:
     """Read a list of GPUs such as `0,2-3` or UUIDs."""
     found: list[int] = []
     for part in text.split(","):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["GpuNow", "Holder", "Interval", "Intervals"]
+__all__ = ["GpuSnapshot", "Holder", "Interval", "IntervalTracker"]
 
 _GRACE: Final = 2
 """Sightings that may fail in a row before an interval ends: /proc can miss a process that is just starting."""
@@ -35,7 +35,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuNow:
+class GpuSnapshot:
     """What is known of a GPU at a sighting: its UUID, its processes, its energy so far and its MIG instances' UUIDs."""
 
     uuid: str
@@ -45,14 +45,16 @@ class GpuNow:
     instances: tuple[str, ...] = ()
 
 
-class Intervals:
+class IntervalTracker:
     """Keeps the open intervals of a node."""
 
     def __init__(self) -> None:
         """Start without jobs."""
         self._open: dict[tuple[int, str], Interval] = {}
 
-    def see(self, now_s: float, gpus: Mapping[int, GpuNow], holders: Mapping[int, list[Holder]]) -> list[Interval]:
+    def observe(
+        self, now_s: float, gpus: Mapping[int, GpuSnapshot], holders: Mapping[int, list[Holder]]
+    ) -> list[Interval]:
         """Take a sighting; returns intervals that began, ended, or have not been shown for five minutes."""
         changed: list[Interval] = []
         seen = {(gpu, holder.job): holder for gpu, found in holders.items() for holder in found if gpu in gpus}

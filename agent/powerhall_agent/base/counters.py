@@ -1,9 +1,9 @@
 """Turns a counter that wraps or restarts into one that only rises."""
 
-__all__ = ["Unwrap"]
+__all__ = ["CounterUnwrapper"]
 
 
-class Unwrap:
+class CounterUnwrapper:
     """Adds up the steps of a counter of `bits` bits; a step back is a wrap, or a restart when it is a long one.
 
     A wrap is believed when the step it implies is under half the counter's range; otherwise the counter has restarted

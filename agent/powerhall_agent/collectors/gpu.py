@@ -8,11 +8,11 @@ from ctypes import c_uint, c_ulonglong
 
 import pynvml
 
-from powerhall_agent.base.counters import Unwrap
+from powerhall_agent.base.counters import CounterUnwrapper
 from powerhall_agent.base.encoder import Fields
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.fields import FieldSpec
-from powerhall_agent.nvml.getters import Way
+from powerhall_agent.nvml.getters import GetterCall
 from powerhall_agent.nvml.probe import Probe
 
 __all__ = ["GpuFull"]
@@ -61,36 +61,36 @@ def slowdown_specs(driver: tuple[int, ...]) -> list[FieldSpec]:
 
 
 _GETTERS = (
-    (Way("nvmlDeviceGetPerformanceState", c_uint, (("pstate", ""),)),),
-    (Way("nvmlDeviceGetClockInfo", c_uint, (("sm_clock_mhz", ""),), (_SM,)),),
-    (Way("nvmlDeviceGetClockInfo", c_uint, (("mem_clock_mhz", ""),), (_MEM,)),),
+    (GetterCall("nvmlDeviceGetPerformanceState", c_uint, (("pstate", ""),)),),
+    (GetterCall("nvmlDeviceGetClockInfo", c_uint, (("sm_clock_mhz", ""),), (_SM,)),),
+    (GetterCall("nvmlDeviceGetClockInfo", c_uint, (("mem_clock_mhz", ""),), (_MEM,)),),
     (
-        Way(
+        GetterCall(
             "nvmlDeviceGetTemperatureV", pynvml.c_nvmlTemperature_v1_t, (("temp_c", "temperature"),), (),
             (("version", pynvml.nvmlTemperature_v1), ("sensorType", _GPU_SENSOR)),
         ),
-        Way("nvmlDeviceGetTemperature", c_uint, (("temp_c", ""),), (_GPU_SENSOR,)),
+        GetterCall("nvmlDeviceGetTemperature", c_uint, (("temp_c", ""),), (_GPU_SENSOR,)),
     ),
     (
-        Way(
+        GetterCall(
             "nvmlDeviceGetMarginTemperature", pynvml.c_nvmlMarginTemperature_v1_t,
             (("temp_margin_c", "marginTemperature"),), (), (("version", pynvml.nvmlMarginTemperature_v1),),
         ),
-        Way("nvmlDeviceGetTemperatureThreshold", c_uint, (("slowdown_c", ""),), (_THRESHOLD_SLOWDOWN,)),
+        GetterCall("nvmlDeviceGetTemperatureThreshold", c_uint, (("slowdown_c", ""),), (_THRESHOLD_SLOWDOWN,)),
     ),
     (
-        Way("nvmlDeviceGetCurrentClocksEventReasons", c_ulonglong, (("clocks_event_reasons", ""),)),
-        Way("nvmlDeviceGetCurrentClocksThrottleReasons", c_ulonglong, (("clocks_event_reasons", ""),)),
+        GetterCall("nvmlDeviceGetCurrentClocksEventReasons", c_ulonglong, (("clocks_event_reasons", ""),)),
+        GetterCall("nvmlDeviceGetCurrentClocksThrottleReasons", c_ulonglong, (("clocks_event_reasons", ""),)),
     ),
     (
-        Way(
+        GetterCall(
             "nvmlDeviceGetMemoryInfo_v2", pynvml.c_nvmlMemory_v2_t, _MEMORY, (),
             (("version", pynvml.nvmlMemory_v2),),
         ),
-        Way("nvmlDeviceGetMemoryInfo", pynvml.c_nvmlMemory_t, _MEMORY),
+        GetterCall("nvmlDeviceGetMemoryInfo", pynvml.c_nvmlMemory_t, _MEMORY),
     ),
     (
-        Way(
+        GetterCall(
             "nvmlDeviceGetUtilizationRates", pynvml.c_nvmlUtilization_t,
             (("util_percent", "gpu"), ("mem_util_percent", "memory")),
         ),
@@ -108,7 +108,7 @@ class GpuFull:
         self.batch = driver.batch(gpu, specs)
         self.getters = driver.getters(gpu, ways)
         self._wanted = wanted
-        self._pcie = {"pcie_tx_bytes": Unwrap(32), "pcie_rx_bytes": Unwrap(32)}
+        self._pcie = {"pcie_tx_bytes": CounterUnwrapper(32), "pcie_rx_bytes": CounterUnwrapper(32)}
         nv = pynvml
         self._powers = {
             "power_average_w": Probe[float](lambda: nv.nvmlDeviceGetPowerUsage(gpu.handle) / 1000.0),

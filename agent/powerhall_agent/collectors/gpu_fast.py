@@ -16,7 +16,7 @@ from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.fields import FieldSpec
 from powerhall_agent.nvml.probe import Probe
 
-__all__ = ["GpuFast", "Sample", "Shortcut"]
+__all__ = ["FastSample", "GpuFast", "Shortcut"]
 
 INSTANT = FieldSpec("power_w", 186, 0, 1e3)
 AVERAGE = FieldSpec("average_w", 185, 0, 1e3)
@@ -26,7 +26,7 @@ _UNSIGNED: Final = {1: "I4x", 2: "Q", 3: "Q"}
 """How a field value of this type lies in its eight bytes."""
 _STATUSES: Final = struct.Struct("<24xq8x24xq8x")
 
-Sample = tuple[int | None, int | None]
+FastSample = tuple[int | None, int | None]
 """Power in mW and the driver's energy counter in mJ; None where there is none."""
 
 
@@ -56,7 +56,7 @@ class GpuFast:
         self.shortcut: Shortcut | None = None
         """The same reading as one call and one unpack; None until the driver has shown how it answers."""
 
-    def sample(self) -> Sample:
+    def sample(self) -> FastSample:
         """Read power and energy as integers, in any way that the driver has; then the shortcut is learned anew."""
         fields = self.collect()
         self._learn()

@@ -12,7 +12,7 @@ import pynvml
 from powerhall_agent.base.encoder import Fields
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.fields import FieldSpec
-from powerhall_agent.nvml.getters import Way
+from powerhall_agent.nvml.getters import GetterCall
 from powerhall_agent.nvml.probe import Probe
 
 __all__ = ["GpuSlow"]
@@ -35,7 +35,7 @@ _SMOOTHING = (FieldSpec("power_smoothing", 251), FieldSpec("power_smoothing_prof
 _SMOOTHING_SINCE = (580, 82)
 """In drivers before, the ids mean slowdown times or nothing."""
 _PROFILES = (
-    Way(
+    GetterCall(
         "nvmlDeviceWorkloadPowerProfileGetCurrentProfiles", pynvml.c_nvmlWorkloadPowerProfileCurrentProfiles_v1_t,
         (("power_profiles", "enforcedProfilesMask"),), (),
         (("version", pynvml.nvmlWorkloadPowerProfileCurrentProfiles_v1),),

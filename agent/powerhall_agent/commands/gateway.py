@@ -21,11 +21,11 @@ from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
 
 if TYPE_CHECKING:
-    from powerhall_agent.delivery.pipeline import Lane
-    from powerhall_agent.facility.counter_state import Memory
-    from powerhall_agent.facility.gateway import DeviceState, Gateway
+    from powerhall_agent.delivery.pipeline import OutputPipeline
+    from powerhall_agent.facility.counter_state import CounterStateFile
+    from powerhall_agent.facility.gateway import DeviceStatus, Gateway
 
-__all__ = ["LaneSink", "add_parsers"]
+__all__ = ["SpoolSink", "add_parsers"]
 
 _TEXT = """\
 Reads power meters, PDUs, CDUs, chillers and weather stations by Modbus TCP, Redfish and SNMP, and ships what they say
@@ -51,11 +51,11 @@ _KEEP_EVERY_S = 30.0
 _STOP_WITHIN_S = 8.0
 
 
-class LaneSink:
+class SpoolSink:
     """Gathers lines from all devices' threads; `flush` spools them."""
 
-    def __init__(self, lanes: "Sequence[Lane]") -> None:
-        self._lanes, self._lock = lanes, threading.Lock()
+    def __init__(self, pipelines: "Sequence[OutputPipeline]") -> None:
+        self._pipelines, self._lock = pipelines, threading.Lock()
         self._waiting: list[bytes] = []
 
     def write(self, lines: bytes) -> None:
@@ -68,8 +68,8 @@ class LaneSink:
         with self._lock:
             lines, self._waiting = b"".join(self._waiting), []
         if lines:
-            for lane in self._lanes:
-                lane.append(lines)
+            for pipeline in self._pipelines:
+                pipeline.append(lines)
 
 
 def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -90,8 +90,8 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _gateway(args: argparse.Namespace) -> int:
-    from powerhall_agent.delivery.pipeline import open_lanes
-    from powerhall_agent.facility.counter_state import Memory
+    from powerhall_agent.delivery.pipeline import open_pipelines
+    from powerhall_agent.facility.counter_state import CounterStateFile
     from powerhall_agent.facility.gateway import Gateway
     from powerhall_agent.facility.gateway_settings import load_facility
     from powerhall_agent.facility.reader import open_reader
@@ -106,23 +106,23 @@ def _gateway(args: argparse.Namespace) -> int:
     if not shipping.output and not args.once:
         raise ConfigError("gateway: no store: give --store URL, or [[output]] with url in the settings file")
     log = Log()
-    memory = Memory(Path(shipping.spool.path) / ".state" / "facility.json" if shipping.output else None, log)
-    lanes = open_lanes(shipping, log)
-    sink = LaneSink(lanes)
-    gateway = Gateway(facility.site, facility.device, maps, open_reader, sink=sink, log=log, kept=memory.recall())
-    for lane in lanes:
-        lane.start()
+    state = CounterStateFile(Path(shipping.spool.path) / ".state" / "facility.json" if shipping.output else None, log)
+    pipelines = open_pipelines(shipping, log)
+    sink = SpoolSink(pipelines)
+    gateway = Gateway(facility.site, facility.device, maps, open_reader, sink=sink, log=log, counters=state.load())
+    for pipeline in pipelines:
+        pipeline.start()
     try:
         if args.once:
             gateway.once()
         else:
-            _serve(gateway, sink, lanes, memory, args.for_s)
+            _serve(gateway, sink, pipelines, state, args.for_s)
     finally:
         gateway.stop(0.0 if args.once else _STOP_WITHIN_S / 2)
         sink.flush()
-        memory.keep(gateway.kept())
-        _deliver(lanes)
-    return _report(gateway.states(), lanes, as_json=args.json) if args.once else EXIT_OK
+        state.save(gateway.counters())
+        _deliver(pipelines)
+    return _report(gateway.states(), pipelines, as_json=args.json) if args.once else EXIT_OK
 
 
 def _outputs(stores: Sequence[str]) -> tuple[OutputSettings, ...]:
@@ -131,7 +131,13 @@ def _outputs(stores: Sequence[str]) -> tuple[OutputSettings, ...]:
     )
 
 
-def _serve(gateway: "Gateway", sink: LaneSink, lanes: "Sequence[Lane]", memory: "Memory", for_s: float | None) -> None:
+def _serve(
+    gateway: "Gateway",
+    sink: SpoolSink,
+    pipelines: "Sequence[OutputPipeline]",
+    state: "CounterStateFile",
+    for_s: float | None,
+) -> None:
     """Run until SIGTERM or SIGINT, or for this long."""
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -139,7 +145,7 @@ def _serve(gateway: "Gateway", sink: LaneSink, lanes: "Sequence[Lane]", memory: 
     notifier, begin_s = Notifier(), time.monotonic()
     appended_s = kept_s = alive_s = begin_s
     gateway.start()
-    notifier.ready(f"{len(gateway.stations)} devices, {len(lanes)} outputs")
+    notifier.ready(f"{len(gateway.pollers)} devices, {len(pipelines)} outputs")
     while not stopped and (for_s is None or time.monotonic() - begin_s < for_s):
         time.sleep(_TICK_S)
         gateway.watch()
@@ -149,24 +155,24 @@ def _serve(gateway: "Gateway", sink: LaneSink, lanes: "Sequence[Lane]", memory: 
             sink.flush()
         if now_s - kept_s >= _KEEP_EVERY_S:
             kept_s = now_s
-            memory.keep(gateway.kept())
-        for lane in lanes:
-            lane.shipper.enforce_deadline()
+            state.save(gateway.counters())
+        for pipeline in pipelines:
+            pipeline.shipper.enforce_deadline()
         if notifier.watchdog_s is not None and now_s - alive_s >= notifier.watchdog_s:
             alive_s = now_s
             notifier.alive()
     notifier.stopping()
 
 
-def _deliver(lanes: "Sequence[Lane]") -> None:
+def _deliver(pipelines: "Sequence[OutputPipeline]") -> None:
     deadline_s = time.monotonic() + _STOP_WITHIN_S
-    for lane in lanes:
-        lane.stop(deadline_s)
-    for lane in lanes:
-        lane.join(deadline_s - time.monotonic())
+    for pipeline in pipelines:
+        pipeline.stop(deadline_s)
+    for pipeline in pipelines:
+        pipeline.join(deadline_s - time.monotonic())
 
 
-def _report(states: "Sequence[DeviceState]", lanes: "Sequence[Lane]", *, as_json: bool) -> int:
+def _report(states: "Sequence[DeviceStatus]", pipelines: "Sequence[OutputPipeline]", *, as_json: bool) -> int:
     """Print how every device was; 1 when one gave nothing or a store did not take the points."""
     if as_json:
         sys.stdout.write(json.dumps([dataclasses.asdict(state) for state in states], indent=1) + "\n")
@@ -175,7 +181,9 @@ def _report(states: "Sequence[DeviceState]", lanes: "Sequence[Lane]", *, as_json
             sys.stdout.write(f"{state.name:20} {state.good} good, {state.bad} not; {state.problem or 'ok'}\n")
             if not state.problem:
                 sys.stdout.writelines(f"  {point}: {why}\n" for point, why in state.points.items())
-    waiting = [lane for lane in lanes if lane.spool.stats().points_waiting]
-    for lane in waiting:
-        sys.stderr.write(f"powerhall-agent: {lane.name}: points wait in the spool: {lane.shipper.stats.problem}\n")
+    waiting = [pipeline for pipeline in pipelines if pipeline.spool.stats().points_waiting]
+    for pipeline in waiting:
+        sys.stderr.write(
+            f"powerhall-agent: {pipeline.name}: points wait in the spool: {pipeline.shipper.stats.problem}\n"
+        )
     return EXIT_REFUSED if waiting or any(state.problem for state in states) else EXIT_OK

@@ -9,7 +9,7 @@ from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
 from powerhall.runtime.log import Log
 from powerhall_agent.daemon.agent_settings import AgentSettings
 from powerhall_agent.delivery.bisection import Bisection
-from powerhall_agent.delivery.dead_letter import Quarantine
+from powerhall_agent.delivery.dead_letter import DeadLetters
 from powerhall_agent.delivery.outputs.base import open_output
 from powerhall_agent.delivery.segment import scan, unpack
 from powerhall_agent.delivery.spool import Spool, segments_of
@@ -65,14 +65,14 @@ def drain(folder: Path, name: str, settings: AgentSettings) -> str:
     log = Log()
     output = open_output(urls[0], settings.ship.timeout_s)
     spool = Spool(folder / name, settings.spool.max_bytes, settings.spool.segment_bytes, log)
-    quarantine = Quarantine(folder / name, log)
+    dead_letters = DeadLetters(folder / name, log)
     sent = 0
     try:
         while (batch := spool.backlog(settings.ship.batch_bytes)) is not None:
             try:
                 output.send(batch.lines)
             except Rejected as refusal:
-                bisection = Bisection(batch, refusal, quarantine.add)
+                bisection = Bisection(batch, refusal, dead_letters.add)
                 while not bisection.done:
                     bisection.step(output.send)
             spool.ack(batch)
@@ -81,4 +81,4 @@ def drain(folder: Path, name: str, settings: AgentSettings) -> str:
         raise PowerhallError(f"spool drain: {sent} points sent, then: {error}; what is left stays spooled") from None
     finally:
         spool.close()
-    return f"{sent - quarantine.points} points sent, {quarantine.points} refused by the store\n"
+    return f"{sent - dead_letters.points} points sent, {dead_letters.points} refused by the store\n"

@@ -1,7 +1,7 @@
 """The daemon: one loop that moves lines from the sampler into the spools and watches over both.
 
-Threads and processes: this loop; one thread per output (lane.py); one sampler process (child.py); with a Prometheus
-endpoint one more thread. Nothing in the loop waits for the driver or for a store.
+Threads and processes: this loop; one thread per output (pipeline.py); one sampler process (sampler_supervisor.py);
+one more thread for the Prometheus endpoint, where there is one. Nothing in the loop waits for the driver or a store.
 """
 
 import os
@@ -16,12 +16,12 @@ from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
 from powerhall_agent.base.clock import Stamper
 from powerhall_agent.base.encoder import Series
+from powerhall_agent.base.heap import trim_heap
 from powerhall_agent.base.systemd import Notifier
 from powerhall_agent.daemon.agent_settings import AgentSettings
-from powerhall_agent.daemon.heap import give_back
-from powerhall_agent.daemon.sampler_supervisor import SamplerChild
+from powerhall_agent.daemon.sampler_supervisor import SamplerSupervisor
 from powerhall_agent.daemon.self_metrics import SelfMetrics
-from powerhall_agent.delivery.pipeline import Lane, open_lanes
+from powerhall_agent.delivery.pipeline import OutputPipeline, open_pipelines
 from powerhall_agent.delivery.shipper import newest_ms
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class Daemon:
         self.settings, self._log, self._notifier = settings, log, notifier
         sampler = settings.sampler
         self.tags = {"site": sampler.site, "hall": sampler.hall, "rack": sampler.rack, "node": sampler.node}
-        self.lanes: Sequence[Lane] = open_lanes(settings, log)
-        self.child = SamplerChild(sampler, settings.daemon.stuck_after_s, log)
+        self.pipelines: Sequence[OutputPipeline] = open_pipelines(settings, log)
+        self.supervisor = SamplerSupervisor(sampler, settings.daemon.stuck_after_s, log)
         self._metrics = SelfMetrics(self.tags)
         self._exposition = _exposition(settings)
         self._events = Series("event", {**self.tags, "kind": "driver_stuck"})
@@ -55,18 +55,18 @@ class Daemon:
 
     def start(self) -> None:
         """Start the outputs, the sampler and the endpoint."""
-        for lane in self.lanes:
-            lane.start()
+        for pipeline in self.pipelines:
+            pipeline.start()
         if self._exposition is not None:
             self._exposition.serve(self.settings.prometheus, self._log)
         self._measured_s = time.monotonic()
-        self.child.check()
+        self.supervisor.check()
 
     def cycle(self, wakeup: int) -> None:
         """Wait for lines or a signal, until something is due, and do it."""
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
-        out = self.child.descriptor
+        out = self.supervisor.descriptor
         if out is not None:
             poll.register(out, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(1000 * self._pause_s())}
@@ -75,21 +75,21 @@ class Daemon:
         now_s = time.monotonic()
         if now_s - self._appended_s >= _APPEND_EVERY_S:
             self._append(now_s)
-        self.child.check()
+        self.supervisor.check()
         self._report(now_s)
-        for lane in self.lanes:
-            lane.shipper.enforce_deadline()
+        for pipeline in self.pipelines:
+            pipeline.shipper.enforce_deadline()
         if self._notifier.watchdog_s is not None and now_s - self._alive_s >= self._notifier.watchdog_s:
             self._alive_s = now_s
             self._notifier.alive()
         if self._untold:  # last of all, so that the shippers do not wake into what this thread is still doing
             self._untold = False
-            for lane in self.lanes:
-                lane.shipper.notify()
+            for pipeline in self.pipelines:
+                pipeline.shipper.notify()
 
     def _pause_s(self) -> float:
         """Return how long nothing is due, unless lines or a signal come in."""
-        pause_s = min(_POLL_S, self.child.patience_s + _GRAIN_S)
+        pause_s = min(_POLL_S, self.supervisor.patience_s + _GRAIN_S)
         if self._notifier.watchdog_s is not None:
             pause_s = min(pause_s, self._alive_s + self._notifier.watchdog_s - time.monotonic())
         if self._waiting:
@@ -99,23 +99,23 @@ class Daemon:
     def stop(self) -> None:
         """End the sampler, spool its last words and deliver what is live, all within the deadline."""
         deadline_s = time.monotonic() + self.settings.daemon.stop_within_s
-        self.child.terminate()
+        self.supervisor.terminate()
         quiet_s = time.monotonic() + min(_SAMPLER_STOPS_S, self.settings.daemon.stop_within_s / 2)
-        while self.child.descriptor is not None and time.monotonic() < quiet_s:
-            select.select([self.child.descriptor], [], [], max(0.0, quiet_s - time.monotonic()))
+        while self.supervisor.descriptor is not None and time.monotonic() < quiet_s:
+            select.select([self.supervisor.descriptor], [], [], max(0.0, quiet_s - time.monotonic()))
             self._take(self._from_sampler())
-        self.child.kill()
+        self.supervisor.kill()
         self._append(time.monotonic())
-        for lane in self.lanes:
-            lane.stop(deadline_s)
-        for lane in self.lanes:
-            lane.join(deadline_s - time.monotonic())
+        for pipeline in self.pipelines:
+            pipeline.stop(deadline_s)
+        for pipeline in self.pipelines:
+            pipeline.join(deadline_s - time.monotonic())
         if self._exposition is not None:
             self._exposition.close()
 
     def _from_sampler(self) -> bytes:
         """Read lines; our own points go on from their timestamps, which rise whatever happens to the wall clock."""
-        lines = self.child.read()
+        lines = self.supervisor.read()
         self._stamper.last_ms = max(self._stamper.last_ms, newest_ms(lines))
         return lines
 
@@ -130,18 +130,18 @@ class Daemon:
             lines = b"".join(self._waiting)
             self._waiting.clear()
             self._appended_s = now_s
-            for lane in self.lanes:
-                lane.spool.append(lines)
+            for pipeline in self.pipelines:
+                pipeline.spool.append(lines)
             self._untold = True
 
     def _report(self, now_s: float) -> None:
         """Spool our own metrics when they are due, and at once when the driver begins or ends to be stuck."""
-        stuck = self.child.stuck
+        stuck = self.supervisor.stuck
         if stuck == self._was_stuck and now_s - self._measured_s < self.settings.daemon.metrics_s:
             return
         self._measured_s = now_s
         time_ms = self._stamper.stamp(time.monotonic_ns(), time.time_ns())
-        lines = self._metrics.encode(self.lanes, self.child, time_ms)
+        lines = self._metrics.encode(self.pipelines, self.supervisor, time_ms)
         if stuck != self._was_stuck:
             detail = "the sampler does not answer: a driver call hangs" if stuck else "the sampler answers again"
             severity = 2.0 if stuck else 0.0
@@ -203,16 +203,20 @@ def run_daemon(load: Callable[[], AgentSettings], log: Log, duration_s: float | 
         while True:
             fresh = None
             daemon.start()
-            log.info("started", node=daemon.tags["node"], outputs=len(daemon.lanes), spool=daemon.settings.spool.path)
-            give_back()
-            notifier.ready(f"{len(daemon.lanes)} outputs, spool {daemon.settings.spool.path}")
+            outputs, spool = len(daemon.pipelines), daemon.settings.spool.path
+            log.info("started", node=daemon.tags["node"], outputs=outputs, spool=spool)
+            trim_heap()
+            notifier.ready(f"{outputs} outputs, spool {spool}")
             try:
                 fresh = _live(daemon, signals, load, log, end_s)
             finally:
                 (notifier.stopping if fresh is None else notifier.reloading)()
                 daemon.stop()
             if fresh is None:
-                log.info("stopped", waiting_points=sum(lane.spool.stats().points_waiting for lane in daemon.lanes))
+                log.info(
+                    "stopped",
+                    waiting_points=sum(pipeline.spool.stats().points_waiting for pipeline in daemon.pipelines),
+                )
                 return 0
             daemon = _successor(fresh, daemon.settings, log, notifier)
 

@@ -17,7 +17,7 @@ from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.log import Log
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
 
-__all__ = ["SamplerChild"]
+__all__ = ["SamplerSupervisor"]
 
 _FIRST_WORD_S = 20.0
 """Silence that is normal while Python and the driver start."""
@@ -31,7 +31,7 @@ _READ_BYTES = 1 << 16
 """What a pipe holds. A larger buffer would be mapped and unmapped by the C library at every read."""
 
 
-class SamplerChild:
+class SamplerSupervisor:
     """One sampler, restarted with growing pauses when it dies."""
 
     def __init__(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from powerhall_agent.base.encoder import Series
-from powerhall_agent.daemon.sampler_supervisor import SamplerChild
-from powerhall_agent.delivery.pipeline import Lane
+from powerhall_agent.daemon.sampler_supervisor import SamplerSupervisor
+from powerhall_agent.delivery.pipeline import OutputPipeline
 
 __all__ = ["SelfMetrics"]
 
@@ -26,26 +26,28 @@ class SelfMetrics:
         self._cpu: dict[int, float] = {}
         self._at_s = clock()
 
-    def encode(self, lanes: Sequence[Lane], child: SamplerChild, time_ms: int) -> bytes:
+    def encode(self, pipelines: Sequence[OutputPipeline], supervisor: SamplerSupervisor, time_ms: int) -> bytes:
         """Return the line of this moment."""
-        return self._series.encode(self.values(lanes, child, time_ms), time_ms)
+        return self._series.encode(self.values(pipelines, supervisor, time_ms), time_ms)
 
-    def values(self, lanes: Sequence[Lane], child: SamplerChild, time_ms: int) -> dict[str, float]:
+    def values(
+        self, pipelines: Sequence[OutputPipeline], supervisor: SamplerSupervisor, time_ms: int
+    ) -> dict[str, float]:
         """Measure CPU and memory of both processes and sum the counters of all outputs."""
-        pids = [os.getpid(), *([child.pid] if child.pid is not None else [])]
-        stats = [lane.spool.stats() for lane in lanes]
-        newest = [lane.shipper.stats.newest_ms for lane in lanes]
+        pids = [os.getpid(), *([supervisor.pid] if supervisor.pid is not None else [])]
+        stats = [pipeline.spool.stats() for pipeline in pipelines]
+        newest = [pipeline.shipper.stats.newest_ms for pipeline in pipelines]
         values = {
             "cpu_percent": self._cpu_percent(pids),
             "rss_bytes": float(sum(self._rss_bytes(pid) for pid in pids)),
             "spool_bytes": float(sum(entry.bytes_waiting for entry in stats)),
             "spool_points": float(sum(entry.points_waiting for entry in stats)),
             "dropped_points": float(sum(entry.dropped_points for entry in stats)),
-            "rejected_points": float(sum(lane.quarantine.points for lane in lanes)),
-            "sent_points": float(sum(lane.shipper.stats.sent_points for lane in lanes)),
-            "retries": float(sum(lane.shipper.stats.retries for lane in lanes)),
-            "driver_stuck": 1.0 if child.stuck else 0.0,
-            "sampler_restarts": float(child.restarts),
+            "rejected_points": float(sum(pipeline.dead_letters.points for pipeline in pipelines)),
+            "sent_points": float(sum(pipeline.shipper.stats.sent_points for pipeline in pipelines)),
+            "retries": float(sum(pipeline.shipper.stats.retries for pipeline in pipelines)),
+            "driver_stuck": 1.0 if supervisor.stuck else 0.0,
+            "sampler_restarts": float(supervisor.restarts),
         }
         if newest and all(newest):
             values["lag_s"] = max(0.0, (time_ms - min(newest)) / 1000)

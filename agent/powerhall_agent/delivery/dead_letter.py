@@ -4,12 +4,12 @@ from pathlib import Path
 
 from powerhall.runtime.log import Log
 
-__all__ = ["Quarantine"]
+__all__ = ["DeadLetters"]
 
 _MAX_BYTES = 4 * 1024 * 1024
 
 
-class Quarantine:
+class DeadLetters:
     """Appends to `rejected.lines`; when that is full it becomes `rejected.lines.1` and a new one is begun."""
 
     def __init__(self, folder: Path, log: Log) -> None:

@@ -1,4 +1,4 @@
-"""One output with all that belongs to it: spool, shipper, quarantine and the thread that delivers."""
+"""One output with all that belongs to it: spool, shipper, dead letters and the thread that delivers."""
 
 import threading
 import time
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from powerhall.runtime.log import Log
 from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
-from powerhall_agent.delivery.dead_letter import Quarantine
+from powerhall_agent.delivery.dead_letter import DeadLetters
 from powerhall_agent.delivery.outputs.base import open_output
 from powerhall_agent.delivery.shipper import Shipper
 from powerhall_agent.delivery.spool import Spool
 
-__all__ = ["Lane", "open_lanes"]
+__all__ = ["OutputPipeline", "open_pipelines"]
 
 _FAULT_PAUSE_S = 1.0
 
 
-class Lane:
+class OutputPipeline:
     """Delivers to one store in a thread of its own, so that a slow store holds up nothing else."""
 
     def __init__(self, settings: AgentSettings, output: OutputSettings, log: Log) -> None:
@@ -25,8 +25,8 @@ class Lane:
         folder = Path(settings.spool.path) / output.name
         store = open_output(output.url, settings.ship.timeout_s)
         self.spool = Spool(folder, settings.spool.max_bytes, settings.spool.segment_bytes, log)
-        self.quarantine = Quarantine(folder, log)
-        self.shipper = Shipper(self.spool, store, self.quarantine, settings.ship, log, name=output.name)
+        self.dead_letters = DeadLetters(folder, log)
+        self.shipper = Shipper(self.spool, store, self.dead_letters, settings.ship, log, name=output.name)
         self._thread = threading.Thread(target=self._run, name=f"ship-{output.name}", daemon=True)
 
     def _run(self) -> None:
@@ -62,14 +62,14 @@ class Lane:
         self.spool.close()
 
 
-def open_lanes(settings: AgentSettings, log: Log) -> Sequence[Lane]:
+def open_pipelines(settings: AgentSettings, log: Log) -> Sequence[OutputPipeline]:
     """Open all outputs; when one is refused, those already open are closed again."""
-    lanes: list[Lane] = []
+    pipelines: list[OutputPipeline] = []
     try:
         for output in settings.output:
-            lanes.append(Lane(settings, output, log))  # noqa: PERF401 - the ones before a refused one are closed
+            pipelines.append(OutputPipeline(settings, output, log))  # noqa: PERF401 - the ones before a refused one are closed
     except BaseException:
-        for lane in lanes:
-            lane.spool.close()
+        for pipeline in pipelines:
+            pipeline.spool.close()
         raise
-    return lanes
+    return pipelines

@@ -19,7 +19,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-__all__ = ["MAGIC", "Record", "Scan", "pack", "record", "scan", "unpack"]
+__all__ = ["MAGIC", "Scan", "SegmentRecord", "encode_record", "pack", "scan", "unpack"]
 
 MAGIC = b"PHSPOOL1"
 PLAIN, BZ2 = 0, 1
@@ -28,7 +28,7 @@ _CHECKED = struct.Struct("<III")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SegmentRecord:
     """Where one record lies in its segment, and how many points it holds."""
 
     start: int
@@ -41,7 +41,7 @@ class Record:
 class Scan:
     """The believable part of a segment: its records, and the offset where belief ends."""
 
-    records: tuple[Record, ...]
+    records: tuple[SegmentRecord, ...]
     good_bytes: int
 
     @property
@@ -50,7 +50,7 @@ class Scan:
         return sum(entry.points for entry in self.records)
 
 
-def record(payload: bytes, points: int, packing: int = PLAIN) -> bytes:
+def encode_record(payload: bytes, points: int, packing: int = PLAIN) -> bytes:
     """Encode one record."""
     checked = _CHECKED.pack(len(payload), points, packing)
     return checked + zlib.crc32(payload, zlib.crc32(checked)).to_bytes(4, "little") + payload
@@ -58,14 +58,14 @@ def record(payload: bytes, points: int, packing: int = PLAIN) -> bytes:
 
 def pack(lines: bytes, points: int) -> bytes:
     """Encode a whole segment as one compressed record."""
-    return MAGIC + record(bz2.compress(lines, 5), points, BZ2)
+    return MAGIC + encode_record(bz2.compress(lines, 5), points, BZ2)
 
 
 def scan(data: bytes) -> Scan:
     """Find the records of a segment up to the first that is torn or damaged."""
     if not data.startswith(MAGIC):
         return Scan((), 0)
-    found: list[Record] = []
+    found: list[SegmentRecord] = []
     at = len(MAGIC)
     while at + _HEAD.size <= len(data):
         length, points, packing, crc = _HEAD.unpack_from(data, at)
@@ -74,12 +74,12 @@ def scan(data: bytes) -> Scan:
             break
         if zlib.crc32(memoryview(data)[start:end], zlib.crc32(memoryview(data)[at : at + _CHECKED.size])) != crc:
             break
-        found.append(Record(start, end, points, packing))
+        found.append(SegmentRecord(start, end, points, packing))
         at = end
     return Scan(tuple(found), at)
 
 
-def unpack(data: bytes, records: tuple[Record, ...]) -> bytes:
+def unpack(data: bytes, records: tuple[SegmentRecord, ...]) -> bytes:
     """Join the lines of these records of a segment's bytes."""
     parts = []
     for entry in records:

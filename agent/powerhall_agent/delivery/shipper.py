@@ -21,7 +21,7 @@ from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.runtime.log import Log
 from powerhall_agent.daemon.agent_settings import ShipSettings
 from powerhall_agent.delivery.bisection import Bisection
-from powerhall_agent.delivery.dead_letter import Quarantine
+from powerhall_agent.delivery.dead_letter import DeadLetters
 from powerhall_agent.delivery.outputs.base import Output, StoreBusy
 from powerhall_agent.delivery.spool import Batch, Spool
 
@@ -58,7 +58,7 @@ class Shipper:
         self,
         spool: Spool,
         output: Output,
-        quarantine: Quarantine,
+        dead_letters: DeadLetters,
         settings: ShipSettings,
         log: Log,
         *,
@@ -68,7 +68,7 @@ class Shipper:
     ) -> None:
         self.spool, self.output, self.name = spool, output, name
         self.stats = ShipStats()
-        self._quarantine, self._settings, self._log, self._clock = quarantine, settings, log, clock
+        self._dead_letters, self._settings, self._log, self._clock = dead_letters, settings, log, clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._suspects: deque[Bisection] = deque()
         self._failures = 0
@@ -198,7 +198,7 @@ class Shipper:
         try:
             self._send(batch.lines)
         except Rejected as refusal:
-            self._suspects.append(Bisection(batch, refusal, self._quarantine.add))
+            self._suspects.append(Bisection(batch, refusal, self._dead_letters.add))
         except BaseException:
             self.spool.release(batch)
             raise

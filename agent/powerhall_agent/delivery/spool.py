@@ -2,7 +2,7 @@
 
 On disk, in the output's folder: `NNNNNNNNNNNNNNNN.seg` (segments by rising number, format in segment.py), `lock`
 (held by the process that owns the spool), `damaged/` (tails that failed their checksum, for a person to look at),
-`rejected.lines` (written by the quarantine, not here).
+`rejected.lines` (written by dead_letter.py, not here).
 
 Invariants:
 * when `append` returns with `saved`, the lines are on the medium (append, checksum, fdatasync) and survive kill -9 and
@@ -28,7 +28,7 @@ from pathlib import Path
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.log import Log
 from powerhall_agent.base.durable_files import own, sync_folder, write_all, write_file
-from powerhall_agent.delivery.segment import MAGIC, Scan, pack, record, scan, unpack
+from powerhall_agent.delivery.segment import MAGIC, Scan, encode_record, pack, scan, unpack
 
 __all__ = ["Batch", "Spool", "SpoolStats", "segments_of"]
 
@@ -111,7 +111,7 @@ class Spool:
     def append(self, lines: bytes) -> bool:
         """Keep newline-terminated lines; True when they are on the medium, False when memory alone holds them."""
         points = lines.count(b"\n")
-        data = record(lines, points)
+        data = encode_record(lines, points)
         with self._lock:
             while self._bytes() + len(data) > self.max_bytes and self._drop_oldest():
                 pass

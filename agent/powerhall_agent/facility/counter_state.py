@@ -6,35 +6,35 @@ import msgspec
 
 from powerhall.runtime.log import Log
 from powerhall_agent.base.durable_files import write_file
-from powerhall_agent.facility.validation import Kept
+from powerhall_agent.facility.validation import CounterState
 
-__all__ = ["Memory"]
+__all__ = ["CounterStateFile"]
 
 
-class Memory:
+class CounterStateFile:
     """A small JSON file that keeps the sums of wrapping counters over a restart; without a path nothing is kept."""
 
     def __init__(self, path: Path | None, log: Log) -> None:
         self._path, self._log = path, log
 
-    def recall(self) -> dict[str, dict[str, Kept]]:
+    def load(self) -> dict[str, dict[str, CounterState]]:
         """Read the file; one that is damaged is logged, and the sums start afresh."""
         if self._path is None or not self._path.exists():
             return {}
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, dict[str, Kept]])
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, dict[str, CounterState]])
         except (OSError, msgspec.DecodeError) as error:
             self._log.warning("counters_lost", key="", path=self._path, detail=error)
             return {}
 
-    def keep(self, kept: dict[str, dict[str, Kept]]) -> None:
+    def save(self, counters: dict[str, dict[str, CounterState]]) -> None:
         """Replace the file in one step."""
-        if self._path is None or not kept:
+        if self._path is None or not counters:
             return
         fresh = self._path.with_suffix(".new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(fresh, msgspec.json.encode(kept))
+            write_file(fresh, msgspec.json.encode(counters))
             fresh.replace(self._path)
         except OSError as error:
             self._log.warning("counters_not_kept", key="", path=self._path, detail=error)

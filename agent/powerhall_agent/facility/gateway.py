@@ -18,17 +18,17 @@ from powerhall_agent.base.encoder import Series
 from powerhall_agent.base.sink import Sink
 from powerhall_agent.facility.gateway_settings import Device
 from powerhall_agent.facility.points import DeviceMap
-from powerhall_agent.facility.reader import Answer, Reader
-from powerhall_agent.facility.validation import Judge, Kept
+from powerhall_agent.facility.reader import Reader, ReadResult
+from powerhall_agent.facility.validation import CounterState, PointValidator
 
-__all__ = ["DeviceState", "Gateway", "Station"]
+__all__ = ["DevicePoller", "DeviceStatus", "Gateway"]
 
 _BACKOFF_MAX_S = 60.0
 _GOOD, _BAD = 1.0, 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceState:
+class DeviceStatus:
     """How a device was at its last turn."""
 
     name: str
@@ -48,7 +48,7 @@ class Opener(Protocol):
         ...
 
 
-class Station:
+class DevicePoller:
     """One device: its thread, its reader, the judges of its points."""
 
     def __init__(
@@ -60,13 +60,13 @@ class Station:
         *,
         sink: Sink,
         log: Log,
-        kept: Mapping[str, Kept],
+        counters: Mapping[str, CounterState],
         clock: Clock,
     ) -> None:
         self.device, self._reader, self._sink, self._log, self._clock = device, reader, sink, log, clock
         tags = {"site": site, "hall": device.hall, "device": device.name}
-        self._judges = {point.name: Judge(point, kept.get(point.name)) for point in points.points}
-        self._series = {name: Series("facility", {**tags, "point": name}) for name in self._judges}
+        self._validators = {point.name: PointValidator(point, counters.get(point.name)) for point in points.points}
+        self._series = {name: Series("facility", {**tags, "point": name}) for name in self._validators}
         self._weather = Series("weather", {"site": site}) if device.weather else None
         self._stamper = Stamper()
         self._lock = threading.Lock()
@@ -75,7 +75,7 @@ class Station:
         self._failures = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"facility-{device.name}", daemon=True)
-        self.state = DeviceState(device.name, 0, len(self._judges), "not read yet", {})
+        self.state = DeviceStatus(device.name, 0, len(self._validators), "not read yet", {})
 
     def start(self) -> None:
         """Begin to read, at a random moment of the first interval."""
@@ -90,22 +90,22 @@ class Station:
         if self._thread.is_alive():
             self._thread.join(max(0.0, seconds))
 
-    def turn(self) -> None:
-        """Read once, judge and write."""
+    def poll(self) -> None:
+        """Read once, validate and write."""
         self._busy_since_s = self._now_s()
         try:
             answer, problem = self._reader.read(), ""
         except (Retryable, ConfigError) as error:
-            answer, problem = Answer(), str(error)
+            answer, problem = ReadResult(), str(error)
         except Exception as error:  # noqa: BLE001 - logged and counted; one device's odd answer must not end its thread
-            answer, problem = Answer(), f"fault: {error!r}"
+            answer, problem = ReadResult(), f"fault: {error!r}"
         self._busy_since_s = None
         self._write(answer, problem)
         self._failures = self._failures + 1 if problem else 0
 
     def once(self) -> None:
         """Read once and end the connection."""
-        self.turn()
+        self.poll()
         self._reader.close()
 
     def watch(self) -> None:
@@ -115,42 +115,48 @@ class Station:
         silent = since_s is not None and now_s - since_s >= patience_s
         waiting = since_s is None and self._failures > 0
         if (silent or waiting) and now_s - self._written_s >= device.interval_s:
-            self._write(Answer(), f"no answer for {now_s - (since_s or now_s):.0f} s" if silent else self.state.problem)
+            self._write(
+                ReadResult(), f"no answer for {now_s - (since_s or now_s):.0f} s" if silent else self.state.problem
+            )
 
-    def kept(self) -> dict[str, Kept]:
+    def counters(self) -> dict[str, CounterState]:
         """Return the counters' sums, to be kept over a restart."""
         with self._lock:
-            return {name: Kept(j.kept.raw, j.kept.total) for name, j in self._judges.items() if j.kept is not None}
+            return {
+                name: CounterState(v.counter.raw, v.counter.total)
+                for name, v in self._validators.items()
+                if v.counter is not None
+            }
 
     def _run(self) -> None:
         pause_s = random.uniform(0.0, min(self.device.interval_s, 5.0))  # noqa: S311 - spreads the first requests
         while not self._stop.wait(pause_s):
             begin_s = self._now_s()
-            self.turn()
+            self.poll()
             slow_s = self.device.interval_s * 2.0 ** min(self._failures, 10)
             period_s = min(slow_s, max(self.device.interval_s, _BACKOFF_MAX_S)) if self._failures else slow_s
             pause_s = max(0.0, begin_s + period_s - self._now_s())
         self._reader.close()
 
-    def _write(self, answer: Answer, problem: str) -> None:
+    def _write(self, answer: ReadResult, problem: str) -> None:
         with self._lock:
             now_s = self._now_s()
             time_ms = self._stamper.stamp(self._clock.monotonic_ns(), self._clock.time_ns())
             self._written_s = now_s
             values: dict[str, float] = {}
             whys: dict[str, str] = {}
-            for name, judge in self._judges.items():
+            for name, validator in self._validators.items():
                 raw = answer.values.get(name)
                 if raw is None:
                     whys[name] = problem or answer.problems.get(name, "the device left it out")
                     continue
-                verdict = judge.take(raw, now_s)
-                if verdict.value is None:
-                    whys[name] = verdict.why
+                found = validator.take(raw, now_s)
+                if found.value is None:
+                    whys[name] = found.why
                 else:
-                    values[name] = verdict.value
+                    values[name] = found.value
             self._tell(problem, whys)
-            self.state = DeviceState(self.device.name, len(values), len(whys), problem, whys)
+            self.state = DeviceStatus(self.device.name, len(values), len(whys), problem, whys)
             self._sink.write(self._encode(values, time_ms))
 
     def _encode(self, values: Mapping[str, float], time_ms: int) -> bytes:
@@ -183,7 +189,7 @@ class Station:
 
 
 class Gateway:
-    """All stations of a site."""
+    """The pollers of all devices of a site."""
 
     def __init__(
         self,
@@ -194,19 +200,19 @@ class Gateway:
         *,
         sink: Sink,
         log: Log,
-        kept: Mapping[str, Mapping[str, Kept]] | None = None,
+        counters: Mapping[str, Mapping[str, CounterState]] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        known, clock = kept or {}, clock or SystemClock()
-        self.stations = [
-            Station(
+        known, clock = counters or {}, clock or SystemClock()
+        self.pollers = [
+            DevicePoller(
                 site,
                 device,
                 maps[device.name],
                 opener(device, maps[device.name]),
                 sink=sink,
                 log=log,
-                kept=known.get(device.name, {}),
+                counters=known.get(device.name, {}),
                 clock=clock,
             )
             for device in devices
@@ -214,20 +220,20 @@ class Gateway:
 
     def start(self) -> None:
         """Start every device's thread."""
-        for station in self.stations:
-            station.start()
+        for poller in self.pollers:
+            poller.start()
 
     def watch(self) -> None:
         """See to devices that hang; call it several times a second."""
-        for station in self.stations:
-            station.watch()
+        for poller in self.pollers:
+            poller.watch()
 
     def once(self) -> None:
         """Read every device once, side by side; one that hangs is given up after its patience."""
-        threads = [threading.Thread(target=station.once, daemon=True) for station in self.stations]
+        threads = [threading.Thread(target=poller.once, daemon=True) for poller in self.pollers]
         for thread in threads:
             thread.start()
-        patience_s = max(max(2 * s.device.timeout_s, s.device.interval_s) for s in self.stations)
+        patience_s = max(max(2 * s.device.timeout_s, s.device.interval_s) for s in self.pollers)
         end_s = time.monotonic() + patience_s + 1.0
         for thread in threads:
             thread.join(max(0.0, end_s - time.monotonic()))
@@ -235,16 +241,16 @@ class Gateway:
 
     def stop(self, within_s: float) -> None:
         """End all threads, as far as their devices let them."""
-        for station in self.stations:
-            station.stop()
+        for poller in self.pollers:
+            poller.stop()
         end_s = time.monotonic() + within_s
-        for station in self.stations:
-            station.join(end_s - time.monotonic())
+        for poller in self.pollers:
+            poller.join(end_s - time.monotonic())
 
-    def states(self) -> list[DeviceState]:
+    def states(self) -> list[DeviceStatus]:
         """Return how every device was at its last turn."""
-        return [station.state for station in self.stations]
+        return [poller.state for poller in self.pollers]
 
-    def kept(self) -> dict[str, dict[str, Kept]]:
+    def counters(self) -> dict[str, dict[str, CounterState]]:
         """Return the sums of all counters, by device and point."""
-        return {station.device.name: kept for station in self.stations if (kept := station.kept())}
+        return {poller.device.name: found for poller in self.pollers if (found := poller.counters())}

@@ -11,7 +11,7 @@ from pymodbus.exceptions import ModbusException
 from powerhall.runtime.errors import Retryable
 from powerhall_agent.facility.gateway_settings import ModbusDevice
 from powerhall_agent.facility.points import DeviceMap, ModbusPoint
-from powerhall_agent.facility.reader import Answer, Pacer
+from powerhall_agent.facility.reader import Pacer, ReadResult
 
 __all__ = ["Block", "ModbusReader", "decode", "plan_blocks"]
 
@@ -67,9 +67,9 @@ class ModbusReader:
         self._blocks = plan_blocks(modbus, device.max_registers)
         self._client = ModbusTcpClient(device.host, port=device.port(502), timeout=device.timeout_s, retries=0)
 
-    def read(self) -> Answer:
+    def read(self) -> ReadResult:
         """Read all blocks; one with a register that the device does not have is read point by point from then on."""
-        answer, blocks = Answer(), []
+        answer, blocks = ReadResult(), []
         for block in self._blocks:
             split = [block]
             problem = self._read_block(block, answer)
@@ -88,11 +88,11 @@ class ModbusReader:
         self._client.close()  # type: ignore[no-untyped-call]
 
     @staticmethod
-    def _note(block: Block, problem: str, answer: Answer) -> None:
+    def _note(block: Block, problem: str, answer: ReadResult) -> None:
         if problem:
             answer.problems.update({point.name: problem for point in block.points})
 
-    def _read_block(self, block: Block, answer: Answer) -> str:
+    def _read_block(self, block: Block, answer: ReadResult) -> str:
         """Read one block into the answer; return why the device refuses it, "" when it does not."""
         self._pacer.wait()
         where = f"{self._device.address}: unit {self._device.unit}: {block.kind} {block.address}"

@@ -9,11 +9,11 @@ from powerhall.runtime.errors import ConfigError
 from powerhall_agent.facility.gateway_settings import Device, ModbusDevice, RedfishDevice, SnmpDevice
 from powerhall_agent.facility.points import DeviceMap
 
-__all__ = ["Answer", "Pacer", "Reader", "missing_extra", "open_reader"]
+__all__ = ["Pacer", "ReadResult", "Reader", "missing_extra", "open_reader"]
 
 
 @dataclass(slots=True)
-class Answer:
+class ReadResult:
     """What a device said: raw values by point, and why other points have none."""
 
     values: dict[str, float] = field(default_factory=dict)
@@ -23,7 +23,7 @@ class Answer:
 class Reader(Protocol):
     """One device; used by one thread at a time."""
 
-    def read(self) -> Answer:
+    def read(self) -> ReadResult:
         """Read every point once; raises Retryable when the device does not answer at all."""
         ...
 

@@ -9,7 +9,7 @@ from powerhall.runtime.errors import Retryable
 from powerhall.runtime.settings import Secret
 from powerhall_agent.facility.gateway_settings import RedfishDevice
 from powerhall_agent.facility.points import DeviceMap, RedfishPoint
-from powerhall_agent.facility.reader import Answer, Pacer
+from powerhall_agent.facility.reader import Pacer, ReadResult
 
 __all__ = ["RedfishReader", "pointed"]
 
@@ -50,9 +50,9 @@ class RedfishReader:
         self._session: requests.Session | None = None
         self._location = ""
 
-    def read(self) -> Answer:
+    def read(self) -> ReadResult:
         """Read every resource once; one that is absent is a problem of its points alone."""
-        answer = Answer()
+        answer = ReadResult()
         try:
             for path, points in self._by_path.items():
                 self._read_path(path, points, answer)
@@ -78,7 +78,7 @@ class RedfishReader:
         finally:
             session.close()
 
-    def _read_path(self, path: str, points: list[RedfishPoint], answer: Answer) -> None:
+    def _read_path(self, path: str, points: list[RedfishPoint], answer: ReadResult) -> None:
         reply = self._get(path)
         with reply:
             if reply.status_code in _ABSENT:

@@ -11,7 +11,7 @@ from powerhall.runtime.errors import Retryable
 from powerhall.runtime.settings import Secret
 from powerhall_agent.facility.gateway_settings import SnmpDevice
 from powerhall_agent.facility.points import DeviceMap, SnmpPoint
-from powerhall_agent.facility.reader import Answer, Pacer
+from powerhall_agent.facility.reader import Pacer, ReadResult
 
 __all__ = ["SnmpReader"]
 
@@ -42,11 +42,11 @@ class SnmpReader:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: _Untyped = None
 
-    def read(self) -> Answer:
+    def read(self) -> ReadResult:
         """Read all points; raises Retryable when the agent does not answer as it should."""
         if self._loop is None:
             self._loop, self._engine = asyncio.new_event_loop(), api.SnmpEngine()
-        answer = Answer()
+        answer = ReadResult()
         try:
             self._loop.run_until_complete(self._read(answer))
         except Retryable:
@@ -67,7 +67,7 @@ class SnmpReader:
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
 
-    async def _read(self, answer: Answer) -> None:
+    async def _read(self, answer: ReadResult) -> None:
         device, oids = self._device, list(self._oids)
         target = await api.UdpTransportTarget.create(
             (device.host, device.port(161)), timeout=device.timeout_s / 2, retries=1
@@ -76,7 +76,7 @@ class SnmpReader:
         for start in range(0, len(oids), _PER_REQUEST):
             await self._get(login, target, oids[start : start + _PER_REQUEST], answer)
 
-    async def _get(self, login: _Untyped, target: _Untyped, oids: list[str], answer: Answer) -> None:
+    async def _get(self, login: _Untyped, target: _Untyped, oids: list[str], answer: ReadResult) -> None:
         self._pacer.wait()
         wanted = [api.ObjectType(api.ObjectIdentity(oid)) for oid in oids]
         indication, status, index, found = await api.get_cmd(

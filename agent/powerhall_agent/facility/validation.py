@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from powerhall_agent.facility.points import Point
 
-__all__ = ["Judge", "Kept", "Verdict"]
+__all__ = ["CounterState", "PointValidator", "Validation"]
 
 _SMALLEST = 1e-9
 """A float that is not zero but smaller comes from bytes in the wrong order: no meter resolves it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Validation:
     """A value in the point's unit, or None with the reason; `good` is the quality that is stored."""
 
     value: float | None
@@ -25,29 +25,29 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Kept:
+class CounterState:
     """A counter's last reading and its sum over wraps, both as the device counts; kept over restarts."""
 
     raw: float
     total: float
 
 
-class Judge:
+class PointValidator:
     """Judges the readings of one point in order; what is not believed is never passed on, nor taken for zero."""
 
-    def __init__(self, point: Point, kept: Kept | None = None) -> None:
+    def __init__(self, point: Point, counter: CounterState | None = None) -> None:
         self.point = point
-        self.kept = kept
+        self.counter = counter
         self._raw: float | None = None
         self._same_since_s = self._counted_s = 0.0
 
-    def take(self, raw: float, now_s: float) -> Verdict:
-        """Judge what the device shows at this time of a clock that is never set."""
+    def take(self, raw: float, now_s: float) -> Validation:
+        """Validate what the device shows at this time of a clock that is never set."""
         why = self._implausible(raw) or self._stuck(raw, now_s)
         if why:
-            return Verdict(None, why)
+            return Validation(None, why)
         if not self.point.wraps_at:
-            return Verdict(raw * self.point.scale + self.point.offset)
+            return Validation(raw * self.point.scale + self.point.offset)
         return self._count(raw, now_s)
 
     def _implausible(self, raw: float) -> str:
@@ -69,22 +69,22 @@ class Judge:
         same_s = now_s - self._same_since_s
         return f"stuck: {raw:g} for {same_s:.0f} s" if 0 < self.point.stuck_after_s <= same_s else ""
 
-    def _count(self, raw: float, now_s: float) -> Verdict:
+    def _count(self, raw: float, now_s: float) -> Validation:
         """Unroll; a step back is a wrap when the step it implies is under half the range, otherwise a meter reset.
 
         A step faster than `max_per_s` is not added: that reading is refused and counting goes on from it.
         """
-        point, kept = self.point, self.kept
+        point, counter = self.point, self.counter
         passed_s, self._counted_s = now_s - self._counted_s if self._counted_s else math.inf, now_s
-        if kept is None:
-            self.kept = Kept(raw, raw)
-            return Verdict(raw * point.scale + point.offset)
-        step = raw - kept.raw
+        if counter is None:
+            self.counter = CounterState(raw, raw)
+            return Validation(raw * point.scale + point.offset)
+        step = raw - counter.raw
         if step < 0:
             step += point.wraps_at
             step = step if step < point.wraps_at / 2 else raw
-        kept.raw = raw
+        counter.raw = raw
         if 0 < point.max_per_s < step * abs(point.scale) / max(passed_s, 1e-3):
-            return Verdict(None, f"implausible: the counter jumped by {step * point.scale:g} in {passed_s:.0f} s")
-        kept.total += step
-        return Verdict(kept.total * point.scale + point.offset)
+            return Validation(None, f"implausible: the counter jumped by {step * point.scale:g} in {passed_s:.0f} s")
+        counter.total += step
+        return Validation(counter.total * point.scale + point.offset)

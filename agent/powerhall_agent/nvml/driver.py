@@ -7,7 +7,7 @@ from typing import Any
 import pynvml
 
 from powerhall_agent.nvml.fields import FieldBatch, FieldSpec
-from powerhall_agent.nvml.getters import Getters, Way
+from powerhall_agent.nvml.getters import GetterBatch, GetterCall
 
 __all__ = ["Driver", "Gpu"]
 
@@ -70,9 +70,9 @@ class Driver:
         call: Callable[..., int] | None = getattr(pynvml.nvmlLib, "nvmlDeviceGetFieldValues", None)
         return FieldBatch(call or _nothing, gpu.handle, specs if call else [])
 
-    def getters(self, gpu: Gpu, wanted: Sequence[Sequence[Way]]) -> Getters:
+    def getters(self, gpu: Gpu, wanted: Sequence[Sequence[GetterCall]]) -> GetterBatch:
         """Make a reading of getters; what the loaded library lacks is left out."""
-        return Getters(pynvml.nvmlLib, gpu.handle, wanted)
+        return GetterBatch(pynvml.nvmlLib, gpu.handle, wanted)
 
     def close(self) -> None:
         """Shut NVML down; a driver that is already gone is no error."""

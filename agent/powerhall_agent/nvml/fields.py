@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pynvml
 
+from powerhall_agent.nvml.call_start import note_call_start
 from powerhall_agent.nvml.codes import Action, action
-from powerhall_agent.nvml.pulse import call_begins
 
 __all__ = ["FieldBatch", "FieldSpec"]
 
@@ -73,7 +73,7 @@ class FieldBatch:
         """Return the values that the driver gave, by name; raises NVMLError where the GPU or the driver is gone."""
         if not self.specs:
             return {}
-        call_begins()
+        note_call_start()
         code = self._call(*self.arguments)
         if code and action(code) in _FATAL:
             raise pynvml.NVMLError(code)

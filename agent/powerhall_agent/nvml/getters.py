@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import pynvml
 
+from powerhall_agent.nvml.call_start import call_start
 from powerhall_agent.nvml.codes import Action, action
-from powerhall_agent.nvml.pulse import pulse
 
-__all__ = ["Getters", "Way"]
+__all__ = ["GetterBatch", "GetterCall"]
 
 _FATAL: Final = {Action.QUARANTINE, Action.REINIT, Action.RESPAWN, Action.STRIKE}
 _CODES: Final = {(4, True): "i", (4, False): "I", (8, True): "q", (8, False): "Q"}
@@ -25,7 +25,7 @@ _ALIGN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class GetterCall:
     """One library function: its symbol, the type of its last argument, and which of our values lie where in that."""
 
     symbol: str
@@ -38,14 +38,14 @@ class Way:
     """Attributes of the structure that the caller fills in."""
 
 
-class Getters:
+class GetterBatch:
     """Reads a fixed set of getters of one GPU."""
 
-    def __init__(self, library: object, handle: object, wanted: Sequence[Sequence[Way]]) -> None:
+    def __init__(self, library: object, handle: object, wanted: Sequence[Sequence[GetterCall]]) -> None:
         """Take the ways of each getter, best first; symbols that the library lacks are left out."""
         self._library, self._handle = library, handle
         self._left = [[way for way in ways if hasattr(library, way.symbol)] for ways in wanted]
-        self._worked: set[Way] = set()
+        self._worked: set[GetterCall] = set()
         self._settled = False
         self._compile()
 
@@ -69,7 +69,7 @@ class Getters:
 
     def read(self) -> dict[str, float]:
         """Return the values that the driver gave, by name; raises NVMLError where the GPU or the driver is gone."""
-        watched, now = pulse(), time.monotonic_ns
+        watched, now = call_start(), time.monotonic_ns
         refused: dict[int, int] = {}
         for number, (call, arguments) in enumerate(self._calls):
             watched.call_ns = now()
@@ -85,7 +85,7 @@ class Getters:
 
     def times_s(self) -> dict[str, float]:
         """Call every getter once more and return how long each took, by the name of its first value."""
-        watched, now, times = pulse(), time.monotonic_ns, {}
+        watched, now, times = call_start(), time.monotonic_ns, {}
         for way, (call, arguments) in zip(self._ways, self._calls, strict=True):
             begun_ns = watched.call_ns = now()
             if not call(*arguments):
@@ -110,7 +110,7 @@ class Getters:
         return self.read() if again else values
 
 
-def _places(way: Way) -> list[tuple[int, str, str]]:
+def _places(way: GetterCall) -> list[tuple[int, str, str]]:
     """Return offset, format and our name of every value that is read from a way's output.
 
     Of an attribute that is a structure or an array itself (a bit mask), the first number is read.

@@ -5,8 +5,8 @@ from typing import Generic, TypeVar
 
 import pynvml
 
+from powerhall_agent.nvml.call_start import note_call_start
 from powerhall_agent.nvml.codes import Action, action
-from powerhall_agent.nvml.pulse import call_begins
 
 __all__ = ["Probe"]
 
@@ -30,7 +30,7 @@ class Probe(Generic[T]):
     def read(self) -> T | None:
         """Return the reading, or None when there is none now."""
         while self._ways:
-            call_begins()
+            note_call_start()
             try:
                 value = self._ways[0]()
             except pynvml.NVMLError as error:

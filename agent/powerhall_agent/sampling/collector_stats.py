@@ -13,7 +13,7 @@ from powerhall_agent.base.encoder import Fields
 from powerhall_agent.collectors.base import Collector
 from powerhall_agent.nvml.codes import Action, action
 
-__all__ = ["Families", "Family"]
+__all__ = ["CollectorStats", "FamilyStats"]
 
 T = TypeVar("T")
 _log = Log(quiet=True)
@@ -21,7 +21,7 @@ _GPU_GONE = {Action.QUARANTINE, Action.REINIT, Action.RESPAWN, Action.STRIKE}
 
 
 @dataclass(slots=True)
-class Family:
+class FamilyStats:
     """Runs of one family of collectors since the last report."""
 
     name: str
@@ -77,14 +77,14 @@ class Family:
 
 
 @dataclass(slots=True)
-class Families:
-    """All families by name."""
+class CollectorStats:
+    """All stats by name."""
 
-    by_name: dict[str, Family] = field(default_factory=dict)
+    by_name: dict[str, FamilyStats] = field(default_factory=dict)
 
-    def family(self, name: str) -> Family:
+    def family(self, name: str) -> FamilyStats:
         """Return the family of this name, made at first use."""
         found = self.by_name.get(name)
         if found is None:
-            found = self.by_name[name] = Family(name)
+            found = self.by_name[name] = FamilyStats(name)
         return found

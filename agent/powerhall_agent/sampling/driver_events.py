@@ -51,7 +51,7 @@ class DriverEvent:
 
 
 class EventWatch:
-    """Registers for the events of one driver generation and collects them in `events`."""
+    """Registers for the events of one driver session and collects them in `events`."""
 
     def __init__(self, driver: Driver, gpus: Sequence[Gpu]) -> None:
         """Register and start waiting; a driver without event sets is watched by polling alone."""

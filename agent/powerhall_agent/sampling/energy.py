@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from operator import add, mul, sub
 from typing import Final
 
-__all__ = ["EnergyTruth"]
+__all__ = ["EnergyAccumulator"]
 
 _PJ_PER_MJ: Final = 1_000_000_000
 _GAP_NS: Final = 2_000_000_000
@@ -19,7 +19,7 @@ _SLACK_MJ: Final = 50_000
 _WRAP: Final = 1 << 32
 
 
-class EnergyTruth:
+class EnergyAccumulator:
     """Monotonic counter and integral of one GPU, and how well they close."""
 
     def __init__(self, counter_mj: int = 0, integral_mj: int = 0, raw_mj: int | None = None) -> None:

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from itertools import compress
 from typing import Final
 
-from powerhall_agent.sampling.energy import EnergyTruth
-from powerhall_agent.sampling.flight_recorder import Recorder, Sample
+from powerhall_agent.sampling.energy import EnergyAccumulator
+from powerhall_agent.sampling.flight_recorder import FlightRecorder, RecordedSample
 
-__all__ = ["MOST_ASIDE", "Digest", "FastSet", "Reading"]
+__all__ = ["MAX_PENDING", "FastEvents", "FastWindow", "Reading"]
 
 _POWER_STEP: Final = 0.3
 """Of the power limit."""
 _HISTORY: Final = 10
-MOST_ASIDE: Final = 100
+MAX_PENDING: Final = 100
 """As many readings are put aside at most; then it is time for a digest."""
 
 Reading = tuple[int, int, int | None, int | None]
@@ -26,7 +26,7 @@ Reading = tuple[int, int, int | None, int | None]
 
 
 @dataclass(slots=True)
-class Digest:
+class FastEvents:
     """What happened since the last digest; times are timestamps in ms."""
 
     restarts: list[int] = field(default_factory=list)
@@ -35,32 +35,32 @@ class Digest:
     """When power had moved by a step, and by how many watts."""
 
 
-class FastSet:
+class FastWindow:
     """The fast readings of one GPU."""
 
-    def __init__(self, energy: EnergyTruth, recorder: Recorder | None) -> None:
+    def __init__(self, energy: EnergyAccumulator, recorder: FlightRecorder | None) -> None:
         """Go on from energy totals; without a recorder nothing is kept at full rate."""
         self.energy, self._recorder = energy, recorder
         self.power_w: float | None = None
         """The last power."""
         self.limit_w: float | None = None
         """The power limit, which says how much a power step is."""
-        self.aside: list[Reading] = []
+        self.pending: list[Reading] = []
         """Readings that wait for the next digest; `add` puts one here, and whoever is in a hurry does it himself."""
         self._recent_mw: deque[int] = deque(maxlen=_HISTORY)
         self._low_mw = self._high_mw = self._sum_mw = self._count = 0
 
     def add(self, reading: Reading) -> None:
         """Put a reading aside."""
-        self.aside.append(reading)
+        self.pending.append(reading)
 
-    def digest(self) -> Digest:
+    def drain(self) -> FastEvents:
         """Work off what was put aside."""
-        found = Digest()
-        if not self.aside:
+        found = FastEvents()
+        if not self.pending:
             return found
-        at_ns, stamps_ms, powers_mw, counters_mj = zip(*self.aside, strict=True)
-        self.aside.clear()
+        at_ns, stamps_ms, powers_mw, counters_mj = zip(*self.pending, strict=True)
+        self.pending.clear()
         energies_mj, restarts = self.energy.add_many(at_ns, powers_mw, counters_mj)
         found.restarts = [stamps_ms[place] for place in restarts]
         known = [power for power in powers_mw if power is not None]
@@ -115,6 +115,6 @@ class FastSet:
         """Start or extend a recording around this moment; False where there is none to be had."""
         return self._recorder is not None and self._recorder.trigger(time_ms)
 
-    def shipment(self) -> list[Sample]:
+    def take_recorded(self) -> list[RecordedSample]:
         """Return the next samples of a recording."""
         return [] if self._recorder is None else self._recorder.take()

@@ -8,17 +8,17 @@ from array import array
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["Recorder", "Sample"]
+__all__ = ["FlightRecorder", "RecordedSample"]
 
 _PORTION: Final = 150
 _PER_HOUR: Final = 6
 _HOUR_MS: Final = 3_600_000
 
-Sample = tuple[int, int, int]
+RecordedSample = tuple[int, int, int]
 """Time in ms, power in mW, energy in mJ."""
 
 
-class Recorder:
+class FlightRecorder:
     """A ring of `ring_s` seconds at `rate_hz`, with `around_s` seconds shipped on each side of a trigger."""
 
     def __init__(self, ring_s: float = 120.0, rate_hz: float = 10.0, around_s: float = 60.0) -> None:
@@ -58,12 +58,12 @@ class Recorder:
         self._until_ms = time_ms + self._around_ms
         return True
 
-    def take(self) -> list[Sample]:
+    def take(self) -> list[RecordedSample]:
         """Return the next samples to ship, at most a portion, oldest first."""
         if not self._until_ms:
             return []
         self._shipped = max(self._shipped, self._written - self._size)
-        taken: list[Sample] = []
+        taken: list[RecordedSample] = []
         while self._shipped < self._written and len(taken) < _PORTION:
             place = self._shipped % self._size
             time_ms = self._times[place]

@@ -5,7 +5,7 @@ from typing import Final
 
 from powerhall_agent.nvml.codes import Action, action, reason
 
-__all__ = ["Health"]
+__all__ = ["GpuHealth"]
 
 _STRIKES: Final = 3
 _FIRST_RETRY_S: Final = 5.0
@@ -13,7 +13,7 @@ _LAST_RETRY_S: Final = 60.0
 
 
 @dataclass(slots=True)
-class Health:
+class GpuHealth:
     """The state of one GPU; times are of the monotonic clock."""
 
     reason: str = "ok"

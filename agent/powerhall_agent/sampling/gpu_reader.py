@@ -5,44 +5,44 @@ from typing import Final
 
 import pynvml
 
-from powerhall_agent.attribution.intervals import GpuNow
+from powerhall_agent.attribution.intervals import GpuSnapshot
 from powerhall_agent.base.clock import Clock, Moment
 from powerhall_agent.base.encoder import Fields, Record, Series
 from powerhall_agent.collectors import GPU_COLLECTORS
 from powerhall_agent.collectors.gpu import GpuFull
-from powerhall_agent.collectors.gpu_fast import GpuFast, Sample
+from powerhall_agent.collectors.gpu_fast import FastSample, GpuFast
 from powerhall_agent.collectors.gpu_mig import MigInstance, instances_of
 from powerhall_agent.collectors.gpu_slow import GpuSlow
 from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.sampling.checkpoint import Checkpoint, Totals
-from powerhall_agent.sampling.collector_stats import Families
-from powerhall_agent.sampling.energy import EnergyTruth
-from powerhall_agent.sampling.fast_window import MOST_ASIDE, FastSet
-from powerhall_agent.sampling.flight_recorder import Recorder
-from powerhall_agent.sampling.gpu_health import Health
-from powerhall_agent.sampling.record_queue import Outbox
+from powerhall_agent.sampling.collector_stats import CollectorStats
+from powerhall_agent.sampling.energy import EnergyAccumulator
+from powerhall_agent.sampling.fast_window import MAX_PENDING, FastWindow
+from powerhall_agent.sampling.flight_recorder import FlightRecorder
+from powerhall_agent.sampling.gpu_health import GpuHealth
+from powerhall_agent.sampling.record_queue import RecordQueue
 
-__all__ = ["FAST", "FULL", "IDENTITY", "SLOW", "GpuTrack", "Tick", "TrackContext"]
+__all__ = ["FAST", "FULL", "IDENTITY", "SLOW", "GpuReader", "ReaderContext", "Tick"]
 
 FAST, FULL, SLOW, IDENTITY = 1, 2, 4, 8
 _SLOWDOWNS: Final = 0x8 | 0x20 | 0x40 | 0x80
 """Hardware slowdown, software thermal, hardware thermal, power brake; a power cap is no fault here."""
 _CLOSURE_ALARM: Final = 0.02
 _CLOSURES_PER_ALARM: Final = 6
-_NOTHING: Final[Sample] = (None, None)
+_NOTHING: Final[FastSample] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
-class TrackContext:
+class ReaderContext:
     """What all GPUs of a node share."""
 
     tags: dict[str, str]
     checkpoint: Checkpoint
     boot: int
     clock: Clock
-    families: Families
-    outbox: Outbox
+    stats: CollectorStats
+    queue: RecordQueue
     tick: "Tick"
     fields: frozenset[str]
     """What to read of the full set; empty: all."""
@@ -59,28 +59,28 @@ class Tick:
         self.moment = Moment(0, 0)
 
 
-class GpuTrack:
+class GpuReader:
     """Reads one GPU; `poll` and `poll_fast` run on a driver thread."""
 
-    def __init__(self, driver: Driver, gpu: Gpu, context: TrackContext) -> None:
+    def __init__(self, driver: Driver, gpu: Gpu, context: ReaderContext) -> None:
         """Bind to the GPU and go on from the energy totals of an earlier run."""
         self.gpu, self._driver, self._context = gpu, driver, context
         self.tags = {**context.tags, "gpu": str(gpu.index)}
-        self.health = Health()
+        self.health = GpuHealth()
         self.dead_code = 0
         self._tick, self._monotonic_ns = context.tick, context.clock.monotonic_ns
         self.due_ns: dict[int, int] = {}
         self.next_due_ns = 0
-        """When each slow set is due next, and the earliest of these; kept by the generation."""
-        self.shown_reason = "ok"
+        """When each slow set is due next, and the earliest of these; kept by the session."""
+        self.reported_reason = "ok"
         """The state that was last written."""
         self._series = {name: Series(name, self.tags) for name in ("gpu", "gpu_fast", "gpu_slow", "gpu_identity")}
         kept = context.checkpoint.totals(gpu.uuid)
-        self.energy = EnergyTruth() if kept is None else _resume(kept, context.boot)
-        recorder = Recorder(rate_hz=1.0 / context.fast_interval_s) if context.recorder else None
-        self.fast = FastSet(self.energy, recorder)
-        self._aside = self.fast.aside
-        self._family = context.families.family("gpu_fast")
+        self.energy = EnergyAccumulator() if kept is None else _resume(kept, context.boot)
+        recorder = FlightRecorder(rate_hz=1.0 / context.fast_interval_s) if context.recorder else None
+        self.fast = FastWindow(self.energy, recorder)
+        self._pending = self.fast.pending
+        self._family = context.stats.family("gpu_fast")
         self._wants_times = False
         self.field_times_s: dict[str, float] = {}
         """How long the driver takes for each reading; measured after an identity, taken by the sampler's report."""
@@ -99,14 +99,14 @@ class GpuTrack:
         self._gpu_fast = fast
 
     @property
-    def now(self) -> GpuNow:
+    def now(self) -> GpuSnapshot:
         """What job attribution needs to know of this GPU."""
         slow = self._collectors["gpu_slow"]
         pids = slow.pids if isinstance(slow, GpuSlow) else ()
         instances = [instance for instance, _ in self.mig]
         every = {*pids, *(pid for instance in instances for pid in instance.pids)}
         uuids = tuple(instance.uuid for instance in instances)
-        return GpuNow(self.gpu.uuid, self.gpu.bus_id, tuple(sorted(every)), self.energy.counter_mj / 1000.0, uuids)
+        return GpuSnapshot(self.gpu.uuid, self.gpu.bus_id, tuple(sorted(every)), self.energy.counter_mj / 1000.0, uuids)
 
     def poll_fast(self) -> None:
         """Read power and energy in the present tick: what happens ten times a second."""
@@ -152,9 +152,9 @@ class GpuTrack:
         ended_ns = now()
         family.runs += 1
         family.spent_ns += ended_ns - begun_ns
-        self._aside.append((ended_ns, time_ms, power_mw, energy_mj))
-        if len(self._aside) >= MOST_ASIDE:
-            self.digest()
+        self._pending.append((ended_ns, time_ms, power_mw, energy_mj))
+        if len(self._pending) >= MAX_PENDING:
+            self.drain_fast()
         return True
 
     def _slower(self, moment: Moment, kinds: int) -> None:
@@ -200,41 +200,41 @@ class GpuTrack:
     def _fault(self, code: int, moment: Moment) -> None:
         if action(code) in {Action.REINIT, Action.RESPAWN}:
             self.dead_code = code
-            self._context.outbox.urgent = True  # the sampler looks at it within this tick
+            self._context.queue.urgent = True  # the sampler looks at it within this tick
         elif self.health.fault(code, moment.mono_ns):
             self.event("gpu_quarantined", code, f"{self.health.reason}: NVML code {code}", 2, moment.ms)
             self.fast.record(moment.ms)
-            self.digest()
+            self.drain_fast()
 
     def event(self, kind: str, code: float, detail: str, severity: int, time_ms: int) -> None:
         """Put an event of this GPU into the output."""
         series = Series("event", {**self.tags, "kind": kind})
         fields: Fields = {"code": float(code), "detail": detail, "severity": float(severity)}
-        self._context.outbox.put(Record(series, fields, time_ms), urgent=True)
+        self._context.queue.put(Record(series, fields, time_ms), urgent=True)
 
     def trigger(self, kind: str, code: float, detail: str, severity: int, time_ms: int) -> None:
         """Put an event into the output and start the flight recorder."""
         if not self._context.recorder or self.fast.record(time_ms) or severity > 0:
             self.event(kind, code, detail, severity, time_ms)
 
-    def digest(self) -> None:
+    def drain_fast(self) -> None:
         """Work off the fast readings, and ship what a recording wants of them; not while a reading is under way."""
-        found = self.fast.digest()
+        found = self.fast.drain()
         for time_ms in found.restarts:
             self.event("counter_reset", 0, "the energy counter restarted", 1, time_ms)
         for time_ms, step_w in found.steps:
             self.trigger("power_step", step_w, f"{step_w:+.0f} W", 0, time_ms)
-        for time_ms, power_mw, energy_mj in self.fast.shipment():
+        for time_ms, power_mw, energy_mj in self.fast.take_recorded():
             self._put("gpu_fast", {"power_w": power_mw / 1000.0, "energy_j": energy_mj / 1000.0}, time_ms)
 
     def _put(self, name: str, fields: Fields, time_ms: int) -> None:
-        self._context.outbox.put(Record(self._series[name], fields, time_ms))
+        self._context.queue.put(Record(self._series[name], fields, time_ms))
 
     def _run(self, name: str) -> Fields:
-        return self._context.families.family(name).run(self._collectors[name])
+        return self._context.stats.family(name).run(self._collectors[name])
 
     def _full(self, moment: Moment) -> None:
-        self.digest()
+        self.drain_fast()
         fields = self.fast.interval()
         fields.update(self._run("gpu"))
         self._put("gpu", fields, moment.ms)
@@ -258,7 +258,7 @@ class GpuTrack:
             self._slowdowns = slowdowns
 
     def _slow(self, moment: Moment) -> None:
-        self.digest()  # the closure counts all readings up to now
+        self.drain_fast()  # the closure counts all readings up to now
         fields = dict(self._run("gpu_slow"))
         closure = self.energy.closure()
         if closure is not None:
@@ -268,11 +268,11 @@ class GpuTrack:
         if self.rebind_mig or bool(fields.get("mig_mode")) != bool(self.mig):
             self.bind_mig()
         for instance, series in self.mig:
-            found = self._context.families.family("gpu_mig").run(instance)
-            self._context.outbox.put(Record(series, found, moment.ms))
+            found = self._context.stats.family("gpu_mig").run(instance)
+            self._context.queue.put(Record(series, found, moment.ms))
 
     def _watch_closure(self, closure: float, moment: Moment) -> None:
-        """Alarm when counter and integral are apart for a minute; once per stretch."""
+        """Raise an event when counter and integral are apart for a minute; once per stretch."""
         self._off_closures = self._off_closures + 1 if abs(closure) > _CLOSURE_ALARM else 0
         if self._off_closures == _CLOSURES_PER_ALARM:
             detail = f"energy counter and integrated power differ by {closure:+.1%}"
@@ -299,6 +299,6 @@ class GpuTrack:
             self._put(name, fields, moment.ms)
 
 
-def _resume(kept: Totals, boot: int) -> EnergyTruth:
+def _resume(kept: Totals, boot: int) -> EnergyAccumulator:
     """Go on from kept totals; after a reboot the driver's counter has restarted."""
-    return EnergyTruth(kept.counter_mj, kept.integral_mj, kept.raw_mj if kept.boot == boot else 0)
+    return EnergyAccumulator(kept.counter_mj, kept.integral_mj, kept.raw_mj if kept.boot == boot else 0)

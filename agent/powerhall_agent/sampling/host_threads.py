@@ -9,14 +9,14 @@ from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
 from powerhall_agent.base.encoder import Fields, Record
 from powerhall_agent.collectors.base import Collector
-from powerhall_agent.sampling.collector_stats import Family
+from powerhall_agent.sampling.collector_stats import FamilyStats
 
-__all__ = ["Pace", "collect_into", "look_into"]
+__all__ = ["HostThread", "collect_into", "observe_into"]
 
 _log = Log(quiet=True)
 
 
-class Pace:
+class HostThread:
     """Runs something again and again in a thread, with a pause between."""
 
     def __init__(self, name: str, run: Callable[[], None], interval_s: float) -> None:
@@ -36,7 +36,7 @@ class Pace:
         self._stop.set()
 
 
-def collect_into(ready: deque[Fields], family: Family, collector: Collector) -> Callable[[], None]:
+def collect_into(ready: deque[Fields], family: FamilyStats, collector: Collector) -> Callable[[], None]:
     """Return a run that puts what a collector reads into `ready`, where it waits for a tick's timestamp."""
 
     def run() -> None:
@@ -47,7 +47,7 @@ def collect_into(ready: deque[Fields], family: Family, collector: Collector) -> 
     return run
 
 
-def look_into(ready: deque[Record], look: Callable[[float], Sequence[Record]]) -> Callable[[], None]:
+def observe_into(ready: deque[Record], look: Callable[[float], Sequence[Record]]) -> Callable[[], None]:
     """Return a run that puts the points of a look for jobs into `ready`; a repeated failure is logged once."""
     logged: list[str] = []
 

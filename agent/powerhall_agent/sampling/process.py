@@ -18,7 +18,7 @@ import msgspec
 
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
-from powerhall_agent.daemon.heap import give_back
+from powerhall_agent.base.heap import trim_heap
 from powerhall_agent.sampling.sampler import run_sampler
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
 
@@ -133,7 +133,7 @@ def main() -> int:
     if os.getppid() != parent:
         return 0  # the daemon died before the death signal was set
     sink.beat()
-    give_back()
+    trim_heap()
     try:
         outcome = run_sampler(settings, sink, stop)
     except Rejected as error:

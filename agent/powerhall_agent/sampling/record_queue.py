@@ -7,10 +7,10 @@ from collections import deque
 
 from powerhall_agent.base.encoder import Record
 
-__all__ = ["Outbox"]
+__all__ = ["RecordQueue"]
 
 
-class Outbox:
+class RecordQueue:
     """Records from any thread, oldest first."""
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """The sampler: owns NVML in its process, reads every GPU at its cadence and writes finished lines to a sink.
 
-One thread keeps time and never enters the driver; driver calls run on the crew's thread, and a call that blocks costs
+One thread keeps time and never enters the driver; driver calls run on the driver thread, and a call that blocks costs
 its own GPU only. A driver that goes away is initialised again with backoff; an unbind or a library that does not fit
 the driver ends `run_sampler`, because only a new process can let go of the library.
 """
@@ -14,21 +14,21 @@ from typing import Final, Protocol
 import pynvml
 
 from powerhall.runtime.log import Log
-from powerhall_agent.attribution.intervals import GpuNow
+from powerhall_agent.attribution.intervals import GpuSnapshot
 from powerhall_agent.base.clock import Clock, Moment, Stamper, SystemClock
 from powerhall_agent.base.encoder import Fields, Record, Series, encode_all
 from powerhall_agent.base.sink import Sink
 from powerhall_agent.collectors.rapl import POWERCAP, Rapl
 from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.sampling.checkpoint import Checkpoint
-from powerhall_agent.sampling.collector_stats import Families
+from powerhall_agent.sampling.collector_stats import CollectorStats
 from powerhall_agent.sampling.driver_events import DriverEvent
-from powerhall_agent.sampling.driver_session import Generation, boot_id, next_due
-from powerhall_agent.sampling.driver_thread import Crew, Steps, Task
-from powerhall_agent.sampling.gpu_health import Health
-from powerhall_agent.sampling.gpu_reader import IDENTITY, SLOW, GpuTrack, Tick, TrackContext
-from powerhall_agent.sampling.host_threads import Pace, collect_into, look_into
-from powerhall_agent.sampling.record_queue import Outbox
+from powerhall_agent.sampling.driver_session import DriverSession, boot_id, next_due
+from powerhall_agent.sampling.driver_thread import DriverThread, Steps, Task
+from powerhall_agent.sampling.gpu_health import GpuHealth
+from powerhall_agent.sampling.gpu_reader import IDENTITY, SLOW, GpuReader, ReaderContext, Tick
+from powerhall_agent.sampling.host_threads import HostThread, collect_into, observe_into
+from powerhall_agent.sampling.record_queue import RecordQueue
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
 
 __all__ = ["Sampler", "SamplerExit", "run_sampler"]
@@ -66,45 +66,45 @@ class Sampler:
         self.clock = clock or SystemClock()
         self._checkpoint = _checkpoint(settings)
         self.stamper = Stamper(self._checkpoint.last_ms())
-        self.crew = Crew(settings.slow_call_s)
+        self.driver_thread = DriverThread(settings.slow_call_s)
         self.tags = {"site": settings.site, "hall": settings.hall, "rack": settings.rack, "node": settings.node}
-        self.families = Families()
+        self.stats = CollectorStats()
         self.exit: SamplerExit | None = None
         self.ticks_missed = 0
-        self.outbox = Outbox()
+        self.queue = RecordQueue()
         """Records from any thread."""
         self._tick = Tick()
         self.host: deque[Fields] = deque(maxlen=100)
         """Readings of the host from other threads; they get the next tick's timestamp."""
-        self._generation: Generation | None = None
-        self._opened: Generation | None = None
+        self._session: DriverSession | None = None
+        self._opened: DriverSession | None = None
         self._open_failed = self._missing_code = 0
         self._open_at_ns, self._reinit_s = 0, _REINIT_FIRST_S
         self._report_ns = self._full_ns = 0
         self._was_stuck = False
         self._own = {name: Series(name, self.tags) for name in ("node", "agent")}
 
-    # Opening and closing a driver generation.
+    # Opening and closing a driver session.
 
     def open(self) -> None:
         """Open the driver on the calling thread; raises NVMLError when it is not there."""
-        self._generation = self._open()
+        self._session = self._open()
 
-    def _open(self) -> Generation:
+    def _open(self) -> DriverSession:
         settings = self.settings
-        context = TrackContext(
+        context = ReaderContext(
             self.tags,
             self._checkpoint,
             boot_id(),
             self.clock,
-            self.families,
-            self.outbox,
+            self.stats,
+            self.queue,
             self._tick,
             frozenset(settings.fields),
             settings.flight_recorder,
             settings.fast_interval_s,
         )
-        return Generation(settings, context, self.clock.monotonic_ns())
+        return DriverSession(settings, context, self.clock.monotonic_ns())
 
     def _try_open(self) -> None:
         try:
@@ -114,11 +114,11 @@ class Sampler:
 
     def _opening(self, moment: Moment) -> Steps:
         """Open the driver with backoff."""
-        may_try = moment.mono_ns >= self._open_at_ns and self.crew.blocked_since_ns(_DRIVER) is None
+        may_try = moment.mono_ns >= self._open_at_ns and self.driver_thread.blocked_since_ns(_DRIVER) is None
         if self._opened is None and not self._open_failed and may_try:
             yield [Task(_DRIVER, self._try_open)]
         if self._opened is not None:
-            self._generation, self._opened = self._opened, None
+            self._session, self._opened = self._opened, None
             self._reinit_s, self._missing_code = _REINIT_FIRST_S, 0
         elif self._open_failed:
             code, self._open_failed = self._open_failed, 0
@@ -135,65 +135,65 @@ class Sampler:
 
     def close(self) -> None:
         """Free what the driver holds, on the calling thread."""
-        self.crew.run_here(self.closing())
+        self.driver_thread.run_here(self.closing())
 
     def closing(self) -> Steps:
         """Free what the driver holds, and write what is left."""
-        generation, self._generation = self._generation, None
-        if generation is not None:
-            for track in generation.tracks:
-                if self.crew.blocked_since_ns(track.gpu.index) is None:
-                    track.digest()
-            generation.watch.close()
-            yield [Task(_DRIVER, generation.free)]
+        session, self._session = self._session, None
+        if session is not None:
+            for reader in session.readers:
+                if self.driver_thread.blocked_since_ns(reader.gpu.index) is None:
+                    reader.drain_fast()
+            session.watch.close()
+            yield [Task(_DRIVER, session.free)]
         self._flush()
 
     # One tick.
 
     def tick(self, moment: Moment | None = None) -> None:
         """Take one tick on the calling thread, without protection from calls that hang: for simulated time."""
-        self.crew.run_here(self.steps(moment or self.stamper.moment(self.clock)))
+        self.driver_thread.run_here(self.steps(moment or self.stamper.moment(self.clock)))
 
     def steps(self, moment: Moment) -> Steps:
         """Take one tick: yield the driver calls that are due; write what waits once a full set is complete."""
         full = moment.mono_ns >= self._full_ns
         self._tick.moment = moment
-        if self._generation is None:
+        if self._session is None:
             yield from self._opening(moment)
-        generation = self._generation
-        if generation is not None:
-            if moment.mono_ns < generation.quiet_until_ns and generation.watch.events.empty():
-                yield generation.full_tasks if full else generation.fast_tasks
-                if not full and not self.outbox.urgent and not self.crew.blocked:
+        session = self._session
+        if session is not None:
+            if moment.mono_ns < session.quiet_until_ns and session.watch.events.empty():
+                yield session.full_tasks if full else session.fast_tasks
+                if not full and not self.queue.urgent and not self.driver_thread.blocked:
                     return  # most ticks end here
             else:
-                yield from self._read(generation, moment, full=full)
-            yield from self._judge(generation, moment, full=full)
+                yield from self._read(session, moment, full=full)
+            yield from self._judge(session, moment, full=full)
         self._write(moment, full=full)
 
-    def _read(self, generation: Generation, moment: Moment, *, full: bool) -> Steps:
+    def _read(self, session: DriverSession, moment: Moment, *, full: bool) -> Steps:
         """Take in what the driver reported, and read what is due."""
-        while not generation.watch.events.empty():
-            self._handle(generation, generation.watch.events.get(), moment)
-        tasks = generation.tasks(moment, full=full)
+        while not session.watch.events.empty():
+            self._handle(session, session.watch.events.get(), moment)
+        tasks = session.tasks(moment, full=full)
         if tasks:
             yield tasks
-        generation.adopt()
-        generation.rest()
+        session.adopt()
+        session.rest()
 
-    def _judge(self, generation: Generation, moment: Moment, *, full: bool) -> Steps:
+    def _judge(self, session: DriverSession, moment: Moment, *, full: bool) -> Steps:
         """Write changes of state; let go of a driver that is gone."""
-        if self.crew.blocked:
-            self._flag_hung(generation, moment)
-        for track in generation.tracks:
-            if track.health.reason != track.shown_reason:
-                track.shown_reason = track.health.reason
-                self._state(generation, track.gpu.index, track.health, moment)
-                self.outbox.urgent = True
-                generation.quiet_until_ns = 0
-            if full and not track.health.up and self.crew.blocked_since_ns(track.gpu.index) is None:
-                track.digest()  # a GPU that is lost still ships what was recorded before
-        code = generation.dead_code()
+        if self.driver_thread.blocked:
+            self._flag_hung(session, moment)
+        for reader in session.readers:
+            if reader.health.reason != reader.reported_reason:
+                reader.reported_reason = reader.health.reason
+                self._state(session, reader.gpu.index, reader.health, moment)
+                self.queue.urgent = True
+                session.quiet_until_ns = 0
+            if full and not reader.health.up and self.driver_thread.blocked_since_ns(reader.gpu.index) is None:
+                reader.drain_fast()  # a GPU that is lost still ships what was recorded before
+        code = session.dead_code()
         if code:
             self._event(DriverEvent("driver_gone", None, code, f"driver gone: {pynvml.NVMLError(code)}", 2), moment)
             self._retry_later(moment, code)
@@ -207,34 +207,34 @@ class Sampler:
             self._checkpoint.keep_ms(self.stamper.last_ms)
         stuck = self.driver_stuck(moment)
         if moment.mono_ns >= self._report_ns or stuck != self._was_stuck:
-            self.outbox.urgent = self.outbox.urgent or stuck != self._was_stuck
+            self.queue.urgent = self.queue.urgent or stuck != self._was_stuck
             self._was_stuck = stuck
             self._report_ns = next_due(self._report_ns, moment.mono_ns, _REPORT_S)
             self._report(moment)
         while self.host:
-            self.outbox.put(Record(self._own["node"], self.host.popleft(), moment.ms))
-        if full or self.outbox.urgent:
+            self.queue.put(Record(self._own["node"], self.host.popleft(), moment.ms))
+        if full or self.queue.urgent:
             self._flush()
 
-    def _flag_hung(self, generation: Generation, moment: Moment) -> None:
+    def _flag_hung(self, session: DriverSession, moment: Moment) -> None:
         hung_ns = int(self.settings.hung_call_s * 1e9)
-        for track in generation.tracks:
-            since_ns = self.crew.blocked_since_ns(track.gpu.index)
-            if since_ns is None or track.health.reason == "hung":
+        for reader in session.readers:
+            since_ns = self.driver_thread.blocked_since_ns(reader.gpu.index)
+            if since_ns is None or reader.health.reason == "hung":
                 continue
-            if self.clock.monotonic_ns() - since_ns >= hung_ns and track.health.quarantine("hung", moment.mono_ns):
-                track.event("gpu_quarantined", 0, "hung: a driver call does not return", 2, moment.ms)
-                track.fast.record(moment.ms)
+            if self.clock.monotonic_ns() - since_ns >= hung_ns and reader.health.quarantine("hung", moment.mono_ns):
+                reader.event("gpu_quarantined", 0, "hung: a driver call does not return", 2, moment.ms)
+                reader.fast.record(moment.ms)
 
-    def _handle(self, generation: Generation, event: DriverEvent, moment: Moment) -> None:
-        track = next((track for track in generation.tracks if track.gpu.index == event.gpu), None)
-        if track is None:
+    def _handle(self, session: DriverSession, event: DriverEvent, moment: Moment) -> None:
+        reader = next((reader for reader in session.readers if reader.gpu.index == event.gpu), None)
+        if reader is None:
             self._event(event, moment)
         else:
-            track.trigger(event.kind, event.code, event.detail, event.severity, moment.ms)
+            reader.trigger(event.kind, event.code, event.detail, event.severity, moment.ms)
             if event.kind == "mig_change":
-                track.rebind_mig = True
-                generation.hurry(track, moment, SLOW, IDENTITY)
+                reader.rebind_mig = True
+                session.hurry(reader, moment, SLOW, IDENTITY)
         if event.kind == "driver_unbind":
             self.exit = SamplerExit.UNBIND
 
@@ -244,69 +244,69 @@ class Sampler:
         tags = {**self.tags, "gpu": "" if event.gpu is None else str(event.gpu), "kind": event.kind}
         fields: dict[str, float | str] = {"code": float(event.code), "detail": event.detail}
         fields["severity"] = float(event.severity)
-        self.outbox.put(Record(Series("event", tags), fields, moment.ms), urgent=True)
+        self.queue.put(Record(Series("event", tags), fields, moment.ms), urgent=True)
 
-    def _state(self, generation: Generation, index: int, health: Health, moment: Moment) -> None:
+    def _state(self, session: DriverSession, index: int, health: GpuHealth, moment: Moment) -> None:
         fields: dict[str, float | str] = {"up": 1.0 if health.up else 0.0, "reason": health.reason}
-        fields["call_latency_s"] = round(self.crew.slowest_ns.pop(index, 0) / 1e9, 6)
-        self.outbox.put(Record(generation.series(index), fields, moment.ms))
+        fields["call_latency_s"] = round(self.driver_thread.slowest_ns.pop(index, 0) / 1e9, 6)
+        self.queue.put(Record(session.series(index), fields, moment.ms))
 
     def _node(self, moment: Moment) -> None:
         """Write the state of every GPU, and their sum."""
-        generation = self._generation
-        tracks = generation.tracks if generation else []
-        missing = generation.missing if generation else {}
-        if generation is not None:
-            for index, health in [*((track.gpu.index, track.health) for track in tracks), *missing.items()]:
-                self._state(generation, index, health, moment)
-        up = [track for track in tracks if track.health.up]
-        fields = {"gpus": float(len(tracks) + len(missing)), "gpus_up": float(len(up))}
-        powers = [track.fast.power_w for track in up if track.fast.power_w is not None]
+        session = self._session
+        readers = session.readers if session else []
+        missing = session.missing if session else {}
+        if session is not None:
+            for index, health in [*((reader.gpu.index, reader.health) for reader in readers), *missing.items()]:
+                self._state(session, index, health, moment)
+        up = [reader for reader in readers if reader.health.up]
+        fields = {"gpus": float(len(readers) + len(missing)), "gpus_up": float(len(up))}
+        powers = [reader.fast.power_w for reader in up if reader.fast.power_w is not None]
         if powers:
             fields["gpu_power_w"] = round(sum(powers), 3)
-        self.outbox.put(Record(self._own["node"], fields, moment.ms))
+        self.queue.put(Record(self._own["node"], fields, moment.ms))
 
     def _report(self, moment: Moment) -> None:
-        for name, family in self.families.by_name.items():
+        for name, family in self.stats.by_name.items():
             if family.runs:
                 series = Series("collector", {**self.tags, "collector": name})
-                self.outbox.put(Record(series, family.report(), moment.ms))
+                self.queue.put(Record(series, family.report(), moment.ms))
         self._report_field_times(moment)
         fields = {
             "ticks_missed": float(self.ticks_missed),
-            "driver_time_s": round(self.crew.busy_ns / 1e9, 6),
+            "driver_time_s": round(self.driver_thread.busy_ns / 1e9, 6),
             "driver_stuck": 1.0 if self._was_stuck else 0.0,
         }
-        self.outbox.put(Record(self._own["agent"], fields, moment.ms))
+        self.queue.put(Record(self._own["agent"], fields, moment.ms))
 
     def _report_field_times(self, moment: Moment) -> None:
         """Write how long the driver took for each reading on its slowest GPU, where that was just measured."""
         slowest_s: dict[str, float] = {}
-        for track in self._tracks():
-            times_s, track.field_times_s = track.field_times_s, {}
+        for reader in self._readers():
+            times_s, reader.field_times_s = reader.field_times_s, {}
             for name, seconds in times_s.items():
                 slowest_s[name] = max(seconds, slowest_s.get(name, 0.0))
         for name, seconds in slowest_s.items():
             series = Series("collector", {**self.tags, "collector": f"field:{name}"})
-            self.outbox.put(Record(series, {"success": 1.0, "duration_s": round(seconds, 9)}, moment.ms))
+            self.queue.put(Record(series, {"success": 1.0, "duration_s": round(seconds, 9)}, moment.ms))
 
     def driver_stuck(self, moment: Moment) -> bool:
         """Say whether no GPU has answered for three seconds because driver calls do not return."""
-        if not self.crew.blocked:
+        if not self.driver_thread.blocked:
             return False
-        owners = [track.gpu.index for track in self._tracks()] or [_DRIVER]
-        since = [self.crew.blocked_since_ns(owner) for owner in owners]
+        owners = [reader.gpu.index for reader in self._readers()] or [_DRIVER]
+        since = [self.driver_thread.blocked_since_ns(owner) for owner in owners]
         return all(begun is not None and moment.mono_ns - begun >= _STUCK_NS for begun in since)
 
-    def gpus(self) -> dict[int, GpuNow]:
+    def gpus(self) -> dict[int, GpuSnapshot]:
         """Return what job attribution needs to know of the GPUs that answer."""
-        return {track.gpu.index: track.now for track in self._tracks() if track.health.up}
+        return {reader.gpu.index: reader.now for reader in self._readers() if reader.health.up}
 
-    def _tracks(self) -> list[GpuTrack]:
-        return [] if self._generation is None else self._generation.tracks
+    def _readers(self) -> list[GpuReader]:
+        return [] if self._session is None else self._session.readers
 
     def _flush(self) -> None:
-        records = self.outbox.take()
+        records = self.queue.take()
         if records:
             self._sink.write(encode_all(records))
 
@@ -323,24 +323,26 @@ def _checkpoint(settings: SamplerSettings) -> Checkpoint:
         return Checkpoint(None)
 
 
-def _host_readings(settings: SamplerSettings, sampler: Sampler) -> list[Pace]:
+def _host_readings(settings: SamplerSettings, sampler: Sampler) -> list[HostThread]:
     """Start what is read beside the GPUs, as the settings say."""
-    paces = []
+    threads = []
     if settings.rapl and POWERCAP.is_dir():
-        run = collect_into(sampler.host, sampler.families.family("rapl"), Rapl())
-        paces.append(Pace("host-rapl", run, settings.interval_s))
+        run = collect_into(sampler.host, sampler.stats.family("rapl"), Rapl())
+        threads.append(HostThread("host-rapl", run, settings.interval_s))
     if settings.redfish is not None:
         from powerhall_agent.collectors.redfish import Redfish
 
-        run = collect_into(sampler.host, sampler.families.family("redfish"), Redfish(settings.redfish))
-        paces.append(Pace("host-redfish", run, settings.redfish.interval_s))
+        run = collect_into(sampler.host, sampler.stats.family("redfish"), Redfish(settings.redfish))
+        threads.append(HostThread("host-redfish", run, settings.redfish.interval_s))
     if settings.attribution:
         from powerhall_agent.attribution.collect import Attribution, user_hasher
         from powerhall_agent.attribution.host import HostJobs
 
         jobs = Attribution(sampler.tags, HostJobs(user_hasher(settings.user_hash_salt_file)), sampler.gpus)
-        paces.append(Pace("host-jobs", look_into(sampler.outbox.records, jobs.look), settings.slow_interval_s / 2))
-    return paces
+        threads.append(
+            HostThread("host-jobs", observe_into(sampler.queue.records, jobs.observe), settings.slow_interval_s / 2)
+        )
+    return threads
 
 
 def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock | None = None) -> SamplerExit:
@@ -353,12 +355,12 @@ def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock 
 
         start_simulation(settings.simulate, settings.node)
     sampler = Sampler(settings, sink, clock)
-    paces = _host_readings(settings, sampler)
+    threads = _host_readings(settings, sampler)
     try:
-        sampler.crew.drive(_ticks(sampler, stop))
+        sampler.driver_thread.run(_ticks(sampler, stop))
     finally:
-        for pace in paces:
-            pace.close()
+        for thread in threads:
+            thread.close()
     return sampler.exit or SamplerExit.STOPPED
 
 

@@ -9,14 +9,14 @@ import functools
 import os
 from typing import Final
 
-__all__ = ["Alarm"]
+__all__ = ["TimerFd"]
 
 _CLOCK_MONOTONIC: Final = 1
 _CLOEXEC: Final = os.O_CLOEXEC
 _NS: Final = 1_000_000_000
 
 
-class Alarm:
+class TimerFd:
     """One timer and its waiter."""
 
     def __init__(self, usual_ns: int) -> None:

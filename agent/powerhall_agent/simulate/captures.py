@@ -16,7 +16,7 @@ from powerhall.runtime.errors import Rejected
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.capture_table import EVENT_REASONS, FIELDS, GETTERS, SLOWDOWN_TIMES, TEXTS, pick
 from powerhall_agent.simulate.publish import slowdown_ids
-from powerhall_agent.simulate.recording import GpuHead, describe_gpu, show
+from powerhall_agent.simulate.recording import GpuHead, describe_gpu, write_values
 from powerhall_agent.simulate.state import StateFile
 
 __all__ = ["Capture", "CapturedGpu", "read_text", "read_xml", "to_state"]
@@ -129,11 +129,11 @@ def to_state(capture: Capture, path: Path | None = None) -> StateFile:
     """Make a simulated node that answers as the captured machine did."""
     state = StateFile.blank(path, len(capture.gpus), capture.driver)
     for number, gpu in enumerate(capture.gpus):
-        _show(state, number, gpu, capture.driver)
+        _write_gpu(state, number, gpu, capture.driver)
     return state
 
 
-def _show(state: StateFile, number: int, gpu: CapturedGpu, driver: str) -> None:
+def _write_gpu(state: StateFile, number: int, gpu: CapturedGpu, driver: str) -> None:
     fields, kinds, getters = _values(gpu.texts, driver)
     texts = {name: pick(gpu.texts, paths) or "" for name, paths in TEXTS.items()}
     head = GpuHead(
@@ -146,7 +146,7 @@ def _show(state: StateFile, number: int, gpu: CapturedGpu, driver: str) -> None:
         getters=dict.fromkeys([*getters, "PROCESSES"], 0),
     )
     describe_gpu(state, number, head)
-    show(state, number, fields, getters)
+    write_values(state, number, fields, getters)
     state.set_processes(number, gpu.processes)
     instances = [_instance(device) for device in gpu.mig]
     if instances:

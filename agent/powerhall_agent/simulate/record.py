@@ -13,7 +13,7 @@ import pynvml
 
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.simulate import layout as at
-from powerhall_agent.simulate.recording import GpuHead, Sample, write_recording
+from powerhall_agent.simulate.recording import GpuHead, RecordingSample, write_recording
 
 __all__ = ["main", "record"]
 
@@ -70,7 +70,7 @@ def _getters(handle: Any) -> dict[str, Callable[[], tuple[int, int]]]:  # noqa: 
     }
 
 
-class _Recorder:
+class _GpuRecorder:
     """One GPU being recorded: what it supports, and what it showed last."""
 
     def __init__(self, gpu: Gpu) -> None:
@@ -119,14 +119,14 @@ class _Recorder:
                 continue
         return found
 
-    def sample(self, seconds: float) -> Sample:
+    def sample(self, seconds: float) -> RecordingSample:
         """Read everything and keep what changed."""
         fields, getters = self._fields(), self._read_getters()
         changed = {name: value for name, value in fields.items() if self._shown.get(name) != value}
         moved = {name: values for name, values in getters.items() if self._shown.get(name) != values}
         self._shown.update(fields)
         self._shown.update(getters)
-        return Sample(t=round(seconds, 4), gpu=self.gpu.index, f=changed, g=moved)
+        return RecordingSample(t=round(seconds, 4), gpu=self.gpu.index, f=changed, g=moved)
 
 
 def _name(key: tuple[int, int]) -> str:
@@ -142,10 +142,10 @@ def _value(entry: Any) -> int | float:  # noqa: ANN401
 def record(path: Path, seconds: float, interval_s: float = 0.1, *, mask: bool = True) -> int:
     """Record all GPUs of this host; returns the number of samples. Raises NVMLError without a driver."""
     driver = Driver()
-    recorders = [_Recorder(gpu) for gpu in driver.gpus]
+    recorders = [_GpuRecorder(gpu) for gpu in driver.gpus]
     count = 0
 
-    def samples() -> Iterator[Sample]:
+    def samples() -> Iterator[RecordingSample]:
         nonlocal count
         start_s = time.monotonic()
         while (elapsed_s := time.monotonic() - start_s) < seconds:

@@ -24,7 +24,15 @@ from powerhall.runtime.errors import Rejected
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.state import StateFile
 
-__all__ = ["GpuHead", "Recording", "Sample", "describe_gpu", "play_recording", "read_recording", "write_recording"]
+__all__ = [
+    "GpuHead",
+    "Recording",
+    "RecordingSample",
+    "describe_gpu",
+    "play_recording",
+    "read_recording",
+    "write_recording",
+]
 
 _VERSION: Final = 1
 _TEXTS: Final = {
@@ -52,7 +60,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     gpus: list[GpuHead]
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RecordingSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What changed on one GPU at one moment."""
 
     t: float
@@ -66,7 +74,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
 
     driver: str
     gpus: list[GpuHead]
-    samples: list[Sample]
+    samples: list[RecordingSample]
 
 
 def _slot(key: str) -> int | None:
@@ -94,7 +102,7 @@ def read_recording(path: Path) -> Recording:
         head = msgspec.json.decode(lines[0], type=_Head)
         samples = []
         for number, line in enumerate(lines[1:], 2):
-            sample = msgspec.json.decode(line, type=Sample)
+            sample = msgspec.json.decode(line, type=RecordingSample)
             _check(sample, head, f"{path}:{number}")
             samples.append(sample)
     except msgspec.MsgspecError as error:
@@ -104,7 +112,7 @@ def read_recording(path: Path) -> Recording:
     return Recording(driver=head.driver, gpus=head.gpus, samples=sorted(samples, key=lambda sample: sample.t))
 
 
-def _check(sample: Sample, head: _Head, source: str) -> None:
+def _check(sample: RecordingSample, head: _Head, source: str) -> None:
     if not 0 <= sample.gpu < len(head.gpus):
         raise Rejected.field(source, "gpu", sample.gpu, f"must be 0 to {len(head.gpus) - 1}")
     for key in sample.f:
@@ -115,7 +123,7 @@ def _check(sample: Sample, head: _Head, source: str) -> None:
             raise Rejected.field(source, "g", name, f"must be one of {', '.join(at.GETTERS)}")
 
 
-def write_recording(path: Path, driver: str, gpus: list[GpuHead], samples: Iterable[Sample]) -> None:
+def write_recording(path: Path, driver: str, gpus: list[GpuHead], samples: Iterable[RecordingSample]) -> None:
     """Write a recording."""
     encoder = msgspec.json.Encoder()
     with _open(path, "wb") as file:
@@ -140,7 +148,9 @@ def describe_gpu(state: StateFile, gpu: int, head: GpuHead) -> None:
         state.ints[base + at.getter_word(name)] = 0 if getattr(head, name.lower()) else at.NOT_SUPPORTED
 
 
-def show(state: StateFile, gpu: int, fields: Mapping[str, int | float], getters: Mapping[str, list[int]]) -> None:
+def write_values(
+    state: StateFile, gpu: int, fields: Mapping[str, int | float], getters: Mapping[str, list[int]]
+) -> None:
     """Write values of a recorded or captured GPU."""
     base = state.base(gpu)
     for key, value in fields.items():
@@ -167,4 +177,4 @@ def play_recording(state: StateFile, recording: Recording, stop: threading.Event
         wait_s = sample.t - (time.monotonic() - start_s)
         if wait_s > 0 and stop.wait(wait_s):
             return
-        show(state, sample.gpu, sample.f, sample.g)
+        write_values(state, sample.gpu, sample.f, sample.g)

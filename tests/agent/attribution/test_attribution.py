@@ -9,7 +9,7 @@ import pytest
 from powerhall.runtime.errors import Retryable
 from powerhall_agent.attribution.collect import Attribution, user_hasher
 from powerhall_agent.attribution.host import HostJobs
-from powerhall_agent.attribution.intervals import GpuNow, Holder, Intervals
+from powerhall_agent.attribution.intervals import GpuSnapshot, Holder, IntervalTracker
 from powerhall_agent.attribution.pod_resources import list_pods, parse_pods
 
 POD = "11111111-2222-3333-4444-555555555555"
@@ -17,7 +17,7 @@ POD = "11111111-2222-3333-4444-555555555555"
 
 def gpus(count=4, pids=(), energy_j=0.0):
     return {
-        gpu: GpuNow(f"GPU-{gpu}", f"00000000:{gpu:02X}:00.0", pids if gpu == 0 else (), energy_j)
+        gpu: GpuSnapshot(f"GPU-{gpu}", f"00000000:{gpu:02X}:00.0", pids if gpu == 0 else (), energy_j)
         for gpu in range(count)
     }
 
@@ -115,27 +115,27 @@ def test_users_are_stored_as_salted_hashes_only(host, tmp_path):
 
 
 def test_interval_has_start_end_and_energy():
-    intervals = Intervals()
+    intervals = IntervalTracker()
     holder = {0: [Holder("1")]}
-    (begun,) = intervals.see(100, gpus(energy_j=1000), holder)
+    (begun,) = intervals.observe(100, gpus(energy_j=1000), holder)
     assert (begun.start_s, begun.end_s, begun.uuid) == (100, 0, "GPU-0")
-    assert intervals.see(110, gpus(energy_j=3000), holder) == []
-    assert intervals.see(120, gpus(energy_j=4000), {}) == []
-    assert intervals.see(130, gpus(energy_j=4000), {}) == []
-    (ended,) = intervals.see(140, gpus(energy_j=4500), {})
+    assert intervals.observe(110, gpus(energy_j=3000), holder) == []
+    assert intervals.observe(120, gpus(energy_j=4000), {}) == []
+    assert intervals.observe(130, gpus(energy_j=4000), {}) == []
+    (ended,) = intervals.observe(140, gpus(energy_j=4500), {})
     assert (ended.start_s, ended.end_s, ended.energy_j) == (100, 140, 3500)
 
 
 def test_interval_survives_a_sighting_that_failed():
-    intervals = Intervals()
-    intervals.see(100, gpus(), {0: [Holder("1")]})
-    assert intervals.see(105, gpus(), {}) == []
-    assert intervals.see(110, gpus(), {0: [Holder("1")]}) == []
+    intervals = IntervalTracker()
+    intervals.observe(100, gpus(), {0: [Holder("1")]})
+    assert intervals.observe(105, gpus(), {}) == []
+    assert intervals.observe(110, gpus(), {0: [Holder("1")]}) == []
 
 
 def test_running_interval_is_shown_again_every_five_minutes():
-    intervals = Intervals()
-    shown = [bool(intervals.see(now, gpus(), {0: [Holder("1")]})) for now in range(0, 700, 100)]
+    intervals = IntervalTracker()
+    shown = [bool(intervals.observe(now, gpus(), {0: [Holder("1")]})) for now in range(0, 700, 100)]
     assert shown == [True, False, False, True, False, False, True]
 
 
@@ -143,9 +143,9 @@ def test_point_of_an_interval_is_replaced_by_its_end(host):
     host.process(7, "0::/system.slice/slurmstepd.scope/job_9/step_0")
     present = {"pids": (7,)}
     attribution = Attribution({"node": "n"}, host.jobs(), lambda: gpus(**present), kubelet=host.proc / "none")
-    (begun,) = attribution.look(1000.0)
+    (begun,) = attribution.observe(1000.0)
     present["pids"] = ()
-    ended = [record for now in (1005, 1010, 1015) for record in attribution.look(now)]
+    ended = [record for now in (1005, 1010, 1015) for record in attribution.observe(now)]
     assert (begun.time_ms, begun.fields["end_s"]) == (1_000_000, 0.0)
     assert [(record.time_ms, record.fields["end_s"]) for record in ended] == [(1_000_000, 1015)]
     assert begun.series.tags == {"node": "n", "gpu": "0"}
@@ -234,13 +234,13 @@ def test_kubelet_is_asked_by_grpc_over_its_socket(kubelet):
 def test_pods_take_the_place_of_what_the_host_shows(host, kubelet):
     host.process(7, f"0::/kubepods/pod{POD}/x")
     attribution = Attribution({"node": "n"}, host.jobs(), lambda: gpus(pids=(7,)), kubelet=kubelet[0])
-    assert {record.fields["job"] for record in attribution.look(5.0)} == {"ml/train-0"}
+    assert {record.fields["job"] for record in attribution.observe(5.0)} == {"ml/train-0"}
 
 
 def test_pods_on_mig_instances_share_their_gpu(host, kubelet):
-    shared = {0: GpuNow("GPU-9", "00000000:01:00.0", (), 0.0, ("MIG-7", "GPU-0"))}
+    shared = {0: GpuSnapshot("GPU-9", "00000000:01:00.0", (), 0.0, ("MIG-7", "GPU-0"))}
     attribution = Attribution({"node": "n"}, host.jobs(), lambda: shared, kubelet=kubelet[0])
-    assert {record.fields["job"] for record in attribution.look(5.0)} == {"ml/serve", "ml/train-0"}
+    assert {record.fields["job"] for record in attribution.observe(5.0)} == {"ml/serve", "ml/train-0"}
 
 
 def test_kubelet_that_refuses_or_babbles_can_be_tried_again(kubelet, tmp_path):

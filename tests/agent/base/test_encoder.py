@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerhall.store.line_protocol import parse_lines
-from powerhall_agent.base.counters import Unwrap
+from powerhall_agent.base.counters import CounterUnwrapper
 from powerhall_agent.base.encoder import Series
 from powerhall_agent.sampling.sampler import Sampler
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
@@ -62,7 +62,7 @@ def test_point_without_values_is_no_line():
 
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=50))
 def test_wrapping_counter_is_unwrapped_exactly(steps):
-    unwrap, truth = Unwrap(32), 7
+    unwrap, truth = CounterUnwrapper(32), 7
     assert unwrap.total(7) == 7
     for step in steps:
         truth += step
@@ -70,7 +70,7 @@ def test_wrapping_counter_is_unwrapped_exactly(steps):
 
 
 def test_counter_beyond_32_bits_is_taken_as_one_of_64():
-    unwrap = Unwrap(32)
+    unwrap = CounterUnwrapper(32)
     assert [unwrap.total(raw) for raw in (10, 2**33, 2**33 + 5)] == [10, 2**33, 2**33 + 5]
     assert unwrap.total(7) == 2**33 + 12, "a restart, not a wrap"
 
@@ -84,9 +84,9 @@ def test_state_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path, caps
 
 
 def test_restarted_counter_counts_what_is_new():
-    unwrap = Unwrap(32)
+    unwrap = CounterUnwrapper(32)
     unwrap.total(3_000_000_000)
     assert unwrap.total(100) == 3_000_000_000 + (100 + 2**32 - 3_000_000_000)
-    fresh = Unwrap(32)
+    fresh = CounterUnwrapper(32)
     fresh.total(1000)
     assert fresh.total(10) == 1010

@@ -10,7 +10,7 @@ import pytest
 from powerhall.runtime.errors import Rejected, Retryable
 from powerhall_agent.collectors.rapl import Rapl
 from powerhall_agent.collectors.redfish import Redfish
-from powerhall_agent.sampling.collector_stats import Family
+from powerhall_agent.sampling.collector_stats import FamilyStats
 from powerhall_agent.sampling.sampler_settings import RedfishSettings
 
 
@@ -149,7 +149,7 @@ class Failing:
 
 @pytest.mark.parametrize("error", [OSError("gone"), Retryable("later"), ValueError("odd"), ZeroDivisionError("bug")])
 def test_failing_collector_is_data_and_no_exception(error):
-    family = Family("x")
+    family = FamilyStats("x")
     assert family.run(Failing(error)) == {}
     report = family.report()
     assert report["success"] == 0.0
@@ -159,5 +159,5 @@ def test_failing_collector_is_data_and_no_exception(error):
 
 def test_lost_gpu_is_raised_for_its_quarantine():
     with pytest.raises(pynvml.NVMLError):
-        Family("x").run(Failing(pynvml.NVMLError(15)))
-    assert Family("x").run(Failing(pynvml.NVMLError(4))) == {}
+        FamilyStats("x").run(Failing(pynvml.NVMLError(15)))
+    assert FamilyStats("x").run(Failing(pynvml.NVMLError(4))) == {}

@@ -51,6 +51,6 @@ def test_every_command_and_option_is_explained_or_teaches_by_example(text):
 
 
 def test_every_finding_of_doctor_that_needs_a_person_is_explained(text, root):
-    source = (root / "agent" / "powerhall_agent" / "doctor.py").read_text()
+    source = (root / "agent" / "powerhall_agent" / "commands" / "doctor.py").read_text()
     subjects = set(re.findall(r'Finding\("(\w+)", "bad"', source))
     assert subjects <= {subject for subject in subjects if f"`{subject}: " in text}, subjects

@@ -24,7 +24,7 @@ import pytest
 
 from powerhall.runtime.log import Log
 from powerhall.store.line_protocol import parse_lines
-from powerhall_agent.daemon.sampler_supervisor import SamplerChild
+from powerhall_agent.daemon.sampler_supervisor import SamplerSupervisor
 from powerhall_agent.delivery.segment import scan, unpack
 from powerhall_agent.delivery.spool import segments_of
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
@@ -216,7 +216,7 @@ def test_a_reload_that_cannot_work_leaves_the_old_settings_in_force(agent, tmp_p
 def test_a_program_that_holds_the_dead_samplers_pipe_does_not_keep_a_new_one_from_starting():
     log = Log(io.StringIO())
     command = ("sh", "-c", "sleep 5 & echo 'gpu,gpu=0 power_w=1.0 1'; exit 3")
-    child = SamplerChild(SamplerSettings(node="n"), 4.0, log, command=command)
+    child = SamplerSupervisor(SamplerSettings(node="n"), 4.0, log, command=command)
     begun_s = time.monotonic()
     while child.restarts == 0 and time.monotonic() - begun_s < 10:
         child.check()

@@ -12,7 +12,7 @@ from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.runtime.log import Log
 from powerhall.store.url import parse_influx_url
 from powerhall_agent.daemon.agent_settings import ShipSettings
-from powerhall_agent.delivery.dead_letter import Quarantine
+from powerhall_agent.delivery.dead_letter import DeadLetters
 from powerhall_agent.delivery.outputs.base import SetupError, StoreBusy, open_output
 from powerhall_agent.delivery.outputs.influxdb import InfluxOutput
 from powerhall_agent.delivery.shipper import Shipper
@@ -117,7 +117,7 @@ def test_a_server_that_drips_its_answer_is_cut_by_the_deadline(tmp_path):
         log = Log(io.StringIO())
         spool = Spool(tmp_path, 1 << 20, 4096, log)
         settings = ShipSettings(timeout_s=0.4)
-        shipper = Shipper(spool, _output(store.port, timeout_s=0.4), Quarantine(tmp_path, log), settings, log)
+        shipper = Shipper(spool, _output(store.port, timeout_s=0.4), DeadLetters(tmp_path, log), settings, log)
         spool.append(LINES)
         watching = threading.Event()
 
@@ -167,7 +167,7 @@ def test_a_token_is_in_no_log_no_error_and_no_repr(tmp_path):
             output = _output(store.port, f"version=2&token_file={token}")
             folder = tmp_path / str(store.port)
             spool = Spool(folder, 1 << 20, 4096, log)
-            shipper = Shipper(spool, output, Quarantine(folder, log), ShipSettings(), log, name=str(store.port))
+            shipper = Shipper(spool, output, DeadLetters(folder, log), ShipSettings(), log, name=str(store.port))
             spool.append(LINES)
             shipper.step()
             text.write(repr(vars(shipper)) + repr(vars(output)["_address"]) + shipper.stats.problem)

@@ -5,13 +5,13 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powerhall_agent.delivery.segment import MAGIC, pack, record, scan, unpack
+from powerhall_agent.delivery.segment import MAGIC, encode_record, pack, scan, unpack
 
 PAYLOADS = st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=8)
 
 
 def _segment(payloads: list[bytes]) -> bytes:
-    return MAGIC + b"".join(record(payload, index + 1) for index, payload in enumerate(payloads))
+    return MAGIC + b"".join(encode_record(payload, index + 1) for index, payload in enumerate(payloads))
 
 
 @given(PAYLOADS)

@@ -15,9 +15,9 @@ from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.runtime.log import Log
 from powerhall_agent.daemon.agent_settings import ShipSettings, load_settings
 from powerhall_agent.delivery.bisection import Bisection
-from powerhall_agent.delivery.dead_letter import Quarantine
+from powerhall_agent.delivery.dead_letter import DeadLetters
 from powerhall_agent.delivery.outputs.base import SetupError, StoreBusy
-from powerhall_agent.delivery.pipeline import Lane
+from powerhall_agent.delivery.pipeline import OutputPipeline
 from powerhall_agent.delivery.shipper import Shipper
 from powerhall_agent.delivery.spool import Batch, Spool
 
@@ -71,10 +71,10 @@ class Rig:
         log = Log(io.StringIO())
         self.time, self.store = Time(), Store()
         self.spool = Spool(folder, 1 << 26, 8192, log)
-        self.quarantine = Quarantine(folder, log)
+        self.dead_letters = DeadLetters(folder, log)
         settings = ShipSettings(**ship)
         self.shipper = Shipper(
-            self.spool, self.store, self.quarantine, settings, log, clock=self.time, rng=random.Random(1)
+            self.spool, self.store, self.dead_letters, settings, log, clock=self.time, rng=random.Random(1)
         )
 
     def step(self, seconds: float = 1.0) -> float:
@@ -129,13 +129,13 @@ def test_one_bad_line_among_five_thousand_is_isolated_in_thirty_requests(tmp_pat
     good[3333] = bad
     batch = Batch(b"".join(good), 5000, ())
     rig.store.bad = {bad}
-    bisection = Bisection(batch, Rejected("refused (400)"), rig.quarantine.add)
+    bisection = Bisection(batch, Rejected("refused (400)"), rig.dead_letters.add)
     while not bisection.done:
         bisection.step(rig.store.send)
     assert rig.store.requests <= 29  # and one before for the whole batch
     assert sorted(rig.store.lines) == sorted(line for line in good if line != bad)
-    assert rig.quarantine.path.read_bytes().endswith(bad)
-    assert rig.quarantine.points == 1
+    assert rig.dead_letters.path.read_bytes().endswith(bad)
+    assert rig.dead_letters.points == 1
 
 
 def test_bad_lines_in_the_stream_hold_up_nothing(rig):
@@ -147,7 +147,7 @@ def test_bad_lines_in_the_stream_hold_up_nothing(rig):
         rig.step()
     want = set(_lines(0, 800).splitlines(keepends=True)) - rig.store.bad
     assert set(rig.store.lines) == want
-    assert rig.quarantine.points == 16
+    assert rig.dead_letters.points == 16
     assert rig.spool.stats().points_waiting == 0
 
 
@@ -156,7 +156,7 @@ def test_points_older_than_the_store_keeps_are_not_sent_one_by_one(rig):
     rig.spool.append(_lines(0, 8))
     rig.step()
     assert rig.store.requests == 1
-    assert rig.quarantine.points == 8
+    assert rig.dead_letters.points == 8
 
 
 def test_a_store_that_fails_in_the_middle_of_a_search_is_asked_again(rig):
@@ -210,8 +210,8 @@ def test_a_fault_of_ours_costs_a_pause_and_not_the_output(tmp_path, monkeypatch)
     settings = load_settings(
         None, stores=[f"sqlite:///{tmp_path}/t.db"], spool=str(tmp_path / "s"), overrides=overrides
     )
-    lane = Lane(settings, settings.output[0], Log(io.StringIO()))
-    send, faults = lane.shipper.output.send, iter([KeyError("a bug"), ValueError("another")])
+    pipeline = OutputPipeline(settings, settings.output[0], Log(io.StringIO()))
+    send, faults = pipeline.shipper.output.send, iter([KeyError("a bug"), ValueError("another")])
 
     def faulty(lines: bytes) -> None:
         error = next(faults, None)
@@ -219,17 +219,17 @@ def test_a_fault_of_ours_costs_a_pause_and_not_the_output(tmp_path, monkeypatch)
             raise error
         send(lines)
 
-    monkeypatch.setattr(lane.shipper.output, "send", faulty)
-    lane.start()
-    lane.append(b"gpu,site=s,node=n,gpu=0 power_w=500.0 1700000000000\n")
+    monkeypatch.setattr(pipeline.shipper.output, "send", faulty)
+    pipeline.start()
+    pipeline.append(b"gpu,site=s,node=n,gpu=0 power_w=500.0 1700000000000\n")
     end_s = time.monotonic() + 5
-    while lane.spool.stats().points_waiting and time.monotonic() < end_s:
+    while pipeline.spool.stats().points_waiting and time.monotonic() < end_s:
         time.sleep(0.01)
-        lane.shipper.notify()
-    assert lane.spool.stats().points_waiting == 0
-    assert lane.shipper.stats.retries == 2
-    lane.stop(time.monotonic() + 1)
-    lane.join(1)
+        pipeline.shipper.notify()
+    assert pipeline.spool.stats().points_waiting == 0
+    assert pipeline.shipper.stats.retries == 2
+    pipeline.stop(time.monotonic() + 1)
+    pipeline.join(1)
 
 
 class MemorySpool:

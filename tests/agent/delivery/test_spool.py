@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.runtime.log import Log
-from powerhall_agent.delivery.segment import MAGIC, record
+from powerhall_agent.delivery.segment import MAGIC, encode_record
 from powerhall_agent.delivery.spool import Spool, segments_of
 
 QUIET = Log(io.StringIO())
@@ -133,7 +133,7 @@ def test_packed_segments_hold_the_same_lines_in_less_space(tmp_path):
 def _victim(folder: Path) -> tuple[bytes, bytes]:
     """Write one segment by hand; return its records' lines and its bytes."""
     payloads = [_lines(number, 3) for number in range(0, 30, 3)]
-    data = MAGIC + b"".join(record(payload, 3) for payload in payloads)
+    data = MAGIC + b"".join(encode_record(payload, 3) for payload in payloads)
     folder.mkdir()
     (folder / "0000000000000001.seg").write_bytes(data)
     return b"".join(payloads), data

@@ -16,7 +16,7 @@ from powerhall.store import Query, Select, open_store
 from powerhall_agent.facility.gateway import Gateway
 from powerhall_agent.facility.gateway_settings import ModbusDevice, load_facility
 from powerhall_agent.facility.points import DeviceMap, ModbusPoint
-from powerhall_agent.facility.reader import Answer, open_reader
+from powerhall_agent.facility.reader import ReadResult, open_reader
 
 PROGRAM = Path(sys.executable).with_name("powerhall-agent")
 
@@ -76,7 +76,7 @@ def run(made, seconds):
 
 
 def good(value=5.0):
-    return Answer({"power_w": value})
+    return ReadResult({"power_w": value})
 
 
 def test_a_dead_meter_is_stale_with_quality_0_and_never_zero():

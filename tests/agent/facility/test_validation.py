@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from powerhall_agent.facility.modbus import decode, plan_blocks
 from powerhall_agent.facility.points import ModbusPoint
-from powerhall_agent.facility.validation import Judge
+from powerhall_agent.facility.validation import PointValidator
 
 TYPES = {"u16": "H", "i16": "h", "u32": "I", "i32": "i", "u64": "Q", "i64": "q", "f32": "f", "f64": "d"}
 
@@ -63,8 +63,10 @@ def test_a_wrong_order_is_flagged_as_implausible(byte_order, word_order):
     watts_flagged = hertz_flagged = 0
     for step in range(1000):
         watts = struct.pack(">f", 100.0 * 1000.0 ** (step / 1000))
-        watts_flagged += not Judge(wrong).take(decode(wrong, words(watts)), 0.0).good
-        hertz_flagged += not Judge(hertz).take(decode(hertz, words(struct.pack(">f", 49.5 + step / 1000))), 0.0).good
+        watts_flagged += not PointValidator(wrong).take(decode(wrong, words(watts)), 0.0).good
+        hertz_flagged += (
+            not PointValidator(hertz).take(decode(hertz, words(struct.pack(">f", 49.5 + step / 1000))), 0.0).good
+        )
     assert watts_flagged > 850
     assert hertz_flagged > 990
 
@@ -72,59 +74,59 @@ def test_a_wrong_order_is_flagged_as_implausible(byte_order, word_order):
 def test_bytes_wholly_reversed_look_like_zero_and_are_still_flagged():
     denormal = decode(point(byte_order="little", word_order="little"), words(struct.pack(">f", 1234.5)))
     assert 0 < denormal < 1e-30
-    assert "byte or word order" in Judge(point()).take(denormal, 0.0).why
+    assert "byte or word order" in PointValidator(point()).take(denormal, 0.0).why
 
 
 @pytest.mark.parametrize("raw", [math.nan, math.inf, -math.inf, -0.1, 200_000.1, 1e30])
 def test_nan_infinity_and_what_is_out_of_range_are_refused(raw):
-    verdict = Judge(point()).take(raw, 0.0)
-    assert (verdict.value, verdict.good) == (None, False)
-    assert verdict.why.startswith("implausible")
+    found = PointValidator(point()).take(raw, 0.0)
+    assert (found.value, found.good) == (None, False)
+    assert found.why.startswith("implausible")
 
 
 def test_a_zero_that_the_meter_really_shows_is_a_value():
-    assert Judge(point()).take(0.0, 0.0).value == 0.0
+    assert PointValidator(point()).take(0.0, 0.0).value == 0.0
 
 
 def test_scale_and_offset_are_applied_before_the_range():
-    judge = Judge(point(name="supply_temp_c", scale=0.1, offset=-40, min=-20, max=60))
-    assert judge.take(650.0, 0.0).value == pytest.approx(25.0)
-    assert judge.take(1650.0, 1.0).value is None
+    validator = PointValidator(point(name="supply_temp_c", scale=0.1, offset=-40, min=-20, max=60))
+    assert validator.take(650.0, 0.0).value == pytest.approx(25.0)
+    assert validator.take(1650.0, 1.0).value is None
 
 
 def test_a_value_that_does_not_move_is_stuck_after_its_time_and_good_again_when_it_moves():
-    judge = Judge(point(stuck_after_s=60))
-    assert [judge.take(500.0, t).good for t in (0.0, 30.0, 59.0, 60.0, 90.0)] == [True, True, True, False, False]
-    assert judge.take(501.0, 95.0).good
+    validator = PointValidator(point(stuck_after_s=60))
+    assert [validator.take(500.0, t).good for t in (0.0, 30.0, 59.0, 60.0, 90.0)] == [True, True, True, False, False]
+    assert validator.take(501.0, 95.0).good
 
 
 @given(st.sampled_from([65536, 2**32, 10_000]), st.lists(st.integers(0, 4000), min_size=1, max_size=60))
 def test_a_wrapping_counter_is_unrolled_to_its_true_sum(wraps_at, steps):
-    judge = Judge(point(name="energy_j", type="u16", wraps_at=wraps_at, max=1e15, scale=3600.0, min=0))
+    validator = PointValidator(point(name="energy_j", type="u16", wraps_at=wraps_at, max=1e15, scale=3600.0, min=0))
     true = wraps_at - 5
-    assert judge.take(float(true % wraps_at), 0.0).value == pytest.approx(true * 3600.0)
+    assert validator.take(float(true % wraps_at), 0.0).value == pytest.approx(true * 3600.0)
     for index, step in enumerate(steps):
         true += step
-        verdict = judge.take(float(true % wraps_at), 1.0 + index)
-        assert verdict.value == pytest.approx(true * 3600.0)
+        found = validator.take(float(true % wraps_at), 1.0 + index)
+        assert found.value == pytest.approx(true * 3600.0)
 
 
 def test_a_meter_that_was_reset_goes_on_from_its_sum():
-    judge = Judge(point(name="energy_j", type="u16", wraps_at=65536, max=1e6))
-    totals = [judge.take(raw, t).value for t, raw in enumerate((10_000.0, 10_100.0, 3.0, 7.0))]
+    validator = PointValidator(point(name="energy_j", type="u16", wraps_at=65536, max=1e6))
+    totals = [validator.take(raw, t).value for t, raw in enumerate((10_000.0, 10_100.0, 3.0, 7.0))]
     assert totals == [10_000, 10_100, 10_103, 10_107]
 
 
 def test_a_jump_faster_than_the_meter_can_count_is_refused_and_not_added():
-    judge = Judge(point(name="energy_j", type="u32", wraps_at=2**32, max=1e12, max_per_s=1000))
-    values = [judge.take(raw, 10.0 * t).value for t, raw in enumerate((0.0, 5000.0, 2e6, 2.005e6), start=1)]
+    validator = PointValidator(point(name="energy_j", type="u32", wraps_at=2**32, max=1e12, max_per_s=1000))
+    values = [validator.take(raw, 10.0 * t).value for t, raw in enumerate((0.0, 5000.0, 2e6, 2.005e6), start=1)]
     assert values == [0, 5000, None, 10_000]
 
 
 def test_an_unrolled_sum_goes_on_after_a_restart():
-    before = Judge(point(name="energy_j", type="u16", wraps_at=65536, max=1e6))
+    before = PointValidator(point(name="energy_j", type="u16", wraps_at=65536, max=1e6))
     before.take(65_000.0, 0.0)
-    after = Judge(before.point, before.kept)
+    after = PointValidator(before.point, before.counter)
     assert after.take(464.0, 0.0).value == 66_000
 
 

@@ -1,4 +1,4 @@
-"""The crew of threads around driver calls, and a GPU's health."""
+"""The thread that makes driver calls, and a GPU's health."""
 
 import os
 import threading
@@ -6,22 +6,22 @@ import time
 
 import pytest
 
-from powerhall_agent.nvml.pulse import call_begins
-from powerhall_agent.sampling.driver_thread import Crew, Task
-from powerhall_agent.sampling.gpu_health import Health
+from powerhall_agent.nvml.call_start import note_call_start
+from powerhall_agent.sampling.driver_thread import DriverThread, Task
+from powerhall_agent.sampling.gpu_health import GpuHealth
 
 SECOND = 1_000_000_000
 
 
-def drive(crew, batches):
-    """Drive a crew over batches of tasks in a thread of its own; returns the thread."""
-    thread = threading.Thread(target=crew.drive, args=(iter(batches),))
+def drive(driver_thread, batches):
+    """Run batches of tasks on a driver thread, in a thread of its own; returns the thread."""
+    thread = threading.Thread(target=driver_thread.run, args=(iter(batches),))
     thread.start()
     return thread
 
 
-def test_crew_runs_tasks_in_order_and_spares_others_from_a_blocked_one():
-    crew = Crew(patience_s=0.05)
+def test_tasks_run_in_order_and_a_blocked_one_does_not_hold_up_the_others():
+    driver_thread = DriverThread(call_limit_s=0.05)
     release, done, times = threading.Event(), [], []
     tasks = [Task(n, (lambda n=n: done.append(n)) if n != 2 else release.wait) for n in range(5)]
 
@@ -30,43 +30,43 @@ def test_crew_runs_tasks_in_order_and_spares_others_from_a_blocked_one():
             times.append(time.monotonic())
             yield tasks
         times.append(time.monotonic())
-        assert crew.blocked_since_ns(2) is not None
+        assert driver_thread.blocked_since_ns(2) is not None
         release.set()
-        while crew.blocked_since_ns(2) is not None:
+        while driver_thread.blocked_since_ns(2) is not None:
             time.sleep(0.01)
         yield [Task(2, lambda: done.append(2))]
 
-    drive(crew, steps()).join(10)
+    drive(driver_thread, steps()).join(10)
     assert done == [0, 1, 3, 4, 0, 1, 3, 4, 2]
     assert 0.05 <= times[1] - times[0] < 0.4
     assert times[2] - times[1] < 0.05, "a blocked owner costs nothing any more"
 
 
-def test_crew_with_several_blocked_tasks_leaves_each_once():
-    crew = Crew(patience_s=0.03)
+def test_several_blocked_tasks_are_each_left_behind_once():
+    driver_thread = DriverThread(call_limit_s=0.03)
     release, done = threading.Event(), []
     tasks = [Task(n, release.wait if n < 3 else (lambda n=n: done.append(n))) for n in range(6)]
-    drive(crew, [tasks]).join(10)
+    drive(driver_thread, [tasks]).join(10)
     assert done == [3, 4, 5]
-    assert all(crew.blocked_since_ns(n) is not None for n in range(3))
+    assert all(driver_thread.blocked_since_ns(n) is not None for n in range(3))
     release.set()
 
 
-def test_crew_tells_a_slow_task_of_quick_calls_from_a_hung_call():
-    crew = Crew(patience_s=0.03)
+def test_a_slow_task_of_quick_calls_is_not_taken_for_a_hung_call():
+    driver_thread = DriverThread(call_limit_s=0.03)
     ages = []
 
     def slow():
         for _ in range(20):
-            call_begins()
+            note_call_start()
             time.sleep(0.01)
 
     def look():
-        begun_ns = crew.blocked_since_ns(0)
+        begun_ns = driver_thread.blocked_since_ns(0)
         if begun_ns is not None:
             ages.append((time.monotonic_ns() - begun_ns) / 1e9)
 
-    drive(crew, [[Task(0, slow)], *[[Task(1, look), Task(1, lambda: time.sleep(0.01))]] * 10]).join(10)
+    drive(driver_thread, [[Task(0, slow)], *[[Task(1, look), Task(1, lambda: time.sleep(0.01))]] * 10]).join(10)
     assert ages
     assert max(ages) < 0.1
 
@@ -77,26 +77,26 @@ def test_error_in_the_steps_reaches_the_caller():
         raise LookupError("a bug")
 
     with pytest.raises(LookupError, match="a bug"):
-        Crew().drive(steps())
+        DriverThread().run(steps())
 
 
-def test_threads_and_descriptors_of_a_crew_are_given_back():
+def test_a_driver_thread_frees_its_threads_and_descriptors():
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))
     for _ in range(20):
-        Crew().drive(iter([[Task(0, lambda: None)]] * 3))
+        DriverThread().run(iter([[Task(0, lambda: None)]] * 3))
     time.sleep(0.05)
     assert threading.active_count() <= before[0]
     assert len(os.listdir("/proc/self/fd")) <= before[1]
 
 
 def test_health_needs_three_strikes_for_an_unknown_error():
-    health = Health()
+    health = GpuHealth()
     assert [health.fault(999, 0), health.fault(999, 0), health.fault(999, 0)] == [False, False, True]
     assert health.reason == "unknown_error"
 
 
 def test_good_call_between_strikes_starts_over():
-    health = Health()
+    health = GpuHealth()
     health.fault(999, 0)
     health.fault(999, 0)
     health.well()
@@ -105,7 +105,7 @@ def test_good_call_between_strikes_starts_over():
 
 
 def test_retries_of_a_lost_gpu_back_off_to_a_minute():
-    health = Health()
+    health = GpuHealth()
     waits, now_ns = [], 0
     assert health.fault(15, now_ns)
     for _ in range(6):

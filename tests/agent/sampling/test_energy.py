@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from powerhall.store.line_protocol import parse_lines
 from powerhall_agent.collectors.gpu import GpuFull
 from powerhall_agent.nvml.driver import Driver
-from powerhall_agent.sampling.energy import EnergyTruth
-from powerhall_agent.sampling.fast_window import FastSet
-from powerhall_agent.sampling.flight_recorder import Recorder
+from powerhall_agent.sampling.energy import EnergyAccumulator
+from powerhall_agent.sampling.fast_window import FastWindow
+from powerhall_agent.sampling.flight_recorder import FlightRecorder
 from powerhall_agent.sampling.sampler import Sampler
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
 from powerhall_agent.simulate import layout as at
@@ -27,7 +27,7 @@ def feed(energy, seconds, watts, start_ns=SECOND, raw=0, step_s=0.1):
 
 
 def test_counter_and_integral_close_for_constant_power():
-    energy = EnergyTruth()
+    energy = EnergyAccumulator()
     feed(energy, 60, 700)
     assert energy.counter_mj == 42_000_000
     assert energy.integral_mj == 42_000_000
@@ -37,7 +37,7 @@ def test_counter_and_integral_close_for_constant_power():
 
 
 def test_closure_shows_a_counter_that_runs_fast():
-    energy = EnergyTruth()
+    energy = EnergyAccumulator()
     for number in range(200):
         energy.add(SECOND + number * SECOND // 10, 500_000, number * 52_500)
         if number == 1:
@@ -46,7 +46,7 @@ def test_closure_shows_a_counter_that_runs_fast():
 
 
 def test_counter_goes_on_over_a_driver_reload():
-    energy = EnergyTruth()
+    energy = EnergyAccumulator()
     end_ns, _ = feed(energy, 10, 500)
     before = energy.counter_mj
     assert energy.add(end_ns + SECOND, 500_000, 400) is True
@@ -56,7 +56,7 @@ def test_counter_goes_on_over_a_driver_reload():
 
 
 def test_counter_wrap_is_no_restart():
-    energy = EnergyTruth()
+    energy = EnergyAccumulator()
     energy.add(SECOND, 500_000, (1 << 32) - 20_000)
     assert energy.add(SECOND + SECOND // 10, 500_000, 30_000) is False
     assert energy.counter_mj == 50_000
@@ -64,30 +64,30 @@ def test_counter_wrap_is_no_restart():
 
 
 def test_implausible_jump_of_the_counter_is_replaced_by_the_integral():
-    energy = EnergyTruth()
+    energy = EnergyAccumulator()
     end_ns, raw = feed(energy, 10, 500)
     energy.add(end_ns + SECOND // 10, 500_000, raw + 10**12)
     assert energy.counter_mj == pytest.approx(5_050_000, abs=100)
 
 
 def test_gap_is_filled_from_the_counter():
-    energy = EnergyTruth()
+    energy = EnergyAccumulator()
     end_ns, raw = feed(energy, 10, 500)
     energy.add(end_ns + 60 * SECOND, 500_000, raw + 30_000_000)
     assert energy.integral_mj == 35_000_000
 
 
 def test_totals_go_on_after_a_restart_and_after_a_reboot():
-    kept = EnergyTruth(counter_mj=1000, integral_mj=990, raw_mj=400)
+    kept = EnergyAccumulator(counter_mj=1000, integral_mj=990, raw_mj=400)
     kept.add(SECOND, 100_000, 450)
     assert (kept.counter_mj, kept.integral_mj) == (1050, 1040)
-    rebooted = EnergyTruth(counter_mj=1000, integral_mj=990, raw_mj=0)
+    rebooted = EnergyAccumulator(counter_mj=1000, integral_mj=990, raw_mj=0)
     rebooted.add(SECOND, 100_000, 70)
     assert rebooted.counter_mj == 1070
 
 
 def test_gpu_without_a_counter_counts_the_integral():
-    energy = EnergyTruth()
+    energy = EnergyAccumulator()
     for number in range(11):
         energy.add(SECOND + number * SECOND // 10, 300_000, None)
     assert energy.counter_mj == pytest.approx(300_000, abs=1)
@@ -102,7 +102,7 @@ def test_gpu_without_a_counter_counts_the_integral():
     )
 )  # fmt: skip
 def test_totals_never_fall_whatever_the_driver_says(samples):
-    energy = EnergyTruth()
+    energy = EnergyAccumulator()
     now_ns, last = 0, (0, 0)
     for step_ns, power_mw, raw_mj in samples:
         now_ns += step_ns
@@ -130,7 +130,7 @@ def test_samples_taken_together_come_to_the_same_as_one_by_one(samples, portions
         now_ns += step_ns
         raw = max(0, raw + (rise_mj or 0))
         rows.append((now_ns, power_mw, None if rise_mj is None else raw))
-    single, many = EnergyTruth(), EnergyTruth()
+    single, many = EnergyAccumulator(), EnergyAccumulator()
     restarts, energies, singly = [], [], []
     for place, row in enumerate(rows):
         if single.add(*row):
@@ -143,7 +143,7 @@ def test_samples_taken_together_come_to_the_same_as_one_by_one(samples, portions
             energies += got
             restarts += [at + place for place in where]
         at += portion
-    again = EnergyTruth()
+    again = EnergyAccumulator()
     assert energies == [(again.add(*row), again.counter_mj)[1] for row in rows]
     assert restarts == singly
     assert many.counter_mj == single.counter_mj
@@ -154,19 +154,19 @@ def test_samples_taken_together_come_to_the_same_as_one_by_one(samples, portions
 def test_fast_set_finds_steps_and_extremes_however_the_readings_are_portioned():
     powers = [400_000] * 15 + [650_000] * 3 + [None] + [650_000] * 11
     for portion in (1, 7, 30):
-        fast, steps = FastSet(EnergyTruth(), Recorder()), []
+        fast, steps = FastWindow(EnergyAccumulator(), FlightRecorder()), []
         fast.limit_w = 700.0
         for tick, power in enumerate(powers):
             fast.add((tick * SECOND // 10, tick * 100, power, 1000 * tick))
             if tick % portion == portion - 1:
-                steps += fast.digest().steps
-        steps += fast.digest().steps
+                steps += fast.drain().steps
+        steps += fast.drain().steps
         fields = fast.interval()
         assert [(time_ms, round(step_w)) for time_ms, step_w in steps] == [(1500, 250)]
         assert (fields["power_min_w"], fields["power_max_w"]) == (400.0, 650.0)
         assert fields["power_w"] == pytest.approx((15 * 400 + 14 * 650) / 29, abs=0.001)
         assert fast.record(1600)
-        assert [sample[0] for sample in fast.shipment()] == [100 * tick for tick in range(30) if tick != 18]
+        assert [sample[0] for sample in fast.take_recorded()] == [100 * tick for tick in range(30) if tick != 18]
 
 
 def test_counter_and_power_that_part_are_one_alarm_a_minute_later(tmp_path):

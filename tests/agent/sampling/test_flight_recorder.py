@@ -1,6 +1,6 @@
 """The flight recorder on its own."""
 
-from powerhall_agent.sampling.flight_recorder import Recorder
+from powerhall_agent.sampling.flight_recorder import FlightRecorder
 
 
 def drain(recorder):
@@ -13,7 +13,7 @@ def drain(recorder):
 
 
 def test_recorder_ships_a_minute_on_either_side_of_a_trigger():
-    recorder = Recorder()
+    recorder = FlightRecorder()
     shipped = []
     for tick in range(2000):
         recorder.add(tick * 100, 1000, tick)
@@ -24,14 +24,14 @@ def test_recorder_ships_a_minute_on_either_side_of_a_trigger():
 
 
 def test_recorder_is_silent_without_a_trigger():
-    recorder = Recorder()
+    recorder = FlightRecorder()
     for tick in range(3000):
         recorder.add(tick * 100, 1000, tick)
         assert recorder.take() == []
 
 
 def test_triggers_close_together_make_one_recording_without_repeats():
-    recorder = Recorder()
+    recorder = FlightRecorder()
     shipped = []
     for tick in range(3000):
         recorder.add(tick * 100, 1000, tick)
@@ -42,7 +42,7 @@ def test_triggers_close_together_make_one_recording_without_repeats():
 
 
 def test_recordings_of_an_hour_are_limited():
-    recorder = Recorder()
+    recorder = FlightRecorder()
     allowed = sum(recorder.trigger(start * 200_000) for start in range(1, 18))
     assert allowed == 6
     assert recorder.refused == 11

@@ -8,7 +8,7 @@ import pytest
 from powerhall_agent.collectors import GPU_COLLECTORS
 from powerhall_agent.nvml.codes import _ACTIONS
 from powerhall_agent.sampling import driver_events as events
-from powerhall_agent.sampling import gpu_reader as track
+from powerhall_agent.sampling import gpu_reader
 from powerhall_agent.sampling.sampler_settings import RedfishSettings, SamplerSettings, SimulateSettings
 from powerhall_agent.simulate import faults
 from powerhall_agent.simulate.models import MODELS
@@ -37,7 +37,7 @@ def test_every_fault_verb_is_documented():
 
 def test_every_event_kind_is_documented():
     kinds = [kind for kind, *_ in [*events._KINDS.values(), *events._SYSTEM.values()]]
-    source = Path(track.__file__).read_text(encoding="utf-8")
+    source = Path(gpu_reader.__file__).read_text(encoding="utf-8")
     kinds += re.findall(r'self\.(?:event|trigger)\("(\w+)"', source)
     assert [kind for kind in kinds if f"`{kind}`" not in PAGE] == []
 

@@ -54,7 +54,7 @@ def capture_of(path, part="load"):
 
 
 def sampled(capture):
-    """Sample a captured machine for one interval with a fixed clock; returns the lines about its GPUs."""
+    """RecordingSample a captured machine for one interval with a fixed clock; returns the lines about its GPUs."""
     state = to_state(capture)
     claim(state)
     for symbol in ("nvmlEventSetWait_v2", "nvmlSystemEventSetCreate"):  # nothing happens here: no event thread

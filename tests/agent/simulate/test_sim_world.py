@@ -18,7 +18,7 @@ from powerhall_agent.simulate.install import install
 from powerhall_agent.simulate.models import MODELS
 from powerhall_agent.simulate.physics import clock_ratio, draw_w
 from powerhall_agent.simulate.record import record
-from powerhall_agent.simulate.recording import GpuHead, Sample, play_recording, read_recording, write_recording
+from powerhall_agent.simulate.recording import GpuHead, RecordingSample, play_recording, read_recording, write_recording
 from powerhall_agent.simulate.state import StateFile
 from powerhall_agent.simulate.world import advance, claim, release_orphan
 
@@ -232,8 +232,8 @@ HEAD = GpuHead(
 
 @pytest.mark.parametrize("name", ["run.jsonl", "run.jsonl.gz"])
 def test_recording_is_replayed_as_it_was_written(tmp_path, name):
-    samples = [Sample(t=0.0, gpu=0, f={"186": 1000, "191": 5}, g={"TEMPERATURE": [40, 0]}),
-               Sample(t=0.01, gpu=0, f={"186": 2000, "185:2": 77})]  # fmt: skip
+    samples = [RecordingSample(t=0.0, gpu=0, f={"186": 1000, "191": 5}, g={"TEMPERATURE": [40, 0]}),
+               RecordingSample(t=0.01, gpu=0, f={"186": 2000, "185:2": 77})]  # fmt: skip
     write_recording(tmp_path / name, "580.82.07", [HEAD], samples)
     recording = read_recording(tmp_path / name)
     assert recording.samples == samples

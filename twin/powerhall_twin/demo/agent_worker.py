@@ -16,7 +16,7 @@ import msgspec
 from powerhall.runtime.log import Log
 from powerhall.store.line_protocol import Point, encode
 from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings, ShipSettings, SpoolSettings
-from powerhall_agent.delivery.pipeline import Lane
+from powerhall_agent.delivery.pipeline import OutputPipeline
 from powerhall_agent.sampling.sampler import Sampler
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
 from powerhall_agent.simulate.install import install
@@ -80,35 +80,37 @@ def _sampler(spec: WorkerSpec, node: NodeSpec, first_gpu: int, sink: _Gather, cl
     return sampler
 
 
-def _lane(spec: WorkerSpec, log: Log) -> Lane:
+def _pipeline(spec: WorkerSpec, log: Log) -> OutputPipeline:
     settings = AgentSettings(
         sampler=SamplerSettings(node="many"),
         output=(OutputSettings(spec.store),),
         spool=SpoolSettings(path=spec.spool, segment_bytes=4 * 1024 * 1024),
         ship=ShipSettings(interval_s=0.2, batch_bytes=4 * 1024 * 1024, backlog_factor=100.0),
     )
-    return Lane(settings, settings.output[0], log)
+    return OutputPipeline(settings, settings.output[0], log)
 
 
-def _report(lane: Lane) -> bytes:
-    stats = lane.spool.stats()
-    report = Report(lane.shipper.stats.sent_points, stats.points_waiting, stats.dropped_points, lane.quarantine.points)
+def _report(pipeline: OutputPipeline) -> bytes:
+    stats = pipeline.spool.stats()
+    report = Report(
+        pipeline.shipper.stats.sent_points, stats.points_waiting, stats.dropped_points, pipeline.dead_letters.points
+    )
     return msgspec.json.encode(report) + b"\n"
 
 
-def _self_report(spec: WorkerSpec, lane: Lane, time_ms: int, delivered_ms: int) -> bytes:
+def _self_report(spec: WorkerSpec, pipeline: OutputPipeline, time_ms: int, delivered_ms: int) -> bytes:
     """Return what an agent says of itself, for every node: they share spool and shipper.
 
     Lag is counted against the sample before the last: seconds of the site are milliseconds here, and those after it are
     on their way.
     """
-    waiting, sent = lane.spool.stats(), lane.shipper.stats
+    waiting, sent = pipeline.spool.stats(), pipeline.shipper.stats
     fields: dict[str, float | str] = {
         "lag_s": max(0, delivered_ms - sent.newest_ms) / 1000 if sent.newest_ms else 0.0,
         "spool_bytes": float(waiting.bytes_waiting),
         "spool_points": float(waiting.points_waiting),
         "dropped_points": float(waiting.dropped_points),
-        "rejected_points": float(lane.quarantine.points),
+        "rejected_points": float(pipeline.dead_letters.points),
         "sent_points": float(sent.sent_points),
         "retries": float(sent.retries),
     }
@@ -116,7 +118,7 @@ def _self_report(spec: WorkerSpec, lane: Lane, time_ms: int, delivered_ms: int) 
     return b"".join(encode(Point("agent", entry, fields, time_ms)) for entry in tags)
 
 
-def _serve(spec: WorkerSpec, lane: Lane, out: TextIO) -> None:
+def _serve(spec: WorkerSpec, pipeline: OutputPipeline, out: TextIO) -> None:
     states = [StateFile.open(Path(node.state)) for node in spec.nodes]
     install(states)
     clock, sink = _SimulatedClock(spec.start_s), _Gather()
@@ -125,7 +127,7 @@ def _serve(spec: WorkerSpec, lane: Lane, out: TextIO) -> None:
     for node in spec.nodes:
         samplers.append(_sampler(spec, node, first_gpu, sink, clock))
         first_gpu += node.gpus
-    _answer(lane, out)
+    _answer(pipeline, out)
     sampled_ms = delivered_ms = 0
     for line in sys.stdin.buffer:
         step = msgspec.json.decode(line, type=Step)
@@ -136,13 +138,13 @@ def _serve(spec: WorkerSpec, lane: Lane, out: TextIO) -> None:
             for sampler in samplers:
                 sampler.tick()
             time_ms = clock.now_ns // 1_000_000
-            lane.append(sink.take() + _self_report(spec, lane, time_ms, delivered_ms))
+            pipeline.append(sink.take() + _self_report(spec, pipeline, time_ms, delivered_ms))
             sampled_ms, delivered_ms = time_ms, sampled_ms
-        _answer(lane, out)
+        _answer(pipeline, out)
 
 
-def _answer(lane: Lane, out: TextIO) -> None:
-    out.buffer.write(_report(lane))
+def _answer(pipeline: OutputPipeline, out: TextIO) -> None:
+    out.buffer.write(_report(pipeline))
     out.buffer.flush()
 
 
@@ -150,15 +152,15 @@ def main() -> int:
     """Serve until stdin ends."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec)
-    lane = _lane(spec, Log())
-    lane.start()
-    _serve(spec, lane, sys.stdout)
+    pipeline = _pipeline(spec, Log())
+    pipeline.start()
+    _serve(spec, pipeline, sys.stdout)
     deadline_s = time.monotonic() + 10.0
-    while lane.spool.stats().points_waiting and time.monotonic() < deadline_s:
+    while pipeline.spool.stats().points_waiting and time.monotonic() < deadline_s:
         time.sleep(0.05)
-    lane.stop(deadline_s)
-    lane.join(10.0)
-    _answer(lane, sys.stdout)
+    pipeline.stop(deadline_s)
+    pipeline.join(10.0)
+    _answer(pipeline, sys.stdout)
     return 0
 
 

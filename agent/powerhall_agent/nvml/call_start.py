@@ -3,12 +3,12 @@
 import threading
 import time
 
-__all__ = ["Pulse", "call_begins", "on_call", "pulse"]
+__all__ = ["CallStart", "call_start", "note_call_start", "track_calls"]
 
 _local = threading.local()
 
 
-class Pulse:
+class CallStart:
     """When the latest driver call of a thread began, by the monotonic clock."""
 
     __slots__ = ("call_ns",)
@@ -17,20 +17,20 @@ class Pulse:
         self.call_ns = 0
 
 
-_NOBODY = Pulse()
+_NOBODY = CallStart()
 
 
-def on_call(watched: Pulse) -> None:
+def track_calls(watched: CallStart) -> None:
     """Keep the calls that this thread makes from now on in `watched`."""
-    _local.pulse = watched
+    _local.call_start = watched
 
 
-def pulse() -> Pulse:
-    """Return this thread's pulse; whoever makes several calls in a row sets its `call_ns` before each."""
-    found: Pulse = getattr(_local, "pulse", _NOBODY)
+def call_start() -> CallStart:
+    """Return this thread's call_start; whoever makes several calls in a row sets its `call_ns` before each."""
+    found: CallStart = getattr(_local, "call_start", _NOBODY)
     return found
 
 
-def call_begins() -> None:
+def note_call_start() -> None:
     """Note that this thread begins a driver call."""
-    pulse().call_ns = time.monotonic_ns()
+    call_start().call_ns = time.monotonic_ns()

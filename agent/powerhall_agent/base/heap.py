@@ -3,13 +3,13 @@
 import ctypes
 import gc
 
-__all__ = ["give_back"]
+__all__ = ["trim_heap"]
 
 _COLLECT_EVERY = 10_000
 """New objects between two collections: Python's 700 would make several a second, nearly all for nothing."""
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return free heap to the system (glibc): compiling modules without cached bytecode leaves megabytes behind."""
     gc.collect()
     gc.set_threshold(_COLLECT_EVERY, 10, 10)
