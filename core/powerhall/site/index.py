@@ -164,6 +164,14 @@ class SiteIndex:
         """Return the type of a node."""
         return self.site.node_types[self.rack_of[node].node_type]
 
+    def type_in_hall(self, hall: str | None, node: str | None) -> str | None:
+        """Return the type of a hall's node, of the hall's first rack without a node; None where either is unknown."""
+        place = self.halls.get(hall or "")
+        if place is None:
+            return None
+        rack = next(place.racks(), None) if node is None else self.rack_of.get(node)
+        return None if rack is None or self.hall_of_rack[rack.zone] is not place else rack.node_type
+
     def rack_type(self, rack: Rack) -> NodeType:
         """Return the type of a rack's nodes."""
         return self.site.node_types[rack.node_type]

@@ -64,6 +64,10 @@ class NodeType(msgspec.Struct, frozen=True):
             raise KeyError(name)
         return mode
 
+    def modes_from(self, name: str) -> tuple[Mode, ...]:
+        """Return the mode of this name and all that follow it (slower ones); KeyError when there is none."""
+        return self.modes[self.modes.index(self.mode(name)) :]
+
 
 class JobClass(msgspec.Struct, frozen=True):
     """What a class of jobs draws and how fast it runs per mode, relative to the mode's planning figures.

@@ -18,7 +18,6 @@ from scipy.optimize import nnls
 
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
-from powerhall.plan.plan import Snapshot
 from powerhall.site.topology import JobClass, NodeType, Site
 from powerhall_optimizer.problem.build import running_type
 
@@ -173,7 +172,7 @@ def measured_draws(
     for job in jobs:
         if job.state != "running" or not job.nodes or job.start_s is None or now_s - job.start_s < 600:
             continue
-        kind = site.node_types.get(running_type(Snapshot(0, 0, 1, 1, site, ()), job) or "")
+        kind = site.node_types.get(running_type(site, job) or "")
         nodes = expand(job.nodes)
         if kind is None or any(users[node] != 1 or node not in node_w for node in nodes):
             continue
@@ -184,7 +183,7 @@ def measured_draws(
 
 
 def _factor(kind: NodeType, job: Job, readings_w: Sequence[float]) -> float | None:
-    mode = next((m for m in kind.modes if m.name == job.mode), None)
+    mode = kind.find_mode(job.mode)
     if mode is None or not all(math.isfinite(w) and 0 < w <= 1.2 * kind.max_power_w for w in readings_w):
         return None
     due_w = job.gpus * (mode.gpu_power_w - kind.idle_gpu_power_w)

@@ -10,6 +10,7 @@ import numpy as np
 
 from powerhall.physics.cooling import Weather, hall_load
 from powerhall.plan.plan import Snapshot
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Site
 from powerhall_optimizer.inputs.forecast import Draw
 
@@ -36,14 +37,13 @@ def margins_w(snapshot: Snapshot, learned: Mapping[str, Draw], risk: float) -> d
         return {}
     sigma = NormalDist().inv_cdf(1 - risk) * worst
     job_w = _typical_job_w(snapshot)
-    racks = {rack.zone for rack in snapshot.site.racks()}
-    limits = snapshot.site.limits_w()
+    index = SiteIndex.of(snapshot.site)
     margins: dict[str, float] = {}
     for zone, full_w in _dynamic_w(snapshot.site).items():
-        if limits[zone] is None and zone not in snapshot.site.budgets:
+        if index.limits_w[zone] is None and zone not in snapshot.site.budgets:
             continue
         independent = sigma * math.sqrt(full_w * min(job_w, full_w))
-        margins[zone] = round(head * full_w if zone in racks else min(head * full_w, independent), 1)
+        margins[zone] = round(head * full_w if zone in index.racks else min(head * full_w, independent), 1)
     return margins
 
 
@@ -56,17 +56,18 @@ def _typical_job_w(snapshot: Snapshot) -> float:
 
 def _dynamic_w(site: Site) -> dict[str, float]:
     """Return the most IT power that jobs can add in each zone."""
+    index = SiteIndex.of(site)
     found: dict[str, float] = {}
     racks: dict[str, float] = {}
     for rack in site.racks():
         kind = site.node_types[rack.node_type]
         most = max(mode.gpu_power_w for mode in kind.modes) * kind.gpus - kind.idle_power_w
         racks[rack.zone] = most * len(rack.nodes)
-        parts = rack.zone.split("/")
-        for zone in (site.name, *("/".join(parts[: i + 1]) for i in range(len(parts)))):
+        hall, row = index.hall_of_rack[rack.zone].zone, index.row_of_rack[rack.zone].zone
+        for zone in (site.name, hall, row, rack.zone):
             found[zone] = found.get(zone, 0.0) + racks[rack.zone]
     for feed in site.feeds:
-        found[feed.zone] = sum(racks[rack.zone] for rack in site.feed_racks(feed))
+        found[feed.zone] = sum(racks[rack.zone] for rack in index.racks_under(feed.zone))
     return found
 
 

@@ -12,6 +12,7 @@ from powerhall.jobs import Job, read_jobs, read_philly, read_sacct, read_swf
 from powerhall.physics.weather import read_weather
 from powerhall.plan.plan import Objective, Snapshot
 from powerhall.runtime.errors import Rejected
+from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import Planning
 from powerhall.site.topology import Site
 from powerhall.timeseries import open_text, read_series
@@ -83,12 +84,12 @@ class Fit:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.halls = {hall.zone for hall in site.halls}
+        index = SiteIndex.of(site)
+        self.halls = set(index.halls)
         self.room: dict[tuple[str, str], int] = {}
         for rack in site.racks():
-            key = rack.zone.split("/")[0], rack.node_type
-            self.room[key] = self.room.get(key, 0) + site.node_types[rack.node_type].gpus * len(rack.nodes)
-        self.rack_of = {node: rack.zone for rack in site.racks() for node in rack.nodes}
+            key = index.hall_of_rack[rack.zone].zone, rack.node_type
+            self.room[key] = self.room.get(key, 0) + index.rack_gpus(rack)
 
     def check(self, job: Job, source: str) -> None:
         """Refuse a job that names halls, node types or nodes that the site does not have, or that fits into no hall."""
@@ -107,7 +108,7 @@ class Fit:
             allowed = f"is larger than any hall that it may use; the largest has {most} GPUs of one type"
             raise Rejected.field(source, f"{where}: gpus", job.gpus, allowed)
         if job.state == "running":
-            _check_running(self.site, job, self.rack_of, source)
+            _check_running(self.site, job, source)
 
 
 def check_fit(site: Site, jobs: Sequence[Job], source: str) -> None:
@@ -149,9 +150,10 @@ def _with_site(job: Job, fits: Mapping[str, Fit], source: str) -> Job:
     raise Rejected.field(source, f"job {job.job_id}: site", job.site, allowed)
 
 
-def _check_running(site: Site, job: Job, rack_of: dict[str, str], source: str) -> None:
+def _check_running(site: Site, job: Job, source: str) -> None:
     where = f"job {job.job_id}"
-    halls = sorted(hall.zone for hall in site.halls)
+    index = SiteIndex.of(site)
+    halls = sorted(index.halls)
     if job.hall not in halls:
         raise Rejected.field(source, f"{where}: hall", job.hall, f"must be one of {', '.join(halls)}")
     if job.nodes is not None:
@@ -160,23 +162,19 @@ def _check_running(site: Site, job: Job, rack_of: dict[str, str], source: str) -
         except ValueError as error:
             raise Rejected.field(source, f"{where}: nodes", job.nodes, str(error)) from None
         for name in names:
-            if rack_of.get(name, "").split("/")[0] != job.hall:
+            if name not in index.rack_of or index.hall_of(name).zone != job.hall:
                 raise Rejected.field(source, f"{where}: nodes", name, f"must be a node of hall {job.hall}")
         if len(names) != len(set(names)):
             raise Rejected.field(source, f"{where}: nodes", job.nodes, "must not repeat a node")
-    kind = site.node_types.get(_running_type(site, job) or "")
+    kind = site.node_types.get(running_type(site, job) or "")
     if kind is None:
         raise Rejected.field(source, f"{where}: node_type", job.node_type, "must be a node type of the job's hall")
-    if job.mode not in {mode.name for mode in kind.modes}:
+    if kind.find_mode(job.mode) is None:
         allowed = f"must be one of {', '.join(mode.name for mode in kind.modes)}"
         raise Rejected.field(source, f"{where}: mode", job.mode, allowed)
     if job.nodes is not None and job.gpus > kind.gpus * len(expand(job.nodes)):
         allowed = f"must be at most the {kind.gpus * len(expand(job.nodes))} GPUs of its nodes"
         raise Rejected.field(source, f"{where}: gpus", job.gpus, allowed)
-
-
-def _running_type(site: Site, job: Job) -> str | None:
-    return running_type(Snapshot(0, 0, 1, 1, site, ()), job)
 
 
 def site_snapshot(

@@ -7,6 +7,7 @@ import msgspec
 
 from powerhall.jobs import Job, check_jobs
 from powerhall.runtime.errors import Rejected
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.store import Query, Select, Store
 
@@ -43,7 +44,7 @@ def node_state(store: Store, site: Site, now_s: float, stale_after_s: float) -> 
     fresh = _heard(store, site.name, now_s - stale_after_s, now_s + 1.0)
     if not fresh and not _heard(store, site.name, now_s - _EVER_S, now_s + 1.0):
         return NodeState((), known=False)
-    return NodeState(tuple(n for rack in site.racks() for n in rack.nodes if n not in fresh), known=True)
+    return NodeState(tuple(node for node in SiteIndex.of(site).rack_of if node not in fresh), known=True)
 
 
 class _Queue(msgspec.Struct, frozen=True):

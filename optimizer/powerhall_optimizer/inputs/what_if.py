@@ -11,6 +11,7 @@ import msgspec
 
 from powerhall.plan.plan import Snapshot
 from powerhall.runtime.errors import Rejected
+from powerhall.site.index import SiteIndex
 from powerhall.site.storage import Storage
 from powerhall.site.topology import Feed, Hall, Rack, Row, Site
 from powerhall.timeseries import Series
@@ -66,7 +67,7 @@ def _with_limit(site: Site, zone: str, limit_w: float) -> Site:
 
 
 def _power(site: Site, zone: str, item: str, text: str) -> Site:
-    limits = site.limits_w()
+    limits = SiteIndex.of(site).limits_w
     if zone not in limits:
         raise _refuse(item, zone, "must be a zone of the site, such as 'hall1' or 'hall1/row1', or 'grid'")
     change, relative = _change(item, text)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from powerhall.physics.cooling import Weather, hall_load, media
 from powerhall.plan.plan import Plan
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Rack, Site
 from powerhall_optimizer.leases.ledger import Budget
 from powerhall_optimizer.physics.limits import Ground
@@ -37,7 +38,7 @@ def lease_budgets(plan: Plan, now_s: float, until_s: float) -> list[Budget]:
     delivered, cooled = _delivered(plan, first, last), _cooled(plan, first, last)
     for zone, values in ground.budgets_w.items():
         lowest = float((values[first:last] + delivered.get(zone, 0.0)).min())
-        racks = _racks(snapshot.site, zone)
+        racks = ground.index.racks_under(zone)
         found.append(
             _meter(snapshot.site, lowest - _charging_w(snapshot.site, cooled, weather), weather)
             if zone == snapshot.site.name
@@ -55,7 +56,7 @@ def _delivered(plan: Plan, first: int, last: int) -> dict[str, Floats]:
     powers = {entry.name: np.array(entry.power_w[first:last], float) for entry in plan.storages}
     for storage in site.storages:
         if storage.kind == "battery" and storage.name in powers:
-            for zone in (site.name, *site.feeds_above(storage.zone)):
+            for zone in (site.name, *SiteIndex.of(site).feeds_above(storage.zone)):
                 found[zone] = found.get(zone, 0.0) + powers[storage.name]
     return found
 
@@ -75,16 +76,9 @@ def _charging_w(site: Site, cooled: Mapping[tuple[str, str], float], weather: Se
     """Return what charging stores of cooling draws at the meter at most, by the steepest slope of the plants."""
     total = 0.0
     for (hall, medium), least_w in cooled.items():
-        slopes = plant_slopes(site.hall(hall), medium, weather)
+        slopes = plant_slopes(SiteIndex.of(site).halls[hall], medium, weather)
         total += max(0.0, -least_w) * max(steep for _, _, steep in slopes)
     return total
-
-
-def _racks(site: Site, zone: str) -> Sequence[Rack]:
-    feed = next((feed for feed in site.feeds if feed.zone == zone), None)
-    if feed is not None:
-        return site.feed_racks(feed)
-    return [rack for rack in site.racks() if rack.zone == zone or rack.zone.startswith(zone + "/")]
 
 
 def _nodes(racks: Sequence[Rack]) -> tuple[str, ...]:

@@ -67,10 +67,10 @@ def _nodes(entry: Assignment) -> Iterable[str]:
 
 
 def _mode(kind: NodeType, name: str) -> Mode:
-    for mode in kind.modes:
-        if mode.name == name:
-            return mode
-    raise Rejected.field("plan", "mode", name, f"must be a mode of {kind.name}")
+    mode = kind.find_mode(name)
+    if mode is None:
+        raise Rejected.field("plan", "mode", name, f"must be a mode of {kind.name}")
+    return mode
 
 
 def _fitting(need: Need, granted_w: int) -> Mode | None:

@@ -6,6 +6,7 @@ import msgspec
 
 from powerhall.plan.plan import Snapshot
 from powerhall.site.curtailment import NO_LIMIT_W, Event, Ramp, curtailed
+from powerhall.site.index import SiteIndex
 from powerhall.timeseries import Series
 
 __all__ = ["limited"]
@@ -14,7 +15,7 @@ __all__ = ["limited"]
 def limited(snapshot: Snapshot, events: Sequence[Event], ramp: Ramp | None = None) -> Snapshot:
     """Return the snapshot with budgets no higher than these events allow, with their ramps."""
     site = snapshot.site
-    limits = site.limits_w()
+    limits = SiteIndex.of(site).limits_w
     budgets = dict(site.budgets)
     for zone in sorted({event.zone for event in events}):
         limit_w = limits[zone]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from powerhall.lease import Lease, SignedLease
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.store import Store
 from powerhall.store.line_protocol import Point, encode
@@ -15,18 +16,17 @@ __all__ = ["publish_leases"]
 
 def publish_leases(store: Store, site: Site, leases: Iterable[tuple[Lease, SignedLease]]) -> int:
     """Write the leases and return how many; the node's carrier reads its newest one (`powerhall-agent lease`)."""
-    places = {node: rack for rack in site.racks() for node in rack.nodes}
+    index = SiteIndex.of(site)
     lines = []
     for lease, signed in leases:
-        rack = places[lease.node]
         fields: dict[str, float | str] = {
             "cap_w": lease.node_cap_w,
-            "safe_cap_w": site.node_types[rack.node_type].safe_cap_w,
+            "safe_cap_w": index.node_type(lease.node).safe_cap_w,
             "expires_s": lease.expires_s,
             "plan_id": lease.plan_id,
             "signed": base64.b64encode(msgspec.json.encode(signed)).decode(),
         }
-        tags = {"site": site.name, "hall": rack.zone.partition("/")[0], "node": lease.node}
+        tags = {"site": site.name, "hall": index.hall_of(lease.node).zone, "node": lease.node}
         lines.append(encode(Point("lease", tags, fields, int(lease.issued_s * 1000))))
     if lines:
         store.write(b"".join(lines))

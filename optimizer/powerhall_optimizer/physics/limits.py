@@ -12,8 +12,10 @@ from powerhall.jobs import Job
 from powerhall.physics.cooling import Weather
 from powerhall.plan.plan import Snapshot, gpu_power_w
 from powerhall.runtime.errors import Rejected
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Rack
 from powerhall.units import format_power
+from powerhall_optimizer.physics.plan_loads import zone_budgets
 
 __all__ = ["MILD", "Ground", "Heat", "time_text"]
 
@@ -46,23 +48,16 @@ class Ground:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.site = snapshot.site
+        self.index = SiteIndex.of(snapshot.site)
         self.down = frozenset(snapshot.down_nodes)
         self.stale = frozenset(snapshot.stale_nodes)
 
     @cached_property
     def budgets_w(self) -> dict[str, Floats]:
         """Budget of every zone that has one, per slot, in W; margins of the forecast are already taken off."""
-        s = self.snapshot
-        found: dict[str, Floats] = {}
-        for zone, limit in self.site.limits_w().items():
-            series = self.site.budgets.get(zone)
-            if limit is None and series is None:
-                continue
-            values = np.full(s.slots, np.inf if limit is None else limit)
-            if series is not None:
-                values = np.minimum(values, series.slots(s.start_s, s.slot_s, s.slots, "min"))
-            found[zone] = np.maximum(0.0, values - s.margin_w.get(zone, 0.0))
-        return found
+        margin_w = self.snapshot.margin_w
+        limits = zone_budgets(self.snapshot)
+        return {zone: np.maximum(0.0, values - margin_w.get(zone, 0.0)) for zone, values in limits.items()}
 
     @cached_property
     def weather(self) -> tuple[Weather, ...]:

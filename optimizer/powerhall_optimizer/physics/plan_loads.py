@@ -13,6 +13,7 @@ from powerhall.hostlist import expand
 from powerhall.jobs import Job
 from powerhall.physics.cooling import HallLoad, Weather, hall_load
 from powerhall.plan.plan import Assignment, Plan, Snapshot, StoragePlan, gpu_power_w
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, NodeType, Rack
 
 __all__ = ["Loads", "Overview", "budget_w", "loads_of", "plan_loads", "power_now_w", "slot_span", "zone_budgets"]
@@ -44,7 +45,7 @@ class Loads:
 def zone_budgets(snapshot: Snapshot) -> dict[str, Floats]:
     """Return the budget per slot in W of every zone that has one, margins not taken off."""
     found: dict[str, Floats] = {}
-    for zone, limit in snapshot.site.limits_w().items():
+    for zone, limit in SiteIndex.of(snapshot.site).limits_w.items():
         series = snapshot.site.budgets.get(zone)
         if limit is None and series is None:
             continue
@@ -149,7 +150,7 @@ def _take_off_batteries(snapshot: Snapshot, storages: Sequence[StoragePlan], zon
     powers = {entry.name: entry.power_w for entry in storages if len(entry.power_w) == snapshot.slots}
     for storage in site.storages:
         if storage.kind == "battery" and storage.name in powers:
-            for zone in (site.name, *site.feeds_above(storage.zone)):
+            for zone in (site.name, *SiteIndex.of(site).feeds_above(storage.zone)):
                 zone_w[zone] = zone_w[zone] - np.array(powers[storage.name], float)
 
 
@@ -175,7 +176,7 @@ def loads_of(s: Snapshot, assignments: Sequence[Assignment], storages: Sequence[
         zone_w[hall.zone] = liquid + air
         halls[hall.zone] = _overview(hall, liquid, air, weather, _stored(s, storages, hall.zone))
     for feed in s.site.feeds:
-        zone_w[feed.zone] = _sum(rack_w, s.site.feed_racks(feed), s.slots)
+        zone_w[feed.zone] = _sum(rack_w, SiteIndex.of(s.site).racks_under(feed.zone), s.slots)
     zone_w[s.site.name] = sum((overview.facility_w for overview in halls.values()), np.zeros(s.slots))
     _take_off_batteries(s, storages, zone_w)
     return Loads(zone_w, halls)
@@ -199,9 +200,9 @@ def power_now_w(snapshot: Snapshot) -> float:
 def _running_w(snapshot: Snapshot, hall: Hall, job: Job) -> Iterator[tuple[NodeType, float]]:
     """Yield the node type of a running job and the power in W that it adds to its idle nodes; nothing if unknown."""
     nodes = expand(job.nodes) if job.nodes else ()
-    types = [rack.node_type for rack in hall.racks() if not nodes or nodes[0] in rack.nodes]
-    kind = snapshot.site.node_types.get(job.node_type or next(iter(types), ""))
-    mode = None if kind is None else next((mode for mode in kind.modes if mode.name == job.mode), None)
+    held = SiteIndex.of(snapshot.site).type_in_hall(hall.zone, nodes[0] if nodes else None)
+    kind = snapshot.site.node_types.get(job.node_type or held or "")
+    mode = None if kind is None else kind.find_mode(job.mode)
     if kind is None or mode is None:
         return
     uncounted = {*snapshot.down_nodes, *snapshot.stale_nodes}

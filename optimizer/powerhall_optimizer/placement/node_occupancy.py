@@ -31,10 +31,10 @@ class Floor:
     """GPUs in use per slot and node, and what the zones around them still carry."""
 
     def __init__(self, ground: Ground, hall: str, node_type: str, zones: Zones) -> None:
-        racks = [rack for rack in ground.site.hall(hall).racks() if rack.node_type == node_type]
+        racks = [rack for rack in ground.index.halls[hall].racks() if rack.node_type == node_type]
         self.per_node = ground.site.node_types[node_type].gpus
         self.racks = [rack.zone for rack in racks]
-        self.rows = [rack.zone.rsplit("/", 1)[0] for rack in racks]
+        self.rows = [ground.index.row_of_rack[rack.zone].zone for rack in racks]
         self.nodes = [node for rack in racks for node in ground.usable(rack)]
         self.index = {node: i for i, node in enumerate(self.nodes)}
         self.rack_of = np.array([i for i, rack in enumerate(racks) for _ in ground.usable(rack)], np.int64)

@@ -282,8 +282,8 @@ class Placer:
         choice = self.choice(job)
         floor = self.floor(choice)
         if choice.running and choice.job.nodes:
-            rack_of = {node: rack.zone for rack in self.grounds[choice.site].site.racks() for node in rack.nodes}
-            named = [(rack_of[node], node, gpus) for node, gpus in spread(choice.job, expand(choice.job.nodes))]
+            rack_of = self.grounds[choice.site].index.rack_of
+            named = [(rack_of[node].zone, node, gpus) for node, gpus in spread(choice.job, expand(choice.job.nodes))]
         else:
             named = [(floor.racks[int(floor.rack_of[node])], floor.nodes[node], gpus) for node, gpus in split]
         return _grouped(named)

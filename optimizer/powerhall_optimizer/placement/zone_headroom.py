@@ -30,7 +30,7 @@ class Zones:
                 for rack in row.racks:
                     self._add(ground, rack.zone, (rack,))
         for feed in ground.site.feeds:
-            racks = ground.site.feed_racks(feed)
+            racks = ground.index.racks_under(feed.zone)
             whole = {rack.zone for hall in feed_halls(ground, feed) for rack in hall.racks()}
             if any(rack.zone not in whole for rack in racks):
                 self._add(ground, feed.zone, racks)

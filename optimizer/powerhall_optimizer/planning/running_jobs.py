@@ -43,7 +43,6 @@ class _Keeper:
         self.built = built
         self.usage: Ints = np.zeros_like(built.problem.capacity)
         self.zones = Zones(ground)
-        self.rack_of = {node: rack.zone for rack in ground.site.racks() for node in rack.nodes}
 
     def loads(self, option: int) -> dict[str, float]:
         """Power per rack that a running job's option adds."""
@@ -54,7 +53,8 @@ class _Keeper:
         closed = self.ground.stale | self.ground.down
         for node, gpus in spread(choice.job, expand(choice.job.nodes)) if choice.job.nodes else ():
             if node not in closed:
-                loads[self.rack_of[node]] = loads.get(self.rack_of[node], 0.0) + gpus * gpu_w
+                rack = self.ground.index.rack_of[node].zone
+                loads[rack] = loads.get(rack, 0.0) + gpus * gpu_w
         return loads
 
     def against(self, option: int) -> dict[str, int]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from powerhall.plan.plan import Snapshot
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
+from powerhall.site.index import SiteIndex
 from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.physics.plan_loads import loads_of
 from powerhall_optimizer.placement.placer import Placed
@@ -108,7 +109,7 @@ class Stores:
                 meter[number] = one, one
                 continue
             places.setdefault((storage.zone, storage.medium), {})[number] = one, one
-            slopes = plant_slopes(s.site.hall(storage.zone), storage.medium, weather)
+            slopes = plant_slopes(SiteIndex.of(s.site).halls[storage.zone], storage.medium, weather)
             meter[number] = np.array([steep for _, _, steep in slopes]), none
         for (hall, medium), shares in places.items():
             found.append(Ceiling(shares, loads.halls[hall].heat_w[medium] - len(shares)))

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
 from powerhall.plan.plan import Snapshot, gpu_power_w, gpu_speed
-from powerhall.site.topology import Mode, NodeType
+from powerhall.site.index import SiteIndex
+from powerhall.site.topology import Mode, NodeType, Site
 from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, Problem, ProblemBuilder
 from powerhall_optimizer.problem.resources import Room, Rooms
@@ -198,7 +199,7 @@ class _Jobs:
             return None
         key: tuple[object, ...]
         if running:
-            key = True, job.hall, running_type(self.snapshot, job), job.mode, job.job_class
+            key = True, job.hall, running_type(self.snapshot.site, job), job.mode, job.job_class
         else:
             key = False, job.halls, job.node_types, self._too_small(job), job.job_class
         if key not in self.menus:
@@ -208,13 +209,13 @@ class _Jobs:
     def _rooms_of(self, job: Job) -> Iterator[Room]:
         for (hall, kind), room in self.rooms.items():
             if job.state == "running":
-                if hall == job.hall and kind == running_type(self.snapshot, job):
+                if hall == job.hall and kind == running_type(self.snapshot.site, job):
                     yield room
             elif may_use(job, hall, kind) and whole_gpus(job.gpus, room.kind.gpus) <= room.gpus:
                 yield room
 
     def _modes_of(self, job: Job, kind: NodeType) -> Iterator[Mode]:
-        now = next((m.gpu_power_w for m in kind.modes if m.name == job.mode), math.inf)
+        now = math.inf if (mode := kind.find_mode(job.mode)) is None else mode.gpu_power_w
         for mode in kind.modes:
             if job.state == "waiting" or self.snapshot.allow_raises or mode.gpu_power_w <= now:
                 yield mode
@@ -337,15 +338,11 @@ class _Jobs:
         return "ineligible", f"hall {job.hall!r} has no nodes of its type"
 
 
-def running_type(snapshot: Snapshot, job: Job) -> str | None:
+def running_type(site: Site, job: Job) -> str | None:
     """Return the node type of a running job: its own field, else the type of the rack that its first node is in."""
     if job.node_type is not None:
         return job.node_type
-    first = expand(job.nodes)[0] if job.nodes else None
-    for rack in snapshot.site.racks():
-        if rack.zone.split("/")[0] == job.hall and (first is None or first in rack.nodes):
-            return rack.node_type
-    return None
+    return SiteIndex.of(site).type_in_hall(job.hall, expand(job.nodes)[0] if job.nodes else None)
 
 
 def build(snapshot: Snapshot, ground: Ground | None = None, stops: Mapping[str, int] | None = None) -> Built:

@@ -36,7 +36,7 @@ class Room:
 
 def feed_halls(ground: Ground, feed: Feed) -> tuple[Hall, ...]:
     """Return the halls that hang under the feed with all of their racks; parts of halls are placement's business."""
-    under = {rack.zone for rack in ground.site.feed_racks(feed)}
+    under = {rack.zone for rack in ground.index.racks_under(feed.zone)}
     return tuple(hall for hall in ground.site.halls if all(rack.zone in under for rack in hall.racks()))
 
 
@@ -155,8 +155,8 @@ class Rooms:
 
     def _feed(self, feed: Feed) -> None:
         halls = feed_halls(self.ground, feed)
-        if halls or any(feed.zone in self.site.feeds_above(storage.zone) for storage in self.site.storages):
-            base = sum(self.ground.base_w[rack.zone] for rack in self.site.feed_racks(feed))
+        if halls or any(feed.zone in self.ground.index.feeds_above(storage.zone) for storage in self.site.storages):
+            base = sum(self.ground.base_w[rack.zone] for rack in self.ground.index.racks_under(feed.zone))
             names = {hall.zone for hall in halls}
             slopes = {key: 1.0 for key in self.per_watt if key[0] in names}
             self._add(f"{feed.zone}.it_w", "power budget", self.ground.budgets_w[feed.zone] - base, slopes)

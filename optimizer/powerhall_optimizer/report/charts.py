@@ -8,6 +8,7 @@ import numpy as np
 from powerhall.hostlist import expand
 from powerhall.plan.plan import Plan, ZonePlan
 from powerhall.site.curtailment import NO_LIMIT_W
+from powerhall.site.index import SiteIndex
 from powerhall_optimizer.physics.plan_loads import plan_loads
 
 __all__ = ["cooling", "gantt", "hall_power", "site_power"]
@@ -181,5 +182,5 @@ def gantt(plan: Plan) -> object:
     lane = 0
     for hall in s.site.halls:
         figure.add_hline(y=lane, line={"width": 1, "color": "#5a6472"}, annotation_text=hall.zone)
-        lane += sum(s.site.node_types[rack.node_type].gpus * len(rack.nodes) for rack in hall.racks())
+        lane += sum(map(SiteIndex.of(s.site).rack_gpus, hall.racks()))
     return figure

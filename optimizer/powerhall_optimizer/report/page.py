@@ -14,6 +14,7 @@ from powerhall.plan.multi_site import FleetPlan
 from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.files import replace_file
+from powerhall.site.index import SiteIndex
 from powerhall.units import format_energy, format_power
 from powerhall_optimizer.report import charts
 from powerhall_optimizer.report.storage_chart import charts_of_stores
@@ -138,7 +139,7 @@ def report_html(plan: Plan) -> str:
     start = datetime.fromtimestamp(s.start_s, UTC)
     subtitle = (
         f"{plan.status} plan {plan.plan_id[:12]} from {start:%Y-%m-%d %H:%M} UTC over {s.slots * s.slot_s / 3600:g} h; "
-        f"{sum(len(rack.nodes) for rack in s.site.racks())} nodes, {len(s.jobs)} jobs. {' '.join(plan.notes)}"
+        f"{len(SiteIndex.of(s.site).rack_of)} nodes, {len(s.jobs)} jobs. {' '.join(plan.notes)}"
     )
     return page(f"Powerhall plan of {s.site.name}", subtitle, _tiles(plan), sections(plan))
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from powerhall.plan.plan import Assignment
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.store.line_protocol import Point
 from powerhall_optimizer.rollup.plans import PlannedPower
@@ -16,7 +17,7 @@ _CHANGE = 0.01
 
 def curtailments(site: Site, times_s: Iterable[int]) -> Iterator[Point]:
     """Yield an event where the budget of a zone falls (a warning) or rises again (information)."""
-    halls = {hall.zone for hall in site.halls}
+    halls = SiteIndex.of(site).halls
     for time_s in times_s:
         for zone, budget in site.budgets.items():
             before_w, now_w = budget.at(time_s - BUCKET_S), budget.at(time_s)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from powerhall.physics.cooling import Weather
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.store import Query, Row, Select, Store
 from powerhall.store.line_protocol import Point, encode
@@ -54,7 +55,7 @@ class Rollup:
         for hall in self.halls:
             since_s = times_s[0] - self.stale_after_s - BUCKET_S
             readings = read_hall(self.store, self.site.name, hall, since_s, times_s[-1] + BUCKET_S)
-            written += self._write(hall_points(context, self.site.hall(hall), readings, times_s))
+            written += self._write(hall_points(context, SiteIndex.of(self.site).halls[hall], readings, times_s))
         if self.with_site:
             written += self._write(site_points(context, self._hall_rows(times_s)))
             written += self._write(curtailments(self.site, times_s))

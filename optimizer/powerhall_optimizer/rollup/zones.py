@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from powerhall.physics.cooling import Weather, hall_load
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Rack, Site
 from powerhall.store import Row
 from powerhall.store.line_protocol import Point
@@ -39,11 +40,7 @@ class Context:
 
     def budget_w(self, zone: str, time_s: float) -> float | None:
         """Return the tightest power limit of a zone in force; None where it has none."""
-        limits = [self.site.limits_w().get(zone)]
-        if zone in self.site.budgets:
-            limits.append(self.site.budgets[zone].at(time_s))
-        known = [limit for limit in limits if limit is not None]
-        return min(known) if known else None
+        return SiteIndex.of(self.site).budget_at(zone, time_s)
 
 
 @dataclass(slots=True)

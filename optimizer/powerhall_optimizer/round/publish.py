@@ -10,6 +10,7 @@ from powerhall.plan.multi_site import FleetPlan, write_fleet
 from powerhall.plan.plan import Assignment, Plan, write_plan
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.files import replace_file
+from powerhall.site.index import SiteIndex, ZoneKind
 from powerhall.store import Store
 from powerhall.store.line_protocol import Point, encode
 from powerhall_optimizer.shed.ladder import ladder
@@ -41,7 +42,7 @@ def figures(plan: Plan) -> Figures:
     site_w = next((zone.planned_w for zone in plan.zones if zone.zone == s.site.name), ())
     energy = [w * s.slot_s for w in site_w]
     price = s.price_per_mwh or (0.0,) * len(energy)
-    nodes = sum(len(rack.nodes) for rack in s.site.racks())
+    nodes = len(SiteIndex.of(s.site).rack_of)
     running = sum(a.running for a in plan.assignments)
     return Figures(
         running,
@@ -56,7 +57,7 @@ def figures(plan: Plan) -> Figures:
 
 def fleet_figures(plan: FleetPlan) -> Figures:
     """Return the figures of all sites together."""
-    parts = [(figures(part), sum(len(r.nodes) for r in part.snapshot.site.racks())) for part in plan.plans]
+    parts = [(figures(part), len(SiteIndex.of(part.snapshot.site).rack_of)) for part in plan.plans]
     total = {
         name: sum(getattr(part, name) for part, _ in parts)
         for name in Figures.__struct_fields__
@@ -67,16 +68,16 @@ def fleet_figures(plan: FleetPlan) -> Figures:
 
 
 def _speed(plan: Plan, entry: Assignment) -> float:
-    modes = plan.snapshot.site.node_types[entry.node_type].modes
-    return next(mode.speed for mode in modes if mode.name == entry.mode)
+    return SiteIndex.of(plan.snapshot.site).mode(entry.node_type, entry.mode).speed
 
 
 def _zone_points(plan: Plan) -> Iterator[Point]:
     """Points per zone and slot; racks and rows are left out where they would be too many."""
     s = plan.snapshot
+    kinds = SiteIndex.of(s.site).kinds
     few = len(plan.zones) * s.slots <= _MOST_ZONE_POINTS
     for zone in plan.zones:
-        if "/" in zone.zone and not few:
+        if kinds.get(zone.zone) in (ZoneKind.ROW, ZoneKind.RACK) and not few:
             continue
         for slot, planned_w in enumerate(zone.planned_w):
             fields: dict[str, float | str] = {"planned_w": float(planned_w)}

@@ -18,6 +18,7 @@ import msgspec
 from powerhall.plan.plan import Plan, Planned, Snapshot, read_plan, snapshot_hash
 from powerhall.runtime.errors import PowerhallError, Rejected, Retryable
 from powerhall.runtime.log import Log
+from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import read_site
 from powerhall.site.topology import Site
 from powerhall.store import Store
@@ -120,15 +121,14 @@ def observe(request: Request, settings: RoundSettings, log: Log) -> Snapshot:
 
 def check_down(nodes: Sequence[str], sites: Sequence[Site]) -> None:
     """Refuse a node that the person who runs the round calls down and no site has."""
-    every = {node for site in sites for rack in site.racks() for node in rack.nodes}
     for node in nodes:
-        if node not in every:
+        if not any(node in SiteIndex.of(site).rack_of for site in sites):
             raise Rejected.field("command line", "--down", node, "must be a node of the site")
 
 
 def seen(snapshot: Snapshot, down: Sequence[str], request: Request, settings: RoundSettings, log: Log) -> Snapshot:
     """Return the snapshot with the nodes that are down and what telemetry says; `down` may name foreign nodes."""
-    every = {node for rack in snapshot.site.racks() for node in rack.nodes}
+    every = SiteIndex.of(snapshot.site).rack_of
     unusable = sorted(node for node in {*request.down_nodes, *down} if node in every)
     snapshot = msgspec.structs.replace(snapshot, down_nodes=tuple(unusable))
     if request.store is None:
@@ -142,7 +142,7 @@ def _with_telemetry(snapshot: Snapshot, request: Request, store: Store, settings
         log.warning("no_telemetry", site=snapshot.site.name)
         return snapshot
     stale = tuple(node for node in state.stale if node not in snapshot.down_nodes)
-    nodes = sum(len(rack.nodes) for rack in snapshot.site.racks())
+    nodes = len(SiteIndex.of(snapshot.site).rack_of)
     share = len(stale) / max(1, nodes)
     alarm = share > settings.stale_share
     if stale:

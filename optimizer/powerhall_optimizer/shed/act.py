@@ -82,7 +82,7 @@ def _lowered(plan: Plan, entry: Assignment, name: str, job_class_name: str, now_
     site = plan.snapshot.site
     kind = site.node_types[entry.node_type]
     job_class = site.job_classes.get(job_class_name)
-    old, new = (next(mode for mode in kind.modes if mode.name == n) for n in (entry.mode, name))
+    old, new = kind.mode(entry.mode), kind.mode(name)
     left_s = max(0.0, entry.end_s - now_s) * gpu_speed(old, job_class) / gpu_speed(new, job_class)
     end_s = int(now_s) + -int(-left_s // plan.snapshot.slot_s) * plan.snapshot.slot_s
     return msgspec.structs.replace(

@@ -17,6 +17,7 @@ from powerhall.hostlist import expand
 from powerhall.jobs import Job
 from powerhall.physics.cooling import Weather, hall_load
 from powerhall.plan.plan import Assignment, Plan, gpu_power_w, gpu_speed
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import JobClass, Mode, NodeType
 from powerhall_optimizer.physics.limits import Ground
 
@@ -65,7 +66,7 @@ class _Meter:
     """What batteries deliver; negative while they charge."""
 
     def hall_w(self, zone: str) -> float:
-        hall = self.plan.snapshot.site.hall(zone)
+        hall = SiteIndex.of(self.plan.snapshot.site).halls[zone]
         liquid_w, air_w = self.it_w[zone]
         return hall_load(hall, liquid_w, air_w, self.weather, self.cooled_w[zone]).facility_power_w
 
@@ -101,8 +102,7 @@ def _meter(plan: Plan, running: list[Assignment], time_s: float) -> _Meter:
 
 def _lower(entry: Assignment, job: Job, kind: NodeType, job_class: JobClass | None) -> list[Action]:
     """Return the steps down from the job's mode, each no cheaper in harm per watt than the one before."""
-    names = [mode.name for mode in kind.modes]
-    modes = kind.modes[names.index(entry.mode) :]
+    modes = kind.modes_from(entry.mode)
     found: list[Action] = []
     power_w, worst = entry.gpu_power_w, 0.0
     speed = gpu_speed(modes[0], job_class)
@@ -119,8 +119,7 @@ def _lower(entry: Assignment, job: Job, kind: NodeType, job_class: JobClass | No
 
 
 def _lowest(kind: NodeType, job_class: JobClass | None, entry: Assignment) -> Mode:
-    at = [mode.name for mode in kind.modes].index(entry.mode)
-    return min(kind.modes[at:], key=lambda mode: gpu_power_w(kind, mode, job_class))
+    return min(kind.modes_from(entry.mode), key=lambda mode: gpu_power_w(kind, mode, job_class))
 
 
 def _rungs(plan: Plan, running: list[Assignment]) -> list[Action]:

@@ -263,13 +263,13 @@ class _Maker:
 
     def _battery(self, storage: Storage) -> tuple[tuple[Effect, ...], Floats]:
         one = np.ones(self.snapshot.slots)
-        found = [self._effect(f"{zone}.it_w", one, one) for zone in self.snapshot.site.feeds_above(storage.zone)]
+        found = [self._effect(f"{zone}.it_w", one, one) for zone in self.ground.index.feeds_above(storage.zone)]
         if self.meter is not None:
             found.append(self._effect(f"{self.snapshot.site.name}.facility_w", self.meter, self.meter))
         return tuple(found), one
 
     def _cooling(self, storage: Storage) -> tuple[tuple[Effect, ...], Floats]:
-        hall = self.snapshot.site.hall(storage.zone)
+        hall = self.ground.index.halls[storage.zone]
         slopes = plant_slopes(hall, storage.medium, self.ground.weather)
         least, mean, most = (np.array(column) for column in zip(*slopes, strict=True))
         gain, load = self._heat(hall, storage)

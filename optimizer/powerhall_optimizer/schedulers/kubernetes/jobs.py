@@ -13,6 +13,7 @@ import msgspec
 from powerhall.jobs.model import Job
 from powerhall.plan.plan import Assignment, Waiting
 from powerhall.runtime.errors import Rejected
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
@@ -111,12 +112,12 @@ def to_job(raw: Object, site: Site, settings: KubernetesSettings) -> Job | str:
     if not running:
         return job
     hall = _hall(notes, site)
-    kinds = {rack.node_type for h in site.halls if h.zone == hall for rack in h.racks()}
+    found = SiteIndex.of(site).halls.get(hall)
+    kinds = set() if found is None else {rack.node_type for rack in found.racks()}
     if len(kinds) != 1:
         return f"runs in hall {hall or 'unknown'}: annotate it with {PREFIX}hall, a hall with one node type"
     kind = site.node_types[kinds.pop()]
-    modes = [mode.name for mode in kind.modes]
-    mode = notes["mode"] if notes.get("mode") in modes else modes[0]
+    mode = (kind.find_mode(notes.get("mode")) or kind.modes[0]).name
     started = part(raw, "status").get("startTime")
     start_s = parse_time(str(started)) if started else job.submit_s
     return msgspec.structs.replace(job, state="running", hall=hall, node_type=kind.name, mode=mode, start_s=start_s)

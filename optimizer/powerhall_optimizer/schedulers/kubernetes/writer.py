@@ -9,6 +9,7 @@ from typing import cast
 from powerhall.jobs.model import Job
 from powerhall.plan.plan import Assignment, Plan, Waiting
 from powerhall.runtime.errors import ConfigError, Rejected
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall_optimizer.schedulers.allowed import allowed_units, budget_zone
 from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
@@ -46,7 +47,7 @@ class KubernetesReader:
             else:
                 left_out[job_id(raw)] = made
         usable = {str(part(node, "metadata").get("name")) for node in self._api.nodes() if _is_usable(node)}
-        down = tuple(node for rack in self._site.racks() for node in rack.nodes if node not in usable)
+        down = tuple(node for node in SiteIndex.of(self._site).rack_of if node not in usable)
         return Queue(int(self._clock()), tuple(jobs), down, left_out)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from powerhall.hostlist import compress, expand
 from powerhall.plan.plan import Plan
+from powerhall.site.index import SiteIndex
 from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.records import NodeRecord
 
@@ -31,7 +32,7 @@ def power_changes(
         for placement in job.placements:
             for name in expand(placement.nodes):
                 next_start_s[name] = min(next_start_s.get(name, job.start_s), job.start_s)
-    known = {node for rack in plan.snapshot.site.racks() for node in rack.nodes}
+    known = SiteIndex.of(plan.snapshot.site).rack_of
     down: list[str] = []
     up: list[str] = []
     for node in nodes:

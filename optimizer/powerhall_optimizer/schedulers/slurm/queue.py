@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from powerhall.hostlist import expand
 from powerhall.jobs.model import Job
-from powerhall.site.topology import Rack, Site
+from powerhall.site.index import SiteIndex
+from powerhall.site.topology import Site
 from powerhall_optimizer.schedulers.base import Queue
 from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.ownership_mark import Mark, one_word, parse_mark
@@ -37,7 +38,7 @@ def _duration_s(record: Record, settings: SlurmSettings, now_s: float) -> float:
     return limit_s
 
 
-def _job(record: Record, settings: SlurmSettings, now_s: float, racks: dict[str, Rack], site: Site) -> Job | str:
+def _job(record: Record, settings: SlurmSettings, now_s: float, index: SiteIndex) -> Job | str:
     fields = settings.fields
     mark = parse_mark(record.admin_comment) or Mark(begin_s=record.begin_s)
     common = {
@@ -54,19 +55,20 @@ def _job(record: Record, settings: SlurmSettings, now_s: float, racks: dict[str,
         types = (kind,) if kind else ()
         return Job(record.job_id, record.gpus, duration_s, node_types=types, earliest_s=earliest_s, **common)  # type: ignore[arg-type]
     names = expand(record.nodes)
-    known = [racks[name] for name in names if name in racks]
+    known = [index.rack_of[name] for name in names if name in index.rack_of]
     if not names or len(known) != len(names):
-        return f"runs on {record.nodes or 'no node'}, which site {site.name} does not have"
-    if len({rack.zone.split("/")[0] for rack in known}) > 1 or len({rack.node_type for rack in known}) > 1:
+        return f"runs on {record.nodes or 'no node'}, which site {index.site.name} does not have"
+    halls = {index.hall_of_rack[rack.zone].zone for rack in known}
+    if len(halls) > 1 or len({rack.node_type for rack in known}) > 1:
         return f"runs on {record.nodes}, in several halls or on several node types"
-    kind_of = site.node_types[known[0].node_type]
+    kind_of = index.rack_type(known[0])
     modes = {one_word(mode.name): mode.name for mode in kind_of.modes}
     return Job(
         record.job_id,
         record.gpus,
         duration_s,
         state="running",
-        hall=known[0].zone.split("/")[0],
+        hall=halls.pop(),
         node_type=kind_of.name,
         mode=modes.get(mark.mode, kind_of.modes[0].name),
         nodes=record.nodes,
@@ -79,18 +81,18 @@ def to_queue(
     records: Sequence[Record], nodes: Sequence[NodeRecord], site: Site, settings: SlurmSettings, now_s: float
 ) -> Queue:
     """Return the jobs that may be planned, who is left out and why, and the site's nodes that cannot be used."""
-    racks = {node: rack for rack in site.racks() for node in rack.nodes}
+    index = SiteIndex.of(site)
     jobs: list[Job] = []
     left_out: dict[str, str] = {}
     for record in records:
         if record.state != "PENDING" and record.state not in _RUNNING:
             continue
         reason = _left_out(record) if record.state == "PENDING" else "" if record.gpus else "uses no GPU"
-        made = reason or _job(record, settings, now_s, racks, site)
+        made = reason or _job(record, settings, now_s, index)
         if isinstance(made, Job):
             jobs.append(made)
         else:
             left_out[record.job_id] = made
     seen = {node.name: node for node in nodes}
-    down = [name for name in racks if name not in seen or seen[name].states & _UNUSABLE]
+    down = [name for name in index.rack_of if name not in seen or seen[name].states & _UNUSABLE]
     return Queue(int(now_s), tuple(jobs), tuple(down), left_out)
