@@ -22,6 +22,7 @@ from pathlib import Path
 from powerhall.jobs import Job
 from powerhall.lease import GpuCap, node_key
 from powerhall.plan.plan import PLAN_VERSION, Assignment, Placement, Plan, Snapshot, snapshot_hash, write_plan
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Losses, Mode, NodeType, Plant, Rack, Row, Site
 from powerhall.store import Store, open_store
 from powerhall_agent.capper.carrier import newest_lease
@@ -136,7 +137,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         now = plan(nodes, args.seed, int(time.time()) // 300 * 300)
-        names = [node for rack in now.snapshot.site.racks() for node in rack.nodes]
+        names = list(SiteIndex.of(now.snapshot.site).rack_of)
         gpus = {node: Gpus() for node in names}
         cappers = {
             node: Capper(

@@ -5,11 +5,11 @@ import pytest
 from twin_jobs import START_S, job
 
 from powerhall.plan.plan import Assignment, Placement, Plan, Snapshot, Waiting
+from powerhall.site.index import SiteIndex
 from powerhall_twin.policies.plan_follower import Admission, PlanScheduler, planned_rack_w
 from powerhall_twin.site.actions import SetMode, Start, Stop, apply
 from powerhall_twin.site.building_meters import MILD
 from powerhall_twin.site.cluster import Cluster
-from powerhall_twin.site.limit_guard import budgets_at
 from powerhall_twin.site.queue import Queue
 
 
@@ -31,7 +31,8 @@ def make_plan(site):
 
 
 def starts(scheduler, cluster, queue, now_s, budgets=None):
-    admission = Admission.of(cluster, budgets_at(cluster.site, now_s) if budgets is None else budgets, MILD)
+    budgets = SiteIndex.of(cluster.site).budgets_at(now_s) if budgets is None else budgets
+    admission = Admission.of(cluster, budgets, MILD)
     found = []
     for start in scheduler.due(cluster, queue, admission, now_s):
         apply(cluster, [start], now_s)
@@ -111,7 +112,7 @@ def test_a_gang_that_is_no_multiple_of_a_node_gets_exactly_its_gpus(site, make_p
     jobs = [job("a", 12, 1)]
     cluster, queue, scheduler = Cluster.of(site), Queue.of(jobs), PlanScheduler()
     scheduler.take(make_plan(jobs, [entry("a", "hall1-a-k01-n[01-02]", 12, START_S)]), cluster)
-    admission = Admission.of(cluster, budgets_at(site, START_S), MILD)
+    admission = Admission.of(cluster, SiteIndex.of(site).budgets_at(START_S), MILD)
     (start,) = scheduler.due(cluster, queue, admission, START_S)
     assert isinstance(start, Start)
     assert sum(len(part.gpus) for part in start.slices) == 12

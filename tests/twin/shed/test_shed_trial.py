@@ -8,6 +8,7 @@ import pytest
 
 from powerhall.lease import GpuCap
 from powerhall.runtime.log import Log
+from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import read_site
 from powerhall_optimizer.shed.event_manager import Desk
 from powerhall_optimizer.shed.signals import parse_signals
@@ -15,7 +16,6 @@ from powerhall_twin.cli import main
 from powerhall_twin.shed.site import ShedSettings, assembled, settle
 from powerhall_twin.shed.trial import run_shed, shed
 from powerhall_twin.site.actions import apply
-from powerhall_twin.site.limit_guard import budgets_at
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +103,7 @@ def test_after_the_event_the_site_comes_back_in_the_steps_that_the_ramp_allows(s
             twin.advance(290.0)
     assert desk.one("dr").state == "ended"
     seen = [
-        (at_s, power_w, budgets_at(twin.site, at_s)["demo"])
+        (at_s, power_w, SiteIndex.of(twin.site).budgets_at(at_s)["demo"])
         for at_s, power_w in zip(twin.at_s, twin.meter_w, strict=True)
         if at_s > command_s + 10.0
     ]

@@ -17,7 +17,7 @@ def run_of(cluster: Cluster, entry, hall: str) -> Run | None:
     slices = cluster.fit(entry, hall)
     if slices is None:
         return None
-    kind = cluster.kind_of(slices[0].node)
+    kind = cluster.index.node_type(slices[0].node)
     return Run(entry, hall, kind, kind.modes[0], slices, START_S, entry.duration_s, kind.modes[0].gpu_power_w)
 
 

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powerhall.physics.cooling import Weather
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Feed
 from powerhall.timeseries import Series
-from powerhall_twin.site.building_meters import SiteMeter, zone_tree
-from powerhall_twin.site.limit_guard import Guard, budget_at, budgets_at
+from powerhall_twin.site.building_meters import SiteMeter
+from powerhall_twin.site.limit_guard import Guard
 
 MILD = Weather(20.0, 15.0)
 HOT = Weather(45.0, 24.0)
@@ -34,7 +35,7 @@ def test_every_zone_is_the_sum_of_what_hangs_under_it(site, rack_w, weather):
 def test_feeds_are_metered_with_the_racks_under_them(site):
     feed = Feed("f1", ("hall1", "hall2/a"), 1e6)
     fed = msgspec.structs.replace(site, feeds=(feed,))
-    assert "f1" in zone_tree(fed)["hall2/a/k01"]
+    assert "f1" in SiteIndex.of(fed).zones_above("hall2/a/k01")
     reading = SiteMeter.of(fed).read(even(fed, 20_000.0), MILD, 60.0)
     assert reading.it_w["f1"] == pytest.approx(6 * 20_000.0)
 
@@ -60,14 +61,14 @@ def test_the_lower_of_constant_limit_and_series_counts(site):
         power_limit_w=650e3,
         budgets={site.name: Series((0.0, 100.0), (700e3, 500e3)), "hall1": Series((0.0,), (9e9,))},
     )
-    assert budget_at(limited, "demo", 650e3, 50.0) == 650e3
-    assert budget_at(limited, "demo", 650e3, 150.0) == 500e3
-    assert budgets_at(limited, 0.0)["hall1"] == 225e3
+    assert SiteIndex.of(limited).budget_at("demo", 50.0) == 650e3
+    assert SiteIndex.of(limited).budget_at("demo", 150.0) == 500e3
+    assert SiteIndex.of(limited).budgets_at(0.0)["hall1"] == 225e3
 
 
 def test_the_guard_reports_power_and_cooling_over_their_limits(site):
     guard, meter = Guard(), SiteMeter.of(site)
-    budgets = budgets_at(site, 0.0)
+    budgets = SiteIndex.of(site).budgets_at(0.0)
     guard.judge(site, meter.read(even(site, 30_000.0), MILD, 60.0), budgets, 0.0)
     assert not guard.breaches
     guard.judge(site, meter.read(even(site, 60_000.0), HOT, 60.0), budgets, 60.0)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.store.base import Store
 from powerhall.store.line_protocol import Point, encode
@@ -37,7 +38,8 @@ class Shown:
     def of(cls, store: Store, nodes: LiveNodes, site: Site, sample_s: float) -> "Shown":
         """Return the writer of a site whose agents sample every `sample_s` seconds."""
         halls = tuple(hall.zone for hall in site.halls)
-        places = {n: (hall.zone, rack.zone) for hall in site.halls for rack in hall.racks() for n in rack.nodes}
+        index = SiteIndex.of(site)
+        places = {node: (index.hall_of(node).zone, rack.zone) for node, rack in index.rack_of.items()}
         return cls(store, nodes, Rollup(store, site, halls, True, round(2 * sample_s)), places)
 
     def sample(self, site: Site, time_s: float, meters: bytes) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 from powerhall.physics.weather import read_weather
 from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import Rejected
+from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import Planning, read_site
 from powerhall.site.topology import Site
 from powerhall.store.url import open_store
@@ -33,7 +34,6 @@ from powerhall_twin.policies.plan_follower import Admission, PlanScheduler
 from powerhall_twin.policies.solver_warmup import warming
 from powerhall_twin.site.building_meters import SiteMeter
 from powerhall_twin.site.cluster import Cluster
-from powerhall_twin.site.limit_guard import budgets_at
 from powerhall_twin.site.queue import Queue
 from powerhall_twin.site.simulated_nodes import LiveNodes, create_nodes
 
@@ -169,7 +169,7 @@ class _Demo:
     def introduce(self) -> None:
         """Say what is simulated."""
         site = self.run.site
-        gpus = sum(len(r.nodes) * site.node_types[r.node_type].gpus for r in site.racks())
+        gpus = SiteIndex.of(site).gpus
         nodes = len(self.run.nodes.states)
         self.say(f"{len(site.halls)} halls, {len(list(site.racks()))} racks, {nodes} nodes, {gpus} GPUs")
         full_kw = self.run.full_budget_w / 1e3
@@ -224,7 +224,7 @@ class _Demo:
         entry, reading = self.result.rounds.log[-1], self.run.last
         queued = sum(1 for _ in self.run.queue.waiting(self.run.cluster, self.now_s))
         now_kw = f"{reading.facility_w / 1e3:5.0f} kW" if reading else "        "
-        budget_kw = budgets_at(self.run.site, self.now_s - 1.0)[self.run.site.name] / 1e3
+        budget_kw = SiteIndex.of(self.run.site).budgets_at(self.now_s - 1.0)[self.run.site.name] / 1e3
         self.say(
             f"{_clock(self.now_s)}  {now_kw} of {budget_kw:.0f} kW  {len(self.run.cluster.runs):3d} run  "
             f"{queued:3d} queued  plan {entry.plan_id[:8]} {entry.status} gap {entry.gap:.1%} "
@@ -245,7 +245,7 @@ class _Demo:
 
     def _step(self) -> None:
         self.run.act(self.scheduler.ends_due(self.run.cluster, self.now_s), self.now_s)
-        budgets, weather = budgets_at(self.run.site, self.now_s), self.run.scenario.weather(self.now_s)
+        budgets, weather = SiteIndex.of(self.run.site).budgets_at(self.now_s), self.run.scenario.weather(self.now_s)
         admission = Admission.of(self.run.cluster, budgets, weather)
         for start in self.scheduler.due(self.run.cluster, self.run.queue, admission, self.now_s):
             self.run.act([start], self.now_s)
@@ -310,7 +310,7 @@ def _assembled(settings: DemoSettings) -> Iterator[_Demo]:
             fleet(site, settings.out, url, workers=2, sample_s=settings.sample_s, start_s=scenario.start_s)
         )
         cluster, nodes = Cluster.of(site), LiveNodes.open(site, settings.out / "gpus")
-        full_w = budgets_at(site, scenario.start_s)[site.name]
+        full_w = SiteIndex.of(site).budgets_at(scenario.start_s)[site.name]
         shown = Shown.of(store, nodes, site, settings.sample_s)
         run = SiteRun(scenario, cluster, Queue.of(scenario.jobs), nodes, workers, SiteMeter.of(site), full_w, shown)
         rounds = Rounds(settings.out, url, HORIZON_S, settings.solve_s)

@@ -75,7 +75,7 @@ def realtime_agents(site: Site, folder: Path, store: str, count: int) -> Iterato
             for hall in site.halls[:count]:
                 rack = next(hall.racks())
                 agents.copies[rack.nodes[0]] = _copy(site, rack, folder)
-                agents.processes.append(_start(agents.site, rack, folder, store, log.fileno()))
+                agents.processes.append(_start((agents.site, hall.zone), rack, folder, store, log.fileno()))
             yield agents
         finally:
             _stop(agents.processes)
@@ -87,8 +87,8 @@ def _copy(site: Site, rack: Rack, folder: Path) -> StateFile:
     return StateFile.create(path, gpus=kind.gpus, model_name=kind.gpu, node=f"realtime-{node}", seed=1)
 
 
-def _start(site: str, rack: Rack, folder: Path, store: str, log: int) -> subprocess.Popen[bytes]:
-    node = rack.nodes[0]
+def _start(place: tuple[str, str], rack: Rack, folder: Path, store: str, log: int) -> subprocess.Popen[bytes]:
+    (site, hall), node = place, rack.nodes[0]
     command = (
         *(
             sys.executable,
@@ -98,7 +98,7 @@ def _start(site: str, rack: Rack, folder: Path, store: str, log: int) -> subproc
             "--simulate",
         ),
         *("--state-file", str(state_path(folder / "gpus", f"realtime-{node}")), "--gpus", "8"),
-        *("--site", site, "--hall", rack.zone.split("/")[0], "--rack", rack.zone, "--node", node),
+        *("--site", site, "--hall", hall, "--rack", rack.zone, "--node", node),
         *("--store", store, "--spool", str(folder / "spool" / f"realtime-{node}")),
     )
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

@@ -6,6 +6,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.store.line_protocol import Point, encode
 from powerhall_twin.demo.agent_pool import Fleet, Step
@@ -15,7 +16,7 @@ from powerhall_twin.site.actions import Action, SetMode, Start, apply
 from powerhall_twin.site.building_meters import Reading, SiteMeter
 from powerhall_twin.site.cluster import Cluster, Slice
 from powerhall_twin.site.job_behaviour import behaviour_of, speed_at
-from powerhall_twin.site.limit_guard import Guard, budgets_at
+from powerhall_twin.site.limit_guard import Guard
 from powerhall_twin.site.queue import Queue
 from powerhall_twin.site.simulated_nodes import INLET_C, LiveNodes
 
@@ -101,7 +102,7 @@ class SiteRun:
         inlet_c = {hall.zone: INLET_C + self.excess_k.get(hall.zone, 0.0) for hall in self.site.halls}
         self.nodes.apply(self.cluster, now_s, inlet_c)
         self.fleet.step(Step(end_s, dt_s, sample))
-        budgets, weather = budgets_at(self.site, now_s), self.scenario.weather(now_s)
+        budgets, weather = SiteIndex.of(self.site).budgets_at(now_s), self.scenario.weather(now_s)
         reading = self.meter.read(self._rack_w(), weather, dt_s)
         self.excess_k = dict(reading.excess_k)
         self.guard.judge(self.site, reading, budgets, now_s)

@@ -9,6 +9,7 @@ import random
 from typing import Final
 
 from powerhall.jobs.model import Job
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 
 __all__ = ["generate"]
@@ -24,7 +25,7 @@ _CLASSES_LARGE: Final = (("pretrain", 0.60), ("finetune", 0.25), ("inference", 0
 def generate(site: Site, start_s: float, length_s: float, *, seed: int, demand: float = 1.4) -> tuple[Job, ...]:
     """Return jobs in the order of their submission; the same arguments give the same jobs."""
     rng = random.Random(seed)  # noqa: S311 - a repeatable workload, not a secret
-    gpus = sum(len(rack.nodes) * site.node_types[rack.node_type].gpus for rack in site.racks())
+    gpus = SiteIndex.of(site).gpus
     biggest = max(_hall_gpus(site).values()) // 2
     wanted_gpu_s = demand * gpus * length_s
     halls = [hall.zone for hall in site.halls]
@@ -39,10 +40,8 @@ def generate(site: Site, start_s: float, length_s: float, *, seed: int, demand: 
 
 
 def _hall_gpus(site: Site) -> dict[str, int]:
-    return {
-        hall.zone: sum(len(rack.nodes) * site.node_types[rack.node_type].gpus for rack in hall.racks())
-        for hall in site.halls
-    }
+    index = SiteIndex.of(site)
+    return {hall.zone: sum(map(index.rack_gpus, hall.racks())) for hall in site.halls}
 
 
 def _job(rng: random.Random, number: int, span: tuple[float, float], biggest: int, halls: list[str]) -> Job:

@@ -47,7 +47,7 @@ def shed(view: View) -> list[Action]:
         if admission.holds():
             break
         for part in run.slices:
-            rack = view.cluster.rack_of[part.node].zone
+            rack = view.cluster.index.rack_of[part.node].zone
             added_w = max(0.0, run.planned_gpu_w - run.kind.idle_gpu_power_w)
             admission.rack_w[rack] -= added_w * len(part.gpus)
         stops.append(Stop(run.job.job_id))
@@ -59,7 +59,7 @@ def start_of(view: View, record: JobRecord, hall: str, mode_of: Mapping[str, Mod
     slices = view.cluster.fit(record.job, hall)
     if slices is None:
         return None
-    kind = view.cluster.kind_of(slices[0].node)
+    kind = view.cluster.index.node_type(slices[0].node)
     mode = mode_of[kind.name]
     draw_w = gpu_power_w(kind, mode, view.site.job_classes.get(record.job.job_class))
     return Start(record.job, hall, kind, mode, slices, draw_w, record.left_s)
@@ -69,7 +69,7 @@ def halls_by_room(view: View) -> list[str]:
     """Return the halls, those with the most free GPUs first."""
     free: dict[str, int] = {}
     for node, gpus in view.cluster.free.items():
-        hall = view.cluster.hall_of[node]
+        hall = view.cluster.index.hall_of(node).zone
         free[hall] = free.get(hall, 0) + len(gpus)
     return sorted(free, key=lambda hall: (-free[hall], hall))
 
@@ -165,7 +165,8 @@ def reservation_s(view: View, record: JobRecord) -> float:
     need = record.job.gpus
     best = float("inf")
     for hall in record.job.halls or [hall.zone for hall in view.site.halls]:
-        free = sum(len(gpus) for node, gpus in view.cluster.free.items() if view.cluster.hall_of[node] == hall)
+        hall_of = view.cluster.index.hall_of
+        free = sum(len(gpus) for node, gpus in view.cluster.free.items() if hall_of(node).zone == hall)
         ends = sorted((r.left_s, r.job.gpus) for r in view.cluster.runs.values() if r.hall == hall)
         at = 0.0
         for left_s, gpus in ends:
@@ -209,8 +210,8 @@ class UniformCap:
 
 
 def _mode_w(kind: NodeType, mode: Mode) -> float:
-    same = [m.gpu_power_w for m in kind.modes if m.name == mode.name]
-    return same[0] if same else min(m.gpu_power_w for m in kind.modes)
+    same = kind.find_mode(mode.name)
+    return min(m.gpu_power_w for m in kind.modes) if same is None else same.gpu_power_w
 
 
 POLICIES: Final = {"fcfs": Fcfs, "easy": Easy, "uniform": UniformCap}

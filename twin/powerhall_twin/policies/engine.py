@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 from powerhall.jobs.model import Job
 from powerhall.physics.cooling import Weather
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.timeseries import Series
 from powerhall_twin.policies.baselines import Policy, View
 from powerhall_twin.site.actions import Start, apply
 from powerhall_twin.site.building_meters import MILD, Reading, SiteMeter
 from powerhall_twin.site.cluster import Cluster, Run
-from powerhall_twin.site.limit_guard import Guard, budgets_at
+from powerhall_twin.site.limit_guard import Guard
 from powerhall_twin.site.node_power import Draws
 from powerhall_twin.site.queue import Queue
 
@@ -96,7 +97,7 @@ def actual_rack_w(cluster: Cluster, draws: Draws) -> dict[str, float]:
     for run in cluster.runs.values():
         added_w = draws.of(run.job, run.kind, run.mode).gpu_power_w - run.kind.idle_gpu_power_w
         for part in run.slices:
-            rack_w[cluster.rack_of[part.node].zone] += added_w * len(part.gpus)
+            rack_w[cluster.index.rack_of[part.node].zone] += added_w * len(part.gpus)
     return rack_w
 
 
@@ -110,7 +111,7 @@ def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 3
         queue.records[start.job.job_id].started_s = scenario.start_s
     now_s = scenario.start_s
     while now_s < scenario.end_s:
-        budgets, weather = budgets_at(site, now_s), scenario.weather(now_s)
+        budgets, weather = SiteIndex.of(site).budgets_at(now_s), scenario.weather(now_s)
         _decide(policy, View(site, cluster, queue, budgets, weather, now_s))
         grid_s = _next_grid_s(scenario, now_s, tick_s)
         next_s = min(grid_s, _next_event_s(cluster, queue, draws, now_s))

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from powerhall.hostlist import expand
 from powerhall.physics.cooling import Weather
 from powerhall.plan.plan import Assignment, Plan
-from powerhall.site.topology import Mode, Site
+from powerhall.site.topology import Site
 from powerhall_twin.site.actions import Action, SetMode, Start, Stop
 from powerhall_twin.site.building_meters import SiteMeter
-from powerhall_twin.site.cluster import Cluster, Run
+from powerhall_twin.site.cluster import Cluster
 from powerhall_twin.site.queue import Queue
 
 __all__ = ["Admission", "PlanScheduler", "planned_rack_w"]
@@ -28,7 +28,7 @@ def planned_rack_w(cluster: Cluster) -> dict[str, float]:
     for run in cluster.runs.values():
         added_w = max(0.0, run.planned_gpu_w - run.kind.idle_gpu_power_w)
         for part in run.slices:
-            rack_w[cluster.rack_of[part.node].zone] += added_w * len(part.gpus)
+            rack_w[cluster.index.rack_of[part.node].zone] += added_w * len(part.gpus)
     return rack_w
 
 
@@ -71,7 +71,7 @@ def added_rack_w(cluster: Cluster, start: Start) -> dict[str, float]:
     each_w = max(0.0, start.planned_gpu_w - start.kind.idle_gpu_power_w)
     added: dict[str, float] = {}
     for part in start.slices:
-        rack = cluster.rack_of[part.node].zone
+        rack = cluster.index.rack_of[part.node].zone
         added[rack] = added.get(rack, 0.0) + each_w * len(part.gpus)
     return added
 
@@ -94,7 +94,7 @@ class PlanScheduler:
             if entry is None and job_id in known:
                 actions.append(Stop(job_id))
             elif entry is not None and entry.mode != run.mode.name:
-                actions.append(SetMode(job_id, _mode(run, entry.mode), entry.gpu_power_w))
+                actions.append(SetMode(job_id, run.kind.mode(entry.mode), entry.gpu_power_w))
             elif entry is not None:
                 run.planned_gpu_w = entry.gpu_power_w
         return actions
@@ -128,13 +128,9 @@ class PlanScheduler:
         if slices is None:
             return None
         kind = cluster.site.node_types[entry.node_type]
-        mode = next(mode for mode in kind.modes if mode.name == entry.mode)
+        mode = kind.mode(entry.mode)
         job = queue.records[entry.job_id].job
         return Start(job, entry.hall, kind, mode, slices, entry.gpu_power_w, left_s)
-
-
-def _mode(run: Run, name: str) -> Mode:
-    return next(mode for mode in run.kind.modes if mode.name == name)
 
 
 def _trim(wanted: dict[str, int], gpus: int) -> dict[str, int]:

@@ -105,12 +105,12 @@ def _resumed(cluster: Cluster, job: Job, planned_gpu_w: float) -> Start:
     names = expand(job.nodes or "")
     if not names or job.hall is None:
         raise Rejected.field("plan", f"job {job.job_id}: nodes", job.nodes, "a running job must name its nodes")
-    kind = cluster.kind_of(names[0])
+    kind = cluster.index.node_type(names[0])
     wanted = {node: min(kind.gpus, -(-job.gpus // len(names))) for node in names}
     slices = cluster.take(wanted)
     if slices is None:
         raise Rejected.field("plan", f"job {job.job_id}: nodes", job.nodes, "must not be held by another job")
-    mode = next(mode for mode in kind.modes if mode.name == job.mode)
+    mode = kind.mode(job.mode or "")
     return Start(job, job.hall, kind, mode, slices, planned_gpu_w or mode.gpu_power_w, job.duration_s)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from powerhall.hostlist import expand
 from powerhall.plan.plan import Plan
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall_twin.demo.site_run import Running
 
@@ -67,13 +68,13 @@ def plan_blocks(plan: Plan) -> list[Block]:
     site = plan.snapshot.site
     first, total = lane_of_nodes(site)
     free_at = [0] * total
-    gpus = {n: site.node_types[r.node_type].gpus for r in site.racks() for n in r.nodes}
+    index = SiteIndex.of(site)
     found = []
     for entry in sorted(plan.assignments, key=lambda a: (a.start_s, not a.running, a.job_id)):
         lanes: list[int] = []
         for place in entry.placements:
             for node in expand(place.nodes):
-                own = range(first[node], first[node] + gpus[node])
+                own = range(first[node], first[node] + index.node_type(node).gpus)
                 lanes += [lane for lane in own if free_at[lane] <= entry.start_s][: place.gpus_per_node]
         for lane in lanes:
             free_at[lane] = entry.end_s

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from powerhall.site.index import SiteIndex
 from powerhall.units import format_power
 from powerhall_twin.demo.demo import DemoResult
 from powerhall_twin.policies.baselines import POLICIES
@@ -125,7 +126,7 @@ def summarise(
     run, rounds = result.run, result.rounds
     totals, site = run.totals, run.site
     simulated_s = result.end_s - result.start_s
-    gpus = sum(len(r.nodes) * site.node_types[r.node_type].gpus for r in site.racks())
+    gpus = SiteIndex.of(site).gpus
     gaps = [entry.gap for entry in rounds.log]
     verified = sum(entry.verified for entry in rounds.log)
     work_share = _ratio(totals.curtailed_work_gpu_s, gpus * totals.curtailed_s)

@@ -16,6 +16,7 @@ import msgspec
 
 from powerhall.plan.plan import Plan, Snapshot
 from powerhall.runtime.log import Log
+from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import read_site
 from powerhall.site.topology import Site
 from powerhall.store import Store, open_store
@@ -34,7 +35,6 @@ from powerhall_twin.shed.capped_nodes import CappedNodes
 from powerhall_twin.site.actions import apply
 from powerhall_twin.site.building_meters import MILD, SiteMeter
 from powerhall_twin.site.cluster import Cluster
-from powerhall_twin.site.limit_guard import budgets_at
 from powerhall_twin.site.queue import Queue
 from powerhall_twin.site.simulated_nodes import INLET_C, LiveNodes, advance_nodes, create_nodes
 
@@ -107,7 +107,7 @@ class ShedSite:
             self.pending.remove((due_s, plan))
             for run in apply(self.cluster, self.scheduler.take(plan, self.cluster), self.now_s):
                 self.queue.stopped(run)
-        admission = Admission.of(self.cluster, budgets_at(self.site, self.now_s), MILD)
+        admission = Admission.of(self.cluster, SiteIndex.of(self.site).budgets_at(self.now_s), MILD)
         for start in self.scheduler.due(self.cluster, self.queue, admission, self.now_s):
             apply(self.cluster, [start], self.now_s)
 
@@ -201,7 +201,7 @@ def assembled(settings: ShedSettings) -> Iterator[ShedSite]:
             live, store, _SITE_KEY, cappers, start_s,
             safe_limit_w=settings.safe_limit_w, poll_s=settings.poll_s, seed=settings.seed, log=Log(log),
         )  # fmt: skip
-        gpus = sum(len(rack.nodes) * site.node_types[rack.node_type].gpus for rack in site.racks())
+        gpus = SiteIndex.of(site).gpus
         jobs, total = [], 0
         for job in generate(site, start_s, 6 * 3600.0, seed=settings.seed):
             jobs.append(msgspec.structs.replace(job, submit_s=start_s - 1.0, duration_s=max(7200.0, job.duration_s)))

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from powerhall.physics.cooling import HallLoad, Weather, hall_load
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Site
 
-__all__ = ["MILD", "HallMeter", "Reading", "SiteMeter", "zone_tree"]
+__all__ = ["MILD", "HallMeter", "Reading", "SiteMeter"]
 
 _WATER_J_PER_K_W = 41.8
 _PULL_BACK_S = 600.0
@@ -31,19 +32,6 @@ class Reading:
     def power_w(self, site: Site, zone: str) -> float:
         """Return the power that counts against a zone's budget: facility power for the site, IT power below."""
         return self.facility_w if zone == site.name else self.it_w[zone]
-
-
-def zone_tree(site: Site) -> dict[str, tuple[str, ...]]:
-    """Return for every rack the zones that carry it, itself included and the site not."""
-    above: dict[str, list[str]] = {}
-    for hall in site.halls:
-        for rack in hall.racks():
-            parts = rack.zone.split("/")
-            above[rack.zone] = ["/".join(parts[: i + 1]) for i in range(len(parts))]
-    for feed in site.feeds:
-        for rack in site.feed_racks(feed):
-            above[rack.zone].append(feed.zone)
-    return {rack: tuple(zones) for rack, zones in above.items()}
 
 
 @dataclass(slots=True)
@@ -71,18 +59,18 @@ class SiteMeter:
 
     site: Site
     halls: dict[str, HallMeter] = field(default_factory=dict)
-    tree: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, site: Site) -> "SiteMeter":
         """Return meters of a site at its set points."""
-        return cls(site, {hall.zone: HallMeter(hall) for hall in site.halls}, zone_tree(site))
+        return cls(site, {hall.zone: HallMeter(hall) for hall in site.halls})
 
     def read(self, rack_w: Mapping[str, float], weather: Weather, dt_s: float) -> Reading:
         """Take one reading from the IT power of every rack; `dt_s` is the time since the last one."""
-        it_w = dict.fromkeys((z for zones in self.tree.values() for z in zones), 0.0)
+        index = SiteIndex.of(self.site)
+        it_w = dict.fromkeys((z for rack in index.racks for z in index.zones_above(rack)), 0.0)
         for rack, power_w in rack_w.items():
-            for zone in self.tree[rack]:
+            for zone in index.zones_above(rack):
                 it_w[zone] += power_w
         loads = {hall.zone: self._hall(hall, rack_w, weather) for hall in self.site.halls}
         for zone, load in loads.items():

@@ -12,7 +12,8 @@ import msgspec
 
 from powerhall.hostlist import compress
 from powerhall.jobs.model import Job
-from powerhall.site.topology import Mode, NodeType, Rack, Site
+from powerhall.site.index import SiteIndex
+from powerhall.site.topology import Mode, NodeType, Site
 
 __all__ = ["Cluster", "Run", "Slice"]
 
@@ -45,25 +46,19 @@ class Cluster:
     """Nodes, their free GPUs, and the runs on them."""
 
     site: Site
-    rack_of: dict[str, Rack] = field(default_factory=dict)
-    hall_of: dict[str, str] = field(default_factory=dict)
     free: dict[str, set[int]] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
 
     @classmethod
     def of(cls, site: Site) -> "Cluster":
         """Return the site with every GPU free."""
-        made = cls(site)
-        for hall in site.halls:
-            for rack in hall.racks():
-                for node in rack.nodes:
-                    made.rack_of[node], made.hall_of[node] = rack, hall.zone
-                    made.free[node] = set(range(site.node_types[rack.node_type].gpus))
-        return made
+        index = SiteIndex.of(site)
+        return cls(site, {node: set(range(index.rack_type(rack).gpus)) for node, rack in index.rack_of.items()})
 
-    def kind_of(self, node: str) -> NodeType:
-        """Return the type of a node."""
-        return self.site.node_types[self.rack_of[node].node_type]
+    @property
+    def index(self) -> SiteIndex:
+        """Lookups over the site."""
+        return SiteIndex.of(self.site)
 
     def start(self, run: Run) -> None:
         """Take the run's GPUs; one that is not free raises ValueError."""
@@ -103,7 +98,7 @@ class Cluster:
         return None
 
     def _nodes_for(self, job: Job, hall: str, kind: NodeType) -> dict[str, int] | None:
-        racks = [rack for rack in self.site.hall(hall).racks() if rack.node_type == kind.name]
+        racks = [rack for rack in self.index.halls[hall].racks() if rack.node_type == kind.name]
         if job.gpus <= kind.gpus:
             nodes = [n for rack in racks for n in rack.nodes if len(self.free[n]) >= job.gpus]
             return {min(nodes, key=lambda n: len(self.free[n])): job.gpus} if nodes else None

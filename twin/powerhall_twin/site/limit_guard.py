@@ -1,4 +1,4 @@
-"""Budgets in force at a moment, and how far the site stays below them."""
+"""How far the site stays below the budgets in force."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,24 +6,9 @@ from dataclasses import dataclass, field
 from powerhall.site.topology import Site
 from powerhall_twin.site.building_meters import Reading
 
-__all__ = ["Breach", "Guard", "budget_at", "budgets_at"]
+__all__ = ["Breach", "Guard"]
 
 TOLERANCE_W = 1.0
-
-
-def budget_at(site: Site, zone: str, limit_w: float | None, time_s: float) -> float | None:
-    """Return the budget of a zone in force at a moment: the lower of its constant limit and its time series."""
-    series = site.budgets.get(zone)
-    if series is None:
-        return limit_w
-    now_w = series.at(time_s)
-    return now_w if limit_w is None else min(limit_w, now_w)
-
-
-def budgets_at(site: Site, time_s: float) -> dict[str, float]:
-    """Return the budget of every zone that has one."""
-    found = {zone: budget_at(site, zone, limit, time_s) for zone, limit in site.limits_w().items()}
-    return {zone: budget for zone, budget in found.items() if budget is not None}
 
 
 @dataclass(frozen=True, slots=True)

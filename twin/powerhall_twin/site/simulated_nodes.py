@@ -102,7 +102,7 @@ class LiveNodes:
         for node, state in self.states.items():
             gpu, d = self.models[node].gpu, state.doubles
             idle = 0.0, gpu.limit_default_w, 0.0
-            inlet = inlet_c[cluster.hall_of[node]]
+            inlet = inlet_c[cluster.index.hall_of(node).zone]
             for number in range(state.gpus):
                 base = state.base(number)
                 util, limit_w, memory = wanted.get((node, number), idle)
