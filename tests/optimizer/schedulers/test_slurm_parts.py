@@ -34,7 +34,7 @@ def version(request):
 
 @pytest.fixture
 def samples(root, version):
-    folder = root / "tests" / "schedulers" / "data"
+    folder = root / "tests" / "optimizer" / "schedulers" / "data"
     return [(folder / f"{name}-{version}.json").read_text() for name in ("squeue", "sinfo")]
 
 
