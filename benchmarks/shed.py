@@ -28,10 +28,10 @@ from powerhall.store import Store, open_store
 from powerhall_agent.capper.carrier import newest_lease
 from powerhall_agent.capper.limiter import Range
 from powerhall_agent.capper.state import Capper
-from powerhall_optimizer.commands.lease import present_plan
 from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.leases.grant_cycle import Turn
 from powerhall_optimizer.leases.ledger import Ledger
+from powerhall_optimizer.leases.plan_in_force import present_plan
 from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.shed.shedder import Shedder
 

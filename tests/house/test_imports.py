@@ -39,6 +39,14 @@ def test_the_house_as_it_stands_is_clean(copy):
         ("optimizer/powerhall_optimizer/planted.py", "import powerhall_agent"),
         ("core/powerhall/planted.py", "import powerhall_agent"),
         ("dashboards/powerhall_dashboards/planted.py", "import powerhall_twin"),
+        ("optimizer/powerhall_optimizer/round/planted.py", "import powerhall_optimizer.commands.round"),
+        ("optimizer/powerhall_optimizer/shed/planted.py", "import powerhall_optimizer.round.publish"),
+        ("optimizer/powerhall_optimizer/planning/planted.py", "import powerhall_optimizer.shed.ladder"),
+        ("optimizer/powerhall_optimizer/leases/planted.py", "import powerhall_optimizer.schedulers.base"),
+        ("optimizer/powerhall_optimizer/placement/planted.py", "import powerhall_optimizer.planning.assemble"),
+        ("optimizer/powerhall_optimizer/solve/planted.py", "import powerhall_optimizer.storage.model"),
+        ("optimizer/powerhall_optimizer/problem/planted.py", "import powerhall_optimizer.solve.pipeline"),
+        ("optimizer/powerhall_optimizer/physics/planted.py", "import powerhall_optimizer.problem.arrays"),
     ],
 )
 def test_a_planted_import_against_the_direction_fails(copy, module, line):
@@ -46,3 +54,12 @@ def test_a_planted_import_against_the_direction_fails(copy, module, line):
     done = lint(copy)
     assert done.returncode == 1
     assert "planted" in done.stdout
+
+
+def test_a_planted_circle_between_modules_fails(copy):
+    folder = copy / "optimizer/powerhall_optimizer/leases"
+    (folder / "planted.py").write_text("import powerhall_optimizer.leases.planted_too\n")
+    (folder / "planted_too.py").write_text("import powerhall_optimizer.leases.planted\n")
+    done = lint(copy)
+    assert done.returncode == 1
+    assert "circle" in done.stdout

@@ -8,20 +8,19 @@ import time
 from pathlib import Path
 
 from powerhall.lease import node_key
-from powerhall.plan.plan import Plan, read_plan
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.runtime.extras import EXIT_OK
-from powerhall.runtime.settings import Secret
 from powerhall.site.curtailment import read_events
 from powerhall.store import open_store
 from powerhall.units import parse_duration
 from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.leases.grant_cycle import Turn
+from powerhall_optimizer.leases.keys import read_site_key
 from powerhall_optimizer.leases.ledger import Ledger
-from powerhall_optimizer.verify.plan import verify_plan
+from powerhall_optimizer.leases.plan_in_force import checked_plan
 
-__all__ = ["add_parser", "read_site_key"]
+__all__ = ["add_parser"]
 
 _LEASE = """Grants power-cap leases for what a verified plan runs now, within every budget whatever happens to the
 leases on their way, signs each for its node, and writes them to the store. Run it after every round; leases must
@@ -39,17 +38,6 @@ examples:
   head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n' > site.key
   powerhall-optimizer node-key --site-key site.key --node gn01 --out gn01.key
 """
-
-
-def read_site_key(path: str | Path) -> bytes:
-    """Read the site key: at least 64 hex digits; anything else raises ConfigError without showing it."""
-    try:
-        key = bytes.fromhex(Secret(path).read())
-    except ValueError:
-        key = b""
-    if len(key) < 32:
-        raise ConfigError(f"{path}: site key: must be at least 64 hex digits")
-    return key
 
 
 def add_parser(commands: Commands) -> None:
@@ -76,24 +64,6 @@ def add_lease_options(parser: argparse.ArgumentParser) -> None:
     """Add what every command that grants leases needs."""
     parser.add_argument("--site-key", type=Path, required=True, help="file with the site key, 64 hex digits or more")
     parser.add_argument("--ledger", type=Path, required=True, help="ledger of what nodes may still hold")
-
-
-def checked_plan(path: Path, now_s: float) -> Plan:
-    """Read a plan that verifies and covers now; another one raises Rejected."""
-    plan = present_plan(path, now_s)
-    broken = verify_plan(plan)
-    if broken:
-        raise Rejected(f"{path}: not verified: {broken[0]}")
-    return plan
-
-
-def present_plan(path: Path, now_s: float) -> Plan:
-    """Read a plan that covers now, without checking its limits again: enough to lower what it runs."""
-    plan = read_plan(path)
-    s = plan.snapshot
-    if not s.start_s <= now_s < s.start_s + s.slots * s.slot_s:
-        raise Rejected.field(str(path), "start_s", s.start_s, "the plan does not cover the present; run a round first")
-    return plan
 
 
 def _lease(args: argparse.Namespace) -> int:

@@ -20,8 +20,8 @@ from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
 from powerhall_optimizer.inputs.round_settings import RoundSettings, read_settings
 from powerhall_optimizer.inputs.snapshot import FORMATS, Horizon, floor_slot
+from powerhall_optimizer.planning.figures import Figures, figures, fleet_figures
 from powerhall_optimizer.round.multi_site import run_fleet_round
-from powerhall_optimizer.round.publish import Figures, figures, fleet_figures
 from powerhall_optimizer.round.single_site import Request, only_one, run_round
 
 __all__ = ["add_parser"]

@@ -11,18 +11,16 @@ import msgspec
 from powerhall.jobs.job_files import write_jobs
 from powerhall.plan.plan import read_plan
 from powerhall.runtime.command_line import Commands, add_command
-from powerhall.runtime.errors import ConfigError, Rejected
+from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.runtime.files import replace_file
 from powerhall.site.site_file import read_site
-from powerhall.site.topology import Site
 from powerhall.store.url import open_store
-from powerhall_optimizer.schedulers.base import PlanWriter, Queue, QueueReader, Report
-from powerhall_optimizer.schedulers.scheduler_settings import SchedulerSettings, read_settings
+from powerhall_optimizer.schedulers.base import Queue, Report
+from powerhall_optimizer.schedulers.registry import open_reader, open_releasing, open_writer, scheduler_names
 
-__all__ = ["add_parser", "open_reader", "open_writer"]
+__all__ = ["add_parser"]
 
-_SCHEDULERS = ("slurm", "kubernetes", "file")
 _SCHEDULE_EXAMPLES = """\
 examples:
   powerhall-optimizer schedule --scheduler slurm --plan plan.json --dry-run
@@ -34,38 +32,6 @@ examples:
   powerhall-optimizer queue --scheduler slurm --site site.toml --out jobs.json
   powerhall-optimizer queue --scheduler slurm --site site.toml --store sqlite:///powerhall.db
 """
-
-
-def open_reader(scheduler: str, settings: SchedulerSettings, site: Site | None) -> QueueReader:
-    """Return the reader of a workload manager; `site` says where its nodes are."""
-    if scheduler == "file":
-        from powerhall_optimizer.schedulers.file import FileReader
-
-        return FileReader(settings.file)
-    if site is None:
-        raise ConfigError(f"queue: --site: {scheduler}: a site file must say in which hall its nodes are")
-    if scheduler == "slurm":
-        from powerhall_optimizer.schedulers.slurm.writer import SlurmReader
-
-        return SlurmReader(site, settings.slurm)
-    from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesReader
-
-    return KubernetesReader(site, settings.kubernetes)
-
-
-def open_writer(scheduler: str, settings: SchedulerSettings) -> PlanWriter:
-    """Return the writer of a workload manager."""
-    if scheduler == "file":
-        from powerhall_optimizer.schedulers.file import FileWriter
-
-        return FileWriter(settings.file)
-    if scheduler == "slurm":
-        from powerhall_optimizer.schedulers.slurm.writer import SlurmWriter
-
-        return SlurmWriter(settings.slurm)
-    from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesWriter
-
-    return KubernetesWriter(settings.kubernetes)
 
 
 def add_parser(commands: Commands) -> None:
@@ -98,21 +64,17 @@ def add_parser(commands: Commands) -> None:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scheduler", choices=_SCHEDULERS, required=True, help="the workload manager")
+    parser.add_argument("--scheduler", choices=scheduler_names(), required=True, help="the workload manager")
     parser.add_argument("--settings", type=Path, help="TOML file with a table [slurm], [kubernetes] or [file]")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run_schedule(args: argparse.Namespace) -> int:
     """Write a plan; exit code 1 when a write failed."""
-    writer = open_writer(args.scheduler, read_settings(args.settings))
     if args.release:
-        from powerhall_optimizer.schedulers.slurm.writer import SlurmWriter
-
-        if not isinstance(writer, SlurmWriter):
-            raise Rejected.field("command line", "--release", args.scheduler, "must be with --scheduler slurm")
-        report = writer.release_all(dry_run=args.dry_run)
+        report = open_releasing(args.scheduler, args.settings).release_all(dry_run=args.dry_run)
     else:
+        writer = open_writer(args.scheduler, args.settings)
         report = writer.apply(read_plan(args.plan), dry_run=args.dry_run)
     sys.stdout.write(_json(report) if args.json else _lines(report))
     return EXIT_REFUSED if report.failed else EXIT_OK
@@ -136,7 +98,7 @@ def _lines(report: Report) -> str:
 def run_queue(args: argparse.Namespace) -> int:
     """Read the queue, and write it where asked."""
     site = read_site(args.site)[0] if args.site else None
-    queue = open_reader(args.scheduler, read_settings(args.settings), site).read()
+    queue = open_reader(args.scheduler, args.settings, site).read()
     if args.out:
         _write_jobs(queue, args.out)
     if args.store:

@@ -9,19 +9,17 @@ from pathlib import Path
 
 import msgspec
 
-from powerhall.plan.plan import Plan
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
-from powerhall.site.curtailment import parse_ramp
 from powerhall.store import open_store
 from powerhall.units import format_power, parse_duration, parse_power
-from powerhall_optimizer.commands.lease import present_plan, read_site_key
-from powerhall_optimizer.leases.caps import safe_caps_w
-from powerhall_optimizer.leases.ledger import Ledger as LeaseLedger
+from powerhall_optimizer.leases.plan_in_force import present_plan
+from powerhall_optimizer.schedulers.registry import scheduler_names
 from powerhall_optimizer.shed.ladder import Ladder, ladder
 from powerhall_optimizer.shed.meter import baseline_w
-from powerhall_optimizer.shed.shedder import Outcome, Shedder, outcome_of
+from powerhall_optimizer.shed.open import ShedOptions, open_shedder
+from powerhall_optimizer.shed.shedder import Outcome, outcome_of
 
 __all__ = ["add_parser", "read_target"]
 
@@ -68,9 +66,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--store", metavar="URL", help="where the nodes' carriers find their leases")
     parser.add_argument("--site-key", type=Path, help="file with the site key")
     parser.add_argument("--ledger", type=Path, help="ledger of what nodes may still hold")
-    parser.add_argument(
-        "--scheduler", choices=("slurm", "kubernetes", "file"), help="gets the shed plan after the leases"
-    )
+    parser.add_argument("--scheduler", choices=scheduler_names(), help="gets the shed plan after the leases")
     parser.add_argument("--settings", type=Path, help="settings of the scheduler")
     parser.add_argument("--out", type=Path, help="write the shed plan here")
     parser.add_argument("--within", help="wait so long for the nodes to confirm; 1 when it takes longer, such as 10s")
@@ -91,12 +87,28 @@ def _run(args: argparse.Namespace) -> int:
     if args.watch is not None or args.serve is not None:
         if args.to or args.by or args.show or args.dry_run:
             raise Rejected("shed: --watch and --serve wait for events: not with --to, --by, --show or --dry-run")
-        from powerhall_optimizer.shed.service import serve
+        from powerhall_optimizer.shed.service import ServiceOptions, serve
 
-        return serve(args)
+        service = ServiceOptions(
+            args.plan,
+            args.state,
+            args.events,
+            args.watch,
+            args.serve,
+            token_file=args.token_file,
+            tls_cert=args.tls_cert,
+            tls_key=args.tls_key,
+        )
+        return serve(service, _options(args))
     if not (args.to or args.by or args.show):
         raise Rejected("shed: nothing to do: give one of --to, --by, --show, --watch and --serve")
     return _once(args)
+
+
+def _options(args: argparse.Namespace) -> ShedOptions:
+    return ShedOptions(
+        args.store, args.site_key, args.ledger, args.scheduler, args.settings, args.out, ramp_down=args.ramp_down
+    )
 
 
 def _once(args: argparse.Namespace) -> int:
@@ -116,7 +128,7 @@ def _once(args: argparse.Namespace) -> int:
         if store is not None:
             store.close()
     else:
-        shedder = open_shedder(args, plan)
+        shedder = open_shedder(_options(args), plan)
         target_w = read_target(args.to, args.by, baseline_w(shedder.store, site, steps.power_w, now_s))
         outcome = shedder.act(plan, steps, target_w, within_s=within_s)
         if shedder.store is not None:
@@ -140,31 +152,6 @@ def _within(text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise Rejected.field("shed", "--within", text, str(error)) from None
-
-
-def open_shedder(args: argparse.Namespace, plan: Plan) -> Shedder:
-    """Open what the command line names; half of what leases need, or nothing at all, is refused."""
-    leased = [args.store, args.site_key, args.ledger]
-    if any(leased) and not all(leased):
-        raise Rejected("shed: --store, --site-key and --ledger go together: all are needed to send leases")
-    try:
-        ramp = None if args.ramp_down is None else parse_ramp(args.ramp_down)
-    except ValueError as error:
-        raise Rejected.field("shed", "--ramp-down", args.ramp_down, str(error)) from None
-    writer = None
-    if args.scheduler:
-        from powerhall_optimizer.commands.schedule import open_writer
-        from powerhall_optimizer.schedulers.scheduler_settings import read_settings
-
-        settings = read_settings(args.settings)
-        may_stop = msgspec.structs.replace(settings.slurm, preempt=True)  # the ladder touches only what may be stopped
-        writer = open_writer(args.scheduler, msgspec.structs.replace(settings, slurm=may_stop))
-    if not any(leased) and writer is None and args.out is None:
-        raise Rejected("shed: nothing to act through: give --store with keys, --scheduler or --out; or --dry-run")
-    ledger = LeaseLedger(safe_caps_w(plan.snapshot.site), args.ledger) if args.ledger else None
-    key = read_site_key(args.site_key) if args.site_key else None
-    store = open_store(args.store) if args.store else None
-    return Shedder(ledger, store, key, writer, args.out, ramp_w_per_s=ramp)
 
 
 def _show(steps: Ladder, as_json: bool) -> int:

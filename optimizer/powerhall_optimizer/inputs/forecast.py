@@ -19,7 +19,7 @@ from scipy.optimize import nnls
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
 from powerhall.site.topology import JobClass, NodeType, Site
-from powerhall_optimizer.problem.build import running_type
+from powerhall_optimizer.problem.eligibility import running_type
 
 __all__ = [
     "Draw",

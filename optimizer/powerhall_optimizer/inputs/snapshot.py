@@ -16,7 +16,7 @@ from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import Planning
 from powerhall.site.topology import Site
 from powerhall.timeseries import open_text, read_series
-from powerhall_optimizer.problem.build import may_be_at, may_use, running_type, whole_gpus
+from powerhall_optimizer.problem.eligibility import may_be_at, may_use, running_type, whole_gpus
 
 __all__ = [
     "FORMATS",

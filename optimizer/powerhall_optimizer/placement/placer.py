@@ -8,9 +8,8 @@ Invariants:
 * ramp limits of sites hold between consecutive slots (`ramps.py`).
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -19,23 +18,16 @@ import numpy.typing as npt
 
 from powerhall.hostlist import compress, expand
 from powerhall.plan.plan import Placement
-from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.placement.node_occupancy import Floor, Split, spread
-from powerhall_optimizer.placement.ramps import smooth
-from powerhall_optimizer.placement.ruin_recreate import improve
 from powerhall_optimizer.placement.site_power import Meter
 from powerhall_optimizer.placement.zone_headroom import Zones
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
 from powerhall_optimizer.problem.build import Built, Choice
 from powerhall_optimizer.solve.density_greedy import value_densities
 
-__all__ = ["Placed", "Placer", "place"]
+__all__ = ["Placed", "Placer"]
 
-_LEAST_S = 5.0
-"""Time for finding other ways for jobs without nodes; later ones wait."""
-_FILL_S = 1.0
-"""Time for starting waiting jobs in what is left over, before and after others were moved."""
 _REMEMBERED = 20_000
 """Value curves (one number per start) that are kept, at most."""
 _TRIES = 24
@@ -294,29 +286,3 @@ def _grouped(named: Sequence[tuple[str, str, int]]) -> tuple[Placement, ...]:
     for rack, node, gpus in named:
         groups.setdefault((rack, gpus), []).append(node)
     return tuple(Placement(rack, compress(nodes), gpus) for (rack, gpus), nodes in groups.items())
-
-
-def place(
-    grounds: Mapping[str, Ground],
-    built: Built,
-    schedule: Schedule,
-    *,
-    late: Callable[[], bool] = lambda: True,
-    settings: RoundSettings | None = None,
-    fill: bool = False,
-) -> Placed:
-    """Place a schedule that holds the problem's limits; the result holds those of rows, racks and feeds as well.
-
-    `fill` starts waiting jobs in what is left over, and improves what is placed until `late()`.
-    """
-    placer = Placer(grounds, built, schedule, time.monotonic() + _LEAST_S)
-    placer.run()
-    smooth(placer)
-    if fill:
-        placer.fill(time.monotonic() + _FILL_S)
-        placer.deadline_s = math.inf
-        improve(placer, schedule, settings or RoundSettings(), late)
-        placer.fill(time.monotonic() + _FILL_S)
-        placer.deadline_s = time.monotonic() + _LEAST_S
-        smooth(placer)
-    return placer.placed()

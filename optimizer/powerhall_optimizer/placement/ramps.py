@@ -5,23 +5,19 @@ down. Ends of jobs that run already, slowing and shedding for a budget are no ch
 steep already.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.physics.limits import time_text
+from powerhall_optimizer.placement.placer import Placer
 from powerhall_optimizer.placement.site_power import Meter
-
-if TYPE_CHECKING:
-    from powerhall_optimizer.placement.placer import Placer
 
 __all__ = ["smooth"]
 
 _MOST_MOVES = 8
 
 
-def smooth(placer: "Placer") -> None:
+def smooth(placer: Placer) -> None:
     """Move jobs until every site's ramp limits hold; a job that was moved often, or fits nowhere, waits."""
     for site, meter in placer.meters.items():
         if meter.limited:
@@ -29,7 +25,7 @@ def smooth(placer: "Placer") -> None:
 
 
 class _Smoother:
-    def __init__(self, placer: "Placer", site: str, meter: Meter) -> None:
+    def __init__(self, placer: Placer, site: str, meter: Meter) -> None:
         self.placer = placer
         self.meter = meter
         self.mine = np.array([choice.site == site for choice in placer.built.choices], bool)

@@ -6,14 +6,11 @@ it is put there, and those that had to leave settle where they fit best. What is
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.placement.node_occupancy import Split
+from powerhall_optimizer.placement.placer import Placer
 from powerhall_optimizer.problem.arrays import Ints, Schedule
-
-if TYPE_CHECKING:
-    from powerhall_optimizer.placement.placer import Placer
 
 __all__ = ["improve"]
 
@@ -26,7 +23,7 @@ _MOST_OUT = 40
 _Was = tuple[int, int, Split | None]
 
 
-def improve(placer: "Placer", wanted: Schedule, settings: RoundSettings, late: Callable[[], bool]) -> None:
+def improve(placer: Placer, wanted: Schedule, settings: RoundSettings, late: Callable[[], bool]) -> None:
     """Bring the placed value closer to that of the schedule that was wanted.
 
     Ends when what is lost is a small part of the gap that the round aims at, when nothing helps any more, or when time
@@ -40,7 +37,7 @@ def improve(placer: "Placer", wanted: Schedule, settings: RoundSettings, late: C
 
 
 class _Search:
-    def __init__(self, placer: "Placer", wanted: Schedule, seed: int) -> None:
+    def __init__(self, placer: Placer, wanted: Schedule, seed: int) -> None:
         self.placer = placer
         self.problem = placer.problem
         self.option: Ints = wanted.option

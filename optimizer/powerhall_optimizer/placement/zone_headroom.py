@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall.site.topology import Rack
+from powerhall_optimizer.physics.hall_lines import feed_halls
 from powerhall_optimizer.physics.limits import Ground
-from powerhall_optimizer.problem.resources import feed_halls
 
 __all__ = ["Zones"]
 

@@ -17,9 +17,10 @@ from powerhall.plan.multi_site import FleetPlan
 from powerhall.plan.plan import Plan, Snapshot
 from powerhall.units import format_power
 from powerhall_optimizer.physics.limits import time_text
-from powerhall_optimizer.problem.arrays import Certificate, Ints, Problem, Schedule
+from powerhall_optimizer.problem.arrays import Certificate, Ints, Schedule
 from powerhall_optimizer.problem.build import Built, Choice, build
 from powerhall_optimizer.problem.certificate import to_prices
+from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.storage.model import store_model, with_dispatch
 from powerhall_optimizer.verify.value import plan_dispatch, plan_stops, schedule_of
 
@@ -68,16 +69,6 @@ def lack_text(lack: Lack) -> str:
         medium = kind.removeprefix("heat_").removesuffix("_w")
         what = "cooling in" if medium == "all" else f"{medium} cooling in"
     return f"+{format_power(lack.amount)} of {what} {zone}"
-
-
-def usage_of(problem: Problem, schedule: Schedule) -> Ints:
-    """Return what a schedule uses of every resource in every slot."""
-    usage = np.zeros_like(problem.capacity)
-    for job in np.flatnonzero(schedule.option >= 0).tolist():
-        option, start = int(schedule.option[job]), int(schedule.start[job])
-        for resource, amount in problem.uses_of(option):
-            usage[resource, start : start + int(problem.option_duration[option])] += amount
-    return usage
 
 
 def zone_prices(snapshot: Snapshot, built: Built, prices: Certificate) -> dict[str, tuple[float, ...]]:

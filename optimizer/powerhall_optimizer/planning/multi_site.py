@@ -16,7 +16,8 @@ from powerhall.plan.multi_site import FleetPlan, fleet_hash
 from powerhall.plan.plan import PLAN_VERSION, Plan, Snapshot
 from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.placement.placer import Placed, place
+from powerhall_optimizer.placement.place import place
+from powerhall_optimizer.placement.placer import Placed
 from powerhall_optimizer.planning.assemble import assemble
 from powerhall_optimizer.planning.planner import (
     NOTHING,
@@ -33,9 +34,11 @@ from powerhall_optimizer.planning.planner import (
 from powerhall_optimizer.planning.running_jobs import Kept
 from powerhall_optimizer.planning.storage_steps import Stores
 from powerhall_optimizer.problem.arrays import Schedule
-from powerhall_optimizer.problem.build import Built, build, may_be_at
+from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import for_site
+from powerhall_optimizer.problem.eligibility import may_be_at
 from powerhall_optimizer.problem.join_sites import Joined, join
+from powerhall_optimizer.storage.joint import joint_stores
 from powerhall_optimizer.storage.model import Dispatch, with_dispatch
 from powerhall_optimizer.verify.multi_site import verify_fleet
 from powerhall_optimizer.verify.value import proven_bound
@@ -107,7 +110,7 @@ class _JointStores:
 
     def __init__(self, joined: Joined, parts: Sequence[Stores]) -> None:
         self.parts = parts
-        self.model = joined.stores([part.model for part in parts])
+        self.model = joint_stores(joined, [part.model for part in parts])
         self.dispatch: Dispatch = tuple(row for part in parts for row in part.dispatch)
 
     def opened(self, built: Built, dispatch: Dispatch | None) -> Built:

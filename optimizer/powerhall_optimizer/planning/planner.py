@@ -15,14 +15,15 @@ from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.physics.limits import Ground
-from powerhall_optimizer.placement.placer import Placed, place
+from powerhall_optimizer.placement.place import place
+from powerhall_optimizer.placement.placer import Placed
 from powerhall_optimizer.planning.assemble import assemble
-from powerhall_optimizer.planning.explain import usage_of
 from powerhall_optimizer.planning.running_jobs import Kept, keep_running
 from powerhall_optimizer.planning.storage_steps import Stores
 from powerhall_optimizer.problem.arrays import Certificate, Schedule
 from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import from_prices, to_prices
+from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.solve.child_process import guarded
 from powerhall_optimizer.solve.density_greedy import fill_by_density
 from powerhall_optimizer.storage.model import Dispatch, StoreModel

@@ -18,9 +18,9 @@ from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.physics.plan_loads import loads_of
 from powerhall_optimizer.placement.placer import Placed
 from powerhall_optimizer.planning.assemble import assignments
-from powerhall_optimizer.planning.explain import usage_of
 from powerhall_optimizer.problem.arrays import Ints, Schedule
 from powerhall_optimizer.problem.build import Built
+from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.solve.child_process import guarded
 from powerhall_optimizer.storage.model import Ceiling, Dispatch, plant_slopes, store_model, with_dispatch
 

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from powerhall.hostlist import expand
 from powerhall.jobs import Job
 from powerhall.plan.plan import Snapshot, gpu_power_w, gpu_speed
-from powerhall.site.index import SiteIndex
-from powerhall.site.topology import Mode, NodeType, Site
+from powerhall.site.topology import Mode, NodeType
 from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, Problem, ProblemBuilder
+from powerhall_optimizer.problem.eligibility import may_be_at, may_use, running_type, whole_gpus
 from powerhall_optimizer.problem.resources import Room, Rooms
 
-__all__ = ["Built", "Choice", "build", "energy_usd_per_mwh", "may_be_at", "may_use", "running_type", "whole_gpus"]
+__all__ = ["Built", "Choice", "build", "energy_usd_per_mwh"]
 
 Floats = npt.NDArray[np.float64]
 _VALUE_ROOM = 2.0**50
@@ -54,19 +53,9 @@ class Built:
     """Value of one unit of the objective."""
 
 
-def whole_gpus(gpus: int, per_node: int) -> int:
-    """Return the GPUs that a job takes away: a job larger than a node takes whole nodes."""
-    return gpus if gpus <= per_node else -(-gpus // per_node) * per_node
-
-
 def _pointers(counts: Ints) -> Ints:
     result: Ints = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
     return result
-
-
-def may_use(job: Job, hall: str, node_type: str) -> bool:
-    """Whether the job may run on this node type in this hall: a filter, never a preference."""
-    return (not job.halls or hall in job.halls) and (not job.node_types or node_type in job.node_types)
 
 
 def energy_usd_per_mwh(snapshot: Snapshot) -> Floats:
@@ -77,13 +66,6 @@ def energy_usd_per_mwh(snapshot: Snapshot) -> Floats:
     if snapshot.carbon_g_per_kwh:
         total += np.array(snapshot.carbon_g_per_kwh) / 1e3 * snapshot.objective.carbon_usd_per_t
     return total
-
-
-def may_be_at(job: Job, site: str) -> bool:
-    """Whether a site comes into question for a job: it runs there, or it waits and its data may be there."""
-    if job.state == "running" and job.site not in (None, site):
-        return False
-    return not job.sites or site in job.sites
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,13 +318,6 @@ class _Jobs:
         if max(job.submit_s, job.earliest_s or 0.0) >= s.start_s + s.slots * s.slot_s:
             return "window", "may start only after the end of the horizon"
         return "ineligible", f"hall {job.hall!r} has no nodes of its type"
-
-
-def running_type(site: Site, job: Job) -> str | None:
-    """Return the node type of a running job: its own field, else the type of the rack that its first node is in."""
-    if job.node_type is not None:
-        return job.node_type
-    return SiteIndex.of(site).type_in_hall(job.hall, expand(job.nodes)[0] if job.nodes else None)
 
 
 def build(snapshot: Snapshot, ground: Ground | None = None, stops: Mapping[str, int] | None = None) -> Built:

@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
 from powerhall_optimizer.problem.build import Built
-from powerhall_optimizer.storage.model import StoreModel
 
 __all__ = ["Joined", "join"]
 
@@ -23,19 +21,6 @@ class Joined:
     built: Built
     options: tuple[Ints, ...]
     first_resource: tuple[int, ...]
-
-    def stores(self, models: Sequence[StoreModel]) -> StoreModel:
-        """Return the stores of all sites as those of the joint problem, named `SITE:STORE`."""
-        found = [
-            replace(
-                store,
-                storage=msgspec.structs.replace(store.storage, name=f"{name}:{store.storage.name}"),
-                effects=tuple(replace(effect, resource=effect.resource + first) for effect in store.effects),
-            )
-            for name, first, model in zip(self.names, self.first_resource, models, strict=True)
-            for store in model.stores
-        ]
-        return StoreModel(self.built.problem.slots, self.built.problem.slot_s, tuple(found))
 
     def schedule(self, parts: Sequence[Schedule]) -> Schedule:
         """Return the sites' schedules as one; a job that is scheduled at two sites keeps the first."""

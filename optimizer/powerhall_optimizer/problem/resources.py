@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from powerhall.physics.cooling import media, plant_capacity_w
 from powerhall.site.topology import Feed, Hall, NodeType, Rack
+from powerhall_optimizer.physics.hall_lines import feed_halls, most_added_w, site_rises
 from powerhall_optimizer.physics.limits import Ground
-from powerhall_optimizer.physics.linearize import Rise, it_for_heat_w, loss_slope, rise, site_capacity
+from powerhall_optimizer.physics.linearize import it_for_heat_w, loss_slope, site_capacity
 from powerhall_optimizer.problem.arrays import ProblemBuilder
 
-__all__ = ["Room", "Rooms", "feed_halls", "site_rises"]
+__all__ = ["Room", "Rooms"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,31 +33,6 @@ class Room:
     per_watt: tuple[tuple[int, float], ...]
     meter: float
     """W at the meter per W of IT."""
-
-
-def feed_halls(ground: Ground, feed: Feed) -> tuple[Hall, ...]:
-    """Return the halls that hang under the feed with all of their racks; parts of halls are placement's business."""
-    under = {rack.zone for rack in ground.index.racks_under(feed.zone)}
-    return tuple(hall for hall in ground.site.halls if all(rack.zone in under for rack in hall.racks()))
-
-
-def _most_w(ground: Ground, hall: Hall) -> float:
-    """Return the most IT power that jobs can add in a hall."""
-    most = sum(ground.most_added_w(rack) for rack in hall.racks())
-    if hall.zone in ground.budgets_w:
-        free_w = float(np.max(ground.budgets_w[hall.zone])) - ground.hall_base(hall).it_w
-        most = min(most, max(0.0, free_w))
-    return most
-
-
-def site_rises(ground: Ground) -> list[Rise]:
-    """Return the line that bounds each hall's facility power from above."""
-    found: list[Rise] = []
-    for hall in ground.site.halls:
-        kinds = dict.fromkeys(rack.node_type for rack in hall.racks())
-        liquid = {kind: ground.site.node_types[kind].liquid_fraction for kind in kinds}
-        found.append(rise(hall, ground.hall_base(hall), liquid, _most_w(ground, hall), ground.weather))
-    return found
 
 
 class Rooms:
@@ -116,11 +92,11 @@ class Rooms:
             self._add(f"{hall.zone}.it_w", "power budget", free_w, ones)
         racks_w = self._racks_w(hall)
         if racks_w.min() < min(
-            sum(self.ground.most_added_w(rack) for rack in hall.racks()), _most_w(self.ground, hall)
+            sum(self.ground.most_added_w(rack) for rack in hall.racks()), most_added_w(self.ground, hall)
         ):
             self._add(f"{hall.zone}.racks_w", "power of rows and racks", racks_w, ones)
         liquid = {(hall.zone, k): self.site.node_types[k].liquid_fraction for k in kinds}
-        air_slope = loss_slope(hall.losses, base.it_w, base.it_w + _most_w(self.ground, hall))
+        air_slope = loss_slope(hall.losses, base.it_w, base.it_w + most_added_w(self.ground, hall))
         for medium in media(hall):
             capacity = self._capacity(hall, medium)
             if medium == "all":

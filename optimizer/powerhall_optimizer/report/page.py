@@ -16,9 +16,9 @@ from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.files import replace_file
 from powerhall.site.index import SiteIndex
 from powerhall.units import format_energy, format_power
+from powerhall_optimizer.planning.figures import figures, fleet_figures
 from powerhall_optimizer.report import charts
 from powerhall_optimizer.report.storage_chart import charts_of_stores
-from powerhall_optimizer.round.publish import figures, fleet_figures
 
 __all__ = ["fleet_html", "page", "report_html", "write_report"]
 

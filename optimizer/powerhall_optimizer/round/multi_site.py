@@ -16,9 +16,10 @@ from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.snapshot import fleet_queue, read_queue, site_snapshot
 from powerhall_optimizer.inputs.telemetry import store_queue
 from powerhall_optimizer.inputs.what_if import fleet_what_if
+from powerhall_optimizer.planning.figures import fleet_figures
 from powerhall_optimizer.planning.multi_site import make_fleet_plan
-from powerhall_optimizer.problem.build import may_be_at
-from powerhall_optimizer.round.publish import fleet_figures, fleet_key, publish_fleet
+from powerhall_optimizer.problem.eligibility import may_be_at
+from powerhall_optimizer.round.publish import fleet_key, publish_fleet
 from powerhall_optimizer.round.single_site import Request, check_down, seen
 from powerhall_optimizer.storage.state import with_stored
 from powerhall_optimizer.verify.multi_site import verify_fleet

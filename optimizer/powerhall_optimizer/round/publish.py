@@ -7,68 +7,21 @@ from pathlib import Path
 import msgspec
 
 from powerhall.plan.multi_site import FleetPlan, write_fleet
-from powerhall.plan.plan import Assignment, Plan, write_plan
+from powerhall.plan.plan import Plan, write_plan
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.files import replace_file
 from powerhall.site.index import SiteIndex, ZoneKind
 from powerhall.store import Store
 from powerhall.store.line_protocol import Point, encode
+from powerhall_optimizer.planning.figures import figures
 from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.verify.multi_site import verify_fleet
 from powerhall_optimizer.verify.plan import verify_plan
 
-__all__ = ["Figures", "figures", "fleet_figures", "fleet_key", "plan_points", "publish", "publish_fleet", "site_file"]
+__all__ = ["fleet_key", "plan_points", "publish", "publish_fleet", "site_file"]
 
 _MOST_ZONE_POINTS = 100_000
 _CHUNK_BYTES = 4_000_000
-
-
-class Figures(msgspec.Struct, frozen=True):
-    """What a plan comes to over its horizon, in base units."""
-
-    jobs_running: int
-    jobs_started: int
-    jobs_waiting: int
-    work_gpu_s: float
-    energy_j: float
-    cost: float
-    stale_share: float
-
-
-def figures(plan: Plan) -> Figures:
-    """Return the plan's figures; energy and cost are those of the whole site at the meter."""
-    s = plan.snapshot
-    end_s = s.start_s + s.slots * s.slot_s
-    site_w = next((zone.planned_w for zone in plan.zones if zone.zone == s.site.name), ())
-    energy = [w * s.slot_s for w in site_w]
-    price = s.price_per_mwh or (0.0,) * len(energy)
-    nodes = len(SiteIndex.of(s.site).rack_of)
-    running = sum(a.running for a in plan.assignments)
-    return Figures(
-        running,
-        len(plan.assignments) - running,
-        len(plan.waiting),
-        sum(a.gpus * (min(a.end_s, end_s) - a.start_s) * _speed(plan, a) for a in plan.assignments),
-        float(sum(energy)),
-        sum(e / 3.6e9 * p for e, p in zip(energy, price, strict=True)),
-        len(s.stale_nodes) / max(1, nodes),
-    )
-
-
-def fleet_figures(plan: FleetPlan) -> Figures:
-    """Return the figures of all sites together."""
-    parts = [(figures(part), len(SiteIndex.of(part.snapshot.site).rack_of)) for part in plan.plans]
-    total = {
-        name: sum(getattr(part, name) for part, _ in parts)
-        for name in Figures.__struct_fields__
-        if name != "stale_share"
-    }
-    stale = sum(part.stale_share * nodes for part, nodes in parts) / max(1, sum(nodes for _, nodes in parts))
-    return Figures(stale_share=stale, **total)
-
-
-def _speed(plan: Plan, entry: Assignment) -> float:
-    return SiteIndex.of(plan.snapshot.site).mode(entry.node_type, entry.mode).speed
 
 
 def _zone_points(plan: Plan) -> Iterator[Point]:

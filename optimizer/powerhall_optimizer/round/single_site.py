@@ -28,8 +28,9 @@ from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.snapshot import Horizon, check_fit, read_queue, site_snapshot
 from powerhall_optimizer.inputs.telemetry import node_state, store_queue
 from powerhall_optimizer.inputs.what_if import what_if
+from powerhall_optimizer.planning.figures import figures
 from powerhall_optimizer.planning.planner import make_plan
-from powerhall_optimizer.round.publish import figures, publish
+from powerhall_optimizer.round.publish import publish
 from powerhall_optimizer.storage.state import with_stored
 from powerhall_optimizer.verify.plan import verify_plan
 

@@ -1,14 +1,30 @@
 """What every workload manager gives the optimizer: its queue, and a report of what writing a plan did."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from powerhall.jobs.model import Job
 from powerhall.plan.plan import Plan
+from powerhall.runtime.errors import Rejected
+from powerhall.site.topology import Site
 
-__all__ = ["Command", "PlanWriter", "Queue", "QueueReader", "Report", "Skipped", "check_fresh"]
+__all__ = [
+    "Command",
+    "PlanWriter",
+    "Queue",
+    "QueueReader",
+    "Releasing",
+    "Report",
+    "Scheduler",
+    "Skipped",
+    "check_fresh",
+    "check_numbers",
+]
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -81,3 +97,49 @@ def check_fresh(plan: Plan, now_s: float) -> str:
     if end_s <= now_s:
         return f"the plan {plan.plan_id[:12]} ended {now_s - end_s:.0f} s ago: make a new one"
     return ""
+
+
+@runtime_checkable
+class Releasing(Protocol):
+    """A plan writer that can undo what it wrote into the workload manager."""
+
+    def release_all(self, *, dry_run: bool = False) -> Report:
+        """Restore every job as its user submitted it."""
+        ...
+
+
+def _unchecked(_settings: S, _source: str) -> None:
+    """Accept settings whose types say all."""
+
+
+def _as_they_are(settings: S) -> S:
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler(Generic[S]):
+    """A workload manager: its settings, its queue reader and its plan writer.
+
+    A module or package of this folder registers one under the name `SCHEDULER`. `settings` is the type of its table in
+    the settings file, `check` refuses values out of range by field and value, and `may_stop` returns
+    settings under which the writer stops running jobs, as an emergency shed needs.
+    """
+
+    name: str
+    settings: type[S]
+    needs_site: bool
+    reader: Callable[[S, Site | None], QueueReader]
+    writer: Callable[[S], PlanWriter]
+    check: Callable[[S, str], None] = _unchecked
+    may_stop: Callable[[S], S] = _as_they_are
+
+
+def check_numbers(
+    settings: msgspec.Struct, source: str, table: str, *, positive: Sequence[str], not_negative: Sequence[str] = ()
+) -> None:
+    """Refuse a number of a table that is out of its range."""
+    for name in (*positive, *not_negative):
+        value = getattr(settings, name)
+        if value < 0 or (value == 0 and name in positive):
+            allowed = "must be above 0" if name in positive else "must not be negative"
+            raise Rejected.field(source, f"{table}.{name}", value, allowed)

@@ -13,10 +13,17 @@ from powerhall.jobs.job_files import read_jobs
 from powerhall.plan.plan import Assignment, Plan
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.runtime.files import replace_file
-from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
-from powerhall_optimizer.schedulers.scheduler_settings import FileSettings
+from powerhall_optimizer.schedulers.base import Command, Queue, Report, Scheduler, check_fresh
 
-__all__ = ["FileReader", "FileWriter", "Order", "orders"]
+__all__ = ["SCHEDULER", "FileReader", "FileSettings", "FileWriter", "Order", "orders"]
+
+
+class FileSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where jobs come from and orders go to; the ending says CSV or JSON."""
+
+    jobs: str = "jobs.csv"
+    orders: str = "orders.csv"
+    down_nodes: tuple[str, ...] = ()
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -117,3 +124,12 @@ class FileWriter:
         except OSError as error:
             return f"cannot write: {error.strerror}"
         return "" if read == text else "reads back otherwise"
+
+
+SCHEDULER = Scheduler(
+    name="file",
+    settings=FileSettings,
+    needs_site=False,
+    reader=lambda settings, _site: FileReader(settings),
+    writer=FileWriter,
+)

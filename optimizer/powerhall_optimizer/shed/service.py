@@ -1,31 +1,45 @@
 """The shed service: signal folder and HTTP hook in front of one desk, until SIGTERM."""
 
-import argparse
 import math
 import signal
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from powerhall.plan.plan import read_plan
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
-from powerhall_optimizer.commands.shed import open_shedder
+from powerhall_optimizer.leases.plan_in_force import present_plan
 from powerhall_optimizer.shed.event_manager import Desk
 from powerhall_optimizer.shed.http_endpoint import Hook
 from powerhall_optimizer.shed.inbox import SignalFolder
 from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.shed.meter import baseline_w
+from powerhall_optimizer.shed.open import ShedOptions, open_shedder
 from powerhall_optimizer.shed.shedder import Outcome
 
-__all__ = ["serve"]
+__all__ = ["ServiceOptions", "serve"]
 
 _LOOK_S = 0.1
 
 
-def serve(args: argparse.Namespace) -> int:
-    """Run the service; everything that it needs is checked before the first event."""
-    from powerhall_optimizer.commands.lease import present_plan
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """Options of the command line for the service: plan, state and events files, signal folder, HTTP address."""
 
+    plan: Path
+    state: Path
+    events: Path | None
+    watch: Path | None
+    serve: str | None
+    token_file: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+
+
+def serve(args: ServiceOptions, shed: ShedOptions) -> int:
+    """Run the service; everything that it needs is checked before the first event."""
     if args.serve is not None and args.token_file is None:
         raise Rejected("shed: --serve: needs --token-file")
     if bool(args.tls_cert) != bool(args.tls_key):
@@ -33,7 +47,7 @@ def serve(args: argparse.Namespace) -> int:
     log = Log()
     first = read_plan(args.plan)
     site = first.snapshot.site.name
-    shedder = open_shedder(args, first)
+    shedder = open_shedder(shed, first)
 
     def act(limit_w: float | None, share: float, end_s: float, within_s: float) -> Outcome:
         now_s = time.time()
@@ -46,7 +60,7 @@ def serve(args: argparse.Namespace) -> int:
     desk = Desk(args.state, args.events, act, log)
     folder = None if args.watch is None else SignalFolder(args.watch, site, desk.take, log)
     hook = None
-    if args.serve is not None:
+    if args.serve is not None and args.token_file is not None:
         hook = Hook(args.serve, args.token_file, desk, site, log, cert=args.tls_cert, key=args.tls_key)
         hook.start()
     stopped: list[int] = []

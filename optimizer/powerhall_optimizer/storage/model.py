@@ -28,11 +28,11 @@ from powerhall.physics.cooling import Weather, medium_load
 from powerhall.plan.plan import Snapshot, StoragePlan
 from powerhall.site.storage import Storage, keep_factor, stored_after, trajectory
 from powerhall.site.topology import Hall
+from powerhall_optimizer.physics.hall_lines import site_rises
 from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.physics.linearize import it_for_heat_w, site_slope
 from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.problem.build import Built, energy_usd_per_mwh
-from powerhall_optimizer.problem.resources import site_rises
 
 __all__ = [
     "COST_SCALE",

@@ -14,6 +14,7 @@ from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import to_prices
 from powerhall_optimizer.problem.join_sites import join
 from powerhall_optimizer.storage.bound import stored_bound
+from powerhall_optimizer.storage.joint import joint_stores
 from powerhall_optimizer.storage.model import Dispatch, StoreModel, named, store_model
 from powerhall_optimizer.verify.schedule import exact_bound, exact_value
 
@@ -99,4 +100,4 @@ def fleet_value_and_bound(plan: FleetPlan) -> tuple[int, int]:
     value = exact_value(joined.built.problem, _schedule(plan.plans, joined.built))
     costs = (model.cost(plan_dispatch(part, model)) for part, model in zip(plan.plans, models, strict=True))
     value -= sum(math.ceil(cost) for cost in costs)
-    return value, proven_bound(joined.built.problem, joined.stores(models), plan.certificate)
+    return value, proven_bound(joined.built.problem, joint_stores(joined, models), plan.certificate)

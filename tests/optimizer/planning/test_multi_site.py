@@ -14,8 +14,8 @@ from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.snapshot import fleet_queue
 from powerhall_optimizer.inputs.what_if import fleet_what_if
 from powerhall_optimizer.planning.explain import fleet_lines
+from powerhall_optimizer.planning.figures import fleet_figures
 from powerhall_optimizer.planning.multi_site import make_fleet_plan
-from powerhall_optimizer.round.publish import fleet_figures
 from powerhall_optimizer.verify.multi_site import verify_fleet
 from powerhall_optimizer.verify.plan import verify_plan
 from rigs.multi_site import SECOND, START_S, queue, where

@@ -11,8 +11,8 @@ import yaml
 
 from powerhall.runtime.errors import ConfigError, Retryable
 from powerhall_optimizer.schedulers.kubernetes.api import open_api
+from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesReader, KubernetesWriter
-from powerhall_optimizer.schedulers.scheduler_settings import KubernetesSettings
 from rigs import kubernetes_api
 from rigs.plans import greedy_plan, small_site
 

@@ -11,14 +11,12 @@ import yaml
 from powerhall.jobs import Job
 from powerhall.plan.plan import write_plan
 from powerhall_optimizer.cli import main
+from powerhall_optimizer.schedulers.file import FileSettings
+from powerhall_optimizer.schedulers.job_fields import JobFields
 from powerhall_optimizer.schedulers.kubernetes.jobs import to_job
-from powerhall_optimizer.schedulers.scheduler_settings import (
-    FileSettings,
-    JobFields,
-    KubernetesSettings,
-    SlurmSettings,
-    read_settings,
-)
+from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
+from powerhall_optimizer.schedulers.registry import read_settings
+from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.writer import SlurmReader
 from rigs import kubernetes_api
 from rigs.plans import greedy_plan, small_site
@@ -72,7 +70,7 @@ def test_the_slurm_config_writes_into_a_cluster(config, slurm, tmp_path, capsys)
     assert "power_save_s = 3600\n" in text
     text = text.replace("power_save_s = 3600\n", "")  # idle nodes go down and come back in a test of their own
     (tmp_path / "scheduler.toml").write_text(text.replace('"hgx-h200"', '"hgx"'))
-    settings = read_settings(tmp_path / "scheduler.toml").slurm
+    settings = read_settings(tmp_path / "scheduler.toml")["slurm"]
     job = slurm.submit("-N1", "--gpus-per-node=8", "-t", "10", "--begin=now+600")
     site = small_site(slurm.nodes)
     queue = SlurmReader(site, settings).read()
@@ -99,7 +97,7 @@ def test_the_kubernetes_config_starts_the_job_of_the_page(config, tmp_path, caps
     with kubernetes_api.start() as rig:
         text = config("kubernetes.md").replace("[kubernetes]\n", f'[kubernetes]\nserver = "{rig.url}"\n', 1)
         (tmp_path / "scheduler.toml").write_text(text)
-        settings = read_settings(tmp_path / "scheduler.toml").kubernetes
+        settings = read_settings(tmp_path / "scheduler.toml")["kubernetes"]
         rig.put("jobs", raw)
         queue = {"metadata": {"name": "hall1"}, "spec": {"resourceGroups": []}}
         rig.put("clusterqueues", queue)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.apply import read_records
 from powerhall_optimizer.schedulers.slurm.cli import SlurmTool
+from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.writer import SlurmReader, SlurmWriter
 from rigs.plans import greedy_plan, small_site
 

@@ -13,7 +13,6 @@ from powerhall.jobs.model import Job
 from powerhall.plan.plan import ZonePlan
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall_optimizer.schedulers.base import Report
-from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.apply import write_changes
 from powerhall_optimizer.schedulers.slurm.cli import SlurmTool
 from powerhall_optimizer.schedulers.slurm.desired_state import Change, Wish, decide
@@ -21,6 +20,7 @@ from powerhall_optimizer.schedulers.slurm.ownership_mark import FIELDS, Mark, pa
 from powerhall_optimizer.schedulers.slurm.power_saving import power_changes
 from powerhall_optimizer.schedulers.slurm.records import NodeRecord, parse_nodes, parse_queue, tres_gpus
 from powerhall_optimizer.schedulers.slurm.reservations import Curtailment, changes, parse_reservations, wanted
+from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 from rigs.plans import greedy_plan, small_site
 
 NODES = tuple(f"gn{n:02d}" for n in range(1, 13))

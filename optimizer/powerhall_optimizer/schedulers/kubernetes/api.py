@@ -8,7 +8,7 @@ from typing import cast
 
 from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected, Retryable
 from powerhall.runtime.settings import Secret
-from powerhall_optimizer.schedulers.scheduler_settings import KubernetesSettings
+from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 
 __all__ = ["Conflict", "Gone", "KubernetesApi", "Object", "open_api"]
 

@@ -5,7 +5,7 @@ from typing import cast
 
 from powerhall.runtime.errors import Rejected, Retryable
 from powerhall_optimizer.schedulers.kubernetes.api import Conflict, KubernetesApi, Object
-from powerhall_optimizer.schedulers.scheduler_settings import KubernetesSettings
+from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 
 __all__ = ["take_lease"]
 

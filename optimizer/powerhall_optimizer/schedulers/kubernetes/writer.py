@@ -15,8 +15,8 @@ from powerhall_optimizer.schedulers.allowed import allowed_units, budget_zone
 from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
 from powerhall_optimizer.schedulers.kubernetes.api import Conflict, Gone, KubernetesApi, Object, identity, open_api
 from powerhall_optimizer.schedulers.kubernetes.jobs import JobPatch, decide, job_id, part, status_of, to_job
+from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.kubernetes.leader_lease import take_lease
-from powerhall_optimizer.schedulers.scheduler_settings import KubernetesSettings
 
 __all__ = ["KubernetesReader", "KubernetesWriter"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from powerhall.hostlist import compress, expand
 from powerhall.plan.plan import Assignment, Plan, Waiting
 from powerhall_optimizer.schedulers.allowed import units
-from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.ownership_mark import Mark, one_word, parse_mark
 from powerhall_optimizer.schedulers.slurm.records import Record
+from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 
 __all__ = ["Change", "Wish", "canonical", "current_values", "decide", "wishes"]
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from powerhall.hostlist import compress, expand
 from powerhall.plan.plan import Plan
 from powerhall.site.index import SiteIndex
-from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.records import NodeRecord
+from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 
 __all__ = ["is_powering", "power_changes"]
 

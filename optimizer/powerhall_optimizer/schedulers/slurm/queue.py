@@ -7,9 +7,9 @@ from powerhall.jobs.model import Job
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall_optimizer.schedulers.base import Queue
-from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.ownership_mark import Mark, one_word, parse_mark
 from powerhall_optimizer.schedulers.slurm.records import NodeRecord, Record
+from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 
 __all__ = ["to_queue"]
 

@@ -17,7 +17,6 @@ from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.site.topology import Site
 from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
-from powerhall_optimizer.schedulers.scheduler_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm import level_files as slurm_levels
 from powerhall_optimizer.schedulers.slurm import reservations as slurm_reservations
 from powerhall_optimizer.schedulers.slurm.apply import read_records, restored, write_changes
@@ -27,6 +26,7 @@ from powerhall_optimizer.schedulers.slurm.ownership_mark import parse_mark
 from powerhall_optimizer.schedulers.slurm.power_saving import is_powering, power_changes, power_command
 from powerhall_optimizer.schedulers.slurm.queue import to_queue
 from powerhall_optimizer.schedulers.slurm.records import NodeRecord, Record, parse_nodes
+from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 
 __all__ = ["SlurmReader", "SlurmWriter"]
 

@@ -1,0 +1,46 @@
+"""Place a schedule that holds every hall's limits: onto nodes, within ramp limits, improved while time is left."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+
+from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.placement.placer import Placed, Placer
+from powerhall_optimizer.placement.ramps import smooth
+from powerhall_optimizer.placement.ruin_recreate import improve
+from powerhall_optimizer.problem.arrays import Schedule
+from powerhall_optimizer.problem.build import Built
+
+__all__ = ["place"]
+
+_LEAST_S = 5.0
+"""Time for finding other ways for jobs without nodes; later ones wait."""
+_FILL_S = 1.0
+"""Time for starting waiting jobs in what is left over, before and after others were moved."""
+
+
+def place(
+    grounds: Mapping[str, Ground],
+    built: Built,
+    schedule: Schedule,
+    *,
+    late: Callable[[], bool] = lambda: True,
+    settings: RoundSettings | None = None,
+    fill: bool = False,
+) -> Placed:
+    """Place a schedule that holds the problem's limits; the result holds those of rows, racks and feeds as well.
+
+    `fill` starts waiting jobs in what is left over, and improves what is placed until `late()`.
+    """
+    placer = Placer(grounds, built, schedule, time.monotonic() + _LEAST_S)
+    placer.run()
+    smooth(placer)
+    if fill:
+        placer.fill(time.monotonic() + _FILL_S)
+        placer.deadline_s = math.inf
+        improve(placer, schedule, settings or RoundSettings(), late)
+        placer.fill(time.monotonic() + _FILL_S)
+        placer.deadline_s = time.monotonic() + _LEAST_S
+        smooth(placer)
+    return placer.placed()

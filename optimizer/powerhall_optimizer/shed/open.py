@@ -1,0 +1,49 @@
+"""Open what a shed acts through: store, keys and ledger, scheduler and plan file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from powerhall.plan.plan import Plan
+from powerhall.runtime.errors import Rejected
+from powerhall.site.curtailment import parse_ramp
+from powerhall.store import open_store
+from powerhall_optimizer.leases.caps import safe_caps_w
+from powerhall_optimizer.leases.keys import read_site_key
+from powerhall_optimizer.leases.ledger import Ledger as LeaseLedger
+from powerhall_optimizer.schedulers.registry import open_writer
+from powerhall_optimizer.shed.shedder import Shedder
+
+__all__ = ["ShedOptions", "open_shedder"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShedOptions:
+    """Options of the command line that name what a shed acts through."""
+
+    store: str | None
+    site_key: Path | None
+    ledger: Path | None
+    scheduler: str | None
+    settings: Path | None
+    out: Path | None
+    ramp_down: str | None
+
+
+def open_shedder(options: ShedOptions, plan: Plan) -> Shedder:
+    """Open what the command line names; half of what leases need, or nothing at all, is refused."""
+    leased = [options.store, options.site_key, options.ledger]
+    if any(leased) and not all(leased):
+        raise Rejected("shed: --store, --site-key and --ledger go together: all are needed to send leases")
+    try:
+        ramp = None if options.ramp_down is None else parse_ramp(options.ramp_down)
+    except ValueError as error:
+        raise Rejected.field("shed", "--ramp-down", options.ramp_down, str(error)) from None
+    writer = None
+    if options.scheduler:
+        writer = open_writer(options.scheduler, options.settings, may_stop=True)  # rungs stop only preemptible jobs
+    if not any(leased) and writer is None and options.out is None:
+        raise Rejected("shed: nothing to act through: give --store with keys, --scheduler or --out; or --dry-run")
+    ledger = LeaseLedger(safe_caps_w(plan.snapshot.site), options.ledger) if options.ledger else None
+    key = read_site_key(options.site_key) if options.site_key else None
+    store = open_store(options.store) if options.store else None
+    return Shedder(ledger, store, key, writer, options.out, ramp_w_per_s=ramp)

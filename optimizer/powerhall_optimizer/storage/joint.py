@@ -1,0 +1,25 @@
+"""The stores of several sites as those of their joint problem."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+
+from powerhall_optimizer.problem.join_sites import Joined
+from powerhall_optimizer.storage.model import StoreModel
+
+__all__ = ["joint_stores"]
+
+
+def joint_stores(joined: Joined, models: Sequence[StoreModel]) -> StoreModel:
+    """Return the stores of all sites as those of the joint problem, named `SITE:STORE`."""
+    found = [
+        replace(
+            store,
+            storage=msgspec.structs.replace(store.storage, name=f"{name}:{store.storage.name}"),
+            effects=tuple(replace(effect, resource=effect.resource + first) for effect in store.effects),
+        )
+        for name, first, model in zip(joined.names, joined.first_resource, models, strict=True)
+        for store in model.stores
+    ]
+    return StoreModel(joined.built.problem.slots, joined.built.problem.slot_s, tuple(found))
