@@ -1,25 +1,23 @@
-"""`powerhall-agent cap` (the privileged capper) and `powerhall-agent lease` (carries leases from the store to it)."""
+"""`powerhall-agent cap`: the privileged capper, which holds this node's GPUs to its power-cap leases."""
 
 import argparse
 import signal
-import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from powerhall.runtime.errors import ConfigError, PowerhallError
-from powerhall.runtime.extras import EXIT_INTERNAL, EXIT_OK, EXIT_REFUSED
+from powerhall.runtime.command_line import Commands, add_command
+from powerhall.runtime.errors import ConfigError
+from powerhall.runtime.extras import EXIT_INTERNAL, EXIT_OK
 from powerhall.runtime.log import Log
 from powerhall.runtime.settings import Secret, read_toml
 from powerhall.units import parse_power
 from powerhall_agent.base.systemd import Notifier
 
-__all__ = ["CapperSettings", "add_parsers"]
+__all__ = ["CapperSettings", "add_parser"]
 
-_CAP_TEXT = """Hold this node's GPUs to its power-cap leases. Runs as root, has no network, listens on a Unix socket.
+_TEXT = """Hold this node's GPUs to its power-cap leases. Runs as root, has no network, listens on a Unix socket.
 
 Without a lease, when the lease runs out, or when the agent is silent for 1.5 s, every GPU gets the safe power limit.
 An orderly stop puts back the limits that were found at the start, unless capper.toml says otherwise.
@@ -35,13 +33,6 @@ capper.toml:
   agent_user = "powerhall"
   restore_on_stop = true                 # false: an orderly stop leaves the safe caps in force
 """
-_LEASE_TEXT = """Carry this node's leases from the store to the capper, tell the capper that the agent is alive, and
-carry the capper's confirmations back, so that the ledger frees the budget of a lowered cap at once.
-
-examples:
-  powerhall-agent lease --store 'influxdb://influx.site:8086/power?token_file=/etc/powerhall/token' --node gn01
-  powerhall-agent lease --store URL-OF-PLANS --confirm-to URL-OF-TELEMETRY --node gn01      # may only read plans
-"""
 
 
 class CapperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +45,18 @@ class CapperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     socket: str = "/run/powerhall-capper/capper.sock"
     memory: str = "/var/lib/powerhall-capper/memory.json"
     restore_on_stop: bool = True
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the sub-command."""
+    parser = add_command(commands, "cap", _cap, help="hold the GPUs to power-cap leases", description=_TEXT)
+    parser.add_argument("--config", type=Path, default=Path("/etc/powerhall/capper.toml"))
+    parser.add_argument(
+        "--simulate", type=int, metavar="GPUS", default=0, help="simulated GPUs in the place of the driver"
+    )
+    parser.add_argument(
+        "--simulate-state", type=Path, metavar="FILE", help="state file of simulated GPUs, shared with others"
+    )
 
 
 def read_key(path: str) -> bytes:
@@ -131,69 +134,3 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
-
-
-def _lease(args: argparse.Namespace) -> int:
-    from powerhall.store import open_store
-    from powerhall_agent.capper.carrier import Carrier
-    from powerhall_agent.capper.client import CapperClient
-
-    log, stopped = Log(), _stopper()
-    store, client = open_store(args.store), CapperClient(args.socket)
-    told = store if args.confirm_to is None else open_store(args.confirm_to)
-    carrier = Carrier(store, told, client, args.node, log)
-
-    def exchange() -> None:
-        next_s, is_well = time.monotonic(), True
-        while not stopped:
-            if time.monotonic() >= next_s or (carrier.has_news and is_well):
-                is_well = carrier.exchange(time.time(), time.monotonic())
-                next_s = time.monotonic() + args.poll_s
-            time.sleep(0.1)
-
-    thread = threading.Thread(target=exchange, name="exchange", daemon=True)  # a store that hangs silences nobody
-    thread.start()
-    while not stopped:
-        carrier.turn()
-        time.sleep(0.5)
-    thread.join(2.0)
-    client.close()
-    for one in {id(store): store, id(told): told}.values():
-        one.close()
-    return EXIT_OK
-
-
-def _guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    def call(args: argparse.Namespace) -> int:
-        try:
-            return run(args)
-        except PowerhallError as error:
-            sys.stderr.write(f"powerhall-agent: {error}\n")
-            return EXIT_REFUSED
-
-    return call
-
-
-def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the sub-commands `cap` and `lease`."""
-    form = argparse.RawDescriptionHelpFormatter
-    cap = subparsers.add_parser(
-        "cap", help="hold the GPUs to power-cap leases", description=_CAP_TEXT, formatter_class=form
-    )
-    cap.add_argument("--config", type=Path, default=Path("/etc/powerhall/capper.toml"))
-    cap.add_argument(
-        "--simulate", type=int, metavar="GPUS", default=0, help="simulated GPUs in the place of the driver"
-    )
-    cap.add_argument(
-        "--simulate-state", type=Path, metavar="FILE", help="state file of simulated GPUs, shared with others"
-    )
-    cap.set_defaults(command=_guarded(_cap))
-    lease = subparsers.add_parser(
-        "lease", help="carry leases to the capper", description=_LEASE_TEXT, formatter_class=form
-    )
-    lease.add_argument("--store", required=True, metavar="URL")
-    lease.add_argument("--node", required=True)
-    lease.add_argument("--confirm-to", metavar="URL", help="store for confirmations (default: that of --store)")
-    lease.add_argument("--socket", type=Path, default=Path("/run/powerhall-capper/capper.sock"))
-    lease.add_argument("--poll-s", type=float, default=2.0, help="seconds between looks at the store (default 2)")
-    lease.set_defaults(command=_guarded(_lease))

@@ -1,5 +1,6 @@
-"""What works on this node, what does not, and what to do about it, in plain words."""
+"""`powerhall-agent doctor`: what works on this node, what does not, and what to do about it."""
 
+import argparse
 import ctypes
 import importlib.metadata
 import json
@@ -14,18 +15,52 @@ from pathlib import Path
 
 import msgspec
 
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import PowerhallError, Rejected
+from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall_agent.commands.once import complaint, gpus_of
+from powerhall_agent.commands.options import (
+    add_config_option,
+    add_delivery_options,
+    add_sampling_options,
+    agent_settings,
+    once_settings,
+)
 from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
 from powerhall_agent.delivery.outputs.base import SetupError, open_output
 from powerhall_agent.delivery.spool import segments_of
 
-__all__ = ["Finding", "examine", "report"]
+__all__ = ["Finding", "add_parser", "examine", "report"]
 
+_TEXT = """\
+Says in plain words what works, what is missing and what to do: driver, permissions, clock, spool, store, token.
+Exit code 1 when something needs a person.
+
+examples:
+  powerhall-agent doctor
+  powerhall-agent doctor --config /etc/powerhall/agent.toml --json
+"""
 _PROBE_S = 20.0
 _FREE_BYTES = 1 << 30
 _TIME_ERROR = 5
 _PROBE = "import sys; from powerhall_agent.commands.doctor import probe_driver; probe_driver(sys.stdin.buffer.read())"
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the sub-command."""
+    parser = add_command(
+        commands, "doctor", _doctor, help="say what works and what to do about the rest", description=_TEXT
+    )
+    add_config_option(parser)
+    add_sampling_options(parser)
+    add_delivery_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    findings = examine(msgspec.structs.replace(agent_settings(arguments), sampler=once_settings(arguments)))
+    sys.stdout.write(report(findings, as_json=arguments.json))
+    return EXIT_REFUSED if any(finding.level == "bad" for finding in findings) else EXIT_OK
 
 
 @dataclass(frozen=True, slots=True)

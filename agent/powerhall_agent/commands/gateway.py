@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.runtime.log import Log
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from powerhall_agent.facility.counter_state import CounterStateFile
     from powerhall_agent.facility.gateway import DeviceStatus, Gateway
 
-__all__ = ["SpoolSink", "add_parsers"]
+__all__ = ["SpoolSink", "add_parser"]
 
 _TEXT = """\
 Reads power meters, PDUs, CDUs, chillers and weather stations by Modbus TCP, Redfish and SNMP, and ships what they say
@@ -72,13 +73,14 @@ class SpoolSink:
                 pipeline.append(lines)
 
 
-def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: Commands) -> None:
     """Add the sub-command `gateway`."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        commands,
         "gateway",
+        _gateway,
         help="read facility meters by Modbus, Redfish and SNMP",
         description=_TEXT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE", default="/etc/powerhall/facility.toml", help="default: %(default)s")
     parser.add_argument("--store", action="append", default=[], metavar="URL", help="as for run; replaces [[output]]")
@@ -86,7 +88,6 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--once", action="store_true", help="read every device once and end; 1 when one gave nothing")
     parser.add_argument("--json", action="store_true", help="with --once: print the devices as JSON")
     parser.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="end after this many seconds")
-    parser.set_defaults(command=_gateway)
 
 
 def _gateway(args: argparse.Namespace) -> int:

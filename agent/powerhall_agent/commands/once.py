@@ -1,14 +1,28 @@
-"""One full sample of this node, for people (table) and programs (line protocol, JSON)."""
+"""`powerhall-agent once`: one full sample of this node, as a table, line protocol or JSON."""
 
+import argparse
 import json
+import sys
 import time
 
+from powerhall.runtime.command_line import Commands, add_command
+from powerhall.runtime.errors import PowerhallError
+from powerhall.runtime.extras import EXIT_OK
 from powerhall.store.line_protocol import parse_lines
+from powerhall_agent.commands.options import add_config_option, add_sampling_options, once_settings
 from powerhall_agent.sampling.sampler import run_sampler
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
 
-__all__ = ["complaint", "gpus_of", "sample", "table", "to_json"]
+__all__ = ["add_parser", "complaint", "gpus_of", "sample", "table", "to_json"]
 
+_TEXT = """\
+Takes one full sample and prints it; needs no settings, store or spool.
+
+examples:
+  powerhall-agent once                      a table of this node's GPUs
+  powerhall-agent once --simulate --gpus 2  without GPUs
+  powerhall-agent once --format line | curl --data-binary @- 'http://127.0.0.1:8086/write?db=test&precision=ms'
+"""
 _PATIENCE_S = 5.0
 _COLUMNS = (
     ("gpu", "gpu", ""),
@@ -24,6 +38,25 @@ _COLUMNS = (
     ("energy_j", "energy kJ", ".1f"),
 )
 _SCALE = {"mem_used_bytes": 1 / 2**30, "energy_j": 1e-3}
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the sub-command."""
+    parser = add_command(commands, "once", _once, help="print one full sample", description=_TEXT)
+    add_config_option(parser)
+    add_sampling_options(parser)
+    parser.add_argument("--format", choices=("table", "line", "json"), default="table", help="default: table")
+
+
+def _once(arguments: argparse.Namespace) -> int:
+    lines = sample(once_settings(arguments))
+    if problem := complaint(lines):
+        raise PowerhallError(f"once: {problem}; `powerhall-agent doctor` says what to do")
+    if arguments.format == "line":
+        sys.stdout.write(lines.decode())
+    else:
+        sys.stdout.write(table(lines) if arguments.format == "table" else to_json(lines))
+    return EXIT_OK
 
 
 class _Collect:

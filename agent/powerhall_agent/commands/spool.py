@@ -1,12 +1,17 @@
-"""Looking into a spool, and delivering it by hand."""
+"""`powerhall-agent spool`: list and show what waits in a spool, or deliver it by hand."""
 
+import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import IO
 
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
+from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
+from powerhall_agent.commands.options import add_config_option, add_delivery_options, agent_settings
 from powerhall_agent.daemon.agent_settings import AgentSettings
 from powerhall_agent.delivery.bisection import Bisection
 from powerhall_agent.delivery.dead_letter import DeadLetters
@@ -14,7 +19,38 @@ from powerhall_agent.delivery.outputs.base import open_output
 from powerhall_agent.delivery.segment import scan, unpack
 from powerhall_agent.delivery.spool import Spool, segments_of
 
-__all__ = ["drain", "listing", "show"]
+__all__ = ["add_parser", "drain", "listing", "show"]
+
+_TEXT = """\
+Looks into a spool, or delivers it by hand while the daemon is stopped (a decommissioned node, a copied disk).
+
+examples:
+  powerhall-agent spool list --spool /var/lib/powerhall-agent/spool
+  powerhall-agent spool show --spool ./spool --output store | head
+  powerhall-agent spool drain --spool ./spool --output store --store influxdb://127.0.0.1:8086/powerhall
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the sub-command."""
+    parser = add_command(commands, "spool", _spool, help="list, show or drain a spool", description=_TEXT)
+    add_config_option(parser)
+    parser.add_argument("action", choices=("list", "show", "drain"))
+    add_delivery_options(parser)
+    parser.add_argument("--output", metavar="NAME", default="store", help="folder in the spool (default: store)")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+
+
+def _spool(arguments: argparse.Namespace) -> int:
+    settings = agent_settings(arguments)
+    folder = Path(settings.spool.path)
+    if arguments.action == "list":
+        sys.stdout.write(listing(folder, as_json=arguments.json))
+    elif arguments.action == "show":
+        show(folder / arguments.output, sys.stdout.buffer)
+    else:
+        sys.stdout.write(drain(folder, arguments.output, settings))
+    return EXIT_OK
 
 
 def listing(folder: Path, *, as_json: bool) -> str:

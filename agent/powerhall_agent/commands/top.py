@@ -1,18 +1,42 @@
-"""A live view of this node's GPUs in the terminal: drawn with rich where it is installed, else as plain text."""
+"""`powerhall-agent top`: a live view of the GPUs in the terminal, by rich where it is installed, else as plain text."""
 
+import argparse
 import importlib.util
 import sys
 import time
 from types import ModuleType
 
+from powerhall.runtime.command_line import Commands, add_command
 from powerhall.store.line_protocol import parse_lines
 from powerhall_agent.commands.once import gpus_of, table
+from powerhall_agent.commands.options import add_config_option, add_sampling_options, once_settings
 from powerhall_agent.sampling.sampler import run_sampler
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
 
-__all__ = ["run_top"]
+__all__ = ["add_parser", "run_top"]
 
+_TEXT = """\
+A live view of this node's GPUs, drawn with rich where it is installed (pip install 'powerhall[top]'), else as text.
+
+examples:
+  powerhall-agent top
+  powerhall-agent top --simulate --interval 0.5
+  powerhall-agent top --simulate --count 1 --plain   one picture, for a log
+"""
 _BAR = 20
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the sub-command."""
+    parser = add_command(commands, "top", _top, help="live view in the terminal", description=_TEXT)
+    add_config_option(parser)
+    add_sampling_options(parser)
+    parser.add_argument("--plain", action="store_true", help="text only, no colours or cursor movement")
+    parser.add_argument("--count", type=int, default=0, metavar="N", help="end after N pictures (default: never)")
+
+
+def _top(arguments: argparse.Namespace) -> int:
+    return run_top(once_settings(arguments), plain=arguments.plain, count=arguments.count)
 
 
 class _View:
