@@ -1,4 +1,4 @@
-"""The commands `replay` and `whatif` of `powerhall-twin`."""
+"""Options and output that `replay` and `whatif` share."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from powerhall.runtime.command_line import option_value
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.timeseries import parse_time
@@ -16,50 +17,11 @@ if TYPE_CHECKING:
     from powerhall_twin.policies.engine import Outcome
     from powerhall_twin.replay.replay import Pace, Source
 
-__all__ = ["add_parsers"]
-
-_REPLAY = """\
-Runs a job trace, or the queue of a recorded plan, through the simulated site: event-driven, without agents, thousands
-of times faster than the wall clock. Compares Powerhall's rounds with first come first served, EASY backfilling and one
-power cap for all, under the same budgets and weather. Exit code 1 when a budget did not hold.
-
-examples:
-  powerhall-twin replay --site site.toml --jobs philly_jobs.csv.gz --hours 24
-  powerhall-twin replay --site site.toml --jobs trace.swf --start 2017-10-09T00:00Z --policies fcfs,easy
-  powerhall-twin replay --plan plan.json --json
-"""
-_WHATIF = """\
-Runs the same jobs again with other budgets and shows what changes; --change may be given more than once, and holds one
-or more changes: a power, a share or a difference of the grid's or a zone's power, or a share of a hall's cooling.
-
-examples:
-  powerhall-twin whatif --site site.toml --jobs jobs.csv --change grid=-20% --change grid=+100kW
-  powerhall-twin whatif --site site.toml --jobs jobs.csv --change "hall3.power=120 kW,hall3.cooling=-10%" --policy easy
-  powerhall-twin whatif --plan plan.json --change grid=-10%
-"""
+__all__ = ["add_replay_options", "print_outcomes", "progress", "read_pace", "read_source"]
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add both commands."""
-    raw = argparse.RawDescriptionHelpFormatter
-    replay = commands.add_parser(
-        "replay", help="run a trace or a recorded plan under several policies", description=_REPLAY, formatter_class=raw
-    )
-    _add_source(replay)
-    replay.add_argument(
-        "--policies", default="powerhall,fcfs,easy,uniform", help="default: powerhall,fcfs,easy,uniform"
-    )
-    replay.set_defaults(run=_replay)
-    whatif = commands.add_parser(
-        "whatif", help="run the same jobs with other budgets", description=_WHATIF, formatter_class=raw
-    )
-    _add_source(whatif)
-    whatif.add_argument("--change", action="append", required=True, metavar="CHANGES", help='such as "grid=-20%%"')
-    whatif.add_argument("--policy", default="powerhall", help="powerhall (default), fcfs, easy or uniform")
-    whatif.set_defaults(run=_whatif)
-
-
-def _add_source(parser: argparse.ArgumentParser) -> None:
+def add_replay_options(parser: argparse.ArgumentParser) -> None:
+    """Add site, jobs, window and pace."""
     parser.add_argument("--site", type=Path, help="site.toml")
     parser.add_argument("--jobs", type=Path, help="trace: own CSV or JSON, Philly CSV, sacct --parsable2, or SWF")
     parser.add_argument("--jobs-format", choices=("own", "philly", "sacct", "swf"), help="default: detected")
@@ -76,14 +38,8 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
 
 
-def _read(name: str, text: str | None, parse: Callable[[str], float]) -> float | None:
-    try:
-        return None if text is None else parse(text)
-    except ValueError as error:
-        raise Rejected.field("command line", name, text, str(error)) from None
-
-
-def _source(args: argparse.Namespace) -> "Source":
+def read_source(args: argparse.Namespace) -> "Source":
+    """Return the site, jobs and window that the options name."""
     from powerhall.plan.plan import read_plan
     from powerhall_twin.replay.replay import from_plan, from_trace
 
@@ -100,17 +56,18 @@ def _source(args: argparse.Namespace) -> "Source":
         args.jobs,
         args.jobs_format,
         hours=args.hours,
-        start_s=_read("--start", args.start, parse_time),
-        at_s=_read("--at", args.at, parse_time),
+        start_s=_optional("--start", args.start, parse_time),
+        at_s=_optional("--at", args.at, parse_time),
         preemptible=args.preemptible,
     )
 
 
-def _pace(args: argparse.Namespace) -> "Pace":
+def read_pace(args: argparse.Namespace) -> "Pace":
+    """Return the length of rounds and plans, and the time to solve one."""
     from powerhall_twin.replay.replay import Pace
 
-    round_s = _read("--round", args.round, parse_duration) or 0.0
-    horizon_s = _read("--horizon", args.horizon, parse_duration) or 0.0
+    round_s = option_value("--round", args.round, parse_duration)
+    horizon_s = option_value("--horizon", args.horizon, parse_duration)
     if not 300 <= round_s <= 86400:
         raise Rejected.field("command line", "--round", args.round, "must be from 5min to 24h")
     if not 300 <= horizon_s <= 14 * 86400:
@@ -120,27 +77,14 @@ def _pace(args: argparse.Namespace) -> "Pace":
     return Pace(round_s, horizon_s, args.seconds)
 
 
-def _said(args: argparse.Namespace) -> Callable[[str], None]:
+def progress(args: argparse.Namespace) -> Callable[[str], None]:
+    """Return a function that writes progress to stderr; with `--json` it writes nothing."""
+
     def say(text: str) -> None:
         if not args.json:
             sys.stderr.write(f"{text} ...\n")
 
     return say
-
-
-def _replay(args: argparse.Namespace) -> int:
-    from powerhall_twin.replay.replay import run_policies
-
-    names = tuple(name.strip() for name in args.policies.split(",") if name.strip())
-    outcomes = run_policies(_source(args), names, _pace(args), _said(args))
-    return _tell(outcomes, as_json=args.json)
-
-
-def _whatif(args: argparse.Namespace) -> int:
-    from powerhall_twin.replay.replay import run_what_ifs
-
-    outcomes = run_what_ifs(_source(args), args.change, args.policy, _pace(args), _said(args))
-    return _tell(outcomes, as_json=args.json)
 
 
 def _figures(outcome: "Outcome") -> dict[str, float | int | str]:
@@ -160,7 +104,8 @@ def _figures(outcome: "Outcome") -> dict[str, float | int | str]:
     }
 
 
-def _tell(outcomes: Sequence["Outcome"], *, as_json: bool) -> int:
+def print_outcomes(outcomes: Sequence["Outcome"], *, as_json: bool) -> int:
+    """Print one row for each run; the exit code is 1 where a budget did not hold."""
     rows = [_figures(outcome) for outcome in outcomes]
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
@@ -180,3 +125,7 @@ def _table(outcomes: Sequence["Outcome"]) -> str:
         cells += f"{o.jobs_done:>10}{o.stops:>10}{o.wait_s / 60:>10.0f}{o.over_budget_s:>10.0f}"
         lines.append(f"{o.policy:<{width}}{cells}")
     return "\n".join(lines) + "\n"
+
+
+def _optional(option: str, text: str | None, parse: Callable[[str], float]) -> float | None:
+    return None if text is None else option_value(option, text, parse)

@@ -1,0 +1,44 @@
+"""`powerhall-twin replay`: a job trace or a recorded plan under several policies."""
+
+import argparse
+
+from powerhall.runtime.command_line import Commands, add_command
+from powerhall_twin.commands.replay_options import (
+    add_replay_options,
+    print_outcomes,
+    progress,
+    read_pace,
+    read_source,
+)
+
+__all__ = ["add_parser"]
+
+_TEXT = """\
+Runs a job trace, or the queue of a recorded plan, through the simulated site: event-driven, without agents, thousands
+of times faster than the wall clock. Compares Powerhall's rounds with first come first served, EASY backfilling and one
+power cap for all, under the same budgets and weather. Exit code 1 when a budget did not hold.
+
+examples:
+  powerhall-twin replay --site site.toml --jobs philly_jobs.csv.gz --hours 24
+  powerhall-twin replay --site site.toml --jobs trace.swf --start 2017-10-09T00:00Z --policies fcfs,easy
+  powerhall-twin replay --plan plan.json --json
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the sub-command."""
+    parser = add_command(
+        commands, "replay", _replay, help="run a trace or a recorded plan under several policies", description=_TEXT
+    )
+    add_replay_options(parser)
+    parser.add_argument(
+        "--policies", default="powerhall,fcfs,easy,uniform", help="default: powerhall,fcfs,easy,uniform"
+    )
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from powerhall_twin.replay.replay import run_policies
+
+    names = tuple(name.strip() for name in args.policies.split(",") if name.strip())
+    outcomes = run_policies(read_source(args), names, read_pace(args), progress(args))
+    return print_outcomes(outcomes, as_json=args.json)
