@@ -21,9 +21,10 @@ from pathlib import Path
 
 from powerhall.jobs import Job
 from powerhall.lease import GpuCap, node_key
+from powerhall.physics.plants.plant import Plant
 from powerhall.plan.plan import PLAN_VERSION, Assignment, Placement, Plan, Snapshot, snapshot_hash, write_plan
 from powerhall.site.index import SiteIndex
-from powerhall.site.topology import Hall, Losses, Mode, NodeType, Plant, Rack, Row, Site
+from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, Row, Site
 from powerhall.store import Store, open_store
 from powerhall_agent.capper.carrier import newest_lease
 from powerhall_agent.capper.limiter import Range

@@ -1,44 +1,27 @@
-"""What a hall's cooling plants can take up in given weather, and what they draw for it.
+"""The cooling load of a hall: heat per medium, what its plants can take up in given weather, and what they draw for it.
 
-Simple steady-state models, monotone in the weather and convex in the heat, so that planners can linearise them safely:
-
-* dry cooler: capacity is proportional to the distance of the supply temperature from the dry bulb, zero where the air
-  is as warm as the supply; fans follow the cube of the load (fan affinity law).
-* tower and chiller: the tower's approach falls with the wet bulb (values computed from the YorkCalc correlation of
-  EnergyPlus at a range of 5.56 K and L/G = 1); free cooling while wet bulb, tower approach and heat exchanger approach
-  stay below the supply temperature; otherwise the chiller, whose coefficient of performance falls by 2.2 % per K of
-  condenser water (mid of 1.7 to 2.8 % computed from the EnergyPlus chillers York YK and Carrier 19XR) and whose power
-  at part load p is (p + p**2) / 2 of full-load power (29 % better at 60 % load in the same data).
+The models of the plants (`powerhall.physics.plants`) are monotone in the weather and convex in the heat, so that
+planners can linearise them safely.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
-from powerhall.site.topology import Hall, Plant, Site
+from powerhall.physics.plants.kinds import kind_of
+from powerhall.physics.plants.plant import Plant
+from powerhall.physics.weather import Weather
+from powerhall.site.topology import Hall, Site
 
 __all__ = [
     "HallLoad",
-    "Weather",
     "facility_power_w",
     "hall_load",
     "media",
     "medium_load",
+    "needs_weather",
     "plant_capacity_w",
     "plant_power_w",
 ]
-
-_TOWER_APPROACH = ((5.0, 9.4), (10.0, 7.8), (15.0, 6.3), (20.0, 5.1), (25.0, 4.0), (30.0, 3.1))
-_COP_SLOPE_PER_K = 0.022
-_CAPACITY_SLOPE_PER_K = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Weather:
-    """Outdoor air: dry-bulb and wet-bulb temperature in degC."""
-
-    dry_bulb_c: float
-    wet_bulb_c: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,50 +45,19 @@ class HallLoad:
         return all(self.heat_w[m] <= self.capacity_w[m] + 1e-6 for m in self.heat_w)
 
 
-def tower_approach_k(wet_bulb_c: float) -> float:
-    """Return the distance of the tower's water from the wet bulb in K, interpolated, constant outside the table."""
-    points = _TOWER_APPROACH
-    if wet_bulb_c <= points[0][0]:
-        return points[0][1]
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if wet_bulb_c <= x1:
-            return y0 + (y1 - y0) * (wet_bulb_c - x0) / (x1 - x0)
-    return points[-1][1]
-
-
-def _condenser_c(wet_bulb_c: float) -> float:
-    return wet_bulb_c + tower_approach_k(wet_bulb_c)
-
-
-def _free(plant: Plant, weather: Weather) -> bool:
-    return plant.free_cooling and _condenser_c(weather.wet_bulb_c) + plant.approach_k <= plant.supply_temp_c
-
-
 def plant_capacity_w(plant: Plant, weather: Weather) -> float:
     """Return the heat in W that the plant can take up in this weather; never above its rated capacity."""
-    if plant.kind == "fixed":
-        return plant.capacity_w
-    if plant.kind == "dry_cooler":
-        design_k = max(plant.supply_temp_c - plant.rated_ambient_c, 0.1)
-        return plant.capacity_w * min(1.0, max(0.0, (plant.supply_temp_c - weather.dry_bulb_c) / design_k))
-    if _free(plant, weather):
-        return plant.capacity_w
-    above_k = _condenser_c(weather.wet_bulb_c) - _condenser_c(plant.rated_ambient_c)
-    return plant.capacity_w * min(1.0, max(0.0, 1.0 - _CAPACITY_SLOPE_PER_K * above_k))
+    return kind_of(plant).capacity_w(plant, weather)
 
 
 def plant_power_w(plant: Plant, heat_w: float, weather: Weather) -> float:
     """Return the plant's power in W for this heat; above capacity the same curves go on, so that excess shows."""
-    capacity = plant_capacity_w(plant, weather)
-    load = heat_w / capacity if capacity > 0 else (0.0 if heat_w <= 0 else 1.0)
-    moved = plant.pump_power_w + plant.fan_power_w * load**3
-    if plant.kind == "dry_cooler" or (plant.kind == "tower_chiller" and _free(plant, weather)):
-        return moved
-    cop = plant.cop
-    if plant.kind == "tower_chiller":
-        above_k = _condenser_c(weather.wet_bulb_c) - _condenser_c(plant.rated_ambient_c)
-        cop *= max(0.2, 1.0 - _COP_SLOPE_PER_K * above_k)
-    return moved + capacity / cop * (load + load**2) / 2
+    return kind_of(plant).power_w(plant, heat_w, weather)
+
+
+def needs_weather(hall: Hall) -> bool:
+    """Say whether capacity or power of any plant of the hall depends on the weather."""
+    return any(kind_of(plant).needs_weather for plant in hall.plants)
 
 
 def media(hall: Hall) -> tuple[str, ...]:

@@ -1,14 +1,23 @@
-"""Outdoor air per slot, from EnergyPlus weather files (EPW, a typical year) or hourly CSV."""
+"""Outdoor air: one moment, and series over time from EnergyPlus weather files (EPW, a typical year) or hourly CSV."""
 
 import csv
 import math
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from powerhall.runtime.errors import Rejected
 from powerhall.timeseries import Series, open_text, parse_time
 
-__all__ = ["read_weather", "wet_bulb_c"]
+__all__ = ["Weather", "read_weather", "wet_bulb_c"]
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """Outdoor air: dry-bulb and wet-bulb temperature in degC."""
+
+    dry_bulb_c: float
+    wet_bulb_c: float
 
 
 def wet_bulb_c(dry_bulb_c: float, humidity_percent: float) -> float:

@@ -7,12 +7,14 @@ from pathlib import Path
 import msgspec
 
 from powerhall.hostlist import expand
+from powerhall.physics.plants.kinds import PLANT_KINDS
+from powerhall.physics.plants.plant import Plant
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.settings import read_toml
 from powerhall.site import site_tables as tables
 from powerhall.site.curtailment import NO_LIMIT_W, Event, Ramp, curtailed, parse_event, parse_ramp, read_events
 from powerhall.site.storage_tables import read_storages
-from powerhall.site.topology import Feed, Hall, JobClass, Losses, Mode, NodeType, Plant, Rack, Row, Site
+from powerhall.site.topology import Feed, Hall, JobClass, Losses, Mode, NodeType, Rack, Row, Site
 from powerhall.timeseries import Series, read_series
 from powerhall.units import format_power, parse_power, parse_temperature
 
@@ -112,6 +114,8 @@ class _Reader:
         return JobClass(name, raw.draw, raw.speed)
 
     def plant(self, field: str, index: int, raw: tables.PlantTable) -> Plant:
+        if raw.kind not in PLANT_KINDS:
+            raise self.refuse(f"{field}.kind", raw.kind, f"must be one of {', '.join(PLANT_KINDS)}")
         return Plant(
             name=self.name(f"{field}.name", raw.name or f"plant{index + 1}"),
             kind=raw.kind,

@@ -50,7 +50,7 @@ class JobClassTable(Strict, frozen=True):
 class PlantTable(Strict, frozen=True):
     """A cooling plant."""
 
-    kind: Literal["fixed", "dry_cooler", "tower_chiller"]
+    kind: str
     capacity: str
     name: str | None = None
     serves: Literal["all", "liquid", "air"] = "all"

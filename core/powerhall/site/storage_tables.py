@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from powerhall.physics.cooling import media
+from powerhall.physics.plants.kinds import kind_of
+from powerhall.physics.plants.plant import Plant
 from powerhall.runtime.errors import Rejected
 from powerhall.site import site_tables as tables
 from powerhall.site.storage import W_CLASSES, Storage, parse_heat_capacity
-from powerhall.site.topology import Hall, Plant, Site
+from powerhall.site.topology import Hall, Site
 from powerhall.units import parse_energy, parse_power, parse_temperature
 
 __all__ = ["read_storages"]
@@ -128,7 +130,7 @@ class _Reader:
         heat = self.quantity(f"{field}.heat_capacity", raw.heat_capacity, parse_heat_capacity)
         set_c = max(plant.supply_temp_c for plant in plants)
         low_c = self.temp_c(f"{field}.min_supply", raw.min_supply, set_c)
-        if low_c < set_c and any(plant.kind != "fixed" for plant in plants):
+        if low_c < set_c and any(kind_of(plant).needs_weather for plant in plants):
             allowed = f"must be at least {set_c:g} degC, for which the capacity of its plants is known"
             raise self.refuse(f"{field}.min_supply", raw.min_supply, allowed)
         most_c = self.limit_c(f"{field}.max_supply", raw.max_supply)

@@ -12,10 +12,12 @@ from typing import Literal
 
 import msgspec
 
+from powerhall.physics.plants.kinds import kind_of
+from powerhall.physics.plants.plant import Plant
 from powerhall.site.storage import Storage
 from powerhall.timeseries import Series
 
-__all__ = ["Feed", "Hall", "JobClass", "Losses", "Mode", "NodeType", "Plant", "Rack", "Row", "Site"]
+__all__ = ["Feed", "Hall", "JobClass", "Losses", "Mode", "NodeType", "Rack", "Row", "Site"]
 
 
 class Mode(msgspec.Struct, frozen=True):
@@ -92,28 +94,6 @@ class Losses(msgspec.Struct, frozen=True):
         return self.fixed_w + (self.linear + self.quadratic_per_w * it_power_w) * it_power_w
 
 
-class Plant(msgspec.Struct, frozen=True):
-    """A cooling plant of a hall; `powerhall.physics.cooling` computes its capacity and power from the weather.
-
-    kind: "fixed" (capacity and coefficient of performance do not depend on the weather), "dry_cooler" (dry bulb),
-    "tower_chiller" (wet bulb; chiller, or free cooling when the wet bulb allows).
-    serves: which part of the heat it takes. `capacity_w` holds at `rated_ambient_c`.
-    """
-
-    name: str
-    kind: Literal["fixed", "dry_cooler", "tower_chiller"]
-    capacity_w: float
-    serves: Literal["all", "liquid", "air"] = "all"
-    supply_temp_c: float = 32.0
-    return_rise_k: float = 10.0
-    approach_k: float = 6.0
-    rated_ambient_c: float = 25.0
-    cop: float = 6.0
-    fan_power_w: float = 0.0
-    pump_power_w: float = 0.0
-    free_cooling: bool = True
-
-
 class Rack(msgspec.Struct, frozen=True):
     """A rack: its zone id `hall/row/rack`, the type of its nodes and their names."""
 
@@ -132,13 +112,18 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Hall(msgspec.Struct, frozen=True):
-    """A hall: its zone id is its name."""
+    """A hall: its zone id is its name. A plant of an unknown kind raises ValueError."""
 
     zone: str
     rows: tuple[Row, ...]
     plants: tuple[Plant, ...]
     losses: Losses
     power_limit_w: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a plant of an unknown kind."""
+        for plant in self.plants:
+            kind_of(plant)
 
     def racks(self) -> Iterator[Rack]:
         """Yield the hall's racks in order."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from powerhall.physics.cooling import Weather
+from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Snapshot
 from powerhall.site.topology import Hall, Site
 from powerhall.store import Query, Select, Store

@@ -8,7 +8,8 @@ from statistics import NormalDist, median
 import msgspec
 import numpy as np
 
-from powerhall.physics.cooling import Weather, hall_load
+from powerhall.physics.cooling import hall_load
+from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Snapshot
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Site

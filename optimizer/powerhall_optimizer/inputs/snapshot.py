@@ -9,6 +9,7 @@ import msgspec
 
 from powerhall.hostlist import expand
 from powerhall.jobs import Job, read_jobs, read_philly, read_sacct, read_swf
+from powerhall.physics.plants.kinds import kind_of
 from powerhall.physics.weather import read_weather
 from powerhall.plan.plan import Objective, Snapshot
 from powerhall.runtime.errors import Rejected
@@ -187,7 +188,7 @@ def site_snapshot(
     if planning.weather is not None:
         dry_series, wet_series = read_weather(planning.weather, horizon.start_s)
         dry, wet = dry_series.slots(*grid, "max"), wet_series.slots(*grid, "max")
-    elif plants := sorted({p.name for h in site.halls for p in h.plants if p.kind != "fixed"}):
+    elif plants := sorted({p.name for h in site.halls for p in h.plants if kind_of(p).needs_weather}):
         raise Rejected.field(
             "site", "planning.weather", None, f"the cooling plants {', '.join(plants)} need weather data"
         )

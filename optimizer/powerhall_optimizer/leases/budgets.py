@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from powerhall.physics.cooling import Weather, hall_load, media
+from powerhall.physics.cooling import hall_load, media
+from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Plan
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Rack, Site

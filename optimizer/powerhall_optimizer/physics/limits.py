@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
-from powerhall.physics.cooling import Weather
+from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Snapshot, gpu_power_w
 from powerhall.runtime.errors import Rejected
 from powerhall.site.index import SiteIndex

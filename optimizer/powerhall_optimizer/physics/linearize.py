@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from powerhall.physics.cooling import Weather, hall_load
+from powerhall.physics.cooling import hall_load
+from powerhall.physics.weather import Weather
 from powerhall.site.topology import Hall, Losses
 from powerhall_optimizer.physics.limits import Heat
 

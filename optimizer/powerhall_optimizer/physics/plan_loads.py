@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
-from powerhall.physics.cooling import HallLoad, Weather, hall_load
+from powerhall.physics.cooling import HallLoad, hall_load
+from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Assignment, Plan, Snapshot, StoragePlan, gpu_power_w
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, NodeType, Rack

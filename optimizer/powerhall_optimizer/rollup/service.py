@@ -8,7 +8,7 @@ repeat, and run beside each other, one per hall.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from powerhall.physics.cooling import Weather
+from powerhall.physics.weather import Weather
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.store import Query, Row, Select, Store

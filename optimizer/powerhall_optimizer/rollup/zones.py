@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from powerhall.physics.cooling import Weather, hall_load
+from powerhall.physics.cooling import hall_load, needs_weather
+from powerhall.physics.weather import Weather
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Rack, Site
 from powerhall.store import Row
@@ -138,7 +139,7 @@ def _cooling(context: Context, hall: Hall, total: _Sum, time_s: int) -> Fields:
     """Losses and, where the weather is known or does not matter, what the plants take up and draw."""
     weather = context.weather(time_s)
     if weather is None:
-        if any(plant.kind != "fixed" for plant in hall.plants):
+        if needs_weather(hall):
             return {"loss_power_w": hall.losses.power_w(total.it_w)}
         weather = Weather(0.0, 0.0)
     load = hall_load(hall, total.liquid_w, total.it_w - total.liquid_w, weather)

@@ -15,7 +15,8 @@ import msgspec
 
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
-from powerhall.physics.cooling import Weather, hall_load
+from powerhall.physics.cooling import hall_load
+from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Assignment, Plan, gpu_power_w, gpu_speed
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import JobClass, Mode, NodeType

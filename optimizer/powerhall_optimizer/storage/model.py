@@ -24,7 +24,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from powerhall.physics.cooling import Weather, medium_load
+from powerhall.physics.cooling import medium_load
+from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Snapshot, StoragePlan
 from powerhall.site.storage import Storage, keep_factor, stored_after, trajectory
 from powerhall.site.topology import Hall

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powerhall.jobs import Job, check_jobs, read_jobs, read_philly, read_sacct, read_swf, write_jobs
-from powerhall.physics.cooling import Weather, hall_load, plant_capacity_w, plant_power_w
-from powerhall.physics.weather import read_weather, wet_bulb_c
+from powerhall.physics.cooling import hall_load, plant_capacity_w, plant_power_w
+from powerhall.physics.plants.plant import Plant
+from powerhall.physics.weather import Weather, read_weather, wet_bulb_c
 from powerhall.runtime.errors import Rejected
-from powerhall.site.topology import Feed, Hall, Losses, NodeType, Plant, Rack, Row, Site
+from powerhall.site.topology import Feed, Hall, Losses, NodeType, Rack, Row, Site
 from powerhall.timeseries import Series, parse_time, read_series
 
 KIND = NodeType("h100", "H100", 8, 2000.0, 10_200.0, 3000.0, 0.7, ())

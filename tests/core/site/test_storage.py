@@ -4,7 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from powerhall.physics.cooling import Weather, hall_load
+from powerhall.physics.cooling import hall_load
+from powerhall.physics.weather import Weather
 from powerhall.runtime.errors import Rejected
 from powerhall.site.site_file import read_site
 from powerhall.site.storage import Storage, keep_factor, parse_heat_capacity, trajectory

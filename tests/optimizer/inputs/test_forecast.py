@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powerhall.jobs import Job
-from powerhall.physics.cooling import Weather, hall_load
+from powerhall.physics.cooling import hall_load
+from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Snapshot, read_plan
 from powerhall.store import open_store
 from powerhall.store.line_protocol import Point, encode

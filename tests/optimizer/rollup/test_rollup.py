@@ -6,8 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from powerhall.physics.plants.plant import Plant
 from powerhall.runtime.errors import Retryable
-from powerhall.site.topology import Hall, Losses, Mode, NodeType, Plant, Rack, Site
+from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, Site
 from powerhall.site.topology import Row as RackRow
 from powerhall.store import Query, Row, Select, Store, open_store
 from powerhall.store.line_protocol import Point, encode

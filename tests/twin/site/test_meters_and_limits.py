@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powerhall.physics.cooling import Weather
+from powerhall.physics.weather import Weather
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Feed
 from powerhall.timeseries import Series

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from powerhall.physics.cooling import Weather
+from powerhall.physics.weather import Weather
 from powerhall.plan.plan import gpu_power_w
 from powerhall.site.topology import Mode, NodeType, Site
 from powerhall_twin.policies.plan_follower import Admission, added_rack_w

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field
 
 from powerhall.jobs.model import Job
-from powerhall.physics.cooling import Weather
+from powerhall.physics.weather import Weather
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.timeseries import Series

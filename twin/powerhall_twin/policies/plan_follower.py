@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from powerhall.hostlist import expand
-from powerhall.physics.cooling import Weather
+from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Assignment, Plan
 from powerhall.site.topology import Site
 from powerhall_twin.site.actions import Action, SetMode, Start, Stop

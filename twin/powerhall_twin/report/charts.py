@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from powerhall.physics.cooling import Weather
+from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Plan
 from powerhall.site.topology import Site
 from powerhall_twin.report.gantt import Block, lane_of_nodes

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from powerhall.physics.cooling import media
+from powerhall.physics.plants.kinds import kind_of
 from powerhall.plan.plan import Plan
 from powerhall.runtime.files import replace_file
 from powerhall_twin.demo.demo import DemoResult, PlannedSlot
@@ -166,7 +167,6 @@ def _section(title: str, note: str, *inside: str) -> str:
     return f"<section><h2>{title}</h2>{note_html}{''.join(inside)}</section>"
 
 
-_KINDS = {"tower_chiller": "cooling tower and chiller", "dry_cooler": "dry cooler", "fixed": "plant"}
 _POWER_KEY = (("measured", "--power", ""), ("planned", "--planned", "dash"))
 
 
@@ -230,7 +230,7 @@ class _Page:
             for medium in media(hall):
                 planned = self.planned(hall.zone, heat=True) if medium == "all" else []
                 chart = charts.cooling_chart(self.t, hall.zone, medium, planned, self.span, self.event)
-                plants = sorted({_KINDS[plant.kind] for plant in hall.plants if plant.serves == medium})
+                plants = sorted({kind_of(plant).title for plant in hall.plants if plant.serves == medium})
                 place = self.chart(f"heat-{hall.zone}-{medium}", chart)
                 what = " + ".join(plants) + ("" if medium == "all" else f", takes the {medium} part")
                 parts.append(f"<div><h3>{hall.zone} &middot; {what}</h3>{place}</div>")

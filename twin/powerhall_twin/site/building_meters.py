@@ -8,7 +8,8 @@ per W, 418 s for 10 K without any cooling).
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from powerhall.physics.cooling import HallLoad, Weather, hall_load
+from powerhall.physics.cooling import HallLoad, hall_load
+from powerhall.physics.weather import Weather
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Site
 

@@ -1,0 +1,1 @@
+"""Kinds of cooling plants: one module each, registered in `kinds`."""

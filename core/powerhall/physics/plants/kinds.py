@@ -1,0 +1,22 @@
+"""The table of plant kinds: a new kind is a module beside this file, a row here, its test and its entry in the docs."""
+
+from collections.abc import Mapping
+
+from powerhall.physics.plants.dry_cooler import DryCooler
+from powerhall.physics.plants.fixed import Fixed
+from powerhall.physics.plants.plant import Plant, PlantKind
+from powerhall.physics.plants.tower_chiller import TowerChiller
+
+__all__ = ["PLANT_KINDS", "kind_of"]
+
+_KINDS: tuple[PlantKind, ...] = (Fixed(), DryCooler(), TowerChiller())
+
+PLANT_KINDS: Mapping[str, PlantKind] = {kind.name: kind for kind in _KINDS}
+
+
+def kind_of(plant: Plant) -> PlantKind:
+    """Return the kind of a plant; an unknown one raises ValueError that names the plant and the choices."""
+    kind = PLANT_KINDS.get(plant.kind)
+    if kind is None:
+        raise ValueError(f"plant {plant.name}: kind {plant.kind!r}: must be one of {', '.join(PLANT_KINDS)}")
+    return kind
