@@ -12,12 +12,13 @@ from pathlib import Path
 import msgspec
 
 from powerhall.jobs.model import Job, check_jobs
+from powerhall.jobs.readers.reader import JobReader, header_cells
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.settings import read_json
 from powerhall.timeseries import open_text, parse_time
 from powerhall.units import parse_duration
 
-__all__ = ["read_jobs", "write_jobs"]
+__all__ = ["OWN", "read_jobs", "write_jobs"]
 
 _ALIASES = {
     "id": "job_id",
@@ -123,3 +124,10 @@ def write_jobs(jobs: Iterable[Job]) -> str:
         cells = (getattr(job, field) for field in _FIELDS)
         writer.writerow(" ".join(c) if isinstance(c, tuple) else "" if c is None else c for c in cells)
     return out.getvalue()
+
+
+def _recognises(first_line: str) -> bool:
+    return not header_cells(first_line).isdisjoint(("job_id", "id"))
+
+
+OWN = JobReader("own", read_jobs, _recognises, (".json",))

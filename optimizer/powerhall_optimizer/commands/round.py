@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from powerhall.hostlist import expand
+from powerhall.jobs.readers.formats import JOB_FORMATS
 from powerhall.plan.multi_site import FleetPlan
 from powerhall.plan.plan import Plan
 from powerhall.runtime.command_line import Commands, add_command
@@ -19,7 +20,7 @@ from powerhall.store import Store, open_store
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
 from powerhall_optimizer.inputs.round_settings import RoundSettings, read_settings
-from powerhall_optimizer.inputs.snapshot import FORMATS, Horizon, floor_slot
+from powerhall_optimizer.inputs.snapshot import Horizon, floor_slot
 from powerhall_optimizer.planning.figures import Figures, figures, fleet_figures
 from powerhall_optimizer.round.multi_site import run_fleet_round
 from powerhall_optimizer.round.single_site import Request, only_one, run_round
@@ -55,7 +56,7 @@ def add_parser(commands: Commands) -> None:
         help="site.toml; given several times, the sites are planned together",
     )
     parser.add_argument("--jobs", type=Path, help="queue: own CSV or JSON, Philly CSV, sacct --parsable2, or SWF")
-    parser.add_argument("--jobs-format", choices=FORMATS, help="format of --jobs (default: detected)")
+    parser.add_argument("--jobs-format", choices=sorted(JOB_FORMATS), help="format of --jobs (default: detected)")
     parser.add_argument("--store", help="store URL: telemetry and queue come from it, the plan goes to it")
     parser.add_argument("--out", type=Path, help="plan file (default: plan.json, or none with --store)")
     parser.add_argument("--report", type=Path, help="write a self-contained HTML report")

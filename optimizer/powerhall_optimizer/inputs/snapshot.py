@@ -1,14 +1,13 @@
 """Site, queue, weather and prices into one immutable snapshot; whatever does not fit is refused in one line."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from powerhall.hostlist import expand
-from powerhall.jobs import Job, read_jobs, read_philly, read_sacct, read_swf
+from powerhall.jobs import Job
 from powerhall.physics.plants.kinds import kind_of
 from powerhall.physics.weather import read_weather
 from powerhall.plan.plan import Objective, Snapshot
@@ -16,27 +15,17 @@ from powerhall.runtime.errors import Rejected
 from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import Planning
 from powerhall.site.topology import Site
-from powerhall.timeseries import open_text, read_series
+from powerhall.timeseries import read_series
 from powerhall_optimizer.problem.eligibility import may_be_at, may_use, running_type, whole_gpus
 
 __all__ = [
-    "FORMATS",
     "Fit",
     "Horizon",
     "check_fit",
-    "detect_format",
     "fleet_queue",
     "floor_slot",
-    "read_queue",
     "site_snapshot",
 ]
-
-FORMATS: dict[str, Callable[[str | Path], tuple[Job, ...]]] = {
-    "own": read_jobs,
-    "philly": read_philly,
-    "sacct": read_sacct,
-    "swf": read_swf,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +40,6 @@ class Horizon:
     def slots(self) -> int:
         """Number of slots."""
         return max(1, self.length_s // self.slot_s)
-
-
-def detect_format(path: Path) -> str:
-    """Return the format of a job file by its name and first line; Rejected where none fits."""
-    name = path.name.lower()
-    if name.endswith(".json"):
-        return "own"
-    if name.removesuffix(".gz").endswith(".swf"):
-        return "swf"
-    first = open_text(path).readline().strip()
-    if first.startswith(";"):
-        return "swf"
-    if "|" in first:
-        return "sacct"
-    header = {cell.strip() for cell in first.split(",")}
-    if {"timestamp", "num_gpus"} <= header:
-        return "philly"
-    if header & {"job_id", "id"}:
-        return "own"
-    allowed = f"must be one of the formats {', '.join(FORMATS)}; name it with --jobs-format"
-    raise Rejected.field(str(path), "first line", first[:60], allowed)
-
-
-def read_queue(path: str | Path, form: str | None = None) -> tuple[Job, ...]:
-    """Read a job file of any format; without a format it is detected."""
-    path = Path(path)
-    return FORMATS[form or detect_format(path)](path)
 
 
 class Fit:

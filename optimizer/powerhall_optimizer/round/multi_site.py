@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from powerhall.jobs import Job, check_jobs
+from powerhall.jobs.readers.formats import read_job_file
 from powerhall.plan.multi_site import FleetPlan, fleet_hash, read_plans
 from powerhall.plan.plan import Planned, Snapshot
 from powerhall.runtime.errors import PowerhallError, Rejected
@@ -13,7 +14,7 @@ from powerhall.site.site_file import read_site
 from powerhall.site.topology import Site
 from powerhall.store import Store
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.inputs.snapshot import fleet_queue, read_queue, site_snapshot
+from powerhall_optimizer.inputs.snapshot import fleet_queue, site_snapshot
 from powerhall_optimizer.inputs.telemetry import store_queue
 from powerhall_optimizer.inputs.what_if import fleet_what_if
 from powerhall_optimizer.planning.figures import fleet_figures
@@ -51,7 +52,7 @@ def observe_fleet(request: Request, settings: RoundSettings, log: Log) -> list[S
             raise Rejected.field("command line", "--site", site.name, "must be different sites with different names")
     down: tuple[str, ...] = ()
     if request.jobs is not None:
-        jobs, source = read_queue(request.jobs, request.jobs_format), str(request.jobs)
+        jobs, source = read_job_file(request.jobs, request.jobs_format), str(request.jobs)
     elif request.store is not None:
         (jobs, down), source = _store_queues(request.store, sites), "store"
     else:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from powerhall.jobs.readers.formats import read_job_file
 from powerhall.plan.plan import Plan, Planned, Snapshot, read_plan, snapshot_hash
 from powerhall.runtime.errors import PowerhallError, Rejected, Retryable
 from powerhall.runtime.log import Log
@@ -25,7 +26,7 @@ from powerhall.store import Store
 from powerhall.store.line_protocol import Point, encode
 from powerhall_optimizer.inputs.learning import learn
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.inputs.snapshot import Horizon, check_fit, read_queue, site_snapshot
+from powerhall_optimizer.inputs.snapshot import Horizon, check_fit, site_snapshot
 from powerhall_optimizer.inputs.telemetry import node_state, store_queue
 from powerhall_optimizer.inputs.what_if import what_if
 from powerhall_optimizer.planning.figures import figures
@@ -108,7 +109,7 @@ def observe(request: Request, settings: RoundSettings, log: Log) -> Snapshot:
     site, planning = read_site(request.site)
     down: tuple[str, ...] = ()
     if request.jobs is not None:
-        jobs = read_queue(request.jobs, request.jobs_format)
+        jobs = read_job_file(request.jobs, request.jobs_format)
         check_fit(site, jobs, str(request.jobs))
     elif request.store is not None:
         jobs, down = store_queue(request.store, site.name)

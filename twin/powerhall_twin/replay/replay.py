@@ -9,13 +9,14 @@ import msgspec
 
 from powerhall.hostlist import expand
 from powerhall.jobs.model import Job
+from powerhall.jobs.readers.formats import read_job_file
 from powerhall.physics.weather import read_weather
 from powerhall.plan.plan import Plan, Snapshot
 from powerhall.runtime.errors import Rejected
 from powerhall.site.site_file import Planning, read_site
 from powerhall.site.topology import Site
 from powerhall.timeseries import Series, read_series
-from powerhall_optimizer.inputs.snapshot import check_fit, floor_slot, read_queue
+from powerhall_optimizer.inputs.snapshot import check_fit, floor_slot
 from powerhall_optimizer.inputs.what_if import what_if
 from powerhall_twin.jobs.trace_window import busiest_start_s, window
 from powerhall_twin.policies.baselines import POLICIES, Policy
@@ -66,7 +67,7 @@ def from_trace(
     """Read a site and a window of a trace: `hours` from `start_s`, or the busiest ones; laid to begin at `at_s`."""
     site, planning = read_site(site_path)
     site = msgspec.structs.replace(site, storages=())  # the simulated building has no stores to count on
-    trace = read_queue(jobs_path, form)
+    trace = read_job_file(jobs_path, form)
     length_s = hours * 3600.0
     begin_s = busiest_start_s(trace, length_s) if start_s is None else start_s
     here_s = float(floor_slot(begin_s if at_s is None else at_s, _SLOT_S))

@@ -1,1 +1,1 @@
-"""Readers of public trace formats."""
+"""Readers of job files: one module per format, registered in `formats`."""

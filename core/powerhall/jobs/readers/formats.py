@@ -1,0 +1,38 @@
+"""The table of job formats, and which one a file has. A new format is a module, a row here, its test and its page."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from powerhall.jobs.job_files import OWN
+from powerhall.jobs.model import Job
+from powerhall.jobs.readers.philly import PHILLY
+from powerhall.jobs.readers.reader import JobReader
+from powerhall.jobs.readers.sacct import SACCT
+from powerhall.jobs.readers.swf import SWF
+from powerhall.runtime.errors import Rejected
+from powerhall.timeseries import open_text
+
+__all__ = ["JOB_FORMATS", "detect_format", "read_job_file"]
+
+JOB_FORMATS: Mapping[str, JobReader] = {reader.name: reader for reader in (SWF, SACCT, PHILLY, OWN)}
+"""Readers by name, in the order in which they are tried."""
+
+
+def detect_format(path: Path) -> str:
+    """Return the format of a job file by its name, else by its first line; Rejected where none fits."""
+    name = path.name.lower()
+    for reader in JOB_FORMATS.values():
+        if name.endswith(reader.endings):
+            return reader.name
+    first = open_text(path).readline().strip()
+    for reader in JOB_FORMATS.values():
+        if reader.recognises(first):
+            return reader.name
+    allowed = f"must be one of the formats {', '.join(sorted(JOB_FORMATS))}; name it with --jobs-format"
+    raise Rejected.field(str(path), "first line", first[:60], allowed)
+
+
+def read_job_file(path: str | Path, form: str | None = None) -> tuple[Job, ...]:
+    """Read a job file of any format; without `form` its format is detected."""
+    path = Path(path)
+    return JOB_FORMATS[form or detect_format(path)].read(path)
