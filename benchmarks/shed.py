@@ -30,7 +30,7 @@ from powerhall_agent.capper.carrier import newest_lease
 from powerhall_agent.capper.limiter import Range
 from powerhall_agent.capper.state import Capper
 from powerhall_optimizer.leases.caps import safe_caps_w
-from powerhall_optimizer.leases.grant_cycle import Turn
+from powerhall_optimizer.leases.grant_cycle import GrantCycle
 from powerhall_optimizer.leases.ledger import Ledger
 from powerhall_optimizer.leases.plan_in_force import present_plan
 from powerhall_optimizer.shed.ladder import ladder
@@ -148,7 +148,7 @@ def main() -> None:
         }
         store = open_store(f"sqlite:///{folder}/store.db")
         ledger = Ledger(safe_caps_w(now.snapshot.site), folder / "ledger.json")
-        before = Turn(now, ledger, SITE_KEY, store).run(time.time(), time.time() + 900.0)
+        before = GrantCycle(now, ledger, SITE_KEY, store).run(time.time(), time.time() + 900.0)
         held: dict[str, bytes] = {}
         deliver(store, cappers, held)
         full_w = sum(sum(node.caps.values()) for node in gpus.values())

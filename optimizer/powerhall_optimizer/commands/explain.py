@@ -9,7 +9,7 @@ from powerhall.plan.multi_site import FleetPlan, read_plans
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
-from powerhall_optimizer.planning.explain import explain_lines, fleet_lines
+from powerhall_optimizer.planning.explain import explain_lines, multi_site_lines
 
 __all__ = ["add_parser"]
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = plan.jobs if isinstance(plan, FleetPlan) else plan.snapshot.jobs
     if args.job not in {job.job_id for job in jobs}:
         raise Rejected.field(str(args.plan), "job", args.job, "must be a job of the plan")
-    lines = list(fleet_lines(plan, args.job) if isinstance(plan, FleetPlan) else explain_lines(plan, args.job))
+    lines = list(multi_site_lines(plan, args.job) if isinstance(plan, FleetPlan) else explain_lines(plan, args.job))
     if args.json:
         sys.stdout.write(json.dumps({"job_id": args.job, "plan_id": plan.plan_id, "lines": lines}) + "\n")
     else:

@@ -15,7 +15,7 @@ from powerhall.site.curtailment import read_events
 from powerhall.store import open_store
 from powerhall.units import parse_duration
 from powerhall_optimizer.leases.caps import safe_caps_w
-from powerhall_optimizer.leases.grant_cycle import Turn
+from powerhall_optimizer.leases.grant_cycle import GrantCycle
 from powerhall_optimizer.leases.keys import read_site_key
 from powerhall_optimizer.leases.ledger import Ledger
 from powerhall_optimizer.leases.plan_in_force import checked_plan
@@ -75,7 +75,7 @@ def _lease(args: argparse.Namespace) -> int:
     has_events = args.events is not None and args.events.exists()
     events = read_events(args.events, plan.snapshot.site.name) if has_events else ()
     store = None if args.dry_run else open_store(args.store)
-    turn = Turn(plan, ledger, key, store, events)
+    turn = GrantCycle(plan, ledger, key, store, events)
     figures = turn.run(now_s, now_s + span_s)
     while store is not None and figures["short"] and time.time() < now_s + settle_s:
         time.sleep(min(1.0, settle_s))

@@ -21,9 +21,9 @@ from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
 from powerhall_optimizer.inputs.round_settings import RoundSettings, read_settings
 from powerhall_optimizer.inputs.snapshot import Horizon, floor_slot
-from powerhall_optimizer.planning.figures import Figures, figures, fleet_figures
-from powerhall_optimizer.round.multi_site import run_fleet_round
-from powerhall_optimizer.round.single_site import Request, only_one, run_round
+from powerhall_optimizer.planning.figures import Figures, figures, multi_site_figures
+from powerhall_optimizer.round.multi_site import run_multi_site_round
+from powerhall_optimizer.round.single_site import RoundRequest, only_one, run_round
 
 __all__ = ["add_parser"]
 
@@ -90,7 +90,7 @@ class _Stop:
         self.wanted = True
 
 
-def _request(args: argparse.Namespace, settings: RoundSettings, store: Store | None) -> Request:
+def _request(args: argparse.Namespace, settings: RoundSettings, store: Store | None) -> RoundRequest:
     try:
         length_s = parse_duration(args.horizon)
     except ValueError as error:
@@ -107,7 +107,7 @@ def _request(args: argparse.Namespace, settings: RoundSettings, store: Store | N
         down = expand(args.down)
     except ValueError as error:
         raise Rejected.field("command line", "--down", args.down, str(error)) from None
-    return Request(
+    return RoundRequest(
         site=args.site[0],
         more_sites=tuple(args.site[1:]),
         horizon=Horizon(floor_slot(now_s, settings.slot_s), settings.slot_s, int(length_s)),
@@ -123,7 +123,7 @@ def _request(args: argparse.Namespace, settings: RoundSettings, store: Store | N
 
 
 def _figures(plan: Plan | FleetPlan) -> Figures:
-    return fleet_figures(plan) if isinstance(plan, FleetPlan) else figures(plan)
+    return multi_site_figures(plan) if isinstance(plan, FleetPlan) else figures(plan)
 
 
 def _site_figures(plan: FleetPlan) -> dict[str, dict[str, object]]:
@@ -135,7 +135,7 @@ def _site_figures(plan: FleetPlan) -> dict[str, dict[str, object]]:
     return found
 
 
-def _tell(plan: Plan | FleetPlan, request: Request, as_json: bool) -> None:
+def _tell(plan: Plan | FleetPlan, request: RoundRequest, as_json: bool) -> None:
     come = _figures(plan)
     if as_json:
         fields = {"plan_id": plan.plan_id, "status": plan.status, "value": plan.value, "bound": plan.bound}
@@ -181,8 +181,8 @@ def _compare_figures(before: Figures, after: Figures, change: str) -> None:
         sys.stdout.write(f"{name:24}{one:14,.1f}{two:14,.1f}{two - one:+14,.1f}\n")
 
 
-def _round(request: Request, settings: RoundSettings, stop: "_Stop", log: Log) -> Plan | FleetPlan:
-    run_one = run_fleet_round if request.more_sites else run_round
+def _round(request: RoundRequest, settings: RoundSettings, stop: "_Stop", log: Log) -> Plan | FleetPlan:
+    run_one = run_multi_site_round if request.more_sites else run_round
     return run_one(request, settings, stop, log, int(time.time()))
 
 

@@ -19,11 +19,11 @@ from powerhall.timeseries import read_series
 from powerhall_optimizer.problem.eligibility import may_be_at, may_use, running_type, whole_gpus
 
 __all__ = [
-    "Fit",
     "Horizon",
+    "SiteFit",
     "check_fit",
-    "fleet_queue",
     "floor_slot",
+    "multi_site_queue",
     "site_snapshot",
 ]
 
@@ -42,7 +42,7 @@ class Horizon:
         return max(1, self.length_s // self.slot_s)
 
 
-class Fit:
+class SiteFit:
     """What a site offers to jobs, to refuse those that it cannot ever take."""
 
     def __init__(self, site: Site) -> None:
@@ -76,14 +76,14 @@ class Fit:
 
 def check_fit(site: Site, jobs: Sequence[Job], source: str) -> None:
     """Refuse jobs that the site cannot ever take; those that may not be at the site at all are passed over."""
-    fit = Fit(site)
+    fit = SiteFit(site)
     for job in jobs:
         fit.check(job, source)
 
 
-def fleet_queue(sites: Sequence[Site], jobs: Sequence[Job], source: str) -> tuple[Job, ...]:
+def multi_site_queue(sites: Sequence[Site], jobs: Sequence[Job], source: str) -> tuple[Job, ...]:
     """Return the jobs with the site of every running one; refuse those that none of their sites can ever take."""
-    fits = {site.name: Fit(site) for site in sites}
+    fits = {site.name: SiteFit(site) for site in sites}
     found: list[Job] = []
     for job in jobs:
         if job.state == "running":
@@ -103,7 +103,7 @@ def fleet_queue(sites: Sequence[Site], jobs: Sequence[Job], source: str) -> tupl
     return tuple(found)
 
 
-def _with_site(job: Job, fits: Mapping[str, Fit], source: str) -> Job:
+def _with_site(job: Job, fits: Mapping[str, SiteFit], source: str) -> Job:
     if job.site in fits:
         return job
     homes = [name for name, fit in fits.items() if job.hall in fit.halls]

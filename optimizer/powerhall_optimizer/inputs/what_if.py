@@ -17,7 +17,7 @@ from powerhall.site.topology import Feed, Hall, Rack, Row, Site
 from powerhall.timeseries import Series
 from powerhall.units import parse_power
 
-__all__ = ["fleet_what_if", "what_if"]
+__all__ = ["multi_site_what_if", "what_if"]
 
 _ITEM = re.compile(r"\s*(?P<target>[^=,]+?)\s*=\s*(?P<value>[^=,]+?)\s*")
 replace = msgspec.structs.replace
@@ -150,7 +150,7 @@ def what_if(snapshot: Snapshot, text: str) -> Snapshot:
     return snapshot
 
 
-def fleet_what_if(snapshots: Sequence[Snapshot], text: str) -> list[Snapshot]:
+def multi_site_what_if(snapshots: Sequence[Snapshot], text: str) -> list[Snapshot]:
     """Return the sites' snapshots with every change of the list applied; weights change at all of them."""
     changed = {s.site.name: s for s in snapshots}
     for item in text.split(","):

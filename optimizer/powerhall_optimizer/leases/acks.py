@@ -10,20 +10,20 @@ from powerhall.lease import SignedConfirmation, node_key, open_confirmation
 from powerhall.runtime.errors import Rejected
 from powerhall.store import Query, Select, Store
 
-__all__ = ["Confirmed", "read_confirmations"]
+__all__ = ["Acks", "read_acks"]
 
 _AGE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
+class Acks:
     """The newest confirmed sequence per node, and how many confirmations were not what they say they are."""
 
     sequences: dict[str, int]
     refused: int
 
 
-def read_confirmations(store: Store, site_key: bytes, nodes: Collection[str], now_s: float) -> Confirmed:
+def read_acks(store: Store, site_key: bytes, nodes: Collection[str], now_s: float) -> Acks:
     """Return what these nodes confirmed in the last hour; a damaged or forged confirmation counts for nothing."""
     query = Query("lease_confirmation", (Select("signed", "last"),), group_by=("node",))
     found: dict[str, int] = {}
@@ -37,4 +37,4 @@ def read_confirmations(store: Store, site_key: bytes, nodes: Collection[str], no
             found[node] = open_confirmation(signed, node_key(site_key, node), node).sequence
         except (ValueError, msgspec.DecodeError, Rejected):
             refused += 1
-    return Confirmed(found, refused)
+    return Acks(found, refused)

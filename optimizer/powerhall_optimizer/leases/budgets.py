@@ -16,8 +16,8 @@ from powerhall.plan.plan import Plan
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Rack, Site
 from powerhall_optimizer.leases.ledger import Budget
-from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.physics.linearize import it_for_heat_w, loss_slope
+from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.storage.model import plant_slopes
 
 __all__ = ["lease_budgets"]
@@ -31,15 +31,15 @@ def lease_budgets(plan: Plan, now_s: float, until_s: float) -> list[Budget]:
     What the plan has stores deliver in every slot of that time is added, what they take up is taken off.
     """
     snapshot = plan.snapshot
-    ground = Ground(snapshot)
+    conditions = SiteConditions(snapshot)
     first = max(0, int(now_s - snapshot.start_s) // snapshot.slot_s)
     last = min(snapshot.slots, max(first + 1, -(-int(until_s - snapshot.start_s) // snapshot.slot_s)))
-    weather = sorted(set(ground.weather[first:last]), key=lambda moment: (moment.dry_bulb_c, moment.wet_bulb_c))
+    weather = sorted(set(conditions.weather[first:last]), key=lambda moment: (moment.dry_bulb_c, moment.wet_bulb_c))
     found = []
     delivered, cooled = _delivered(plan, first, last), _cooled(plan, first, last)
-    for zone, values in ground.budgets_w.items():
+    for zone, values in conditions.budgets_w.items():
         lowest = float((values[first:last] + delivered.get(zone, 0.0)).min())
-        racks = ground.index.racks_under(zone)
+        racks = conditions.index.racks_under(zone)
         found.append(
             _meter(snapshot.site, lowest - _charging_w(snapshot.site, cooled, weather), weather)
             if zone == snapshot.site.name

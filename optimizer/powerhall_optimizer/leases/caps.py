@@ -10,12 +10,12 @@ from powerhall.runtime.errors import Rejected
 from powerhall.site.topology import JobClass, Mode, NodeType, Site
 from powerhall_optimizer.leases.ledger import Budget, Ledger
 
-__all__ = ["Need", "grant_leases", "needs", "node_cap_w", "safe_caps_w"]
+__all__ = ["CapRequest", "cap_requests", "grant_leases", "node_cap_w", "safe_caps_w"]
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """A node's need: the mode of its fastest job, and the weight that the ledger serves it by."""
+class CapRequest:
+    """A node's request: the mode of its fastest job, and the weight that the ledger serves it by."""
 
     node: str
     kind: NodeType
@@ -39,14 +39,14 @@ def safe_caps_w(site: Site) -> dict[str, int]:
     return {node: int(site.node_types[rack.node_type].safe_cap_w) for rack in site.racks() for node in rack.nodes}
 
 
-def needs(plan: Plan, now_s: float, until_s: float, modes: Mapping[str, str] | None = None) -> list[Need]:
+def cap_requests(plan: Plan, now_s: float, until_s: float, modes: Mapping[str, str] | None = None) -> list[CapRequest]:
     """Return the needs of the jobs that run between `now_s` and `until_s`, the weightiest first.
 
     `modes` overrides the plan's mode per job (an emergency lowers it). A node that runs several jobs is capped by the
     fastest of their modes: a cap holds for all GPUs of a node, since the scheduler chooses which of them a job gets.
     """
     site, jobs = plan.snapshot.site, {job.job_id: job for job in plan.snapshot.jobs}
-    found: dict[str, Need] = {}
+    found: dict[str, CapRequest] = {}
     for entry in plan.assignments:
         if entry.start_s >= until_s or entry.end_s <= now_s:
             continue
@@ -54,11 +54,11 @@ def needs(plan: Plan, now_s: float, until_s: float, modes: Mapping[str, str] | N
         kind = site.node_types[entry.node_type]
         mode = _mode(kind, (modes or {}).get(entry.job_id, entry.mode))
         for node in _nodes(entry):
-            need = Need(node, kind, mode, site.job_classes.get(job.job_class), job.weight)
+            request = CapRequest(node, kind, mode, site.job_classes.get(job.job_class), job.weight)
             before = found.get(node)
-            if before is None or before.cap_w < need.cap_w:
-                found[node] = need
-    return sorted(found.values(), key=lambda need: (-need.weight, need.node))
+            if before is None or before.cap_w < request.cap_w:
+                found[node] = request
+    return sorted(found.values(), key=lambda request: (-request.weight, request.node))
 
 
 def _nodes(entry: Assignment) -> Iterable[str]:
@@ -73,14 +73,14 @@ def _mode(kind: NodeType, name: str) -> Mode:
     return mode
 
 
-def _fitting(need: Need, granted_w: int) -> Mode | None:
-    fitting = [m for m in need.kind.modes if m.speed <= need.mode.speed]
-    return next((m for m in fitting if node_cap_w(need.kind, m, need.job_class) <= granted_w), None)
+def _fitting(request: CapRequest, granted_w: int) -> Mode | None:
+    fitting = [m for m in request.kind.modes if m.speed <= request.mode.speed]
+    return next((m for m in fitting if node_cap_w(request.kind, m, request.job_class) <= granted_w), None)
 
 
 def grant_leases(
     plan: Plan,
-    wanted: Sequence[Need],
+    wanted: Sequence[CapRequest],
     ledger: Ledger,
     budgets: Sequence[Budget] | None,
     *,
@@ -94,16 +94,16 @@ def grant_leases(
     A node that gets less than it needs runs in the fastest mode that fits; where none fits it gets no lease and stays
     at its safe cap.
     """
-    caps_w = {need.node: need.cap_w for need in wanted}
+    caps_w = {request.node: request.cap_w for request in wanted}
     granted = ledger.lower(caps_w, now_s, until_s) if budgets is None else ledger.grant(caps_w, budgets, now_s, until_s)
     leases = []
-    for need in wanted:
-        entry = granted[need.node]
-        mode = _fitting(need, entry.cap_w)
+    for request in wanted:
+        entry = granted[request.node]
+        mode = _fitting(request, entry.cap_w)
         if mode is None:
             continue
-        cap_w = node_cap_w(need.kind, mode, need.job_class)
-        caps = tuple(GpuCap(gpu, mode.gpu_power_limit_w, mode.sm_clock_mhz) for gpu in range(need.kind.gpus))
-        lease = Lease(need.node, plan.plan_id, entry.sequence, now_s, until_s, float(cap_w), caps)
-        leases.append((lease, sign_lease(lease, node_key(site_key, need.node))))
+        cap_w = node_cap_w(request.kind, mode, request.job_class)
+        caps = tuple(GpuCap(gpu, mode.gpu_power_limit_w, mode.sm_clock_mhz) for gpu in range(request.kind.gpus))
+        lease = Lease(request.node, plan.plan_id, entry.sequence, now_s, until_s, float(cap_w), caps)
+        leases.append((lease, sign_lease(lease, node_key(site_key, request.node))))
     return leases

@@ -9,18 +9,18 @@ from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import Rejected
 from powerhall.site.curtailment import Event
 from powerhall.store import Store
-from powerhall_optimizer.leases.acks import read_confirmations
+from powerhall_optimizer.leases.acks import read_acks
 from powerhall_optimizer.leases.budgets import lease_budgets
-from powerhall_optimizer.leases.caps import grant_leases, needs
+from powerhall_optimizer.leases.caps import cap_requests, grant_leases
+from powerhall_optimizer.leases.event_limits import limited
+from powerhall_optimizer.leases.lease_points import publish_leases
 from powerhall_optimizer.leases.ledger import Budget, Ledger
-from powerhall_optimizer.leases.limits import limited
-from powerhall_optimizer.leases.publish import publish_leases
 
-__all__ = ["Turn"]
+__all__ = ["GrantCycle"]
 
 
 @dataclass(slots=True)
-class Turn:
+class GrantCycle:
     """Grants and publishes leases of a plan; without a store it only says what would be granted."""
 
     plan: Plan
@@ -29,20 +29,20 @@ class Turn:
     store: Store | None
     events: Sequence[Event] = ()
     served: set[str] = field(default_factory=set)
-    """Nodes that got what they need: a second run leaves them alone."""
+    """Nodes that got their whole request: a second run leaves them out."""
 
     def confirm(self, now_s: float) -> int:
         """Tell the ledger what nodes confirmed; return how many older leases count no more."""
         if self.store is None:
             return 0
-        told = read_confirmations(self.store, self.site_key, self.ledger.safe_caps_w, now_s)
+        told = read_acks(self.store, self.site_key, self.ledger.safe_caps_w, now_s)
         return self.ledger.confirm(told.sequences, now_s)
 
     def run(self, now_s: float, until_s: float) -> dict[str, object]:
         """Grant and publish; return figures for people and machines."""
         self.confirm(now_s)
-        everybody = needs(self.plan, now_s, until_s)
-        wanted = [need for need in everybody if need.node not in self.served]
+        everybody = cap_requests(self.plan, now_s, until_s)
+        wanted = [request for request in everybody if request.node not in self.served]
         budgets, held = self._budgets(now_s, until_s)
         leases = grant_leases(
             self.plan, wanted, self.ledger, budgets, site_key=self.site_key, now_s=now_s, until_s=until_s
@@ -50,7 +50,7 @@ class Turn:
         if self.store is not None:
             publish_leases(self.store, self.plan.snapshot.site, leases)
         caps_w = {lease.node: lease.node_cap_w for lease, _ in leases}
-        self.served |= {need.node for need in wanted if caps_w.get(need.node, 0.0) >= need.cap_w}
+        self.served |= {request.node for request in wanted if caps_w.get(request.node, 0.0) >= request.cap_w}
         figures: dict[str, object] = {"plan_id": self.plan.plan_id, "nodes": len(everybody), "leases": len(leases)}
         figures |= {"short": len(everybody) - len(self.served), "expires_s": until_s, "cap_w": sum(caps_w.values())}
         return figures | ({"note": held} if held else {})

@@ -33,13 +33,13 @@ from powerhall.runtime.files import replace_file
 from powerhall.runtime.settings import read_json
 from powerhall.units import format_power
 
-__all__ = ["Budget", "Entry", "Ledger"]
+__all__ = ["Budget", "Ledger", "LedgerEntry"]
 
 
 _LOCK_WITHIN_S = 5.0
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LedgerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A lease that may still be in force on a node."""
 
     sequence: int
@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _State(msgspec.Struct, forbid_unknown_fields=True):
     sequence: int = 0
-    entries: dict[str, list[Entry]] = {}
+    entries: dict[str, list[LedgerEntry]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Ledger:
 
     def grant(
         self, wanted_w: Mapping[str, int], budgets: Sequence[Budget], now_s: float, expires_s: float
-    ) -> dict[str, Entry]:
+    ) -> dict[str, LedgerEntry]:
         """Grant caps until `expires_s`: each node gets what it wants, or as much as every zone above it has left.
 
         Nodes come in the order of `wanted_w`: put the most valuable first. A cap may lie below the safe cap, but counts
@@ -139,7 +139,7 @@ class Ledger:
                 exposure[node] += raised
             return self._enter(caps, now_s, expires_s)
 
-    def lower(self, wanted_w: Mapping[str, int], now_s: float, expires_s: float) -> dict[str, Entry]:
+    def lower(self, wanted_w: Mapping[str, int], now_s: float, expires_s: float) -> dict[str, LedgerEntry]:
         """Grant caps that raise no node's exposure, whatever the budgets are: each node gets the lower of both."""
         with self._alone(now_s):
             caps = {node: min(want_w, self.exposure_w(node, now_s)) for node, want_w in wanted_w.items()}
@@ -158,13 +158,13 @@ class Ledger:
                 self._save()
         return gone
 
-    def _enter(self, caps_w: Mapping[str, int], now_s: float, expires_s: float) -> dict[str, Entry]:
+    def _enter(self, caps_w: Mapping[str, int], now_s: float, expires_s: float) -> dict[str, LedgerEntry]:
         """Number the caps and put them on disk."""
         granted = {}
         self._state.sequence = max(self._state.sequence, int(now_s * 1000))
         for node, cap_w in caps_w.items():
             self._state.sequence += 1
-            granted[node] = Entry(self._state.sequence, cap_w, expires_s)
+            granted[node] = LedgerEntry(self._state.sequence, cap_w, expires_s)
             held = self._state.entries.get(node, [])  # an older lease that is lower and ends sooner adds nothing
             above = [entry for entry in held if entry.cap_w > cap_w or entry.expires_s > expires_s]
             self._state.entries[node] = [*above, granted[node]]

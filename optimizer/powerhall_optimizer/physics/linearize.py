@@ -14,9 +14,9 @@ import numpy.typing as npt
 from powerhall.physics.cooling import hall_load
 from powerhall.physics.weather import Weather
 from powerhall.site.topology import Hall, Losses
-from powerhall_optimizer.physics.limits import Heat
+from powerhall_optimizer.physics.site_conditions import Heat
 
-__all__ = ["Rise", "it_for_heat_w", "loss_slope", "rise", "site_capacity", "site_slope"]
+__all__ = ["FacilityPowerBound", "facility_power_bound", "it_for_heat_w", "loss_slope", "site_capacity", "site_slope"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,9 +30,9 @@ def it_for_heat_w(losses: Losses, heat_w: float) -> float:
     return left / b if q == 0 else 2 * left / (b + math.sqrt(b * b + 4 * q * left))
 
 
-def loss_slope(losses: Losses, low_w: float, high_w: float) -> float:
-    """Return the slope of the chord of the losses from `low_w` to `high_w` of IT power."""
-    return losses.linear + losses.quadratic_per_w * (low_w + high_w)
+def loss_slope(losses: Losses, idle_w: float, high_w: float) -> float:
+    """Return the slope of the chord of the losses from `idle_w` to `high_w` of IT power."""
+    return losses.linear + losses.quadratic_per_w * (idle_w + high_w)
 
 
 def _at(hall: Hall, heat: Heat, weather: Weather) -> float:
@@ -40,32 +40,37 @@ def _at(hall: Hall, heat: Heat, weather: Weather) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Rise:
-    """A hall at the meter: power when idle, and what `most_w` of IT power on one node type adds, in W per slot."""
+class FacilityPowerBound:
+    """A hall at the meter: power when idle, and what `most_it_w` of IT power on one node type adds, in W per slot."""
 
-    low_w: Floats
-    rise_w: dict[str, Floats]
-    most_w: float
+    idle_w: Floats
+    added_w: dict[str, Floats]
+    most_it_w: float
 
     def slope(self, kind: str) -> float:
         """W at the meter per W of IT, over all slots."""
-        return float(np.mean(self.rise_w[kind])) / self.most_w if self.most_w > 0 else 1.0
+        return float(np.mean(self.added_w[kind])) / self.most_it_w if self.most_it_w > 0 else 1.0
 
 
-def rise(hall: Hall, base: Heat, liquid: Mapping[str, float], most_w: float, weather: Sequence[Weather]) -> Rise:
+def facility_power_bound(
+    hall: Hall, base: Heat, liquid: Mapping[str, float], most_it_w: float, weather: Sequence[Weather]
+) -> FacilityPowerBound:
     """Return the corners of a hall's facility power; `liquid` is the liquid fraction of each of its node types."""
     corners = {
-        kind: Heat(base.liquid_w + share * most_w, base.air_w + (1 - share) * most_w) for kind, share in liquid.items()
+        kind: Heat(base.liquid_w + share * most_it_w, base.air_w + (1 - share) * most_it_w)
+        for kind, share in liquid.items()
     }
     known: dict[Weather, tuple[float, dict[str, float]]] = {}
     for moment in weather:
         if moment not in known:
             known[moment] = _at(hall, base, moment), {k: _at(hall, heat, moment) for k, heat in corners.items()}
     low = np.array([known[moment][0] for moment in weather])
-    return Rise(low, {kind: np.array([known[moment][1][kind] for moment in weather]) - low for kind in liquid}, most_w)
+    return FacilityPowerBound(
+        low, {kind: np.array([known[moment][1][kind] for moment in weather]) - low for kind in liquid}, most_it_w
+    )
 
 
-def site_capacity(halls: Sequence[Rise], free_w: Floats) -> Floats:
+def site_capacity(halls: Sequence[FacilityPowerBound], free_w: Floats) -> Floats:
     """Return how much weighted IT power (sum of slope times IT power) is safe per slot within `free_w` at the meter.
 
     A hall's rise stays below the plane through its corners, so the dearest way to spread a weighted load over the halls
@@ -73,7 +78,7 @@ def site_capacity(halls: Sequence[Rise], free_w: Floats) -> Floats:
     """
     result = np.zeros_like(free_w)
     for slot, free in enumerate(free_w):
-        items = sorted((_dearest(hall, slot) for hall in halls if hall.most_w > 0), reverse=True)
+        items = sorted((_dearest(hall, slot) for hall in halls if hall.most_it_w > 0), reverse=True)
         left, room = float(free), 0.0
         for dearness, weight in items:
             if left <= dearness * weight:
@@ -86,7 +91,7 @@ def site_capacity(halls: Sequence[Rise], free_w: Floats) -> Floats:
     return result
 
 
-def site_slope(halls: Sequence[Rise], free_w: Floats) -> Floats:
+def site_slope(halls: Sequence[FacilityPowerBound], free_w: Floats) -> Floats:
     """Return how much weighted IT power one more W at the meter carries in each slot.
 
     The capacity is convex in the free power, so that its tangent is safe for more power and for less.
@@ -94,7 +99,7 @@ def site_slope(halls: Sequence[Rise], free_w: Floats) -> Floats:
     result = np.ones_like(free_w)
     for slot, free in enumerate(free_w):
         left = float(free)
-        for dearness, weight in sorted((_dearest(hall, slot) for hall in halls if hall.most_w > 0), reverse=True):
+        for dearness, weight in sorted((_dearest(hall, slot) for hall in halls if hall.most_it_w > 0), reverse=True):
             result[slot] = max(1.0, 1.0 / max(dearness, 1e-12))  # beyond the last hall only less power matters
             if left < dearness * weight:
                 result[slot] = 1.0 / max(dearness, 1e-12)
@@ -103,7 +108,7 @@ def site_slope(halls: Sequence[Rise], free_w: Floats) -> Floats:
     return result
 
 
-def _dearest(hall: Rise, slot: int) -> tuple[float, float]:
+def _dearest(hall: FacilityPowerBound, slot: int) -> tuple[float, float]:
     """Return (rise per weight of its dearest node type, weight at most)."""
-    weights = {kind: hall.slope(kind) * hall.most_w for kind in hall.rise_w}
-    return max(float(hall.rise_w[kind][slot]) / weights[kind] for kind in weights), max(weights.values())
+    weights = {kind: hall.slope(kind) * hall.most_it_w for kind in hall.added_w}
+    return max(float(hall.added_w[kind][slot]) / weights[kind] for kind in weights), max(weights.values())

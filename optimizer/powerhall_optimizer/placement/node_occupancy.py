@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall.jobs import Job
-from powerhall_optimizer.physics.limits import Ground
-from powerhall_optimizer.placement.zone_headroom import Zones
+from powerhall_optimizer.physics.site_conditions import SiteConditions
+from powerhall_optimizer.placement.zone_headroom import ZoneHeadroom
 from powerhall_optimizer.problem.arrays import Ints
 
-__all__ = ["Floor", "Split", "spread"]
+__all__ = ["NodeOccupancy", "Split", "spread"]
 
 Split = list[tuple[int, int]]
 """Pairs of a node's number and the GPUs taken on it."""
@@ -27,23 +27,23 @@ def spread(job: Job, nodes: Sequence[str]) -> list[tuple[str, int]]:
     return [(node, each + (i < more)) for i, node in enumerate(nodes) if each + (i < more) > 0]
 
 
-class Floor:
+class NodeOccupancy:
     """GPUs in use per slot and node, and what the zones around them still carry."""
 
-    def __init__(self, ground: Ground, hall: str, node_type: str, zones: Zones) -> None:
-        racks = [rack for rack in ground.index.halls[hall].racks() if rack.node_type == node_type]
-        self.per_node = ground.site.node_types[node_type].gpus
+    def __init__(self, conditions: SiteConditions, hall: str, node_type: str, headroom: ZoneHeadroom) -> None:
+        racks = [rack for rack in conditions.index.halls[hall].racks() if rack.node_type == node_type]
+        self.per_node = conditions.site.node_types[node_type].gpus
         self.racks = [rack.zone for rack in racks]
-        self.rows = [ground.index.row_of_rack[rack.zone].zone for rack in racks]
-        self.nodes = [node for rack in racks for node in ground.usable(rack)]
+        self.rows = [conditions.index.row_of_rack[rack.zone].zone for rack in racks]
+        self.nodes = [node for rack in racks for node in conditions.usable(rack)]
         self.index = {node: i for i, node in enumerate(self.nodes)}
-        self.rack_of = np.array([i for i, rack in enumerate(racks) for _ in ground.usable(rack)], np.int64)
-        self.spans = np.concatenate(([0], np.cumsum([len(ground.usable(rack)) for rack in racks]))).tolist()
-        shape = ground.snapshot.slots, len(self.nodes)
+        self.rack_of = np.array([i for i, rack in enumerate(racks) for _ in conditions.usable(rack)], np.int64)
+        self.spans = np.concatenate(([0], np.cumsum([len(conditions.usable(rack)) for rack in racks]))).tolist()
+        shape = conditions.snapshot.slots, len(self.nodes)
         self.busy: npt.NDArray[np.signedinteger] = np.zeros(shape, np.int8 if self.per_node < 127 else np.int16)
         self.used = np.zeros(len(self.nodes), np.int64)
-        self.zones = zones
-        self.limited = [i for i, zone in enumerate(self.racks) if zone in zones.left]
+        self.headroom = headroom
+        self.limited = [i for i, zone in enumerate(self.racks) if zone in headroom.left]
         self.row_of = np.unique(np.array(self.rows), return_inverse=True)[1]
         self.row_names = sorted(set(self.rows))
 
@@ -81,7 +81,7 @@ class Floor:
         """How many nodes each rack's own limit still takes."""
         room = np.full(len(self.racks), 1 << 30, np.int64)
         for i in self.limited if node_w > 0 else ():
-            room[i] = max(0, int((self.zones.room_w(self.racks[i], start, end) + 1e-6) // node_w))
+            room[i] = max(0, int((self.headroom.room_w(self.racks[i], start, end) + 1e-6) // node_w))
         return room
 
     def _shared(self, free: Ints, gpus: int, gpu_w: float, start: int, end: int) -> Split | None:
@@ -90,7 +90,7 @@ class Floor:
         for node in self._by_waste(free, gpus, start, end):
             rack = int(self.rack_of[node])
             if rack not in open_racks:
-                open_racks[rack] = self.zones.fits({self.racks[rack]: gpus * gpu_w}, start, end)
+                open_racks[rack] = self.headroom.fits({self.racks[rack]: gpus * gpu_w}, start, end)
             if open_racks[rack]:
                 return [(node, gpus)]
             if len(open_racks) == len(self.racks) and not any(open_racks.values()):
@@ -119,14 +119,14 @@ class Floor:
             return None
         split = [(node, self.per_node) for node in chosen]
         split[-1] = (chosen[-1], gpus - self.per_node * (need - 1))
-        return split if self.zones.fits(self.loads(split, gpu_w), start, end) else None
+        return split if self.headroom.fits(self.loads(split, gpu_w), start, end) else None
 
     def _racks_for(self, counts: Ints, need: int, node_w: float, start: int, end: int) -> Iterable[tuple[int, int]]:
         """Racks with the nodes to take from each: the smallest row that holds the gang, else the emptiest rows."""
         totals = np.bincount(self.row_of, weights=counts, minlength=len(self.row_names)).astype(np.int64).tolist()
         for i, row in enumerate(self.row_names):
-            if row in self.zones.left and node_w > 0:
-                totals[i] = min(totals[i], max(0, int((self.zones.room_w(row, start, end) + 1e-6) // node_w)))
+            if row in self.headroom.left and node_w > 0:
+                totals[i] = min(totals[i], max(0, int((self.headroom.room_w(row, start, end) + 1e-6) // node_w)))
         enough = sorted((count, i) for i, count in enumerate(totals) if count >= need)
         order = [enough[0][1]] if enough else sorted(range(len(totals)), key=lambda i: (-totals[i], i))
         for row_index in order:
@@ -155,4 +155,4 @@ class Floor:
         for node, gpus in split:
             self.busy[start:end, node] += sign * gpus
             self.used[node] += sign * gpus * (end - start)
-        self.zones.add({rack: sign * load for rack, load in self.loads(split, gpu_w).items()}, start, end)
+        self.headroom.add({rack: sign * load for rack, load in self.loads(split, gpu_w).items()}, start, end)

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.physics.limits import Ground
-from powerhall_optimizer.placement.placer import Placed, Placer
+from powerhall_optimizer.physics.site_conditions import SiteConditions
+from powerhall_optimizer.placement.placer import PlacedSchedule, Placer
 from powerhall_optimizer.placement.ramps import smooth
 from powerhall_optimizer.placement.ruin_recreate import improve
 from powerhall_optimizer.problem.arrays import Schedule
@@ -21,19 +21,19 @@ _FILL_S = 1.0
 
 
 def place(
-    grounds: Mapping[str, Ground],
+    conditions_of: Mapping[str, SiteConditions],
     built: Built,
     schedule: Schedule,
     *,
     late: Callable[[], bool] = lambda: True,
     settings: RoundSettings | None = None,
     fill: bool = False,
-) -> Placed:
+) -> PlacedSchedule:
     """Place a schedule that holds the problem's limits; the result holds those of rows, racks and feeds as well.
 
     `fill` starts waiting jobs in what is left over, and improves what is placed until `late()`.
     """
-    placer = Placer(grounds, built, schedule, time.monotonic() + _LEAST_S)
+    placer = Placer(conditions_of, built, schedule, time.monotonic() + _LEAST_S)
     placer.run()
     smooth(placer)
     if fill:

@@ -18,15 +18,15 @@ import numpy.typing as npt
 
 from powerhall.hostlist import compress, expand
 from powerhall.plan.plan import Placement
-from powerhall_optimizer.physics.limits import Ground
-from powerhall_optimizer.placement.node_occupancy import Floor, Split, spread
-from powerhall_optimizer.placement.site_power import Meter
-from powerhall_optimizer.placement.zone_headroom import Zones
+from powerhall_optimizer.physics.site_conditions import SiteConditions
+from powerhall_optimizer.placement.node_occupancy import NodeOccupancy, Split, spread
+from powerhall_optimizer.placement.site_power import SitePower
+from powerhall_optimizer.placement.zone_headroom import ZoneHeadroom
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
 from powerhall_optimizer.problem.build import Built, Choice
 from powerhall_optimizer.solve.density_greedy import value_densities
 
-__all__ = ["Placed", "Placer"]
+__all__ = ["PlacedSchedule", "Placer"]
 
 _REMEMBERED = 20_000
 """Value curves (one number per start) that are kept, at most."""
@@ -35,7 +35,7 @@ _TRIES = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedSchedule:
     """The schedule as placed, the nodes of each scheduled job, why jobs were left out, and why others were moved."""
 
     schedule: Schedule
@@ -47,17 +47,19 @@ class Placed:
 class Placer:
     """Puts jobs down on nodes one by one; `usage` counts every job of the schedule, placed or still to be placed."""
 
-    def __init__(self, grounds: Mapping[str, Ground], built: Built, schedule: Schedule, deadline_s: float) -> None:
-        self.grounds = grounds
+    def __init__(
+        self, conditions_of: Mapping[str, SiteConditions], built: Built, schedule: Schedule, deadline_s: float
+    ) -> None:
+        self.conditions_of = conditions_of
         self.built = built
         self.problem: Problem = built.problem
         self.deadline_s = deadline_s
         self.values = lru_cache(maxsize=_REMEMBERED)(built.problem.values)
         self.option = schedule.option.copy()
         self.start = schedule.start.copy()
-        self.zones = {site: Zones(ground) for site, ground in grounds.items()}
-        self.meters = {site: Meter(ground) for site, ground in grounds.items()}
-        self.floors: dict[tuple[str, str, str], Floor] = {}
+        self.headroom = {site: ZoneHeadroom(conditions) for site, conditions in conditions_of.items()}
+        self.site_powers = {site: SitePower(conditions) for site, conditions in conditions_of.items()}
+        self.occupancies: dict[tuple[str, str, str], NodeOccupancy] = {}
         self.splits: dict[int, Split] = {}
         self.users: dict[tuple[str, str, str], list[set[int]]] = {}
         self.left_out: dict[int, tuple[str, str]] = {}
@@ -79,38 +81,38 @@ class Placer:
         """Return what a scheduled job's option means."""
         return self.built.choices[int(self.option[job])]
 
-    def worth(self, job: int) -> int:
+    def value_of(self, job: int) -> int:
         """Return what a job is worth as it is scheduled now."""
         option, start = int(self.option[job]), int(self.start[job])
         if option < 0:
             return int(self.problem.job_wait_value[job])
         return int(self.values(job, option)[start - int(self.problem.option_earliest[option])])
 
-    def floor(self, choice: Choice) -> Floor:
+    def occupancy(self, choice: Choice) -> NodeOccupancy:
         """Return the nodes that a choice is about."""
         key = choice.site, choice.hall, choice.node_type
-        if key not in self.floors:
-            ground = self.grounds[choice.site]
-            self.floors[key] = Floor(ground, choice.hall, choice.node_type, self.zones[choice.site])
-            self.users[key] = [set() for _ in self.floors[key].nodes]
-        return self.floors[key]
+        if key not in self.occupancies:
+            conditions = self.conditions_of[choice.site]
+            self.occupancies[key] = NodeOccupancy(conditions, choice.hall, choice.node_type, self.headroom[choice.site])
+            self.users[key] = [set() for _ in self.occupancies[key].nodes]
+        return self.occupancies[key]
 
     def on(self, choice: Choice) -> list[set[int]]:
         """Return for each node that a choice is about the jobs on it at any time."""
-        self.floor(choice)
+        self.occupancy(choice)
         return self.users[choice.site, choice.hall, choice.node_type]
 
     def gpu_w(self, choice: Choice) -> float:
         """Return what a busy GPU adds to the idle node, in W."""
-        kind = self.grounds[choice.site].site.node_types[choice.node_type]
+        kind = self.conditions_of[choice.site].site.node_types[choice.node_type]
         return max(0.0, choice.gpu_power_w - kind.idle_gpu_power_w)
 
     def put(self, job: int, option: int, start: int) -> bool:
         """Place a job that is not placed; False, and nothing done, where there are no nodes for it."""
         choice = self.built.choices[option]
-        floor, gpu_w = self.floor(choice), self.gpu_w(choice)
+        occupancy, gpu_w = self.occupancy(choice), self.gpu_w(choice)
         begin, end = self.span(option, start)
-        split = self._split(choice, floor, gpu_w, begin, end)
+        split = self._split(choice, occupancy, gpu_w, begin, end)
         if split is None:
             return False
         if self.option[job] >= 0:
@@ -129,18 +131,20 @@ class Placer:
         begin, end = self.span(option, start)
         self.option[job], self.start[job] = option, start
         self._use(job, 1)
-        self.floor(choice).take(split, self.gpu_w(choice), begin, end)
-        self.meters[choice.site].add(choice, begin, end)
+        self.occupancy(choice).take(split, self.gpu_w(choice), begin, end)
+        self.site_powers[choice.site].add(choice, begin, end)
         self.splits[job] = split
         for node, _ in split:
             self.on(choice)[node].add(job)
 
-    def _split(self, choice: Choice, floor: Floor, gpu_w: float, start: int, end: int) -> Split | None:
+    def _split(self, choice: Choice, occupancy: NodeOccupancy, gpu_w: float, start: int, end: int) -> Split | None:
         if not (choice.running and choice.job.nodes):
-            return floor.find(choice.job.gpus, gpu_w, start, end)
+            return occupancy.find(choice.job.gpus, gpu_w, start, end)
         stays = spread(choice.job, expand(choice.job.nodes))
-        split = [(floor.index[node], gpus) for node, gpus in stays if node in floor.index]
-        fits = floor.has(split, start, end) and self.zones[choice.site].fits(floor.loads(split, gpu_w), start, end)
+        split = [(occupancy.index[node], gpus) for node, gpus in stays if node in occupancy.index]
+        fits = occupancy.has(split, start, end) and self.headroom[choice.site].fits(
+            occupancy.loads(split, gpu_w), start, end
+        )
         return split if fits else None
 
     def drop(self, job: int) -> None:
@@ -149,8 +153,8 @@ class Placer:
         if split is not None:
             choice = self.choice(job)
             begin, end = self.span(int(self.option[job]), int(self.start[job]))
-            self.floor(choice).take(split, self.gpu_w(choice), begin, end, -1)
-            self.meters[choice.site].add(choice, begin, end, -1)
+            self.occupancy(choice).take(split, self.gpu_w(choice), begin, end, -1)
+            self.site_powers[choice.site].add(choice, begin, end, -1)
             for node, _ in split:
                 self.on(choice)[node].discard(job)
         self._use(job, -1)
@@ -162,7 +166,7 @@ class Placer:
 
     def _ramps(self, option: int, start: int) -> bool:
         choice = self.built.choices[option]
-        return choice.running or self.meters[choice.site].allows(choice, *self.span(option, start))
+        return choice.running or self.site_powers[choice.site].allows(choice, *self.span(option, start))
 
     def _ways(self, job: int) -> Iterator[tuple[int, int]]:
         """Yield options with starts, best value first, where limits and free nodes allow for them."""
@@ -198,7 +202,7 @@ class Placer:
         fits = self._fits(option) & (values > worst)
         if not (choice.running and choice.job.nodes):
             length = int(self.problem.option_duration[option])
-            fits &= self.floor(choice).openings(choice.job.gpus, length)[first : last + 1]
+            fits &= self.occupancy(choice).openings(choice.job.gpus, length)[first : last + 1]
         starts = np.flatnonzero(fits)
         starts = starts[np.argsort(-values[starts], kind="stable")]
         return starts + first, values[starts]
@@ -229,7 +233,7 @@ class Placer:
         for job in sorted(jobs, key=self._turn):
             option, start = int(self.option[job]), int(self.start[job])
             if not self.put(job, option, start):
-                homeless.append((-self.worth(job), job, option))
+                homeless.append((-self.value_of(job), job, option))
         for _, job, _ in homeless:
             self.drop(job)
         for _, job, option in sorted(homeless):
@@ -242,7 +246,7 @@ class Placer:
         """Whole-node gangs by start, then small jobs by size and start."""
         choice = self.choice(job)
         gpus, start = choice.job.gpus, int(self.start[job])
-        if gpus >= self.floor(choice).per_node:
+        if gpus >= self.occupancy(choice).per_node:
             return False, start, -gpus
         return True, -gpus, start
 
@@ -261,23 +265,25 @@ class Placer:
 
     def _lacked(self, option: int) -> str:
         choice = self.built.choices[option]
-        small = choice.job.gpus <= self.floor(choice).per_node
+        small = choice.job.gpus <= self.occupancy(choice).per_node
         size = f"{choice.job.gpus} free GPUs on one node" if small else "enough empty nodes"
         return f"no row or rack of {choice.hall} has {size} within its limits (enough are free in all, but scattered)"
 
-    def placed(self) -> Placed:
+    def placed(self) -> PlacedSchedule:
         """Return what was placed."""
         nodes = {job: self._placements(job, split) for job, split in sorted(self.splits.items())}
-        return Placed(Schedule(self.option, self.start), nodes, self.left_out, self.moved)
+        return PlacedSchedule(Schedule(self.option, self.start), nodes, self.left_out, self.moved)
 
     def _placements(self, job: int, split: Split) -> tuple[Placement, ...]:
         choice = self.choice(job)
-        floor = self.floor(choice)
+        occupancy = self.occupancy(choice)
         if choice.running and choice.job.nodes:
-            rack_of = self.grounds[choice.site].index.rack_of
+            rack_of = self.conditions_of[choice.site].index.rack_of
             named = [(rack_of[node].zone, node, gpus) for node, gpus in spread(choice.job, expand(choice.job.nodes))]
         else:
-            named = [(floor.racks[int(floor.rack_of[node])], floor.nodes[node], gpus) for node, gpus in split]
+            named = [
+                (occupancy.racks[int(occupancy.rack_of[node])], occupancy.nodes[node], gpus) for node, gpus in split
+            ]
         return _grouped(named)
 
 

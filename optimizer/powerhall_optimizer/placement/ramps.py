@@ -8,9 +8,9 @@ steep already.
 import numpy as np
 import numpy.typing as npt
 
-from powerhall_optimizer.physics.limits import time_text
+from powerhall_optimizer.physics.site_conditions import time_text
 from powerhall_optimizer.placement.placer import Placer
-from powerhall_optimizer.placement.site_power import Meter
+from powerhall_optimizer.placement.site_power import SitePower
 
 __all__ = ["smooth"]
 
@@ -19,29 +19,29 @@ _MOST_MOVES = 8
 
 def smooth(placer: Placer) -> None:
     """Move jobs until every site's ramp limits hold; a job that was moved often, or fits nowhere, waits."""
-    for site, meter in placer.meters.items():
-        if meter.limited:
-            _Smoother(placer, site, meter).run()
+    for site, power in placer.site_powers.items():
+        if power.limited:
+            _Smoother(placer, site, power).run()
 
 
 class _Smoother:
-    def __init__(self, placer: Placer, site: str, meter: Meter) -> None:
+    def __init__(self, placer: Placer, site: str, power: SitePower) -> None:
         self.placer = placer
-        self.meter = meter
+        self.power = power
         self.mine = np.array([choice.site == site for choice in placer.built.choices], bool)
         self.runs = np.array([job.state == "running" for job in placer.built.jobs], bool)
         self.moves: dict[int, int] = {}
 
     def run(self) -> None:
         slot = 0
-        while slot < self.meter.slots:
-            rise_w = self.meter.rise_w(slot)
-            up = rise_w > self.meter.up_w
-            jobs = self._starting(slot) if up else self._ending(slot) if -rise_w > self.meter.down_w else []
+        while slot < self.power.slots:
+            rise_w = self.power.rise_w(slot)
+            up = rise_w > self.power.up_w
+            jobs = self._starting(slot) if up else self._ending(slot) if -rise_w > self.power.down_w else []
             if not jobs:
                 slot += 1
                 continue
-            limit_w = self.meter.up_w if up else self.meter.down_w
+            limit_w = self.power.up_w if up else self.power.down_w
             slot = min(slot, self._move(self._pick(jobs, abs(rise_w) - limit_w, limit_w), slot, up))
 
     def _planned(self) -> npt.NDArray[np.bool_]:
@@ -78,13 +78,13 @@ class _Smoother:
     def _pick(self, jobs: list[int], excess_w: float, limit_w: float) -> int:
         """The one that breaks the limit alone; else the least worth of those that are enough; else the least worth."""
 
-        def worth(job: int) -> tuple[int, int]:
-            return self.placer.worth(job), job
+        def value_of(job: int) -> tuple[int, int]:
+            return self.placer.value_of(job), job
 
-        load = {job: self.meter.added_w(self.placer.choice(job)) for job in jobs}
+        load = {job: self.power.added_w(self.placer.choice(job)) for job in jobs}
         alone = [job for job in jobs if load[job] > limit_w]
         enough = [job for job in jobs if load[job] >= excess_w]
-        return min(alone or enough or jobs, key=worth)
+        return min(alone or enough or jobs, key=value_of)
 
     def _move(self, job: int, slot: int, up: bool) -> int:
         """Move one job; return the first slot whose power that changed."""
@@ -100,8 +100,8 @@ class _Smoother:
             return before
         self.moves[job] = self.moves.get(job, 0) + 1
         placer.drop(job)
-        when = time_text(self.meter.ground.snapshot.start_s + slot * self.meter.ground.snapshot.slot_s)
-        why = f"{self.meter.text(up)} at {when}"
+        when = time_text(self.power.conditions.snapshot.start_s + slot * self.power.conditions.snapshot.slot_s)
+        why = f"{self.power.text(up)} at {when}"
         if self.moves[job] <= _MOST_MOVES and placer.settle(job):
             placer.moved[job] = f"moved to keep {why}"
             return min(before, int(placer.start[job]))

@@ -52,7 +52,7 @@ class _Search:
 
     def _loss(self, job: int) -> int:
         """Return what a job lost against the schedule that was wanted."""
-        return 0 if self.option[job] < 0 else self.wanted[job] - self.placer.worth(job)
+        return 0 if self.option[job] < 0 else self.wanted[job] - self.placer.value_of(job)
 
     def step(self) -> bool:
         """Try one change, keep it when it is not worth less, and say whether it is worth more."""
@@ -63,7 +63,7 @@ class _Search:
         out = self._in_the_way(option, start)
         if not out:
             out = self.draw.sample(jobs, min(3, len(jobs)))
-        before = sum(self.placer.worth(j) for j in {job, *out})
+        before = sum(self.placer.value_of(j) for j in {job, *out})
         self.was = {}
         for j in {job, *out}:
             self._out(j)
@@ -73,7 +73,7 @@ class _Search:
         rest.sort(key=lambda j: (-self.placer.built.jobs[j].gpus, self.draw.random()))
         for j in rest:
             self.placer.settle(j)
-        after = sum(self.placer.worth(j) for j in self.was)
+        after = sum(self.placer.value_of(j) for j in self.was)
         if after < before:
             self._undo()
         for j in self.was:
@@ -103,16 +103,16 @@ class _Search:
     def _in_the_way(self, option: int, start: int) -> list[int]:
         """Choose nodes for a job among those that cost least to clear, and return who is on them then."""
         choice = self.placer.built.choices[option]
-        floor = self.placer.floor(choice)
+        occupancy = self.placer.occupancy(choice)
         begin, end = self.placer.span(option, start)
         costs: list[tuple[float, int, set[int]]] = []
         for node, users in enumerate(self.placer.on(choice)):
             there = {j for j in users if self._overlaps(j, begin, end)}
             if all(self.movable[j] for j in there):
-                worth = sum(max(0, self.placer.worth(j)) / self.placer.built.jobs[j].gpus for j in there)
-                costs.append((worth * self.draw.uniform(0.5, 1.5), node, there))
+                value = sum(max(0, self.placer.value_of(j)) / self.placer.built.jobs[j].gpus for j in there)
+                costs.append((value * self.draw.uniform(0.5, 1.5), node, there))
         costs.sort(key=lambda entry: entry[:2])
-        need = -(-choice.job.gpus // floor.per_node)
+        need = -(-choice.job.gpus // occupancy.per_node)
         out: set[int] = set()
         for _, _, there in costs[: need + self.draw.randint(0, 2)]:
             out |= there

@@ -5,29 +5,29 @@ import numpy.typing as npt
 
 from powerhall.physics.cooling import hall_load
 from powerhall.units import format_power
-from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.physics.plan_loads import power_now_w
+from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.problem.build import Choice
 
-__all__ = ["Meter"]
+__all__ = ["SitePower"]
 
 Floats = npt.NDArray[np.float64]
 _NEAR_W = 1.0
 """Kept free below a ramp limit, so that the order of additions does not matter."""
 
 
-class Meter:
+class SitePower:
     """Heat of every hall per slot; power is worked out where it is asked for."""
 
-    def __init__(self, ground: Ground) -> None:
-        s = ground.snapshot
-        self.ground = ground
+    def __init__(self, conditions: SiteConditions) -> None:
+        s = conditions.snapshot
+        self.conditions = conditions
         self.slots = s.slots
-        self.up_w = _step_w(ground.site.ramp_up_w_per_s, s.slot_s)
-        self.down_w = _step_w(ground.site.ramp_down_w_per_s, s.slot_s)
+        self.up_w = _step_w(conditions.site.ramp_up_w_per_s, s.slot_s)
+        self.down_w = _step_w(conditions.site.ramp_down_w_per_s, s.slot_s)
         self.before_w = power_now_w(s) if self.limited else 0.0
-        self.halls = {hall.zone: hall for hall in ground.site.halls}
-        base = {name: ground.hall_base(hall) for name, hall in self.halls.items()}
+        self.halls = {hall.zone: hall for hall in conditions.site.halls}
+        base = {name: conditions.hall_base(hall) for name, hall in self.halls.items()}
         self.liquid_w: dict[str, Floats] = {name: np.full(s.slots, heat.liquid_w) for name, heat in base.items()}
         self.air_w: dict[str, Floats] = {name: np.full(s.slots, heat.air_w) for name, heat in base.items()}
         self.known_w: dict[str, Floats] = {name: np.full(s.slots, np.nan) for name in base}
@@ -39,14 +39,14 @@ class Meter:
 
     def added_w(self, choice: Choice) -> float:
         """Return the IT power that a choice adds."""
-        kind = self.ground.site.node_types[choice.node_type]
-        gpus = self.ground.counted_gpus(choice.job) if choice.running else choice.job.gpus
+        kind = self.conditions.site.node_types[choice.node_type]
+        gpus = self.conditions.counted_gpus(choice.job) if choice.running else choice.job.gpus
         return gpus * max(0.0, choice.gpu_power_w - kind.idle_gpu_power_w)
 
     def add(self, choice: Choice, start: int, end: int, sign: int = 1) -> None:
         """Count a run from slot start to end; with sign -1 take it off again."""
         load_w = sign * self.added_w(choice)
-        share = self.ground.site.node_types[choice.node_type].liquid_fraction
+        share = self.conditions.site.node_types[choice.node_type].liquid_fraction
         self.liquid_w[choice.hall][start:end] += share * load_w
         self.air_w[choice.hall][start:end] += (1 - share) * load_w
         self.known_w[choice.hall][start:end] = np.nan
@@ -59,7 +59,7 @@ class Meter:
         for name, hall in self.halls.items():
             if np.isnan(self.known_w[name][slot]):
                 heat = float(self.liquid_w[name][slot]), float(self.air_w[name][slot])
-                self.known_w[name][slot] = hall_load(hall, *heat, self.ground.weather[slot]).facility_power_w
+                self.known_w[name][slot] = hall_load(hall, *heat, self.conditions.weather[slot]).facility_power_w
             total += float(self.known_w[name][slot])
         return total
 
@@ -78,7 +78,7 @@ class Meter:
 
     def text(self, up: bool) -> str:
         """Write a ramp limit for people."""
-        site = self.ground.site
+        site = self.conditions.site
         rate = (site.ramp_up_w_per_s if up else site.ramp_down_w_per_s) or 0.0
         return f"the ramp limit of {site.name} ({format_power(60 * rate)}/min {'up' if up else 'down'})"
 

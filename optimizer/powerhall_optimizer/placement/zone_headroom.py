@@ -7,40 +7,40 @@ import numpy.typing as npt
 
 from powerhall.site.topology import Rack
 from powerhall_optimizer.physics.hall_lines import feed_halls
-from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.site_conditions import SiteConditions
 
-__all__ = ["Zones"]
+__all__ = ["ZoneHeadroom"]
 
 Floats = npt.NDArray[np.float64]
 
 
-class Zones:
+class ZoneHeadroom:
     """Loads of the zones that placement answers for, in W above the base load, and what is left of their budgets.
 
-    Zones whose budget carries all of their nodes at full power are left out.
+    ZoneHeadroom whose budget carries all of their nodes at full power are left out.
     """
 
-    def __init__(self, ground: Ground) -> None:
-        self.slots = ground.snapshot.slots
+    def __init__(self, conditions: SiteConditions) -> None:
+        self.slots = conditions.snapshot.slots
         self.left: dict[str, Floats] = {}
-        self.of_rack: dict[str, list[str]] = {rack.zone: [] for rack in ground.site.racks()}
-        for hall in ground.site.halls:
+        self.of_rack: dict[str, list[str]] = {rack.zone: [] for rack in conditions.site.racks()}
+        for hall in conditions.site.halls:
             for row in hall.rows:
-                self._add(ground, row.zone, row.racks)
+                self._add(conditions, row.zone, row.racks)
                 for rack in row.racks:
-                    self._add(ground, rack.zone, (rack,))
-        for feed in ground.site.feeds:
-            racks = ground.index.racks_under(feed.zone)
-            whole = {rack.zone for hall in feed_halls(ground, feed) for rack in hall.racks()}
+                    self._add(conditions, rack.zone, (rack,))
+        for feed in conditions.site.feeds:
+            racks = conditions.index.racks_under(feed.zone)
+            whole = {rack.zone for hall in feed_halls(conditions, feed) for rack in hall.racks()}
             if any(rack.zone not in whole for rack in racks):
-                self._add(ground, feed.zone, racks)
+                self._add(conditions, feed.zone, racks)
 
-    def _add(self, ground: Ground, zone: str, racks: Sequence[Rack]) -> None:
-        if zone not in ground.budgets_w:
+    def _add(self, conditions: SiteConditions, zone: str, racks: Sequence[Rack]) -> None:
+        if zone not in conditions.budgets_w:
             return
-        left = ground.budgets_w[zone] - sum(ground.base_w[rack.zone] for rack in racks)
-        ground.refuse_below(zone, "power budget", left)
-        if left.min() >= sum(ground.most_added_w(rack) for rack in racks):
+        left = conditions.budgets_w[zone] - sum(conditions.base_w[rack.zone] for rack in racks)
+        conditions.refuse_below(zone, "power budget", left)
+        if left.min() >= sum(conditions.most_added_w(rack) for rack in racks):
             return
         self.left[zone] = np.maximum(left, 0.0)
         for rack in racks:

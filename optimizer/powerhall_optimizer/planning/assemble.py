@@ -16,11 +16,11 @@ from powerhall.plan.plan import (
     ZonePlan,
     snapshot_hash,
 )
-from powerhall_optimizer.physics.limits import time_text
 from powerhall_optimizer.physics.plan_loads import plan_loads, zone_budgets
-from powerhall_optimizer.placement.placer import Placed
+from powerhall_optimizer.physics.site_conditions import time_text
+from powerhall_optimizer.placement.placer import PlacedSchedule
 from powerhall_optimizer.planning.explain import Explainer, zone_prices
-from powerhall_optimizer.planning.running_jobs import Kept
+from powerhall_optimizer.planning.running_jobs import RetainedJobs
 from powerhall_optimizer.problem.build import Built
 from powerhall_optimizer.problem.certificate import to_prices
 
@@ -30,7 +30,7 @@ _MOST_EXPLAINED = 500
 
 
 def assignments(
-    snapshot: Snapshot, built: Built, placed: Placed, explainer: Explainer | None = None
+    snapshot: Snapshot, built: Built, placed: PlacedSchedule, explainer: Explainer | None = None
 ) -> tuple[Assignment, ...]:
     """Return what is placed, in order of start; with reasons where somebody explains them."""
     found: list[Assignment] = []
@@ -59,22 +59,22 @@ def assignments(
     return tuple(sorted(found, key=lambda a: (a.start_s, a.job_id)))
 
 
-def _shed(snapshot: Snapshot, kept: Kept, job_id: str) -> Waiting:
-    zones = kept.broken[job_id]
-    slot = kept.stops[job_id]
+def _shed(snapshot: Snapshot, retained: RetainedJobs, job_id: str) -> Waiting:
+    zones = retained.broken[job_id]
+    slot = retained.stops[job_id]
     when = "now" if slot == 0 else f"at {time_text(snapshot.start_s + slot * snapshot.slot_s)}"
     reason = (
-        f"stopped {when}: even in its lowest mode it would break {', '.join(zones)} beside the jobs that are kept "
+        f"stopped {when}: even in its lowest mode it would break {', '.join(zones)} beside the jobs that are retained "
         "before it (those that may not be preempted first, then by weight, then the longest-running)"
     )
     return Waiting(job_id, "shed", reason, zones)
 
 
-def _waiting(built: Built, placed: Placed, kept: Kept, explainer: Explainer) -> Iterator[Waiting]:
+def _waiting(built: Built, placed: PlacedSchedule, retained: RetainedJobs, explainer: Explainer) -> Iterator[Waiting]:
     """Yield every job that does not start within the horizon, those that are worth most explained in depth."""
     deep = 0
     for number, job in sorted(enumerate(built.jobs), key=lambda item: -item[1].weight * item[1].gpus):
-        if placed.schedule.option[number] >= 0 or job.job_id in kept.stops:
+        if placed.schedule.option[number] >= 0 or job.job_id in retained.stops:
             continue
         if job.job_id in built.without:
             yield Waiting(job.job_id, *built.without[job.job_id])
@@ -124,8 +124,8 @@ def zone_plans(plan: Plan, prices: Mapping[str, tuple[float, ...]]) -> tuple[Zon
 def assemble(
     snapshot: Snapshot,
     built: Built,
-    placed: Placed,
-    kept: Kept,
+    placed: PlacedSchedule,
+    retained: RetainedJobs,
     *,
     status: str,
     bound: int,
@@ -153,8 +153,8 @@ def assemble(
         gap=(bound - value) / bound if bound > 0 else 0.0,
         assignments=assignments(snapshot, built, placed, explainer),
         waiting=(
-            *(_shed(snapshot, kept, job_id) for job_id in kept.stops),
-            *_waiting(built, placed, kept, explainer),
+            *(_shed(snapshot, retained, job_id) for job_id in retained.stops),
+            *_waiting(built, placed, retained, explainer),
         ),
         zones=(),
         snapshot=snapshot,

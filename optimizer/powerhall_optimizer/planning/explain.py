@@ -16,15 +16,24 @@ from powerhall.jobs import Job
 from powerhall.plan.multi_site import FleetPlan
 from powerhall.plan.plan import Plan, Snapshot
 from powerhall.units import format_power
-from powerhall_optimizer.physics.limits import time_text
+from powerhall_optimizer.physics.site_conditions import time_text
 from powerhall_optimizer.problem.arrays import Certificate, Ints, Schedule
 from powerhall_optimizer.problem.build import Built, Choice, build
 from powerhall_optimizer.problem.certificate import to_prices
 from powerhall_optimizer.problem.usage import usage_of
-from powerhall_optimizer.storage.model import store_model, with_dispatch
+from powerhall_optimizer.storage.model import build_storage_model, with_dispatch
 from powerhall_optimizer.verify.value import plan_dispatch, plan_stops, schedule_of
 
-__all__ = ["Alternative", "Explainer", "Lack", "explain_lines", "explainer_of", "fleet_lines", "zone_of", "zone_prices"]
+__all__ = [
+    "Alternative",
+    "Explainer",
+    "Shortage",
+    "explain_lines",
+    "explainer_of",
+    "multi_site_lines",
+    "zone_of",
+    "zone_prices",
+]
 
 Floats = npt.NDArray[np.float64]
 _PLENTY = 1 << 45
@@ -32,7 +41,7 @@ replace = msgspec.structs.replace
 
 
 @dataclass(frozen=True, slots=True)
-class Lack:
+class Shortage:
     """What an alternative misses of one resource: the amount, and the first and last slot in which it is missing."""
 
     resource: str
@@ -49,8 +58,8 @@ class Alternative:
     option: int
     start: int
     end: int
-    worth_usd: float
-    lacks: tuple[Lack, ...]
+    value_usd: float
+    shortages: tuple[Shortage, ...]
 
 
 def zone_of(resource: str) -> str:
@@ -58,7 +67,7 @@ def zone_of(resource: str) -> str:
     return resource.split(".", 1)[0]
 
 
-def lack_text(lack: Lack) -> str:
+def shortage_text(lack: Shortage) -> str:
     """Write what would have to be added: "+12 kW of power in hall1"."""
     zone, _, kind = lack.resource.partition(".")
     if kind.endswith("gpus"):
@@ -123,15 +132,15 @@ class Explainer:
     def alternative(self, job: int, option: int, start: int) -> Alternative:
         """Return one option at one start with what is missing for it."""
         end = start + int(self.problem.option_duration[option])
-        lacks: list[Lack] = []
+        shortages: list[Shortage] = []
         for resource, amount in self.problem.uses_of(option):
             over = amount - self.free[resource, start : min(end, self.problem.slots)]
             if (over > 0).any():
                 slots = np.flatnonzero(over > 0)
                 name = self.problem.resource_names[resource]
-                lacks.append(Lack(name, int(over.max()), start + int(slots[0]), start + int(slots[-1])))
+                shortages.append(Shortage(name, int(over.max()), start + int(slots[0]), start + int(slots[-1])))
         worth = self.problem.value(job, option, start) * self.built.unit_usd
-        return Alternative(self.built.choices[option], option, start, end, worth, tuple(lacks))
+        return Alternative(self.built.choices[option], option, start, end, worth, tuple(shortages))
 
     def best(self, job_id: str) -> list[Alternative]:
         """Return the alternatives worth telling: the earliest that fits, the least short one, the earliest of all."""
@@ -194,14 +203,16 @@ class Explainer:
 
     def lacks_text(self, found: Alternative) -> str:
         """Write where and when an alternative falls short."""
-        return ", ".join(f"{lack_text(k)} from {self.when(k.first)} to {self.when(k.last + 1)}" for k in found.lacks)
+        return ", ".join(
+            f"{shortage_text(k)} from {self.when(k.first)} to {self.when(k.last + 1)}" for k in found.shortages
+        )
 
     def waiting(self, job_id: str) -> tuple[str, tuple[str, ...], int | None, tuple[str, ...]]:
         """Return (reason, binding zones, earliest start in s or None, what would change it)."""
         found = self.best(job_id)
-        fitting = next((a for a in found if not a.lacks), None)
-        short = [a for a in found if a.lacks]
-        binding = tuple(dict.fromkeys(zone_of(k.resource) for a in short for k in a.lacks))
+        fitting = next((a for a in found if not a.shortages), None)
+        short = [a for a in found if a.shortages]
+        binding = tuple(dict.fromkeys(zone_of(k.resource) for a in short for k in a.shortages))
         what_if = [f"{self.when(a.start)} in {a.choice.mode} if {self.lacks_text(a)}" for a in short]
         weight = self.weight_needed(job_id)
         own = self.built.jobs[self.number[job_id]].weight
@@ -214,7 +225,7 @@ class Explainer:
         nearest = short[-1] if short else None
         reason = "no start within the horizon fits beside jobs of more worth"
         if nearest is not None:
-            names = ", ".join(dict.fromkeys(f"{zone_of(k.resource)} ({_kind(k)})" for k in nearest.lacks))
+            names = ", ".join(dict.fromkeys(f"{zone_of(k.resource)} ({_kind(k)})" for k in nearest.shortages))
             reason += f"; short of {names}"
         return reason, binding, None, tuple(what_if)
 
@@ -247,7 +258,7 @@ class Explainer:
         return f"{what}: {self.lacks_text(found) or 'the plan is worth more this way'}"
 
 
-def _kind(lack: Lack) -> str:
+def _kind(lack: Shortage) -> str:
     kind = lack.resource.split(".", 1)[1]
     return "GPUs" if kind.endswith("gpus") else "cooling" if kind.startswith("heat") else "power"
 
@@ -255,13 +266,13 @@ def _kind(lack: Lack) -> str:
 def explainer_of(plan: Plan) -> Explainer:
     """Return the explainer of a published plan, from the plan alone."""
     built = build(plan.snapshot, stops=plan_stops(plan))
-    model = store_model(plan.snapshot, built)
+    model = build_storage_model(plan.snapshot, built)
     built = with_dispatch(built, model, plan_dispatch(plan, model))
     prices = None if plan.certificate is None else to_prices(built.problem, plan.certificate)
     return Explainer(plan.snapshot, built, schedule_of(plan, built), prices)
 
 
-def fleet_lines(plan: FleetPlan, job_id: str) -> Iterator[str]:
+def multi_site_lines(plan: FleetPlan, job_id: str) -> Iterator[str]:
     """Yield all that there is to say about one job of several sites' plans, site by site."""
     home = next(part for part in plan.plans if job_id in {job.job_id for job in part.snapshot.jobs})
     lines = explain_lines(home, job_id)
@@ -286,7 +297,7 @@ def _elsewhere(part: Plan, job: Job) -> Iterator[str]:
     """Say how a job would fare beside the plan of another site."""
     snapshot = replace(part.snapshot, jobs=(*part.snapshot.jobs, job))
     built = build(snapshot, stops=plan_stops(part))
-    model = store_model(snapshot, built)
+    model = build_storage_model(snapshot, built)
     built = with_dispatch(built, model, plan_dispatch(part, model))
     explainer = Explainer(snapshot, built, schedule_of(part, built), None)
     if job.job_id in built.without:
@@ -296,10 +307,10 @@ def _elsewhere(part: Plan, job: Job) -> Iterator[str]:
 
 
 def _alternative_line(explainer: Explainer, found: Alternative) -> str:
-    fits = "fits beside the plan" if not found.lacks else "lacks " + explainer.lacks_text(found)
+    fits = "fits beside the plan" if not found.shortages else "lacks " + explainer.lacks_text(found)
     return (
         f"  alternative: {found.choice.hall}, mode {found.choice.mode}, {explainer.when(found.start)} to "
-        f"{explainer.when(found.end)}, worth {found.worth_usd:.2f} USD within the horizon: {fits}"
+        f"{explainer.when(found.end)}, worth {found.value_usd:.2f} USD within the horizon: {fits}"
     )
 
 

@@ -6,7 +6,7 @@ from powerhall.plan.multi_site import FleetPlan
 from powerhall.plan.plan import Assignment, Plan
 from powerhall.site.index import SiteIndex
 
-__all__ = ["Figures", "figures", "fleet_figures"]
+__all__ = ["Figures", "figures", "multi_site_figures"]
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ def figures(plan: Plan) -> Figures:
     )
 
 
-def fleet_figures(plan: FleetPlan) -> Figures:
+def multi_site_figures(plan: FleetPlan) -> Figures:
     """Return the figures of all sites together."""
     parts = [(figures(part), len(SiteIndex.of(part.snapshot.site).rack_of)) for part in plan.plans]
     total = {

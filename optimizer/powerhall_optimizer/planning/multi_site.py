@@ -17,47 +17,47 @@ from powerhall.plan.plan import PLAN_VERSION, Plan, Snapshot
 from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.placement.place import place
-from powerhall_optimizer.placement.placer import Placed
+from powerhall_optimizer.placement.placer import PlacedSchedule
 from powerhall_optimizer.planning.assemble import assemble
 from powerhall_optimizer.planning.planner import (
     NOTHING,
-    Draft,
-    Last,
-    Ready,
-    Task,
+    CandidatePlan,
+    PlanningTask,
+    PreparedSite,
     Unplannable,
-    drafts,
-    get_ready,
+    WarmStart,
+    candidate_plans,
+    prepare_site,
     shed_note,
     status_of,
 )
-from powerhall_optimizer.planning.running_jobs import Kept
-from powerhall_optimizer.planning.storage_steps import Stores
+from powerhall_optimizer.planning.running_jobs import RetainedJobs
+from powerhall_optimizer.planning.site_storage import SiteStorage
 from powerhall_optimizer.problem.arrays import Schedule
 from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import for_site
 from powerhall_optimizer.problem.eligibility import may_be_at
 from powerhall_optimizer.problem.join_sites import Joined, join
-from powerhall_optimizer.storage.joint import joint_stores
+from powerhall_optimizer.storage.joint import joint_storage
 from powerhall_optimizer.storage.model import Dispatch, with_dispatch
 from powerhall_optimizer.verify.multi_site import verify_fleet
 from powerhall_optimizer.verify.value import proven_bound
 
-__all__ = ["last_of", "make_fleet_plan"]
+__all__ = ["make_multi_site_plan", "warm_start_of"]
 
 replace = msgspec.structs.replace
 T = TypeVar("T")
 
 
-def last_of(plan: FleetPlan | None) -> Last | None:
+def warm_start_of(plan: FleetPlan | None) -> WarmStart | None:
     """Take what the solver starts from out of the last plan of the sites."""
     if plan is None:
         return None
     s = plan.plans[0].snapshot
-    return Last(plan.certificate, s.start_s, s.slot_s, s.slots)
+    return WarmStart(plan.certificate, s.start_s, s.slot_s, s.slots)
 
 
-def make_fleet_plan(
+def make_multi_site_plan(
     snapshots: Sequence[Snapshot],
     settings: RoundSettings,
     seconds: float,
@@ -72,31 +72,33 @@ def make_fleet_plan(
     `Unplannable` when there are none; `previous` is a starting point and is not trusted.
     """
     began = time.monotonic()
-    ready = _all_ready(snapshots, settings, log)
-    joined = join([s.site.name for s in snapshots], [r.built for r in ready])
-    stores = _JointStores(joined, [r.stores for r in ready])
-    kept = Kept(
-        joined.schedule([r.kept.schedule for r in ready]),
-        {job: slots for r in ready for job, slots in r.kept.stops.items()},
-        {job: zones for r in ready for job, zones in r.kept.broken.items()},
+    prepared = _prepare_sites(snapshots, settings, log)
+    joined = join([s.site.name for s in snapshots], [r.built for r in prepared])
+    storage = _JointStorage(joined, [r.storage for r in prepared])
+    retained = RetainedJobs(
+        joined.schedule([r.retained.schedule for r in prepared]),
+        {job: slots for r in prepared for job, slots in r.retained.stops.items()},
+        {job: zones for r in prepared for job, zones in r.retained.broken.items()},
     )
     first = snapshots[0]
     until_s = began + seconds
-    warm = last_of(previous)
-    task = Task(joined.built, kept, settings, began, until_s, stop, log, warm, first.start_s, first.planned, stores)
+    warm = warm_start_of(previous)
+    task = PlanningTask(
+        joined.built, retained, settings, began, until_s, stop, log, warm, first.start_s, first.planned, storage
+    )
     last: object = NOTHING
-    for name, draft in drafts(task):
-        grounds = {s.site.name: r.ground for s, r in zip(snapshots, ready, strict=True)}
+    for name, candidate in candidate_plans(task):
+        conditions_of = {s.site.name: r.conditions for s, r in zip(snapshots, prepared, strict=True)}
         placed = place(
-            grounds,
-            stores.opened(joined.built, draft.dispatch),
-            draft.schedule,
+            conditions_of,
+            storage.opened(joined.built, candidate.dispatch),
+            candidate.schedule,
             late=task.placing(),
             settings=settings,
             fill=name != "kept",
         )
-        writer = _Writer(snapshots, ready, joined.built, placed, settings, log)
-        plan = writer.plan(draft, stores.split(draft.dispatch), created_s, began)
+        writer = _Writer(snapshots, prepared, joined.built, placed, settings, log)
+        plan = writer.plan(candidate, storage.split(candidate.dispatch), created_s, began)
         broken = verify_fleet(plan)
         if not broken:
             return plan
@@ -105,12 +107,12 @@ def make_fleet_plan(
     raise Unplannable(f"no plan holds every limit: {last}")
 
 
-class _JointStores:
+class _JointStorage:
     """The stores of all sites as those of the joint problem."""
 
-    def __init__(self, joined: Joined, parts: Sequence[Stores]) -> None:
+    def __init__(self, joined: Joined, parts: Sequence[SiteStorage]) -> None:
         self.parts = parts
-        self.model = joint_stores(joined, [part.model for part in parts])
+        self.model = joint_storage(joined, [part.model for part in parts])
         self.dispatch: Dispatch = tuple(row for part in parts for row in part.dispatch)
 
     def opened(self, built: Built, dispatch: Dispatch | None) -> Built:
@@ -120,16 +122,16 @@ class _JointStores:
     def split(self, dispatch: Dispatch | None) -> list[Dispatch]:
         """Return each site's part of a dispatch."""
         rows = iter(self.dispatch if dispatch is None else dispatch)
-        return [tuple(next(rows) for _ in part.model.stores) for part in self.parts]
+        return [tuple(next(rows) for _ in part.model.units) for part in self.parts]
 
 
-def _all_ready(snapshots: Sequence[Snapshot], settings: RoundSettings, log: Log) -> list[Ready]:
+def _prepare_sites(snapshots: Sequence[Snapshot], settings: RoundSettings, log: Log) -> list[PreparedSite]:
     """Look at every site; stops of one site change the jobs' rows in the problems of the others."""
-    ready = [get_ready(s, settings, log) for s in snapshots]
-    stops = {job: slots for r in ready for job, slots in r.kept.stops.items()}
+    prepared = [prepare_site(s, settings, log) for s in snapshots]
+    stops = {job: slots for r in prepared for job, slots in r.retained.stops.items()}
     if not stops or len(snapshots) == 1:
-        return ready
-    return [get_ready(s, settings, Log(quiet=True), stops) for s in snapshots]
+        return prepared
+    return [prepare_site(s, settings, Log(quiet=True), stops) for s in snapshots]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,57 +139,59 @@ class _Writer:
     """Writes down what was placed as one plan per site and the plan of all."""
 
     snapshots: Sequence[Snapshot]
-    ready: Sequence[Ready]
+    prepared: Sequence[PreparedSite]
     joint: Built
-    placed: Placed
+    placed: PlacedSchedule
     settings: RoundSettings
     log: Log
 
-    def plan(self, draft: Draft, dispatches: Sequence[Dispatch], created_s: int, began_s: float) -> FleetPlan:
+    def plan(
+        self, candidate: CandidatePlan, dispatches: Sequence[Dispatch], created_s: int, began_s: float
+    ) -> FleetPlan:
         """Return the plan of all sites; whether it holds is for `verify_fleet` to say."""
         homes = _homes(self.snapshots, self.joint, self.placed)
         value = self.placed.schedule.value(self.joint.problem)
         parts: list[Plan] = []
-        for s, one, before in zip(self.snapshots, self.ready, dispatches, strict=True):
+        for s, one, before in zip(self.snapshots, self.prepared, dispatches, strict=True):
             numbers = [n for n, home in enumerate(homes) if home == s.site.name]
             own = replace(s, jobs=tuple(s.jobs[n] for n in numbers))
-            built = build(own, one.ground, one.kept.stops)
+            built = build(own, one.conditions, one.retained.stops)
             part = _part(numbers, self.joint, built, self.placed)
-            stores = Stores(own, built, one.ground, self.settings.lp_solver, self.log)
-            dispatch = stores.settled(built, part, before)
-            value -= math.ceil(one.stores.model.cost(dispatch))
-            certificate = draft.certificate
+            storage = SiteStorage(own, built, one.conditions, self.settings.lp_solver, self.log)
+            dispatch = storage.settled(built, part, before)
+            value -= math.ceil(one.storage.model.cost(dispatch))
+            certificate = candidate.certificate
             if certificate is not None:
                 certificate = for_site(certificate, s.site.name, self.joint.unit_usd / built.unit_usd)
             plan = assemble(
                 own,
-                stores.opened(built, dispatch),
+                storage.opened(built, dispatch),
                 part,
-                one.kept,
-                status="fallback" if draft.status == "fallback" else "feasible",
-                bound=proven_bound(built.problem, stores.model, certificate),
+                one.retained,
+                status="fallback" if candidate.status == "fallback" else "feasible",
+                bound=proven_bound(built.problem, storage.model, certificate),
                 created_s=created_s,
                 certificate=certificate,
-                notes=(*draft.notes, *shed_note(one.kept)),
-                storages=stores.model.plans(dispatch),
-                storage_cost=math.ceil(stores.model.cost(dispatch)),
+                notes=(*candidate.notes, *shed_note(one.retained)),
+                storages=storage.model.plans(dispatch),
+                storage_cost=math.ceil(storage.model.cost(dispatch)),
             )
             parts.append(plan)
-        gap = (draft.bound - value) / draft.bound if draft.bound > 0 else 0.0
+        gap = (candidate.bound - value) / candidate.bound if candidate.bound > 0 else 0.0
         solve_s = round(time.monotonic() - began_s, 3)
         jobs = self.snapshots[0].jobs
         return FleetPlan(
             PLAN_VERSION,
             fleet_hash(self.snapshots, jobs),
             created_s,
-            status_of(draft, self.placed),  # type: ignore[arg-type]
+            status_of(candidate, self.placed),  # type: ignore[arg-type]
             value,
-            draft.bound,
+            candidate.bound,
             gap,
             jobs,
             tuple(self._noted(part, gap, solve_s) for part in parts),
-            draft.certificate,
-            draft.notes,
+            candidate.certificate,
+            candidate.notes,
             solve_s,
         )
 
@@ -197,12 +201,12 @@ class _Writer:
         return replace(part, notes=(*part.notes, note), solve_s=solve_s)
 
 
-def _homes(snapshots: Sequence[Snapshot], built: Built, placed: Placed) -> list[str]:
+def _homes(snapshots: Sequence[Snapshot], built: Built, placed: PlacedSchedule) -> list[str]:
     """Return for each job the site in whose plan it stands."""
     return [_home(snapshots, built, placed, number, job) for number, job in enumerate(built.jobs)]
 
 
-def _home(snapshots: Sequence[Snapshot], built: Built, placed: Placed, number: int, job: Job) -> str:
+def _home(snapshots: Sequence[Snapshot], built: Built, placed: PlacedSchedule, number: int, job: Job) -> str:
     option = int(placed.schedule.option[number])
     if option >= 0:
         return built.choices[option].site
@@ -214,7 +218,7 @@ def _home(snapshots: Sequence[Snapshot], built: Built, placed: Placed, number: i
     return next((name for name in sites if may_be_at(job, name)), sites[0])
 
 
-def _part(numbers: Sequence[int], joint: Built, built: Built, placed: Placed) -> Placed:
+def _part(numbers: Sequence[int], joint: Built, built: Built, placed: PlacedSchedule) -> PlacedSchedule:
     """Return one site's share of what was placed, in the numbers of its own problem."""
     schedule = Schedule.empty(built.problem.jobs)
     index = {number: own for own, number in enumerate(numbers)}
@@ -225,7 +229,9 @@ def _part(numbers: Sequence[int], joint: Built, built: Built, placed: Placed) ->
         wanted = joint.choices[option]
         schedule.option[own] = next(o for o in built.problem.options_of(own) if built.choices[o] == wanted)
         schedule.start[own] = placed.schedule.start[number]
-    return Placed(schedule, _mine(placed.nodes, index), _mine(placed.left_out, index), _mine(placed.moved, index))
+    return PlacedSchedule(
+        schedule, _mine(placed.nodes, index), _mine(placed.left_out, index), _mine(placed.moved, index)
+    )
 
 
 def _mine(entries: Mapping[int, T], index: Mapping[int, int]) -> dict[int, T]:

@@ -14,27 +14,37 @@ from powerhall.plan.plan import Plan, Planned, Snapshot
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.placement.place import place
-from powerhall_optimizer.placement.placer import Placed
+from powerhall_optimizer.placement.placer import PlacedSchedule
 from powerhall_optimizer.planning.assemble import assemble
-from powerhall_optimizer.planning.running_jobs import Kept, keep_running
-from powerhall_optimizer.planning.storage_steps import Stores
+from powerhall_optimizer.planning.running_jobs import RetainedJobs, retain_running_jobs
+from powerhall_optimizer.planning.site_storage import SiteStorage
 from powerhall_optimizer.problem.arrays import Certificate, Schedule
 from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import from_prices, to_prices
 from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.solve.child_process import guarded
 from powerhall_optimizer.solve.density_greedy import fill_by_density
-from powerhall_optimizer.storage.model import Dispatch, StoreModel
+from powerhall_optimizer.storage.model import Dispatch, StorageModel
 from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.verify.schedule import check_schedule
 from powerhall_optimizer.verify.value import proven_bound
 
-__all__ = ["NOTHING", "Draft", "Last", "Ready", "Task", "Unplannable", "drafts", "get_ready", "make_plan"]
+__all__ = [
+    "NOTHING",
+    "CandidatePlan",
+    "PlanningTask",
+    "PreparedSite",
+    "Unplannable",
+    "WarmStart",
+    "candidate_plans",
+    "make_plan",
+    "prepare_site",
+]
 __all__ += ["shed_note", "status_of"]
 
-NOTHING = "no step of the chain gave a draft"
+NOTHING = "no step of the chain gave a candidate"
 
 _PLACE_SHARE = 0.15
 """Part of a round's time that is kept for placing."""
@@ -47,7 +57,7 @@ class Unplannable(PowerhallError):  # noqa: N818 - named after what it says
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class CandidatePlan:
     """A schedule before placement, with what is proven about it."""
 
     schedule: Schedule
@@ -60,7 +70,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Last:
+class WarmStart:
     """What of the last plan the solver starts from: prices, and the slots that they are for. It is not trusted."""
 
     certificate: PlanCertificate | None
@@ -69,17 +79,17 @@ class Last:
     slots: int
 
     @staticmethod
-    def of(plan: Plan | None) -> "Last | None":
+    def of(plan: Plan | None) -> "WarmStart | None":
         """Take it from a plan of one site."""
         if plan is None:
             return None
-        return Last(plan.certificate, plan.snapshot.start_s, plan.snapshot.slot_s, plan.snapshot.slots)
+        return WarmStart(plan.certificate, plan.snapshot.start_s, plan.snapshot.slot_s, plan.snapshot.slots)
 
 
-class Opens(Protocol):
+class PlannedStorage(Protocol):
     """The stores as the steps of the chain need them: their model, what they do for the running jobs, and the room."""
 
-    model: StoreModel
+    model: StorageModel
     dispatch: Dispatch
 
     def opened(self, built: Built, dispatch: Dispatch | None) -> Built:
@@ -88,21 +98,21 @@ class Opens(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class PlanningTask:
     """What every step of the fallback chain gets."""
 
     built: Built
-    kept: Kept
+    retained: RetainedJobs
     settings: RoundSettings
     began_s: float
     deadline_s: float
     """Both on the monotonic clock, which no step of the wall clock moves."""
     stop: Callable[[], bool]
     log: Log
-    last: Last | None
+    warm_start: WarmStart | None
     start_s: int
     planned: tuple[Planned, ...]
-    stores: Opens
+    storage: PlannedStorage
 
     @property
     def solved_by_s(self) -> float:
@@ -116,28 +126,30 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class PreparedSite:
     """A site as the planner has looked at it: its problem, its stores, and what must stop of what runs."""
 
-    ground: Ground
+    conditions: SiteConditions
     built: Built
-    kept: Kept
-    stores: Stores
+    retained: RetainedJobs
+    storage: SiteStorage
 
 
-def get_ready(snapshot: Snapshot, settings: RoundSettings, log: Log, stops: Mapping[str, int] | None = None) -> Ready:
+def prepare_site(
+    snapshot: Snapshot, settings: RoundSettings, log: Log, stops: Mapping[str, int] | None = None
+) -> PreparedSite:
     """Return the problem of a snapshot and how its running jobs go on; `stops` are those of other sites."""
-    ground = Ground(snapshot)
-    built = build(snapshot, ground)
-    stores = Stores(snapshot, built, ground, settings.lp_solver, log)
-    kept = keep_running(ground, stores.covering(built))
-    every = {**(stops or {}), **kept.stops}
+    conditions = SiteConditions(snapshot)
+    built = build(snapshot, conditions)
+    storage = SiteStorage(snapshot, built, conditions, settings.lp_solver, log)
+    retained = retain_running_jobs(conditions, storage.covering(built))
+    every = {**(stops or {}), **retained.stops}
     if every:
-        before, built = built, build(snapshot, ground, every)
-        kept = Kept(_rekeyed(before, built, kept), kept.stops, kept.broken)
-    if kept.stops:
-        log.warning("shed", jobs=",".join(sorted(kept.stops)), zones=",".join(_zones(kept)))
-    return Ready(ground, built, kept, stores)
+        before, built = built, build(snapshot, conditions, every)
+        retained = RetainedJobs(_rekeyed(before, built, retained), retained.stops, retained.broken)
+    if retained.stops:
+        log.warning("shed", jobs=",".join(sorted(retained.stops)), zones=",".join(_zones(retained)))
+    return PreparedSite(conditions, built, retained, storage)
 
 
 def make_plan(
@@ -155,35 +167,37 @@ def make_plan(
     `previous` is a starting point for the solver and is not trusted.
     """
     began = time.monotonic()
-    ready = get_ready(snapshot, settings, log)
-    built, stores, kept = ready.built, ready.stores, ready.kept
+    prepared = prepare_site(snapshot, settings, log)
+    built, storage, retained = prepared.built, prepared.storage, prepared.retained
     until_s = began + seconds
-    warm = Last.of(previous)
-    task = Task(built, kept, settings, began, until_s, stop, log, warm, snapshot.start_s, snapshot.planned, stores)
+    warm = WarmStart.of(previous)
+    task = PlanningTask(
+        built, retained, settings, began, until_s, stop, log, warm, snapshot.start_s, snapshot.planned, storage
+    )
     last: object = NOTHING
-    for name, draft in drafts(task):
+    for name, candidate in candidate_plans(task):
         placed = place(
-            {snapshot.site.name: ready.ground},
-            stores.opened(built, draft.dispatch),
-            draft.schedule,
+            {snapshot.site.name: prepared.conditions},
+            storage.opened(built, candidate.dispatch),
+            candidate.schedule,
             late=task.placing(),
             settings=settings,
             fill=name != "kept",
         )
-        dispatch = stores.settled(built, placed, draft.dispatch)
+        dispatch = storage.settled(built, placed, candidate.dispatch)
         plan = assemble(
             snapshot,
-            stores.opened(built, dispatch),
+            storage.opened(built, dispatch),
             placed,
-            kept,
-            status=status_of(draft, placed),
-            bound=draft.bound,
+            retained,
+            status=status_of(candidate, placed),
+            bound=candidate.bound,
             created_s=created_s,
-            certificate=draft.certificate,
-            notes=draft.notes + shed_note(kept),
+            certificate=candidate.certificate,
+            notes=candidate.notes + shed_note(retained),
             solve_s=round(time.monotonic() - began, 3),
-            storages=stores.model.plans(dispatch),
-            storage_cost=math.ceil(stores.model.cost(dispatch)),
+            storages=storage.model.plans(dispatch),
+            storage_cost=math.ceil(storage.model.cost(dispatch)),
         )
         broken = verify_plan(plan)
         if not broken:
@@ -193,15 +207,15 @@ def make_plan(
     raise Unplannable(f"no plan holds every limit: {last}")
 
 
-def drafts(task: Task) -> Iterator[tuple[str, Draft]]:
-    """Yield drafts from the best step to the simplest, each only when it is asked for."""
+def candidate_plans(task: PlanningTask) -> Iterator[tuple[str, CandidatePlan]]:
+    """Yield candidates from the best step to the simplest, each only when it is asked for."""
     for step in (_solved, _greedy, _kept):
-        draft = _attempt(step, task)
-        if draft is not None:
-            yield step.__name__.strip("_"), draft
+        candidate = _attempt(step, task)
+        if candidate is not None:
+            yield step.__name__.strip("_"), candidate
 
 
-def _attempt(step: Callable[[Task], Draft], task: Task) -> Draft | None:
+def _attempt(step: Callable[[PlanningTask], CandidatePlan], task: PlanningTask) -> CandidatePlan | None:
     """Run one step; whatever goes wrong in it is logged, and the next simpler step takes over."""
     try:
         return step(task)
@@ -211,51 +225,56 @@ def _attempt(step: Callable[[Task], Draft], task: Task) -> Draft | None:
         return None
 
 
-def status_of(draft: Draft, placed: Placed) -> str:
+def status_of(candidate: CandidatePlan, placed: PlacedSchedule) -> str:
     """A plan is optimal only when the solver proved it and placement changed nothing."""
-    same = np.array_equal(draft.schedule.option, placed.schedule.option)
-    if draft.status == "optimal" and not (same and np.array_equal(draft.schedule.start, placed.schedule.start)):
+    same = np.array_equal(candidate.schedule.option, placed.schedule.option)
+    if candidate.status == "optimal" and not (same and np.array_equal(candidate.schedule.start, placed.schedule.start)):
         return "feasible"
-    return draft.status
+    return candidate.status
 
 
-def _zones(kept: Kept) -> tuple[str, ...]:
-    return tuple(sorted({zone for zones in kept.broken.values() for zone in zones}))
+def _zones(retained: RetainedJobs) -> tuple[str, ...]:
+    return tuple(sorted({zone for zones in retained.broken.values() for zone in zones}))
 
 
-def shed_note(kept: Kept) -> tuple[str, ...]:
-    if not kept.stops:
+def shed_note(retained: RetainedJobs) -> tuple[str, ...]:
+    if not retained.stops:
         return ()
     return (
-        f"{len(kept.stops)} running jobs stop because {', '.join(_zones(kept))} cannot carry what runs even in its "
-        "lowest modes; jobs that may be preempted go first, then those of least weight, then the youngest",
+        f"{len(retained.stops)} running jobs stop because {', '.join(_zones(retained))} cannot carry what runs even in "
+        "its lowest modes; jobs that may be preempted go first, then those of least weight, then the youngest",
     )
 
 
-def _rekeyed(before: Built, built: Built, kept: Kept) -> Schedule:
-    """Return the kept schedule in the options of a problem rebuilt with stops; jobs shed later get the lowest mode."""
+def _rekeyed(before: Built, built: Built, retained: RetainedJobs) -> Schedule:
+    """Return the retained schedule in the options of a problem with stops; jobs shed later get the lowest mode."""
     schedule = Schedule.empty(built.problem.jobs)
     for number, job in enumerate(built.jobs):
         options = built.problem.options_of(number)
-        option = int(kept.schedule.option[number])
+        option = int(retained.schedule.option[number])
         if option >= 0:
             schedule.option[number] = options[option - before.problem.options_of(number)[0]]
-        elif kept.stops.get(job.job_id, 0) > 0:
+        elif retained.stops.get(job.job_id, 0) > 0:
             schedule.option[number] = min(options, key=lambda o: built.choices[o].gpu_power_w)
         if schedule.option[number] >= 0:
             schedule.start[number] = 0
     return schedule
 
 
-def _solved(task: Task) -> Draft:
-    from powerhall_optimizer.planning.storage_alternation import Answer, Chance, alternate, plain
+def _solved(task: PlanningTask) -> CandidatePlan:
+    from powerhall_optimizer.planning.storage_alternation import (
+        SolvedSchedule,
+        SolveRequest,
+        solve_with_storage,
+        solve_without_storage,
+    )
     from powerhall_optimizer.solve.jit_warmup import compile_solver
     from powerhall_optimizer.storage.best_response import compile_best_response
 
-    problem, stores = task.built.problem, task.stores
+    problem, storage = task.built.problem, task.storage
 
-    def call(late_s: float) -> Answer:
-        chance = Chance(
+    def call(late_s: float) -> SolvedSchedule:
+        request = SolveRequest(
             max(0.1, task.solved_by_s + late_s - time.monotonic()),
             task.settings,
             _warm(task),
@@ -263,30 +282,30 @@ def _solved(task: Task) -> Draft:
             task.stop,
             lambda line: task.log.info("solver", line=line),
         )
-        if stores.model.stores:
-            floor = usage_of(problem, task.kept.schedule)
-            return alternate(task.built, stores.model, floor, stores.dispatch, chance)
-        return plain(problem, chance)
+        if storage.model.units:
+            floor = usage_of(problem, task.retained.schedule)
+            return solve_with_storage(task.built, storage.model, floor, storage.dispatch, request)
+        return solve_without_storage(problem, request)
 
     def prepare() -> None:
         compile_solver()
-        if stores.model.stores:
+        if storage.model.units:
             compile_best_response()
 
     answer = guarded(prepare, call, deadline_s=task.solved_by_s, grace_s=_GRACE_S, stop=task.stop)
-    opened = stores.opened(task.built, answer.dispatch).problem
+    opened = storage.opened(task.built, answer.dispatch).problem
     if (broken := next(check_schedule(opened, answer.schedule), None)) is not None:
         raise PowerhallError(f"the solver's schedule breaks a limit: {broken}")
     certificate = from_prices(problem, answer.certificate)
     certificate = msgspec.structs.replace(certificate, stored=answer.worth)
-    bound = proven_bound(problem, stores.model, certificate)
+    bound = proven_bound(problem, storage.model, certificate)
     status, notes = ("optimal", ("optimality proven by CP-SAT",)) if answer.optimal else ("feasible", ())
-    return Draft(answer.schedule, status, bound, certificate, notes, answer.dispatch)
+    return CandidatePlan(answer.schedule, status, bound, certificate, notes, answer.dispatch)
 
 
-def _warm(task: Task) -> Certificate | None:
+def _warm(task: PlanningTask) -> Certificate | None:
     """Return the last plan's prices for this problem's slots; what does not fit any more is left out."""
-    last = task.last
+    last = task.warm_start
     if last is None or last.certificate is None or last.slot_s != task.built.problem.slot_s:
         return None
     shift = (task.start_s - last.start_s) // last.slot_s
@@ -299,10 +318,10 @@ def _warm(task: Task) -> Certificate | None:
         return None
 
 
-def _as_planned(task: Task) -> Schedule:
+def _as_planned(task: PlanningTask) -> Schedule:
     """Return what runs, and what the last plan foresaw for the jobs that wait."""
     built = task.built
-    schedule = Schedule(task.kept.schedule.option.copy(), task.kept.schedule.start.copy())
+    schedule = Schedule(task.retained.schedule.option.copy(), task.retained.schedule.start.copy())
     planned = {entry.job_id: entry for entry in task.planned}
     for number, job in enumerate(built.jobs):
         entry = planned.get(job.job_id)
@@ -317,17 +336,17 @@ def _as_planned(task: Task) -> Schedule:
     return schedule
 
 
-def _greedy(task: Task) -> Draft:
-    problem = task.stores.opened(task.built, None).problem
-    schedule = fill_by_density(problem, task.kept.schedule, max(task.deadline_s, time.monotonic() + 5.0))
-    note = "fallback: planned by the plain greedy, without the solver"
-    return Draft(schedule, "fallback", _trivial(task), notes=(note,))
+def _greedy(task: PlanningTask) -> CandidatePlan:
+    problem = task.storage.opened(task.built, None).problem
+    schedule = fill_by_density(problem, task.retained.schedule, max(task.deadline_s, time.monotonic() + 5.0))
+    note = "fallback: planned by the solve_without_storage greedy, without the solver"
+    return CandidatePlan(schedule, "fallback", _trivial(task), notes=(note,))
 
 
-def _trivial(task: Task) -> int:
-    return proven_bound(task.built.problem, task.stores.model, None)
+def _trivial(task: PlanningTask) -> int:
+    return proven_bound(task.built.problem, task.storage.model, None)
 
 
-def _kept(task: Task) -> Draft:
+def _kept(task: PlanningTask) -> CandidatePlan:
     note = "fallback: keeps what runs and starts nothing new"
-    return Draft(task.kept.schedule, "fallback", _trivial(task), notes=(note,))
+    return CandidatePlan(task.retained.schedule, "fallback", _trivial(task), notes=(note,))

@@ -1,9 +1,8 @@
-"""What runs goes on: the plan of last resort, and which running jobs must stop when the budgets no longer carry them.
+"""Continuation of running jobs: which go on, and which stop when the budgets no longer carry them.
 
-Jobs are kept in a stated order: those that may not be preempted first, then by weight, then the longest-running; the
-last ones are shed first. Each is tried in its lowest-power mode, then in others; what does not fit at all runs until
-the first slot that it would break, and stops there. Kept jobs then go back to the mode that they run in where that
-fits.
+Order of retention: jobs that may not be preempted first, then by weight, then the longest-running; the last are shed
+first. Each job is tried in its lowest-power mode, then in the others. A job that does not fit at all runs until the
+first slot whose limit it would break. Retained jobs return to the mode that they run in now where that fits.
 """
 
 from collections.abc import Iterable
@@ -13,17 +12,17 @@ import numpy as np
 
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
-from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.placement.node_occupancy import spread
-from powerhall_optimizer.placement.zone_headroom import Zones
+from powerhall_optimizer.placement.zone_headroom import ZoneHeadroom
 from powerhall_optimizer.problem.arrays import Ints, Schedule
 from powerhall_optimizer.problem.build import Built
 
-__all__ = ["Kept", "keep_running"]
+__all__ = ["RetainedJobs", "retain_running_jobs"]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RetainedJobs:
     """Running jobs as they go on; for the shed ones, how many slots are left to them and what stands against them."""
 
     schedule: Schedule
@@ -31,29 +30,29 @@ class Kept:
     broken: dict[str, tuple[str, ...]]
 
 
-def keep_order(job: Job) -> tuple[bool, float, float, str]:
-    """Sort key: kept first come first."""
+def retention_order(job: Job) -> tuple[bool, float, float, str]:
+    """Sort key: retained first come first."""
     return job.preemptible, -job.weight, job.start_s or 0.0, job.job_id
 
 
-class _Keeper:
-    def __init__(self, ground: Ground, built: Built) -> None:
-        self.ground = ground
+class _Retention:
+    def __init__(self, conditions: SiteConditions, built: Built) -> None:
+        self.conditions = conditions
         self.problem = built.problem
         self.built = built
         self.usage: Ints = np.zeros_like(built.problem.capacity)
-        self.zones = Zones(ground)
+        self.headroom = ZoneHeadroom(conditions)
 
     def loads(self, option: int) -> dict[str, float]:
         """Power per rack that a running job's option adds."""
         choice = self.built.choices[option]
-        kind = self.ground.site.node_types[choice.node_type]
+        kind = self.conditions.site.node_types[choice.node_type]
         gpu_w = max(0.0, choice.gpu_power_w - kind.idle_gpu_power_w)
         loads: dict[str, float] = {}
-        closed = self.ground.stale | self.ground.down
+        closed = self.conditions.stale | self.conditions.down
         for node, gpus in spread(choice.job, expand(choice.job.nodes)) if choice.job.nodes else ():
             if node not in closed:
-                rack = self.ground.index.rack_of[node].zone
+                rack = self.conditions.index.rack_of[node].zone
                 loads[rack] = loads.get(rack, 0.0) + gpus * gpu_w
         return loads
 
@@ -65,53 +64,53 @@ class _Keeper:
             over = self.usage[resource, :end] + amount > self.problem.capacity[resource, :end]
             if over.any():
                 found[self.problem.resource_names[resource]] = int(np.argmax(over))
-        return found | self.zones.against(self.loads(option), 0, end)
+        return found | self.headroom.against(self.loads(option), 0, end)
 
     def add(self, option: int, sign: int, slots: int | None = None) -> None:
         """Count an option's load (or take it off again)."""
         end = min(slots or int(self.problem.option_duration[option]), self.problem.slots)
         for resource, amount in self.problem.uses_of(option):
             self.usage[resource, :end] += sign * amount
-        self.zones.add({rack: sign * load for rack, load in self.loads(option).items()}, 0, end)
+        self.headroom.add({rack: sign * load for rack, load in self.loads(option).items()}, 0, end)
 
     def first_fit(self, options: Iterable[int]) -> int | None:
         """Return the first option that fits."""
         return next((option for option in options if not self.against(option)), None)
 
 
-def keep_running(ground: Ground, built: Built) -> Kept:
+def retain_running_jobs(conditions: SiteConditions, built: Built) -> RetainedJobs:
     """Return how the running jobs go on and which of them must be shed; `built` knows of no stops yet."""
-    keeper = _Keeper(ground, built)
+    retention = _Retention(conditions, built)
     schedule = Schedule.empty(built.problem.jobs)
     stops: dict[str, int] = {}
     broken: dict[str, tuple[str, ...]] = {}
     running = [n for n, job in enumerate(built.jobs) if job.state == "running" and len(built.problem.options_of(n))]
-    running.sort(key=lambda n: keep_order(built.jobs[n]))
+    running.sort(key=lambda n: retention_order(built.jobs[n]))
     for number in running:
         options = sorted(built.problem.options_of(number), key=lambda o: built.choices[o].gpu_power_w)
-        option = keeper.first_fit(options)
+        option = retention.first_fit(options)
         if option is None:
-            against = keeper.against(options[0])
+            against = retention.against(options[0])
             broken[built.jobs[number].job_id] = tuple(sorted(against))
             stops[built.jobs[number].job_id] = left = min(against.values())
             option = options[0]
             if left > 0:
-                keeper.add(option, 1, left)
+                retention.add(option, 1, left)
             continue
-        keeper.add(option, 1)
+        retention.add(option, 1)
         schedule.option[number], schedule.start[number] = option, 0
     for number in running:
         if schedule.option[number] >= 0:
-            _back_up(keeper, schedule, number)
-    return Kept(schedule, stops, broken)
+            _back_up(retention, schedule, number)
+    return RetainedJobs(schedule, stops, broken)
 
 
-def _back_up(keeper: _Keeper, schedule: Schedule, number: int) -> None:
-    """Give a kept job the mode it runs in now, if that fits."""
+def _back_up(retention: _Retention, schedule: Schedule, number: int) -> None:
+    """Give a retained job the mode it runs in now, if that fits."""
     low = int(schedule.option[number])
-    job = keeper.built.jobs[number]
-    now = [o for o in keeper.built.problem.options_of(number) if keeper.built.choices[o].mode == job.mode]
-    keeper.add(low, -1)
-    option = keeper.first_fit(now)
+    job = retention.built.jobs[number]
+    now = [o for o in retention.built.problem.options_of(number) if retention.built.choices[o].mode == job.mode]
+    retention.add(low, -1)
+    option = retention.first_fit(now)
     schedule.option[number] = low if option is None else option
-    keeper.add(int(schedule.option[number]), 1)
+    retention.add(int(schedule.option[number]), 1)

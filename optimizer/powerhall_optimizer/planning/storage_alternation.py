@@ -24,12 +24,19 @@ from powerhall_optimizer.solve.presolve import presolve
 from powerhall_optimizer.solve.prices import evaluate
 from powerhall_optimizer.solve.stage import SolveBudget, certificate_of
 from powerhall_optimizer.storage.best_response import added_w
-from powerhall_optimizer.storage.bound import WORTH_SCALE
+from powerhall_optimizer.storage.bound import STORED_VALUE_SCALE
 from powerhall_optimizer.storage.descend import descend
-from powerhall_optimizer.storage.model import Dispatch, StoreModel, with_dispatch
+from powerhall_optimizer.storage.model import Dispatch, StorageModel, with_dispatch
 from powerhall_optimizer.storage.program import Program, Solution
 
-__all__ = ["Answer", "Chance", "alternate", "cover", "plain", "settle"]
+__all__ = [
+    "SolveRequest",
+    "SolvedSchedule",
+    "covering_dispatch",
+    "settled_dispatch",
+    "solve_with_storage",
+    "solve_without_storage",
+]
 
 Floats = npt.NDArray[np.float64]
 _PRICE_SHARE, _MOST_SHARE = 0.35, 0.6
@@ -39,7 +46,7 @@ _PROGRAMS_LEFT = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Chance:
+class SolveRequest:
     """What a solve may use: seconds, starting points that are not trusted, and a wish to stop."""
 
     seconds: float
@@ -51,7 +58,7 @@ class Chance:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SolvedSchedule:
     """A schedule, what the stores do for it, and the certificate: prices, and the worth of a J per store and slot."""
 
     schedule: Schedule
@@ -62,75 +69,79 @@ class Answer:
     """Proven by CP-SAT; never where stores take part."""
 
 
-def _missing(problem: Problem, model: StoreModel, usage: Ints, roundings: int = 2) -> Ints:
+def _missing(problem: Problem, model: StorageModel, usage: Ints, roundings: int = 2) -> Ints:
     """Return what stores have to add to every capacity for this usage, with room for this dispatch and a later one."""
     result: Ints = usage - problem.capacity + roundings * model.rounding_w
     return np.where(usage > 0, result, -problem.capacity)
 
 
-def cover(problem: Problem, model: StoreModel, usage: Ints, solver: str) -> Dispatch:
+def covering_dispatch(problem: Problem, model: StorageModel, usage: Ints, solver: str) -> Dispatch:
     """Return the cheapest dispatch that makes room for a usage, as far as stores can."""
     return model.whole(Program(model, solver).solve(None, _missing(problem, model, usage)).power_w)
 
 
-def settle(problem: Problem, program: Program, usage: Ints) -> Dispatch:
+def settled_dispatch(problem: Problem, program: Program, usage: Ints) -> Dispatch:
     """Return the cheapest dispatch for a final usage; one that does not hold it after rounding is refused."""
     model = program.model
     found = model.whole(program.solve(None, _missing(problem, model, usage, 1)).power_w)
-    lacks = usage - problem.capacity - model.added(found, problem.resources)
-    if lacks.max(initial=0) > 0 or not model.ends_well(found):
-        raise PowerhallError(f"the dispatch lacks {lacks.max(initial=0)} W, or what must be left at the end")
+    shortages = usage - problem.capacity - model.added(found, problem.resources)
+    if shortages.max(initial=0) > 0 or not model.ends_well(found):
+        raise PowerhallError(f"the dispatch lacks {shortages.max(initial=0)} W, or what must be left at the end")
     return found
 
 
-def alternate(built: Built, model: StoreModel, floor: Ints, start: Dispatch, chance: Chance) -> Answer:
+def solve_with_storage(
+    built: Built, model: StorageModel, floor: Ints, start: Dispatch, request: SolveRequest
+) -> SolvedSchedule:
     """Return schedule and dispatch; `floor` is the usage of what runs, which the dispatch always leaves room for."""
-    settings = chance.settings
+    settings = request.settings
     began = time.monotonic()
     problem = built.problem
-    price = None if chance.warm is None else chance.warm.price / 2.0**chance.warm.scale_bits
+    price = None if request.warm is None else request.warm.price / 2.0**request.warm.scale_bits
     presolved = presolve(problem)
     with ThreadPoolExecutor(settings.workers) as pool:
-        budget = SolveBudget(began + _MOST_SHARE * chance.seconds, chance.stop, pool, settings.workers, settings.seed)
-        found = descend(presolved, model, price, budget, _PRICE_SHARE * chance.seconds)
+        budget = SolveBudget(began + _MOST_SHARE * request.seconds, request.stop, pool, settings.workers, settings.seed)
+        found = descend(presolved, model, price, budget, _PRICE_SHARE * request.seconds)
         program = Program(model, settings.lp_solver)
         at = time.monotonic()
-        dispatch = _held(program, problem, floor, found.power_w, start)
+        dispatch = _feasible_dispatch(program, problem, floor, found.power_w, start)
         program_s = time.monotonic() - at
-        chance.log(f"stage=storage rounds={found.rounds} cost={float(model.cost(dispatch)):.0f}")
+        request.log(f"stage=storage rounds={found.rounds} cost={float(model.cost(dispatch)):.0f}")
         opened = with_dispatch(built, model, dispatch).problem
-        left_s = max(0.1, chance.seconds - (time.monotonic() - began) - _PROGRAMS_LEFT * program_s)
+        left_s = max(0.1, request.seconds - (time.monotonic() - began) - _PROGRAMS_LEFT * program_s)
         warm = certificate_of(opened, found.price)
-        result = _solve(opened, replace(chance, seconds=left_s, warm=warm))
+        result = _solve(opened, replace(request, seconds=left_s, warm=warm))
         bounds: list[tuple[float, int, Certificate, Solution]] = []
         for prices in (result.certificate, warm):
             now = prices.price / 2.0**prices.scale_bits
             answer = program.solve(now)
             bounds.append((evaluate(presolved, now, budget).bound + answer.objective, len(bounds), prices, answer))
     _, _, prices, answer = min(bounds)
-    return Answer(result.schedule, dispatch, prices, _worth(model, prices, answer))
+    return SolvedSchedule(result.schedule, dispatch, prices, _worth(model, prices, answer))
 
 
-def _held(program: Program, problem: Problem, floor: Ints, power_w: list[Floats], start: Dispatch) -> Dispatch:
+def _feasible_dispatch(
+    program: Program, problem: Problem, floor: Ints, power_w: list[Floats], start: Dispatch
+) -> Dispatch:
     """Return the dispatch in whole W that adds what `power_w` adds, and makes room for what runs; or `start`."""
     model = program.model
     need = _missing(problem, model, floor)
-    total = sum((added_w(s, w, problem.resources) for s, w in zip(model.stores, power_w, strict=True)), 0.0)
+    total = sum((added_w(s, w, problem.resources) for s, w in zip(model.units, power_w, strict=True)), 0.0)
     need = np.maximum(need, np.floor(total).astype(np.int64))
     found = model.whole(program.solve(None, need).power_w)
     return found if model.ends_well(found) else start
 
 
-def plain(problem: Problem, chance: Chance) -> Answer:
+def solve_without_storage(problem: Problem, request: SolveRequest) -> SolvedSchedule:
     """Return the answer for a site without stores."""
-    result = _solve(problem, chance)
+    result = _solve(problem, request)
     optimal = result.bound_from == "cp-sat" and result.bound <= result.value
-    return Answer(result.schedule, (), result.certificate, {}, optimal)
+    return SolvedSchedule(result.schedule, (), result.certificate, {}, optimal)
 
 
-def _solve(problem: Problem, chance: Chance) -> pipeline.SolveResult:
+def _solve(problem: Problem, request: SolveRequest) -> pipeline.SolveResult:
     """Solve level by level where the settings have a coarse grid for far starts."""
-    settings = chance.settings
+    settings = request.settings
 
     def one(
         part: Problem, *, seconds: float, warm: Certificate | None, previous: Schedule | None
@@ -143,8 +154,8 @@ def _solve(problem: Problem, chance: Chance) -> pipeline.SolveResult:
             workers=settings.workers,
             warm=warm,
             previous=previous,
-            stop=chance.stop,
-            log=lambda line: chance.log(f"slots={part.slots} {line}"),
+            stop=request.stop,
+            log=lambda line: request.log(f"slots={part.slots} {line}"),
         )
 
     levels = levels_of(problem.slots, problem.slot_s, settings.coarse)
@@ -152,17 +163,17 @@ def _solve(problem: Problem, chance: Chance) -> pipeline.SolveResult:
         problem,
         levels,
         one,
-        seconds=chance.seconds,
-        warm=chance.warm,
-        previous=chance.previous,
-        stop=chance.stop,
+        seconds=request.seconds,
+        warm=request.warm,
+        previous=request.previous,
+        stop=request.stop,
     )
 
 
-def _worth(model: StoreModel, prices: Certificate, answer: Solution) -> dict[str, tuple[int, ...]]:
+def _worth(model: StorageModel, prices: Certificate, answer: Solution) -> dict[str, tuple[int, ...]]:
     """Return the dual solution of the stores' program at the final prices, as the certificate has it."""
-    scale = float(1 << prices.scale_bits) * WORTH_SCALE
+    scale = float(1 << prices.scale_bits) * STORED_VALUE_SCALE
     return {
         store.storage.name: tuple(math.floor(value * scale + 0.5) for value in row.tolist())
-        for store, row in zip(model.stores, answer.worth, strict=True)
+        for store, row in zip(model.units, answer.worth, strict=True)
     }

@@ -1,7 +1,7 @@
 """Snapshot into the integer problem: what each job may choose, what that uses, and what it is worth.
 
-The problem is conservative: usage is rounded up and capacity down (`rooms.py`). Jobs that may choose from the same
-halls, node types and modes share a menu, so that options are built as arrays.
+The problem is conservative: usage is rounded up and capacity down (`pool_resources`). Jobs that may choose from the
+same halls, node types and modes share their options' arrays.
 """
 
 import math
@@ -15,10 +15,10 @@ import numpy.typing as npt
 from powerhall.jobs import Job
 from powerhall.plan.plan import Snapshot, gpu_power_w, gpu_speed
 from powerhall.site.topology import Mode, NodeType
-from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, Problem, ProblemBuilder
 from powerhall_optimizer.problem.eligibility import may_be_at, may_use, running_type, whole_gpus
-from powerhall_optimizer.problem.resources import Room, Rooms
+from powerhall_optimizer.problem.pool_resources import NodePool, PoolResources
 
 __all__ = ["Built", "Choice", "build", "energy_usd_per_mwh"]
 
@@ -70,9 +70,9 @@ def energy_usd_per_mwh(snapshot: Snapshot) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _Menu:
-    """The rooms and modes that jobs of one kind may choose from, as arrays; `use_w` is per GPU."""
+    """The pools and modes that jobs of one kind may choose from, as arrays; `use_w` is per GPU."""
 
-    pairs: list[tuple[Room, Mode]]
+    pairs: list[tuple[NodePool, Mode]]
     power_w: list[float]
     label: Ints
     speed: Floats
@@ -96,16 +96,16 @@ class _Jobs:
     def __init__(
         self,
         snapshot: Snapshot,
-        ground: Ground,
+        conditions: SiteConditions,
         builder: ProblemBuilder,
-        rooms: tuple[Room, ...],
+        pools: tuple[NodePool, ...],
         stops: Mapping[str, int],
     ) -> None:
         self.stops = stops
         self.snapshot = snapshot
-        self.ground = ground
+        self.conditions = conditions
         self.builder = builder
-        self.rooms = {(room.hall, room.kind.name): room for room in rooms}
+        self.pools = {(pool.hall, pool.kind.name): pool for pool in pools}
         self.choices: list[Choice] = []
         self.menus: dict[tuple[object, ...], _Menu | None] = {}
         self.labels: dict[tuple[str, str], int] = {}
@@ -188,13 +188,13 @@ class _Jobs:
             self.menus[key] = self._new_menu(job)
         return self.menus[key]
 
-    def _rooms_of(self, job: Job) -> Iterator[Room]:
-        for (hall, kind), room in self.rooms.items():
+    def _pools_of(self, job: Job) -> Iterator[NodePool]:
+        for (hall, kind), pool in self.pools.items():
             if job.state == "running":
                 if hall == job.hall and kind == running_type(self.snapshot.site, job):
-                    yield room
-            elif may_use(job, hall, kind) and whole_gpus(job.gpus, room.kind.gpus) <= room.gpus:
-                yield room
+                    yield pool
+            elif may_use(job, hall, kind) and whole_gpus(job.gpus, pool.kind.gpus) <= pool.gpus:
+                yield pool
 
     def _modes_of(self, job: Job, kind: NodeType) -> Iterator[Mode]:
         now = math.inf if (mode := kind.find_mode(job.mode)) is None else mode.gpu_power_w
@@ -203,27 +203,27 @@ class _Jobs:
                 yield mode
 
     def _too_small(self, job: Job) -> tuple[tuple[str, str], ...]:
-        return tuple(key for key, room in self.rooms.items() if whole_gpus(job.gpus, room.kind.gpus) > room.gpus)
+        return tuple(key for key, pool in self.pools.items() if whole_gpus(job.gpus, pool.kind.gpus) > pool.gpus)
 
     def _new_menu(self, job: Job) -> _Menu | None:
-        pairs = [(room, mode) for room in self._rooms_of(job) for mode in self._modes_of(job, room.kind)]
+        pairs = [(pool, mode) for pool in self._pools_of(job) for mode in self._modes_of(job, pool.kind)]
         if not pairs:
             return None
         job_class = self.snapshot.site.job_classes.get(job.job_class)
-        power_w = [gpu_power_w(room.kind, mode, job_class) for room, mode in pairs]
-        added_w = [max(0.0, p - room.kind.idle_gpu_power_w) for p, (room, _) in zip(power_w, pairs, strict=True)]
-        per_watt = [(w * slope, r) for w, (room, _) in zip(added_w, pairs, strict=True) for r, slope in room.per_watt]
-        for room, mode in pairs:
-            self.labels.setdefault((room.hall, f"{room.kind.name}:{mode.name}"), len(self.labels))
+        power_w = [gpu_power_w(pool.kind, mode, job_class) for pool, mode in pairs]
+        added_w = [max(0.0, p - pool.kind.idle_gpu_power_w) for p, (pool, _) in zip(power_w, pairs, strict=True)]
+        per_watt = [(w * slope, r) for w, (pool, _) in zip(added_w, pairs, strict=True) for r, slope in pool.per_watt]
+        for pool, mode in pairs:
+            self.labels.setdefault((pool.hall, f"{pool.kind.name}:{mode.name}"), len(self.labels))
         return _Menu(
             pairs,
             power_w,
-            np.array([self.labels[room.hall, f"{room.kind.name}:{mode.name}"] for room, mode in pairs], np.int64),
+            np.array([self.labels[pool.hall, f"{pool.kind.name}:{mode.name}"] for pool, mode in pairs], np.int64),
             np.array([gpu_speed(mode, job_class) for _, mode in pairs]),
-            np.array([w * room.meter for w, (room, _) in zip(added_w, pairs, strict=True)]),
-            np.array([room.kind.gpus for room, _ in pairs], np.int64),
-            np.array([room.gpu_resource for room, _ in pairs], np.int64),
-            np.array([len(room.per_watt) for room, _ in pairs], np.int64),
+            np.array([w * pool.meter for w, (pool, _) in zip(added_w, pairs, strict=True)]),
+            np.array([pool.kind.gpus for pool, _ in pairs], np.int64),
+            np.array([pool.gpu_resource for pool, _ in pairs], np.int64),
+            np.array([len(pool.per_watt) for pool, _ in pairs], np.int64),
             np.array([r for _, r in per_watt], np.int64),
             np.array([w for w, _ in per_watt]),
         )
@@ -232,7 +232,7 @@ class _Jobs:
         s = self.snapshot
         running = job.state == "running"
         size = len(menu.pairs)
-        counted = self.ground.counted_gpus(job) if running else job.gpus
+        counted = self.conditions.counted_gpus(job) if running else job.gpus
         length = np.maximum(1, np.ceil(job.duration_s / menu.speed / s.slot_s - 1e-9)).astype(np.int64)
         rate = np.maximum(1, np.rint(worth * (1 - s.objective.slow_share * (1 / menu.speed - 1)) / length))
         bonus = np.rint(self._churn(job, menu, self._within(job, worth))).astype(np.int64)
@@ -254,8 +254,8 @@ class _Jobs:
             np.stack((menu.label, stop, start, last, rate.astype(np.int64), bonus, tariff, energy.astype(np.int64)))
         )
         self.choices += [
-            Choice(job, room.hall, room.kind.name, mode.name, power_w, running, s.site.name)
-            for (room, mode), power_w in zip(menu.pairs, menu.power_w, strict=True)
+            Choice(job, pool.hall, pool.kind.name, mode.name, power_w, running, s.site.name)
+            for (pool, mode), power_w in zip(menu.pairs, menu.power_w, strict=True)
         ]
         return size
 
@@ -268,7 +268,7 @@ class _Jobs:
         if planned is None:
             return np.zeros(len(menu.pairs))
         here = planned.site in (None, self.snapshot.site.name)
-        same = [here and (room.hall, mode.name) == (planned.hall, planned.mode) for room, mode in menu.pairs]
+        same = [here and (pool.hall, mode.name) == (planned.hall, planned.mode) for pool, mode in menu.pairs]
         return np.where(same, 0.0, lost)
 
     def _given_back(self, job: Job, length: Ints) -> Ints:
@@ -309,7 +309,7 @@ class _Jobs:
             return "ineligible", f"runs at {job.site}; this site is {s.site.name}"
         if job.sites and s.site.name not in job.sites:
             return "ineligible", f"may run only at {', '.join(job.sites)}; this site is {s.site.name}"
-        fits = [room for (hall, kind), room in self.rooms.items() if may_use(job, hall, kind)]
+        fits = [pool for (hall, kind), pool in self.pools.items() if may_use(job, hall, kind)]
         if not fits:
             return "ineligible", "no hall has the node types that it may use"
         if all(whole_gpus(job.gpus, r.kind.gpus) > r.gpus for r in fits):
@@ -320,15 +320,17 @@ class _Jobs:
         return "ineligible", f"hall {job.hall!r} has no nodes of its type"
 
 
-def build(snapshot: Snapshot, ground: Ground | None = None, stops: Mapping[str, int] | None = None) -> Built:
+def build(
+    snapshot: Snapshot, conditions: SiteConditions | None = None, stops: Mapping[str, int] | None = None
+) -> Built:
     """Return the problem of a snapshot; the same inputs give the same problem. A budget below idle raises Rejected.
 
     `stops` says of running jobs that must be shed how many slots they still run (0: they stop now).
     """
-    ground = ground or Ground(snapshot)
+    conditions = conditions or SiteConditions(snapshot)
     builder = ProblemBuilder(snapshot.slots, snapshot.slot_s)
-    rooms = Rooms(ground, builder).rooms()
-    jobs = _Jobs(snapshot, ground, builder, rooms, stops or {})
+    pools = PoolResources(conditions, builder).pools()
+    jobs = _Jobs(snapshot, conditions, builder, pools, stops or {})
     for job in snapshot.jobs:
         jobs.add(job)
     problem = jobs.problem(builder.build())

@@ -129,7 +129,7 @@ def cooling(plan: Plan) -> object:
     return _grid(plan, [zone for zone in _halls(plan) if zone.heat_w], "cooling")
 
 
-def _lanes(plan: Plan) -> Iterator[tuple[str, int, int, int, int, str]]:
+def _gantt_rows(plan: Plan) -> Iterator[tuple[str, int, int, int, int, str]]:
     """Yield blocks (mode, first lane, lanes, start, end, text): GPUs as lanes, nodes in the order of the site."""
     site = plan.snapshot.site
     first: dict[str, int] = {}
@@ -162,7 +162,7 @@ def gantt(plan: Plan) -> object:
     speed = {mode.name: mode.speed for kind in s.site.node_types.values() for mode in kind.modes}
     modes = sorted(speed, key=lambda name: -speed[name])
     end_s = s.start_s + s.slots * s.slot_s
-    blocks = sorted(_lanes(plan), key=lambda b: -b[2] * (b[4] - b[3]))[:_MOST_BLOCKS]
+    blocks = sorted(_gantt_rows(plan), key=lambda b: -b[2] * (b[4] - b[3]))[:_MOST_BLOCKS]
     figure = go.Figure()
     for number, mode in enumerate(modes):
         own = [b for b in blocks if b[0] == mode]

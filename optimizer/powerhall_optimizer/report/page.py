@@ -16,11 +16,11 @@ from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.files import replace_file
 from powerhall.site.index import SiteIndex
 from powerhall.units import format_energy, format_power
-from powerhall_optimizer.planning.figures import figures, fleet_figures
+from powerhall_optimizer.planning.figures import figures, multi_site_figures
 from powerhall_optimizer.report import charts
 from powerhall_optimizer.report.storage_chart import charts_of_stores
 
-__all__ = ["fleet_html", "page", "report_html", "write_report"]
+__all__ = ["multi_site_html", "page", "report_html", "write_report"]
 
 _MOST_ROWS = 500
 _STYLE = """
@@ -150,9 +150,9 @@ def need_plotly() -> None:
         raise PowerhallError("--report needs plotly: pip install 'powerhall[twin]'")
 
 
-def fleet_html(plan: FleetPlan) -> str:
+def multi_site_html(plan: FleetPlan) -> str:
     """Return the page of several sites' plans: all together first, then site by site."""
-    come = fleet_figures(plan)
+    come = multi_site_figures(plan)
     s = plan.plans[0].snapshot
     names = ", ".join(part.snapshot.site.name for part in plan.plans)
     tiles = [
@@ -189,5 +189,5 @@ def _site_row(plan: Plan) -> tuple[str, ...]:
 def write_report(plan: Plan | FleetPlan, path: Path) -> None:
     """Write the plan's page in one step."""
     need_plotly()
-    text = fleet_html(plan) if isinstance(plan, FleetPlan) else report_html(plan)
+    text = multi_site_html(plan) if isinstance(plan, FleetPlan) else report_html(plan)
     replace_file(path, text.encode())

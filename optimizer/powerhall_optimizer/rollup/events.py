@@ -6,7 +6,7 @@ from powerhall.plan.plan import Assignment
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.store.line_protocol import Point
-from powerhall_optimizer.rollup.plans import PlannedPower
+from powerhall_optimizer.rollup.planned_power import PlannedPower
 from powerhall_optimizer.rollup.readings import BUCKET_S
 
 __all__ = ["curtailments", "plan_change"]

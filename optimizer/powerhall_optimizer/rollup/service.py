@@ -16,9 +16,9 @@ from powerhall.store.line_protocol import Point, encode
 from powerhall.store.schema import MEASUREMENTS
 from powerhall_optimizer.rollup.coarse import coarse_points, coarse_range
 from powerhall_optimizer.rollup.events import curtailments, plan_change
-from powerhall_optimizer.rollup.plans import PlannedPower, lane_points, read_planned
+from powerhall_optimizer.rollup.planned_power import PlannedPower, gantt_points, read_planned
 from powerhall_optimizer.rollup.readings import BUCKET_S, read_hall
-from powerhall_optimizer.rollup.zones import Context, hall_points, site_points
+from powerhall_optimizer.rollup.zones import RollupContext, hall_points, site_points
 
 __all__ = ["Rollup", "buckets"]
 
@@ -50,7 +50,7 @@ class Rollup:
             return 0
         plan = read_planned(self.store.latest_document("plan", self.site.name))
         weather = self._weather(times_s[0], times_s[-1] + BUCKET_S)
-        context = Context(self.site, weather, _planned(plan), self.stale_after_s)
+        context = RollupContext(self.site, weather, _planned(plan), self.stale_after_s)
         written = 0
         for hall in self.halls:
             since_s = times_s[0] - self.stale_after_s - BUCKET_S
@@ -78,7 +78,7 @@ class Rollup:
         if plan is None or (before is not None and plan.plan_id == before.plan_id):
             return 0
         halls = tuple(hall.zone for hall in self.site.halls)
-        written = self._write(lane_points(plan, self.site.name, halls))
+        written = self._write(gantt_points(plan, self.site.name, halls))
         change = None if before is None else plan_change(self.site.name, before, plan)
         written += self._write([] if change is None else [change])
         self._shown = plan

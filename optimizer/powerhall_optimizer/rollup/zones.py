@@ -11,7 +11,7 @@ from powerhall.store import Row
 from powerhall.store.line_protocol import Point
 from powerhall_optimizer.rollup.readings import BUCKET_S, NodeReading, node_power_w
 
-__all__ = ["Context", "hall_points", "site_points"]
+__all__ = ["RollupContext", "hall_points", "site_points"]
 
 _SUMS = (
     "it_power_w",
@@ -31,7 +31,7 @@ Fields = dict[str, float | str]
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class RollupContext:
     """The site, what holds when, and after how long a silent node counts at its worst case."""
 
     site: Site
@@ -78,7 +78,7 @@ class _Sum:
 Readings = Mapping[str, Mapping[int, NodeReading]]
 
 
-def hall_points(context: Context, hall: Hall, readings: Readings, times_s: Iterable[int]) -> Iterator[Point]:
+def hall_points(context: RollupContext, hall: Hall, readings: Readings, times_s: Iterable[int]) -> Iterator[Point]:
     """Yield the roll-ups of a hall's racks and of the hall for each bucket; a silent hall gives none."""
     for time_s in times_s:
         total = _Sum()
@@ -97,7 +97,7 @@ def hall_points(context: Context, hall: Hall, readings: Readings, times_s: Itera
         yield Point("hall_10s", {"site": context.site.name, "hall": hall.zone}, fields, time_s * 1000)
 
 
-def _rack(context: Context, rack: Rack, readings: Readings, time_s: int) -> _Sum:
+def _rack(context: RollupContext, rack: Rack, readings: Readings, time_s: int) -> _Sum:
     kind = context.site.node_types[rack.node_type]
     total = _Sum(gpus=len(rack.nodes) * kind.gpus, nodes=len(rack.nodes))
     for node in rack.nodes:
@@ -125,7 +125,7 @@ def _last(buckets: Mapping[int, NodeReading], time_s: int, stale_after_s: int) -
     return None
 
 
-def _limits(context: Context, zone: str, power_w: float, time_s: int) -> Fields:
+def _limits(context: RollupContext, zone: str, power_w: float, time_s: int) -> Fields:
     fields: Fields = {}
     budget_w, planned_w = context.budget_w(zone, time_s), context.planned_w(zone, time_s)
     if budget_w is not None:
@@ -135,7 +135,7 @@ def _limits(context: Context, zone: str, power_w: float, time_s: int) -> Fields:
     return fields
 
 
-def _cooling(context: Context, hall: Hall, total: _Sum, time_s: int) -> Fields:
+def _cooling(context: RollupContext, hall: Hall, total: _Sum, time_s: int) -> Fields:
     """Losses and, where the weather is known or does not matter, what the plants take up and draw."""
     weather = context.weather(time_s)
     if weather is None:
@@ -152,7 +152,7 @@ def _cooling(context: Context, hall: Hall, total: _Sum, time_s: int) -> Fields:
     }
 
 
-def site_points(context: Context, halls: Iterable[Row]) -> Iterator[Point]:
+def site_points(context: RollupContext, halls: Iterable[Row]) -> Iterator[Point]:
     """Yield the site's roll-up for each bucket that all halls have one of; `halls` are rows of hall_10s."""
     by_time: dict[int, list[Row]] = {}
     for row in halls:

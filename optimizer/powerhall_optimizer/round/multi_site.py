@@ -14,18 +14,18 @@ from powerhall.site.site_file import read_site
 from powerhall.site.topology import Site
 from powerhall.store import Store
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.inputs.snapshot import fleet_queue, site_snapshot
+from powerhall_optimizer.inputs.snapshot import multi_site_queue, site_snapshot
 from powerhall_optimizer.inputs.telemetry import store_queue
-from powerhall_optimizer.inputs.what_if import fleet_what_if
-from powerhall_optimizer.planning.figures import fleet_figures
-from powerhall_optimizer.planning.multi_site import make_fleet_plan
+from powerhall_optimizer.inputs.what_if import multi_site_what_if
+from powerhall_optimizer.planning.figures import multi_site_figures
+from powerhall_optimizer.planning.multi_site import make_multi_site_plan
 from powerhall_optimizer.problem.eligibility import may_be_at
-from powerhall_optimizer.round.publish import fleet_key, publish_fleet
-from powerhall_optimizer.round.single_site import Request, check_down, seen
+from powerhall_optimizer.round.publish import multi_site_key, publish_multi_site
+from powerhall_optimizer.round.single_site import RoundRequest, check_down, with_observed_nodes
 from powerhall_optimizer.storage.state import with_stored
 from powerhall_optimizer.verify.multi_site import verify_fleet
 
-__all__ = ["observe_fleet", "run_fleet_round"]
+__all__ = ["observe_sites", "run_multi_site_round"]
 
 replace = msgspec.structs.replace
 
@@ -43,7 +43,7 @@ def _store_queues(store: Store, sites: Sequence[Site]) -> tuple[tuple[Job, ...],
     return check_jobs(jobs, "store: queues of " + ", ".join(site.name for site in sites)), tuple(down)
 
 
-def observe_fleet(request: Request, settings: RoundSettings, log: Log) -> list[Snapshot]:
+def observe_sites(request: RoundRequest, settings: RoundSettings, log: Log) -> list[Snapshot]:
     """Return the snapshot of every site, each with the whole queue."""
     read = [read_site(path) for path in (request.site, *request.more_sites)]
     sites = [site for site, _ in read]
@@ -57,17 +57,17 @@ def observe_fleet(request: Request, settings: RoundSettings, log: Log) -> list[S
         (jobs, down), source = _store_queues(request.store, sites), "store"
     else:
         raise PowerhallError("round: needs --jobs or --store to know the queue")
-    jobs = fleet_queue(sites, jobs, source)
+    jobs = multi_site_queue(sites, jobs, source)
     check_down(request.down_nodes, sites)
     snapshots = []
     for site, planning in read:
         own = tuple(job for job in jobs if job.state == "waiting" or may_be_at(job, site.name))
         snapshot = site_snapshot(site, planning, own, request.horizon, settings.objective)
-        snapshots.append(seen(snapshot, down, request, settings, log))
+        snapshots.append(with_observed_nodes(snapshot, down, request, settings, log))
     expected = _longest([s.jobs for s in snapshots])
     jobs = tuple(expected.get(job.job_id, job) for job in jobs)
     snapshots = [replace(s, jobs=jobs) for s in snapshots]
-    return snapshots if request.what_if is None else fleet_what_if(snapshots, request.what_if)
+    return snapshots if request.what_if is None else multi_site_what_if(snapshots, request.what_if)
 
 
 def _longest(queues: Sequence[tuple[Job, ...]]) -> dict[str, Job]:
@@ -79,7 +79,7 @@ def _longest(queues: Sequence[tuple[Job, ...]]) -> dict[str, Job]:
     return found
 
 
-def _last_plan(request: Request, snapshots: Sequence[Snapshot], log: Log) -> FleetPlan | None:
+def _last_plan(request: RoundRequest, snapshots: Sequence[Snapshot], log: Log) -> FleetPlan | None:
     """Return the last plan of the same sites; one that cannot be read is left out and logged."""
     names = [s.site.name for s in snapshots]
     found: object = None
@@ -87,7 +87,7 @@ def _last_plan(request: Request, snapshots: Sequence[Snapshot], log: Log) -> Fle
         if request.out is not None and request.out.exists():
             found = read_plans(request.out)
         elif request.store is not None:
-            body = request.store.latest_document("fleet", fleet_key(names))
+            body = request.store.latest_document("fleet", multi_site_key(names))
             found = None if body is None else msgspec.json.decode(body, type=FleetPlan)
     except (PowerhallError, msgspec.MsgspecError) as error:
         log.warning("last_plan_unreadable", reason=error)
@@ -112,11 +112,11 @@ def _planned(plan: FleetPlan | None, snapshots: Sequence[Snapshot]) -> tuple[Pla
     )
 
 
-def run_fleet_round(
-    request: Request, settings: RoundSettings, stop: Callable[[], bool], log: Log, created_s: int
+def run_multi_site_round(
+    request: RoundRequest, settings: RoundSettings, stop: Callable[[], bool], log: Log, created_s: int
 ) -> FleetPlan:
     """Run a round of several sites and return the plan in force after it."""
-    snapshots = observe_fleet(request, settings, log)
+    snapshots = observe_sites(request, settings, log)
     previous = _last_plan(request, snapshots, log)
     last = {} if previous is None else {part.snapshot.site.name: part for part in previous.plans}
     snapshots = [with_stored(s, last.get(s.site.name), request.store, request.now_s) for s in snapshots]
@@ -124,16 +124,16 @@ def run_fleet_round(
     if previous is not None and previous.plan_id == plan_id and not verify_fleet(previous):
         log.info("unchanged", plan_id=plan_id[:12])
         if not request.dry_run:
-            publish_fleet(previous, request.store, request.out)
+            publish_multi_site(previous, request.store, request.out)
         return previous
     planned = _planned(previous, snapshots)
     snapshots = [replace(s, planned=planned) for s in snapshots]
-    plan = make_fleet_plan(
+    plan = make_multi_site_plan(
         snapshots, settings, request.seconds, created_s=created_s, stop=stop, log=log, previous=previous
     )
     if not request.dry_run:
-        publish_fleet(plan, request.store, request.out)
-    come = fleet_figures(plan)
+        publish_multi_site(plan, request.store, request.out)
+    come = multi_site_figures(plan)
     log.info(
         "planned" if request.dry_run else "published",
         plan_id=plan.plan_id[:12],

@@ -18,7 +18,7 @@ from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.verify.multi_site import verify_fleet
 from powerhall_optimizer.verify.plan import verify_plan
 
-__all__ = ["fleet_key", "plan_points", "publish", "publish_fleet", "site_file"]
+__all__ = ["multi_site_key", "plan_points", "publish", "publish_multi_site", "site_file"]
 
 _MOST_ZONE_POINTS = 100_000
 _CHUNK_BYTES = 4_000_000
@@ -146,12 +146,12 @@ def site_file(out: Path, site: str) -> Path:
     return out.with_name(f"{out.stem}.{site}{out.suffix}")
 
 
-def fleet_key(sites: Iterable[str]) -> str:
+def multi_site_key(sites: Iterable[str]) -> str:
     """Return the key under which the store keeps the plan of several sites."""
     return "+".join(sorted(sites))
 
 
-def publish_fleet(plan: FleetPlan, store: Store | None, out: Path | None) -> None:
+def publish_multi_site(plan: FleetPlan, store: Store | None, out: Path | None) -> None:
     """Check the plan of several sites as it will be read, then write every site's own plan, and the whole last."""
     body = msgspec.json.encode(plan)
     if broken := verify_fleet(msgspec.json.decode(body, type=FleetPlan)):
@@ -159,7 +159,7 @@ def publish_fleet(plan: FleetPlan, store: Store | None, out: Path | None) -> Non
     for part in plan.plans:
         publish(part, store, None if out is None else site_file(out, part.snapshot.site.name))
     if store is not None:
-        key = fleet_key(part.snapshot.site.name for part in plan.plans)
+        key = multi_site_key(part.snapshot.site.name for part in plan.plans)
         store.put_document("fleet", key, plan.plans[0].snapshot.taken_s, body)
     if out is not None:
         write_fleet(plan, out)

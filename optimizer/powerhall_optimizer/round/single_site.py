@@ -35,11 +35,11 @@ from powerhall_optimizer.round.publish import publish
 from powerhall_optimizer.storage.state import with_stored
 from powerhall_optimizer.verify.plan import verify_plan
 
-__all__ = ["Request", "check_down", "observe", "only_one", "run_round", "seen"]
+__all__ = ["RoundRequest", "check_down", "observe", "only_one", "run_round", "with_observed_nodes"]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RoundRequest:
     """What a round is asked to do."""
 
     site: Path
@@ -77,7 +77,7 @@ def only_one(out: Path | None) -> Iterator[None]:
         os.close(handle)
 
 
-def last_plan(request: Request, site: str, log: Log) -> Plan | None:
+def last_plan(request: RoundRequest, site: str, log: Log) -> Plan | None:
     """Return the last plan from plan.json or the store; one that cannot be read is left out and logged."""
     try:
         if request.out is not None and request.out.exists():
@@ -104,7 +104,7 @@ def _planned(plan: Plan | None, snapshot: Snapshot) -> tuple[Planned, ...]:
     )
 
 
-def observe(request: Request, settings: RoundSettings, log: Log) -> Snapshot:
+def observe(request: RoundRequest, settings: RoundSettings, log: Log) -> Snapshot:
     """Return the snapshot of now."""
     site, planning = read_site(request.site)
     down: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ def observe(request: Request, settings: RoundSettings, log: Log) -> Snapshot:
         raise PowerhallError("round: needs --jobs or --store to know the queue")
     check_down(request.down_nodes, (site,))
     snapshot = site_snapshot(site, planning, jobs, request.horizon, settings.objective)
-    snapshot = seen(snapshot, down, request, settings, log)
+    snapshot = with_observed_nodes(snapshot, down, request, settings, log)
     return snapshot if request.what_if is None else what_if(snapshot, request.what_if)
 
 
@@ -128,7 +128,9 @@ def check_down(nodes: Sequence[str], sites: Sequence[Site]) -> None:
             raise Rejected.field("command line", "--down", node, "must be a node of the site")
 
 
-def seen(snapshot: Snapshot, down: Sequence[str], request: Request, settings: RoundSettings, log: Log) -> Snapshot:
+def with_observed_nodes(
+    snapshot: Snapshot, down: Sequence[str], request: RoundRequest, settings: RoundSettings, log: Log
+) -> Snapshot:
     """Return the snapshot with the nodes that are down and what telemetry says; `down` may name foreign nodes."""
     every = SiteIndex.of(snapshot.site).rack_of
     unusable = sorted(node for node in {*request.down_nodes, *down} if node in every)
@@ -138,7 +140,9 @@ def seen(snapshot: Snapshot, down: Sequence[str], request: Request, settings: Ro
     return _with_telemetry(snapshot, request, request.store, settings, log)
 
 
-def _with_telemetry(snapshot: Snapshot, request: Request, store: Store, settings: RoundSettings, log: Log) -> Snapshot:
+def _with_telemetry(
+    snapshot: Snapshot, request: RoundRequest, store: Store, settings: RoundSettings, log: Log
+) -> Snapshot:
     state = node_state(store, snapshot.site, request.now_s, settings.stale_after_s)
     if not state.known:
         log.warning("no_telemetry", site=snapshot.site.name)
@@ -163,7 +167,9 @@ def _alarm(store: Store, snapshot: Snapshot, active: bool, detail: str) -> None:
     store.write(encode(Point("alert", tags, fields, snapshot.taken_s * 1000)))
 
 
-def run_round(request: Request, settings: RoundSettings, stop: Callable[[], bool], log: Log, created_s: int) -> Plan:
+def run_round(
+    request: RoundRequest, settings: RoundSettings, stop: Callable[[], bool], log: Log, created_s: int
+) -> Plan:
     """Run a round and return the plan in force after it."""
     snapshot = observe(request, settings, log)
     previous = last_plan(request, snapshot.site.name, log)

@@ -5,7 +5,7 @@ import msgspec
 from powerhall.plan.plan import Assignment, Plan, Snapshot, Waiting, gpu_power_w, gpu_speed, snapshot_hash
 from powerhall.site.curtailment import Event
 from powerhall.units import format_power
-from powerhall_optimizer.leases.limits import limited
+from powerhall_optimizer.leases.event_limits import limited
 from powerhall_optimizer.physics.plan_loads import plan_loads
 from powerhall_optimizer.planning.assemble import zone_plans
 from powerhall_optimizer.shed.ladder import Ladder, by_job

@@ -26,7 +26,7 @@ from powerhall.runtime.settings import read_json
 from powerhall_optimizer.shed.shedder import Outcome
 from powerhall_optimizer.shed.signals import Signal
 
-__all__ = ["Act", "Desk", "Known"]
+__all__ = ["Act", "EventManager", "ShedEvent"]
 
 _KEPT_AFTER_S = 86_400.0
 _AGAIN_S = 10.0
@@ -36,7 +36,7 @@ Act = Callable[[float | None, float, float, float], Outcome]
 """Act on (limit in W or None, share, end, within): returns what came of it; may raise PowerhallError."""
 
 
-class Known(msgspec.Struct, forbid_unknown_fields=True):
+class ShedEvent(msgspec.Struct, forbid_unknown_fields=True):
     """One event as the desk keeps it; `limit_w` is settled when it acts."""
 
     event_id: str
@@ -52,7 +52,7 @@ class Known(msgspec.Struct, forbid_unknown_fields=True):
     problem: str = ""
 
 
-class Desk:
+class EventManager:
     """Takes signals from any thread; `tick` starts and ends events and is called twice a second or more."""
 
     def __init__(
@@ -63,11 +63,11 @@ class Desk:
         self._lock = threading.Lock()
         self._acting = threading.Lock()
         self._tries: dict[str, tuple[int, float]] = {}
-        self._known: dict[str, Known] = read_json(state, dict[str, Known]) if state.exists() else {}
+        self._known: dict[str, ShedEvent] = read_json(state, dict[str, ShedEvent]) if state.exists() else {}
         self._others = [] if events is None else _others(events, self._known)
         self._write()
 
-    def take(self, signal: Signal) -> Known:
+    def take(self, signal: Signal) -> ShedEvent:
         """Take an event: a new one, or a changed one with a higher modification; anything else changes nothing."""
         now_s = self._clock()
         with self._lock:
@@ -75,11 +75,11 @@ class Desk:
             if old is not None and not self._is_news(old, signal):
                 return _copy(old)
             if signal.is_cancelled:
-                known = old or _known(signal, now_s)
+                known = old or _event(signal, now_s)
                 known.modification = max(known.modification, signal.modification)
                 known.state, known.end_s = "cancelled", min(known.end_s, now_s)
             else:
-                known = _known(signal, now_s)
+                known = _event(signal, now_s)
             self._known[signal.event_id] = known
             self._tries.pop(signal.event_id, None)
             self._save()
@@ -87,17 +87,17 @@ class Desk:
             return _copy(known)
 
     @staticmethod
-    def _is_news(old: Known, signal: Signal) -> bool:
+    def _is_news(old: ShedEvent, signal: Signal) -> bool:
         if signal.is_cancelled:
             return old.state in ("announced", "active")
         return signal.modification > old.modification
 
-    def known(self) -> list[Known]:
+    def known(self) -> list[ShedEvent]:
         """Return all events, the newest first."""
         with self._lock:
             return [_copy(known) for known in sorted(self._known.values(), key=lambda k: -k.taken_s)]
 
-    def one(self, event_id: str) -> Known | None:
+    def one(self, event_id: str) -> ShedEvent | None:
         """Return one event."""
         with self._lock:
             found = self._known.get(event_id)
@@ -119,14 +119,14 @@ class Desk:
         for known in due:
             self._perform(_copy(known))
 
-    def _is_due(self, known: Known, now_s: float) -> bool:
+    def _is_due(self, known: ShedEvent, now_s: float) -> bool:
         failed = known.outcome is not None and known.outcome.problems
         if known.state != "announced" and not (known.state == "active" and failed):
             return False
         tries, at_s = self._tries.get(known.event_id, (0, 0.0))
         return tries < _MOST_TRIES and (tries == 0 or now_s - at_s >= _AGAIN_S * 2.0 ** (tries - 1))
 
-    def _perform(self, known: Known) -> None:
+    def _perform(self, known: ShedEvent) -> None:
         """Act on one event, outside the lock, so that status and further signals get through meanwhile."""
         with self._acting:
             self._tries[known.event_id] = self._tries.get(known.event_id, (0, 0.0))[0] + 1, self._clock()
@@ -151,7 +151,7 @@ class Desk:
                 fields = msgspec.to_builtins(outcome)
                 (self._log.info if outcome.met else self._log.error)("shed", id=known.event_id, **fields)
 
-    def _lowest_w(self, known: Known) -> float | None:
+    def _lowest_w(self, known: ShedEvent) -> float | None:
         """Return the lowest limit of this event and of all that are active."""
         limits = [known.limit_w] if known.limit_w is not None else []
         with self._lock:
@@ -173,16 +173,16 @@ class Desk:
             _replace(self._events, msgspec.json.format(msgspec.json.encode([*self._others, *rows])))
 
 
-def _known(signal: Signal, now_s: float) -> Known:
+def _event(signal: Signal, now_s: float) -> ShedEvent:
     s = signal
-    return Known(s.event_id, s.modification, s.start_s, s.end_s, s.limit_w, s.share, s.within_s, now_s)
+    return ShedEvent(s.event_id, s.modification, s.start_s, s.end_s, s.limit_w, s.share, s.within_s, now_s)
 
 
-def _copy(known: Known) -> Known:
+def _copy(known: ShedEvent) -> ShedEvent:
     return msgspec.structs.replace(known)
 
 
-def _row(known: Known) -> dict[str, object] | None:
+def _row(known: ShedEvent) -> dict[str, object] | None:
     """Return an event as site.toml's events file has it; None as long as it has no limit, or no time at all."""
     if known.end_s <= known.start_s or known.limit_w is None:
         return None
@@ -190,7 +190,7 @@ def _row(known: Known) -> dict[str, object] | None:
     return {"event_id": known.event_id, "start": known.start_s, "end": known.end_s, "power_limit": limit}
 
 
-def _others(path: Path, known: Mapping[str, Known]) -> list[dict[str, object]]:
+def _others(path: Path, known: Mapping[str, ShedEvent]) -> list[dict[str, object]]:
     """Return the events of the file that are not the desk's, such as a person's: they stay as they are."""
     if path.suffix != ".json":
         raise ConfigError(f"shed: --events: {str(path)!r}: must end in .json")

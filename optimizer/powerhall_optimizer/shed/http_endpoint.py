@@ -26,10 +26,10 @@ import msgspec
 from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
 from powerhall.runtime.log import Log
 from powerhall.runtime.settings import Secret
-from powerhall_optimizer.shed.event_manager import Desk, Known
+from powerhall_optimizer.shed.event_manager import EventManager, ShedEvent
 from powerhall_optimizer.shed.signals import MOST_BYTES, parse_signals
 
-__all__ = ["Hook", "Pace"]
+__all__ = ["HttpEndpoint", "RateLimit"]
 
 _SHORTEST_TOKEN = 32
 _TIMEOUT_S = 5.0
@@ -39,7 +39,7 @@ _EVENTS = "/v1/events"
 
 
 @dataclass(slots=True)
-class Pace:
+class RateLimit:
     """A token bucket: `burst` at once, then `per_s`."""
 
     per_s: float
@@ -64,21 +64,21 @@ class Pace:
             return (1.0 - self._left) / self.per_s
 
 
-class Hook:
+class HttpEndpoint:
     """The server; it answers in threads until it is closed."""
 
     def __init__(
         self,
         address: str,
         token_file: Path,
-        desk: Desk,
+        manager: EventManager,
         site: str,
         log: Log,
         *,
         cert: Path | None = None,
         key: Path | None = None,
-        right: Pace | None = None,
-        wrong: Pace | None = None,
+        right: RateLimit | None = None,
+        wrong: RateLimit | None = None,
     ) -> None:
         """Bind; beyond loopback only with TLS. `right` paces requests with the token, `wrong` those without."""
         host, port = _address(address)
@@ -86,8 +86,8 @@ class Hook:
             raise ConfigError(f"shed: --serve: {address!r}: beyond loopback needs --tls-cert and --tls-key")
         self._token = Secret(token_file)
         _checked(self._token)
-        self.desk, self.site, self.log = desk, site, log
-        self.right, self.wrong = right or Pace(1.0, 20.0), wrong or Pace(0.2, 5.0)
+        self.manager, self.site, self.log = manager, site, log
+        self.right, self.wrong = right or RateLimit(1.0, 20.0), wrong or RateLimit(0.2, 5.0)
         try:
             self._server = _Server((str(host), port), self, host.version == 6)
             if cert is not None:
@@ -98,7 +98,7 @@ class Hook:
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"shed: --serve: {address!r}: {error.strerror or error}") from None
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="hook", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="endpoint", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -120,9 +120,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], hook: Hook, is_v6: bool) -> None:
+    def __init__(self, address: tuple[str, int], endpoint: HttpEndpoint, is_v6: bool) -> None:
         self.address_family = socket.AF_INET6 if is_v6 else socket.AF_INET
-        self.hook = hook
+        self.endpoint = endpoint
         self.tls: ssl.SSLContext | None = None
         self.slots = threading.BoundedSemaphore(_MOST_AT_ONCE)
         super().__init__(address, _Handler)
@@ -163,10 +163,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/health":
             self._answer(200, {"status": "ok"})
         elif self._is_allowed():
-            desk, event_id = self.server.hook.desk, self.path.removeprefix(_EVENTS + "/")
+            manager, event_id = self.server.endpoint.manager, self.path.removeprefix(_EVENTS + "/")
             if self.path == _EVENTS:
-                self._answer(200, {"events": [msgspec.to_builtins(known) for known in desk.known()]})
-            elif self.path.startswith(_EVENTS + "/") and (known := desk.one(event_id)) is not None:
+                self._answer(200, {"events": [msgspec.to_builtins(known) for known in manager.known()]})
+            elif self.path.startswith(_EVENTS + "/") and (known := manager.one(event_id)) is not None:
                 self._answer(200, known)
             else:
                 self._answer(404, {"error": f"{self.path[:200]}: not known"})
@@ -185,41 +185,41 @@ class _Handler(BaseHTTPRequestHandler):
         if int(length) > MOST_BYTES:
             self._answer(413, {"error": f"body: must be at most {MOST_BYTES} bytes"})
             return
-        hook = self.server.hook
+        endpoint = self.server.endpoint
         try:
-            signals = parse_signals(self.rfile.read(int(length)), "request", hook.site, time.time())
+            signals = parse_signals(self.rfile.read(int(length)), "request", endpoint.site, time.time())
             if len(signals) != 1:
                 raise Rejected("request: must hold one event")  # noqa: TRY301 - one answer for all refusals
-            self._answer_done(hook.desk.take(signals[0]))
+            self._answer_done(endpoint.manager.take(signals[0]))
         except Rejected as error:
             self._answer(400, {"error": str(error)})
         except PowerhallError as error:
             self._answer(503, {"error": str(error)})
 
-    def _answer_done(self, known: Known) -> None:
+    def _answer_done(self, known: ShedEvent) -> None:
         deadline_s = time.monotonic() + min(known.within_s + 5.0, 30.0)
-        desk = self.server.hook.desk
+        manager = self.server.endpoint.manager
         while known.state == "announced" and known.start_s <= time.time() and not known.problem:
             if time.monotonic() > deadline_s:
                 break
             time.sleep(_LOOK_S)
-            known = desk.one(known.event_id) or known
+            known = manager.one(known.event_id) or known
         self._answer(202 if known.state == "announced" else 200, known)
 
     def _is_allowed(self) -> bool:
         """Check the token and the pace; answer where the request may not go on."""
-        hook = self.server.hook
+        endpoint = self.server.endpoint
         try:
-            is_token = hook.is_token(self.headers.get("Authorization", ""))
+            is_token = endpoint.is_token(self.headers.get("Authorization", ""))
         except ConfigError as error:
-            hook.log.error("token", detail=error)
+            endpoint.log.error("token", detail=error)
             self._answer(503, {"error": "the token file cannot be read"})
             return False
-        wait_s = (hook.right if is_token else hook.wrong).wait_s()
+        wait_s = (endpoint.right if is_token else endpoint.wrong).wait_s()
         if wait_s:
             self._answer(429, {"error": "too many requests"}, {"Retry-After": str(int(wait_s) + 1)})
         elif not is_token:
-            hook.log.warning("refused", client=self.client_address[0], detail="no token, or a wrong one")
+            endpoint.log.warning("refused", client=self.client_address[0], detail="no token, or a wrong one")
             self._answer(401, {"error": "Authorization: must be Bearer and the token"}, {"WWW-Authenticate": "Bearer"})
         return is_token and not wait_s
 
@@ -247,7 +247,7 @@ def _checked(token: Secret) -> str:
 
 
 def _address(text: str) -> tuple[IPv4Address | IPv6Address, int]:
-    """Read IP:PORT, an IPv6 address in brackets; a name would leave open where the hook listens."""
+    """Read IP:PORT, an IPv6 address in brackets; a name would leave open where the endpoint listens."""
     host, _, port = text.rpartition(":")
     try:
         return ip_address(host.strip("[]").replace("localhost", "127.0.0.1")), int(port)

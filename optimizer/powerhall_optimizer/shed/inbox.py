@@ -15,12 +15,12 @@ from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
 from powerhall.runtime.log import Log
 from powerhall_optimizer.shed.signals import MOST_BYTES, Signal, parse_signals
 
-__all__ = ["SignalFolder"]
+__all__ = ["SignalInbox"]
 
 _ENDINGS = (".json", ".csv")
 
 
-class SignalFolder:
+class SignalInbox:
     """Looks into one folder; `look` is called several times a second."""
 
     def __init__(self, folder: Path, site: str, take: Callable[[Signal], object], log: Log) -> None:

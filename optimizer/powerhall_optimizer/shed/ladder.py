@@ -20,7 +20,7 @@ from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Assignment, Plan, gpu_power_w, gpu_speed
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import JobClass, Mode, NodeType
-from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.site_conditions import SiteConditions
 
 __all__ = ["Action", "Ladder", "ladder"]
 
@@ -77,11 +77,11 @@ def _running(plan: Plan, time_s: float) -> list[Assignment]:
 
 
 def _meter(plan: Plan, running: list[Assignment], time_s: float) -> _Meter:
-    ground = Ground(plan.snapshot)
+    conditions = SiteConditions(plan.snapshot)
     slot = min(plan.snapshot.slots - 1, max(0, int(time_s - plan.snapshot.start_s) // plan.snapshot.slot_s))
     it_w = {}
     for hall in plan.snapshot.site.halls:
-        base = ground.hall_base(hall)
+        base = conditions.hall_base(hall)
         it_w[hall.zone] = [base.liquid_w, base.air_w]
     for entry in running:
         kind = plan.snapshot.site.node_types[entry.node_type]
@@ -98,7 +98,7 @@ def _meter(plan: Plan, running: list[Assignment], time_s: float) -> _Meter:
         else:
             media_w = cooled_w[storage.zone]
             media_w[storage.medium] = media_w.get(storage.medium, 0.0) + power_w
-    return _Meter(plan, ground.weather[slot], it_w, cooled_w, battery_w)
+    return _Meter(plan, conditions.weather[slot], it_w, cooled_w, battery_w)
 
 
 def _lower(entry: Assignment, job: Job, kind: NodeType, job_class: JobClass | None) -> list[Action]:

@@ -1,4 +1,4 @@
-"""The shed service: signal folder and HTTP hook in front of one desk, until SIGTERM."""
+"""The shed service: signal folder and HTTP endpoint in front of one manager, until SIGTERM."""
 
 import math
 import signal
@@ -11,9 +11,9 @@ from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
 from powerhall_optimizer.leases.plan_in_force import present_plan
-from powerhall_optimizer.shed.event_manager import Desk
-from powerhall_optimizer.shed.http_endpoint import Hook
-from powerhall_optimizer.shed.inbox import SignalFolder
+from powerhall_optimizer.shed.event_manager import EventManager
+from powerhall_optimizer.shed.http_endpoint import HttpEndpoint
+from powerhall_optimizer.shed.inbox import SignalInbox
 from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.shed.meter import baseline_w
 from powerhall_optimizer.shed.open import ShedOptions, open_shedder
@@ -57,12 +57,12 @@ def serve(args: ServiceOptions, shed: ShedOptions) -> int:
         target_w = min(math.inf if limit_w is None else limit_w, base_w * (1.0 - share))
         return shedder.act(plan, steps, target_w, until_s=end_s, within_s=within_s)
 
-    desk = Desk(args.state, args.events, act, log)
-    folder = None if args.watch is None else SignalFolder(args.watch, site, desk.take, log)
-    hook = None
+    manager = EventManager(args.state, args.events, act, log)
+    folder = None if args.watch is None else SignalInbox(args.watch, site, manager.take, log)
+    endpoint = None
     if args.serve is not None and args.token_file is not None:
-        hook = Hook(args.serve, args.token_file, desk, site, log, cert=args.tls_cert, key=args.tls_key)
-        hook.start()
+        endpoint = HttpEndpoint(args.serve, args.token_file, manager, site, log, cert=args.tls_cert, key=args.tls_key)
+        endpoint.start()
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda caught, _frame: stopped.append(caught))
@@ -70,10 +70,10 @@ def serve(args: ServiceOptions, shed: ShedOptions) -> int:
     while not stopped:
         if folder is not None:
             folder.look(time.time())
-        desk.tick()
+        manager.tick()
         time.sleep(_LOOK_S)
-    if hook is not None:
-        hook.close()
+    if endpoint is not None:
+        endpoint.close()
     if shedder.store is not None:
         shedder.store.close()
     return EXIT_OK

@@ -15,10 +15,10 @@ from powerhall.hostlist import expand
 from powerhall.plan.plan import Plan, write_plan
 from powerhall.runtime.errors import PowerhallError
 from powerhall.store import Store
-from powerhall_optimizer.leases.acks import read_confirmations
-from powerhall_optimizer.leases.caps import Need, grant_leases, needs
+from powerhall_optimizer.leases.acks import read_acks
+from powerhall_optimizer.leases.caps import CapRequest, cap_requests, grant_leases
+from powerhall_optimizer.leases.lease_points import publish_leases
 from powerhall_optimizer.leases.ledger import Ledger as LeaseLedger
-from powerhall_optimizer.leases.publish import publish_leases
 from powerhall_optimizer.schedulers.base import PlanWriter, Skipped
 from powerhall_optimizer.shed.act import sealed, shed_modes, shed_plan
 from powerhall_optimizer.shed.ladder import Ladder
@@ -114,7 +114,7 @@ class Shedder:
         if self.ledger is None or self.store is None or self.site_key is None or not fresh:
             return {}
         now_s = self.clock()
-        wanted = _of_jobs(plan, needs(plan, now_s, now_s + 1.0, modes), fresh)
+        wanted = _of_jobs(plan, cap_requests(plan, now_s, now_s + 1.0, modes), fresh)
         until_s = now_s + self.lease_s
         leases = grant_leases(plan, wanted, self.ledger, None, site_key=self.site_key, now_s=now_s, until_s=until_s)
         publish_leases(self.store, plan.snapshot.site, leases)
@@ -148,7 +148,7 @@ class Shedder:
         while True:
             count = 0
             try:
-                told = read_confirmations(self.store, self.site_key, sent, self.clock()).sequences
+                told = read_acks(self.store, self.site_key, sent, self.clock()).sequences
                 count = sum(told.get(node, 0) >= sequence for node, sequence in sent.items())
             except PowerhallError as error:
                 if self.clock() >= deadline_s:
@@ -166,7 +166,7 @@ def _runs(skipped: Skipped) -> bool:
     return not any(word in skipped.reason for word in ("waits already", "no longer", "has ended", "is not there"))
 
 
-def _of_jobs(plan: Plan, wanted: list[Need], jobs: Mapping[str, str]) -> list[Need]:
+def _of_jobs(plan: Plan, wanted: list[CapRequest], jobs: Mapping[str, str]) -> list[CapRequest]:
     """Return the needs of nodes on which one of these jobs runs."""
     nodes = {
         node
@@ -175,7 +175,7 @@ def _of_jobs(plan: Plan, wanted: list[Need], jobs: Mapping[str, str]) -> list[Ne
         for placement in entry.placements
         for node in expand(placement.nodes)
     }
-    return [need for need in wanted if need.node in nodes]
+    return [request for request in wanted if request.node in nodes]
 
 
 def outcome_of(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numba import njit
 
 from powerhall_optimizer.problem.arrays import Ints
-from powerhall_optimizer.storage.model import COST_SCALE, SCALE, Store, StoreModel
+from powerhall_optimizer.storage.model import COST_SCALE, SCALE, StorageModel, StorageUnit
 
 __all__ = ["Grid", "added_w", "best_power", "compile_best_response", "grid_of"]
 
@@ -26,7 +26,7 @@ _MOST_LEVELS = 600
 class Grid:
     """A store on a grid: levels of `step_j` from `low_j`, how many a slot may rise or fall, and what the end costs."""
 
-    store: Store
+    store: StorageUnit
     levels: int
     step_j: float
     start: int
@@ -37,7 +37,7 @@ class Grid:
     end: Floats
 
 
-def grid_of(store: Store, model: StoreModel) -> Grid:
+def grid_of(store: StorageUnit, model: StorageModel) -> Grid:
     """Return the grid of a store."""
     low_j = min(store.low_j)
     room_j = max(1.0, float(store.high_j - low_j))
@@ -67,7 +67,7 @@ def best_power(grid: Grid, price: Floats) -> tuple[Floats, float]:
     return np.where(moves > 0, -moves * grid.up_w, -moves * grid.down_w), float(worth)
 
 
-def added_w(store: Store, power_w: Floats, resources: int) -> Floats:
+def added_w(store: StorageUnit, power_w: Floats, resources: int) -> Floats:
     """Return what a power adds to the capacity of every resource and slot, not rounded."""
     total = np.zeros((resources, len(power_w)))
     for effect in store.effects:

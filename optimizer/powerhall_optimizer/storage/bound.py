@@ -17,25 +17,25 @@ from fractions import Fraction
 
 from powerhall.site.storage import keep_factor
 from powerhall_optimizer.problem.arrays import Certificate, Ints
-from powerhall_optimizer.storage.model import COST_SCALE, SCALE, Store, StoreModel
+from powerhall_optimizer.storage.model import COST_SCALE, SCALE, StorageModel, StorageUnit
 
-__all__ = ["WORTH_SCALE", "stored_bound"]
+__all__ = ["STORED_VALUE_SCALE", "stored_bound"]
 
-WORTH_SCALE = 1 << 20
+STORED_VALUE_SCALE = 1 << 20
 """A J's worth is a whole number over the certificate's scale times this."""
 
 
-def stored_bound(model: StoreModel, prices: Certificate, worth: Mapping[str, Sequence[int]]) -> Fraction:
+def stored_bound(model: StorageModel, prices: Certificate, worth: Mapping[str, Sequence[int]]) -> Fraction:
     """Return what all stores together are worth at most; ValueError where the certificate does not fit."""
-    touched = {effect.resource for store in model.stores for effect in store.effects}
+    touched = {effect.resource for store in model.units for effect in store.effects}
     if any(cut.resource in touched for cut in prices.cuts):
         raise ValueError("certificate: a resource that stores add to must not be priced in whole multiples")
     total = Fraction(0)
-    for store in model.stores:
+    for store in model.units:
         row = worth.get(store.storage.name, (0,) * model.slots)
         if len(row) != model.slots:
             raise ValueError(f"certificate.stored.{store.storage.name}: must have one number per slot")
-        scale = (1 << prices.scale_bits) * WORTH_SCALE
+        scale = (1 << prices.scale_bits) * STORED_VALUE_SCALE
         total += _most(store, model, prices, [Fraction(int(number), scale) for number in row])
     return total
 
@@ -45,7 +45,7 @@ def _earned(prices: Ints, amounts: Ints, bits: int) -> list[Fraction]:
     return [Fraction(int(p) * int(a), scale) for p, a in zip(prices, amounts, strict=True)]
 
 
-def _most(store: Store, model: StoreModel, prices: Certificate, worth: Sequence[Fraction]) -> Fraction:
+def _most(store: StorageUnit, model: StorageModel, prices: Certificate, worth: Sequence[Fraction]) -> Fraction:
     zero = Fraction(0)
     keep = keep_factor(store.storage, model.slot_s)
     stored = Fraction(round(store.storage.efficiency * 1_000_000), 1_000_000) * model.slot_s

@@ -17,7 +17,7 @@ from powerhall_optimizer.solve.presolve import PresolvedProblem
 from powerhall_optimizer.solve.prices import evaluate
 from powerhall_optimizer.solve.stage import SolveBudget
 from powerhall_optimizer.storage.best_response import added_w, best_power, grid_of
-from powerhall_optimizer.storage.model import StoreModel
+from powerhall_optimizer.storage.model import StorageModel
 
 __all__ = ["Descent", "descend"]
 
@@ -36,11 +36,11 @@ class Descent:
 
 
 def descend(
-    presolved: PresolvedProblem, model: StoreModel, price: Floats | None, budget: SolveBudget, seconds: float
+    presolved: PresolvedProblem, model: StorageModel, price: Floats | None, budget: SolveBudget, seconds: float
 ) -> Descent:
     """Lower L + S from `price` (or from zero) for about `seconds`; on a slow machine until the budget ends."""
     problem = presolved.problem
-    grids = [grid_of(store, model) for store in model.stores]
+    grids = [grid_of(store, model) for store in model.units]
     size = np.bincount(presolved.resource_group, minlength=presolved.groups)[:, None]
 
     def grouped(rows: Floats) -> Floats:

@@ -6,12 +6,12 @@ from dataclasses import replace
 import msgspec
 
 from powerhall_optimizer.problem.join_sites import Joined
-from powerhall_optimizer.storage.model import StoreModel
+from powerhall_optimizer.storage.model import StorageModel
 
-__all__ = ["joint_stores"]
+__all__ = ["joint_storage"]
 
 
-def joint_stores(joined: Joined, models: Sequence[StoreModel]) -> StoreModel:
+def joint_storage(joined: Joined, models: Sequence[StorageModel]) -> StorageModel:
     """Return the stores of all sites as those of the joint problem, named `SITE:STORE`."""
     found = [
         replace(
@@ -20,6 +20,6 @@ def joint_stores(joined: Joined, models: Sequence[StoreModel]) -> StoreModel:
             effects=tuple(replace(effect, resource=effect.resource + first) for effect in store.effects),
         )
         for name, first, model in zip(joined.names, joined.first_resource, models, strict=True)
-        for store in model.stores
+        for store in model.units
     ]
-    return StoreModel(joined.built.problem.slots, joined.built.problem.slot_s, tuple(found))
+    return StorageModel(joined.built.problem.slots, joined.built.problem.slot_s, tuple(found))

@@ -29,9 +29,9 @@ from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Snapshot, StoragePlan
 from powerhall.site.storage import Storage, keep_factor, stored_after, trajectory
 from powerhall.site.topology import Hall
-from powerhall_optimizer.physics.hall_lines import site_rises
-from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.hall_lines import facility_power_bounds
 from powerhall_optimizer.physics.linearize import it_for_heat_w, site_slope
+from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.problem.build import Built, energy_usd_per_mwh
 
@@ -41,11 +41,11 @@ __all__ = [
     "Ceiling",
     "Dispatch",
     "Effect",
-    "Store",
-    "StoreModel",
-    "named",
+    "StorageModel",
+    "StorageUnit",
+    "build_storage_model",
+    "named_dispatch",
     "plant_slopes",
-    "store_model",
     "with_dispatch",
 ]
 
@@ -66,7 +66,7 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class StorageUnit:
     """A store in whole numbers: W, J; costs over COST_SCALE. `low_j` has one value per slot and one for the end.
 
     A store that does nothing is always within its limits: `low_j` lies at or below what is left of its content then.
@@ -108,26 +108,26 @@ class Ceiling:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreModel:
+class StorageModel:
     """All stores of a snapshot over its slots."""
 
     slots: int
     slot_s: int
-    stores: tuple[Store, ...]
+    units: tuple[StorageUnit, ...]
 
     @property
     def rounding_w(self) -> int:
         """What rounding all powers to whole W may cost a capacity."""
-        return 2 * len(self.stores)
+        return 2 * len(self.units)
 
     def idle(self) -> Dispatch:
         """No store does anything."""
-        return ((0,) * self.slots,) * len(self.stores)
+        return ((0,) * self.slots,) * len(self.units)
 
     def added(self, dispatch: Sequence[Sequence[int]], resources: int) -> Ints:
         """Return what a dispatch adds to the capacity of every resource and slot (negative: what it takes)."""
         total = np.zeros((resources, self.slots), np.int64)
-        for store, watts in zip(self.stores, dispatch, strict=True):
+        for store, watts in zip(self.units, dispatch, strict=True):
             power = np.array(watts, np.int64)
             for effect in store.effects:
                 total[effect.resource] += effect.gain * np.maximum(power, 0) - effect.load * np.maximum(-power, 0)
@@ -137,7 +137,7 @@ class StoreModel:
     def cost(self, dispatch: Sequence[Sequence[int]]) -> Fraction:
         """Return what a dispatch costs in value units, exactly."""
         total = Fraction(0)
-        for store, watts in zip(self.stores, dispatch, strict=True):
+        for store, watts in zip(self.units, dispatch, strict=True):
             for slot, power in enumerate(watts):
                 costs = store.discharge_cost if power > 0 else store.charge_cost
                 total += abs(power) * int(costs[slot])
@@ -149,13 +149,13 @@ class StoreModel:
         """Whether every store holds at the end what it must."""
         return all(
             trajectory(store.storage, store.start_j, watts, self.slot_s)[-1] >= store.low_j[-1]
-            for store, watts in zip(self.stores, dispatch, strict=True)
+            for store, watts in zip(self.units, dispatch, strict=True)
         )
 
     def plans(self, dispatch: Sequence[Sequence[int]]) -> tuple[StoragePlan, ...]:
         """Return a dispatch as a plan carries it."""
         found: list[StoragePlan] = []
-        for store, watts in zip(self.stores, dispatch, strict=True):
+        for store, watts in zip(self.units, dispatch, strict=True):
             held = trajectory(store.storage, store.start_j, watts, self.slot_s)
             loop = store.storage.kind == "loop"
             temps = tuple(round(store.storage.temp_c(float(j)), 4) for j in held) if loop else ()
@@ -164,9 +164,9 @@ class StoreModel:
 
     def whole(self, power_w: Sequence[Floats]) -> Dispatch:
         """Return the nearest dispatch in whole W that keeps every store within its limits, slot after slot."""
-        return tuple(self._whole(s, w) for s, w in zip(self.stores, power_w, strict=True))
+        return tuple(self._whole(s, w) for s, w in zip(self.units, power_w, strict=True))
 
-    def _whole(self, store: Store, power_w: Floats) -> tuple[int, ...]:
+    def _whole(self, store: StorageUnit, power_w: Floats) -> tuple[int, ...]:
         keep = keep_factor(store.storage, self.slot_s)
         per_w = stored_after(store.storage, keep, Fraction(0), -1, self.slot_s)
         held = Fraction(store.start_j)
@@ -183,7 +183,7 @@ class StoreModel:
             found.append(power)
         return self._topped(store, found, per_w)
 
-    def _topped(self, store: Store, powers: list[int], per_w: Fraction) -> tuple[int, ...]:
+    def _topped(self, store: StorageUnit, powers: list[int], per_w: Fraction) -> tuple[int, ...]:
         """Return powers that end with what the store must hold: rounding may have cost it some J."""
         held = trajectory(store.storage, store.start_j, powers, self.slot_s)
         lacks = store.low_j[-1] - held[-1]
@@ -197,44 +197,44 @@ class StoreModel:
         return tuple(powers)
 
 
-def with_dispatch(built: Built, model: StoreModel, dispatch: Dispatch) -> Built:
+def with_dispatch(built: Built, model: StorageModel, dispatch: Dispatch) -> Built:
     """Return the problem whose capacities a dispatch has changed, less a little for the rounding of a later one."""
     capacity = built.problem.capacity + model.added(dispatch, built.problem.resources)
-    capacity[sorted({effect.resource for store in model.stores for effect in store.effects})] -= model.rounding_w
+    capacity[sorted({effect.resource for store in model.units for effect in store.effects})] -= model.rounding_w
     return replace(built, problem=replace(built.problem, capacity=np.maximum(capacity, 0)))
 
 
-def store_model(snapshot: Snapshot, built: Built, ground: Ground | None = None) -> StoreModel:
+def build_storage_model(snapshot: Snapshot, built: Built, conditions: SiteConditions | None = None) -> StorageModel:
     """Return the stores of a snapshot; without stores the model is empty."""
-    stores: tuple[Store, ...] = ()
+    units: tuple[StorageUnit, ...] = ()
     if snapshot.site.storages:
-        stores = tuple(_Maker(snapshot, built, ground or Ground(snapshot)).stores())
-    return StoreModel(snapshot.slots, snapshot.slot_s, stores)
+        units = tuple(_UnitBuilder(snapshot, built, conditions or SiteConditions(snapshot)).units())
+    return StorageModel(snapshot.slots, snapshot.slot_s, units)
 
 
-class _Maker:
-    def __init__(self, snapshot: Snapshot, built: Built, ground: Ground) -> None:
+class _UnitBuilder:
+    def __init__(self, snapshot: Snapshot, built: Built, conditions: SiteConditions) -> None:
         self.snapshot = snapshot
-        self.ground = ground
+        self.conditions = conditions
         self.unit_usd = built.unit_usd
         self.index = {name: number for number, name in enumerate(built.problem.resource_names)}
-        rises = site_rises(ground)
-        budget = ground.budgets_w.get(snapshot.site.name)
-        free_w = None if budget is None else np.clip(budget - sum(r.low_w for r in rises), 0, 2**45)
-        self.meter: Floats | None = None if free_w is None else site_slope(rises, free_w)
+        bounds = facility_power_bounds(conditions)
+        budget = conditions.budgets_w.get(snapshot.site.name)
+        free_w = None if budget is None else np.clip(budget - sum(b.idle_w for b in bounds), 0, 2**45)
+        self.meter: Floats | None = None if free_w is None else site_slope(bounds, free_w)
         self.per_w = energy_usd_per_mwh(snapshot) / 3.6e9 * snapshot.slot_s / built.unit_usd
 
-    def stores(self) -> list[Store]:
-        return [self._store(storage) for storage in self.snapshot.site.storages]
+    def units(self) -> list[StorageUnit]:
+        return [self._unit(storage) for storage in self.snapshot.site.storages]
 
-    def _store(self, storage: Storage) -> Store:
+    def _unit(self, storage: Storage) -> StorageUnit:
         effects, energy = self._battery(storage) if storage.kind == "battery" else self._cooling(storage)
         high_j = int(storage.capacity_j)
         start_j = min(max(int(self.snapshot.stored_j.get(storage.name, storage.start_j)), 0), high_j)
         wear = storage.cycle_usd_per_mwh / 3.6e9 * self.snapshot.slot_s / self.unit_usd
         per_j = storage.refill_usd_per_mwh / 3.6e9 / self.unit_usd
         heat_wear = 0.0 if storage.kind == "battery" else wear
-        return Store(
+        return StorageUnit(
             storage,
             start_j,
             self._low_j(storage, start_j),
@@ -264,14 +264,14 @@ class _Maker:
 
     def _battery(self, storage: Storage) -> tuple[tuple[Effect, ...], Floats]:
         one = np.ones(self.snapshot.slots)
-        found = [self._effect(f"{zone}.it_w", one, one) for zone in self.ground.index.feeds_above(storage.zone)]
+        found = [self._effect(f"{zone}.it_w", one, one) for zone in self.conditions.index.feeds_above(storage.zone)]
         if self.meter is not None:
             found.append(self._effect(f"{self.snapshot.site.name}.facility_w", self.meter, self.meter))
         return tuple(found), one
 
     def _cooling(self, storage: Storage) -> tuple[tuple[Effect, ...], Floats]:
-        hall = self.ground.index.halls[storage.zone]
-        slopes = plant_slopes(hall, storage.medium, self.ground.weather)
+        hall = self.conditions.index.halls[storage.zone]
+        slopes = plant_slopes(hall, storage.medium, self.conditions.weather)
         least, mean, most = (np.array(column) for column in zip(*slopes, strict=True))
         gain, load = self._heat(hall, storage)
         found = [self._effect(f"{hall.zone}.heat_{storage.medium}_w", gain, load)]
@@ -288,7 +288,7 @@ class _Maker:
         beside = (hall.zone, storage.medium)
         most_w = sum(s.discharge_w for s in self.snapshot.site.storages if (s.zone, s.medium) == beside)
         losses = hall.losses
-        capacity = [medium_load(hall, "all", 0.0, moment)[0] for moment in self.ground.weather]
+        capacity = [medium_load(hall, "all", 0.0, moment)[0] for moment in self.conditions.weather]
         top = np.array([it_for_heat_w(losses, c + most_w) for c in capacity])
         return one / (1.0 + losses.linear + 2.0 * losses.quadratic_per_w * top), one / (1.0 + losses.linear)
 
@@ -317,9 +317,9 @@ def plant_slopes(hall: Hall, medium: str, weather: Sequence[Weather]) -> list[tu
     return [known[moment] for moment in weather]
 
 
-def named(model: StoreModel, dispatch: Mapping[str, Sequence[int]]) -> Dispatch:
+def named_dispatch(model: StorageModel, dispatch: Mapping[str, Sequence[int]]) -> Dispatch:
     """Return the dispatch in the model's order; KeyError where a store is missing, ValueError where slots are."""
-    found = tuple(tuple(dispatch[store.storage.name]) for store in model.stores)
+    found = tuple(tuple(dispatch[store.storage.name]) for store in model.units)
     if any(len(watts) != model.slots for watts in found):
         raise ValueError("a store needs one power per slot")
     return found

@@ -17,7 +17,7 @@ from ortools.math_opt.python import mathopt
 from powerhall.runtime.errors import PowerhallError
 from powerhall.site.storage import keep_factor
 from powerhall_optimizer.problem.arrays import Ints
-from powerhall_optimizer.storage.model import COST_SCALE, SCALE, Ceiling, Store, StoreModel
+from powerhall_optimizer.storage.model import COST_SCALE, SCALE, Ceiling, StorageModel, StorageUnit
 
 __all__ = ["LP_SOLVERS", "Program", "Solution"]
 
@@ -46,7 +46,7 @@ class Solution:
 class Program:
     """The linear program of one model; every call of `solve` is on its own."""
 
-    model: StoreModel
+    model: StorageModel
     solver: str = "glop"
     ceilings: Sequence[Ceiling] = field(default=())
 
@@ -63,19 +63,19 @@ class _Build:
         self.model = program.model
         self.lp = mathopt.Model()
         self.solver = LP_SOLVERS[program.solver]
-        self.gains = [_gains(store, price, self.model.slots) for store in self.model.stores]
+        self.gains = [_gains(store, price, self.model.slots) for store in self.model.units]
         self.scale = max(1e-30, max((float(np.abs(g).max()) for pair in self.gains for g in pair), default=0.0))
-        short = max((s.short_cost for s in self.model.stores), default=0) / COST_SCALE * self.model.slot_s
+        short = max((s.short_cost for s in self.model.units), default=0) / COST_SCALE * self.model.slot_s
         self.missing = _MISSING * _UNIT_W * max(1.0, short / self.scale)
         self.goal: list[mathopt.LinearTypes] = []
-        self.columns = [self._store(number, store) for number, store in enumerate(self.model.stores)]
+        self.columns = [self._store(number, store) for number, store in enumerate(self.model.units)]
         if need is not None:
             self._need(need)
         for ceiling in program.ceilings:
             self._ceiling(ceiling)
 
     def _store(
-        self, number: int, store: Store
+        self, number: int, store: StorageUnit
     ) -> tuple[list[mathopt.Variable], list[mathopt.Variable], list[mathopt.LinearConstraint]]:
         lp, unit = self.lp, _UNIT_W * self.model.slot_s
         keep = float(keep_factor(store.storage, self.model.slot_s))
@@ -111,15 +111,15 @@ class _Build:
 
     def _need(self, need: Ints) -> None:
         """What is missing of a resource costs far more than anything else."""
-        for resource in sorted({e.resource for store in self.model.stores for e in store.effects}):
+        for resource in sorted({e.resource for store in self.model.units for e in store.effects}):
             parts = [
                 (number, effect)
-                for number, store in enumerate(self.model.stores)
+                for number, store in enumerate(self.model.units)
                 for effect in store.effects
                 if effect.resource == resource
             ]
             for slot in range(self.model.slots):
-                least = sum(-float(e.load[slot]) * self.model.stores[n].charge_w / SCALE for n, e in parts)
+                least = sum(-float(e.load[slot]) * self.model.units[n].charge_w / SCALE for n, e in parts)
                 if need[resource, slot] <= least:
                     continue
                 missing = self.lp.add_variable(lb=0.0)
@@ -160,7 +160,7 @@ class _Build:
         return Solution(power, worth, self.scale * result.objective_value())
 
 
-def _gains(store: Store, price: Floats | None, slots: int) -> tuple[Floats, Floats]:
+def _gains(store: StorageUnit, price: Floats | None, slots: int) -> tuple[Floats, Floats]:
     """Return what a W delivered earns and what a W taken up costs per slot, in value units."""
     gain = -store.discharge_cost / COST_SCALE
     load = store.charge_cost / COST_SCALE + np.zeros(slots)

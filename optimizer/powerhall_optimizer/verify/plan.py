@@ -16,8 +16,8 @@ from powerhall.jobs import Job
 from powerhall.plan.plan import Assignment, Plan, Snapshot, gpu_power_w, gpu_speed, snapshot_hash
 from powerhall.runtime.errors import PowerhallError
 from powerhall.site.topology import Mode, NodeType
-from powerhall_optimizer.physics.limits import time_text
 from powerhall_optimizer.physics.plan_loads import Loads, loads_of, plan_loads, power_now_w, slot_span, zone_budgets
+from powerhall_optimizer.physics.site_conditions import time_text
 from powerhall_optimizer.verify.storage import storage_checks
 
 __all__ = ["Violation", "verify_plan"]

@@ -14,8 +14,8 @@ from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import to_prices
 from powerhall_optimizer.problem.join_sites import join
 from powerhall_optimizer.storage.bound import stored_bound
-from powerhall_optimizer.storage.joint import joint_stores
-from powerhall_optimizer.storage.model import Dispatch, StoreModel, named, store_model
+from powerhall_optimizer.storage.joint import joint_storage
+from powerhall_optimizer.storage.model import Dispatch, StorageModel, build_storage_model, named_dispatch
 from powerhall_optimizer.verify.schedule import exact_bound, exact_value
 
 __all__ = ["fleet_value_and_bound", "plan_dispatch", "plan_stops", "proven_bound", "schedule_of", "trivial_bound"]
@@ -63,12 +63,12 @@ def trivial_bound(problem: Problem) -> int:
     return total
 
 
-def plan_dispatch(plan: Plan, model: StoreModel) -> Dispatch:
+def plan_dispatch(plan: Plan, model: StorageModel) -> Dispatch:
     """Return what the plan's stores do, in the model's order."""
-    return named(model, {entry.name: entry.power_w for entry in plan.storages})
+    return named_dispatch(model, {entry.name: entry.power_w for entry in plan.storages})
 
 
-def proven_bound(problem: Problem, model: StoreModel, certificate: Certificate | None) -> int:
+def proven_bound(problem: Problem, model: StorageModel, certificate: Certificate | None) -> int:
     """Return the bound that a certificate proves of jobs and stores together (without one: the trivial bound)."""
     if certificate is None:
         nothing = Prices(np.zeros(problem.capacity.shape, np.int64), 0)
@@ -77,15 +77,15 @@ def proven_bound(problem: Problem, model: StoreModel, certificate: Certificate |
     return exact_bound(problem, prices) + _stores(model, prices, certificate.stored)
 
 
-def _stores(model: StoreModel, prices: Prices, worth: Mapping[str, Sequence[int]]) -> int:
+def _stores(model: StorageModel, prices: Prices, worth: Mapping[str, Sequence[int]]) -> int:
     """Rounded up: two parts that are each rounded down could come out one short."""
-    return math.ceil(stored_bound(model, prices, worth)) if model.stores else 0
+    return math.ceil(stored_bound(model, prices, worth)) if model.units else 0
 
 
 def value_and_bound(plan: Plan) -> tuple[int, int]:
     """Return the plan's value and the bound that its certificate proves (without one: the trivial bound)."""
     built = build(plan.snapshot, stops=plan_stops(plan))
-    model = store_model(plan.snapshot, built)
+    model = build_storage_model(plan.snapshot, built)
     value = exact_value(built.problem, schedule_of(plan, built)) - math.ceil(model.cost(plan_dispatch(plan, model)))
     return value, proven_bound(built.problem, model, plan.certificate)
 
@@ -95,9 +95,9 @@ def fleet_value_and_bound(plan: FleetPlan) -> tuple[int, int]:
     stops = {job: slots for part in plan.plans for job, slots in plan_stops(part).items()}
     snapshots = [msgspec.structs.replace(part.snapshot, jobs=plan.jobs) for part in plan.plans]
     parts = [build(s, stops=stops) for s in snapshots]
-    models = [store_model(s, built) for s, built in zip(snapshots, parts, strict=True)]
+    models = [build_storage_model(s, built) for s, built in zip(snapshots, parts, strict=True)]
     joined = join([s.site.name for s in snapshots], parts)
     value = exact_value(joined.built.problem, _schedule(plan.plans, joined.built))
     costs = (model.cost(plan_dispatch(part, model)) for part, model in zip(plan.plans, models, strict=True))
     value -= sum(math.ceil(cost) for cost in costs)
-    return value, proven_bound(joined.built.problem, joint_stores(joined, models), plan.certificate)
+    return value, proven_bound(joined.built.problem, joint_storage(joined, models), plan.certificate)

@@ -18,8 +18,8 @@ from powerhall_agent.capper.client import Reply
 from powerhall_agent.capper.limiter import Range
 from powerhall_agent.capper.state import Capper
 from powerhall_optimizer.cli import main
-from powerhall_optimizer.leases.acks import read_confirmations
-from powerhall_optimizer.leases.caps import needs, safe_caps_w
+from powerhall_optimizer.leases.acks import read_acks
+from powerhall_optimizer.leases.caps import cap_requests, safe_caps_w
 from powerhall_optimizer.leases.ledger import Ledger
 
 KEY = bytes(range(32))
@@ -101,7 +101,7 @@ def lease(options, capsys, *more):
 def squeezed(plan, tmp_path):
     """A ledger in which all busy nodes but four may hold the highest cap from a plan before: no room for the four."""
     safe = safe_caps_w(plan.snapshot.site)
-    busy = [need.node for need in needs(plan, time.time(), time.time() + 1)]
+    busy = [need.node for need in cap_requests(plan, time.time(), time.time() + 1)]
     hog = dict.fromkeys(busy[4:], 10_200)
     return Ledger(safe, tmp_path / "ledger.json").grant(hog, [], time.time(), time.time() + 900)
 
@@ -140,7 +140,7 @@ def test_a_forged_or_damaged_confirmation_frees_nothing(plan, store):
     put(three, "not base64 at all!")
     put(four, packed(sign_confirmation(Confirmation(four, 7, 0.0), node_key(KEY, four))))
     put("stranger", packed(sign_confirmation(Confirmation("stranger", 7, 0.0), node_key(KEY, "stranger"))))
-    told = read_confirmations(store, KEY, nodes, time.time())
+    told = read_acks(store, KEY, nodes, time.time())
     assert (told.sequences, told.refused) == ({four: 7}, 3)
 
 

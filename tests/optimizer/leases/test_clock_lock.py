@@ -15,7 +15,7 @@ from powerhall.store import open_store
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.state import StateFile
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.leases.acks import read_confirmations
+from powerhall_optimizer.leases.acks import read_acks
 from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.planning.planner import make_plan
 
@@ -95,7 +95,7 @@ def test_a_planned_lock_reaches_the_gpus_is_confirmed_and_ends_with_the_agent(pl
         wait(lambda: gpus(at.C_LOCK_MHZ) == {1200.0}, 10)
         assert gpus(at.C_LIMIT_W) == {700.0}, "beside a lock the GPU's own limit holds, not the safe one"
         store = open_store(url)
-        wait(lambda: node in read_confirmations(store, KEY, {node}, time.time()).sequences, 10)
+        wait(lambda: node in read_acks(store, KEY, {node}, time.time()).sequences, 10)
         store.close()
         processes[1].kill()
         wait(lambda: gpus(at.C_LOCK_MHZ) == {0.0} and gpus(at.C_LIMIT_W) == {200.0}, 2.0)

@@ -14,16 +14,16 @@ from powerhall.store import Query, Select, open_store
 from powerhall_agent.capper.carrier import newest_lease
 from powerhall_optimizer.cli import main
 from powerhall_optimizer.leases.budgets import lease_budgets
-from powerhall_optimizer.leases.caps import grant_leases, needs, safe_caps_w
+from powerhall_optimizer.leases.caps import cap_requests, grant_leases, safe_caps_w
 from powerhall_optimizer.leases.ledger import Ledger
-from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.site_conditions import SiteConditions
 
 KEY = bytes(range(32))
 
 
 def within(plan, caps_w, slot):
     """Whether true loads of nodes at these caps keep every limit in a slot, by the site's own physics."""
-    site, ground = plan.snapshot.site, Ground(plan.snapshot)
+    site, conditions = plan.snapshot.site, SiteConditions(plan.snapshot)
     total = 0.0
     for hall in site.halls:
         liquid = air = 0.0
@@ -31,15 +31,15 @@ def within(plan, caps_w, slot):
             share = site.node_types[rack.node_type].liquid_fraction
             load = sum(caps_w[node] for node in rack.nodes)
             liquid, air = liquid + share * load, air + (1 - share) * load
-            if rack.zone in ground.budgets_w and load > ground.budgets_w[rack.zone][slot] + 1e-6:
+            if rack.zone in conditions.budgets_w and load > conditions.budgets_w[rack.zone][slot] + 1e-6:
                 return False
-        state = hall_load(hall, liquid, air, ground.weather[slot])
+        state = hall_load(hall, liquid, air, conditions.weather[slot])
         if not state.cooled or (
-            hall.zone in ground.budgets_w and liquid + air > ground.budgets_w[hall.zone][slot] + 1e-6
+            hall.zone in conditions.budgets_w and liquid + air > conditions.budgets_w[hall.zone][slot] + 1e-6
         ):
             return False
         total += state.facility_power_w
-    return total <= ground.budgets_w[site.name][slot] + 1e-6
+    return total <= conditions.budgets_w[site.name][slot] + 1e-6
 
 
 def test_whatever_the_ledger_grants_keeps_the_true_limits(plan):
@@ -60,7 +60,7 @@ def test_whatever_the_ledger_grants_keeps_the_true_limits(plan):
 def test_a_plan_gets_its_leases_and_each_opens_on_its_node(plan):
     s = plan.snapshot
     now_s, until_s = s.start_s + 1.0, s.start_s + 900.0
-    wanted = needs(plan, now_s, until_s)
+    wanted = cap_requests(plan, now_s, until_s)
     assert wanted
     ledger = Ledger(safe_caps_w(s.site))
     leases = grant_leases(

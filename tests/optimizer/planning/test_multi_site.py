@@ -11,11 +11,11 @@ from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.timeseries import Series
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.inputs.snapshot import fleet_queue
-from powerhall_optimizer.inputs.what_if import fleet_what_if
-from powerhall_optimizer.planning.explain import fleet_lines
-from powerhall_optimizer.planning.figures import fleet_figures
-from powerhall_optimizer.planning.multi_site import make_fleet_plan
+from powerhall_optimizer.inputs.snapshot import multi_site_queue
+from powerhall_optimizer.inputs.what_if import multi_site_what_if
+from powerhall_optimizer.planning.explain import multi_site_lines
+from powerhall_optimizer.planning.figures import multi_site_figures
+from powerhall_optimizer.planning.multi_site import make_multi_site_plan
 from powerhall_optimizer.verify.multi_site import verify_fleet
 from powerhall_optimizer.verify.plan import verify_plan
 from rigs.multi_site import SECOND, START_S, queue, where
@@ -46,7 +46,7 @@ def fleet(snapshots):
 
 
 def planned(snapshots, seconds=2.0, **more):
-    return make_fleet_plan(snapshots, RoundSettings(), seconds, created_s=START_S, log=Log(quiet=True), **more)
+    return make_multi_site_plan(snapshots, RoundSettings(), seconds, created_s=START_S, log=Log(quiet=True), **more)
 
 
 def kinds(plan):
@@ -94,7 +94,7 @@ def test_together_is_worth_more_than_the_same_queue_at_one_site(fleet, snapshots
     alone = planned(snapshots[:1])
     assert verify_fleet(alone) == []
     assert fleet.value > alone.value
-    assert fleet_figures(fleet).work_gpu_s > fleet_figures(alone).work_gpu_s
+    assert multi_site_figures(fleet).work_gpu_s > multi_site_figures(alone).work_gpu_s
 
 
 def test_free_jobs_go_where_energy_is_cheap(site, second):
@@ -176,9 +176,9 @@ def test_what_runs_stays_at_its_site(site, second):
         start_s=0.0,
     )
     with pytest.raises(Rejected, match="job r: site: None: a running job must give its site, one of phx, fra"):
-        fleet_queue([site, second], [runs], "jobs.csv")
+        multi_site_queue([site, second], [runs], "jobs.csv")
     jobs = (replace(runs, site="fra"), *queue(10))
-    assert fleet_queue([site, second], jobs, "jobs.csv") == jobs
+    assert multi_site_queue([site, second], jobs, "jobs.csv") == jobs
     both = [Snapshot(START_S, START_S, 300, 60, one, jobs) for one in (site, second)]
     plan = planned(both, 1.0)
     assert verify_fleet(plan) == []
@@ -251,26 +251,26 @@ def test_the_last_plan_of_the_sites_is_a_warm_start(fleet, snapshots):
 def test_explanations_name_the_sites(fleet):
     jobs = {job.job_id: job for job in fleet.jobs}
     pinned = next(j for j in where(fleet) if jobs[j].sites == ("fra",))
-    text = "\n".join(fleet_lines(fleet, pinned))
+    text = "\n".join(multi_site_lines(fleet, pinned))
     assert "site fra:" in text
     assert "site phx: its data may not be there (may run only at fra)" in text
     free = next(
         (w.job_id for p in fleet.plans for w in p.waiting if jobs[w.job_id].sites in ((), ("phx", "fra"))), None
     )
     free = free or next(j for j in where(fleet) if not jobs[j].sites)
-    text = "\n".join(fleet_lines(fleet, free))
+    text = "\n".join(multi_site_lines(fleet, free))
     assert "site fra:" in text
     assert "site phx:" in text
     assert "alternative: " in text
 
 
 def test_what_if_changes_one_site_or_a_job_at_all(snapshots):
-    phx, fra = fleet_what_if(snapshots, "fra:grid=-20%,j1.weight=9,phx:b.power=100kW")
+    phx, fra = multi_site_what_if(snapshots, "fra:grid=-20%,j1.weight=9,phx:b.power=100kW")
     assert fra.site.power_limit_w == pytest.approx(96e3)
     assert phx.site.hall("b").power_limit_w == 100e3
     assert {next(j for j in s.jobs if j.job_id == "j1").weight for s in (phx, fra)} == {9.0}
     with pytest.raises(Rejected, match="must name one of the sites phx, fra"):
-        fleet_what_if(snapshots, "grid=-20%")
+        multi_site_what_if(snapshots, "grid=-20%")
 
 
 def test_a_plan_of_several_sites_is_read_back_as_it_was(fleet, tmp_path):

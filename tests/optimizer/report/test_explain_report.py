@@ -48,7 +48,7 @@ def test_what_an_explanation_says_is_missing_is_missing_and_with_it_the_job_fits
     for entry in short.waiting:
         for found in explainer.best(entry.job_id) if entry.code != "ineligible" else ():
             stop = min(found.end, explainer.problem.slots)
-            lacks = {lack.resource: lack for lack in found.lacks}
+            lacks = {lack.resource: lack for lack in found.shortages}
             for resource, amount in explainer.problem.uses_of(found.option):
                 room = int(free[resource, found.start : stop].min())
                 extra = lacks[names[resource]].amount if names[resource] in lacks else 0

@@ -15,7 +15,7 @@ from powerhall.store.line_protocol import Point, encode
 from powerhall.store.schema import MEASUREMENTS
 from powerhall.timeseries import Series
 from powerhall_optimizer.commands import rollup as command_module
-from powerhall_optimizer.rollup.plans import LANES, PlannedPower, lane_points
+from powerhall_optimizer.rollup.planned_power import GANTT_ROWS, PlannedPower, gantt_points
 from powerhall_optimizer.rollup.readings import NodeReading, node_power_w
 from powerhall_optimizer.rollup.service import Rollup, buckets
 
@@ -253,8 +253,8 @@ def test_the_plan_in_force_is_shown_and_its_lanes_replace_those_of_the_last_plan
 def test_lanes_are_bounded_and_never_hold_two_jobs_at_once() -> None:
     jobs = [job(str(n), n % 5 + 1, START_S + 300 * (n % 3), START_S + 300 * (n % 3) + 400) for n in range(200)]
     found = msgspec.json.decode(plan("many", jobs), type=PlannedPower)
-    points = list(lane_points(found, "s", ("h1",)))
-    assert len(points) == LANES * 4
+    points = list(gantt_points(found, "s", ("h1",)))
+    assert len(points) == GANTT_ROWS * 4
     assert len({(point.tags["lane"], point.time_ms) for point in points}) == len(points)
     assert points[0].fields["gpus"] == 5.0, "the largest first"
 

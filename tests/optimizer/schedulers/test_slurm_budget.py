@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from powerhall_optimizer.schedulers.slurm.apply import read_records
-from powerhall_optimizer.schedulers.slurm.cli import SlurmTool
+from powerhall_optimizer.schedulers.slurm.commands import SlurmTool
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.writer import SlurmReader, SlurmWriter
 from rigs.plans import greedy_plan, small_site

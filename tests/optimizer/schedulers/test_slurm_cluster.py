@@ -7,7 +7,7 @@ import pytest
 
 from powerhall.hostlist import expand
 from powerhall_optimizer.schedulers.slurm.apply import read_records
-from powerhall_optimizer.schedulers.slurm.cli import SlurmTool
+from powerhall_optimizer.schedulers.slurm.commands import SlurmTool
 from powerhall_optimizer.schedulers.slurm.ownership_mark import parse_mark
 from powerhall_optimizer.schedulers.slurm.records import parse_nodes
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings

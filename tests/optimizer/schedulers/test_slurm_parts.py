@@ -14,9 +14,9 @@ from powerhall.plan.plan import ZonePlan
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall_optimizer.schedulers.base import Report
 from powerhall_optimizer.schedulers.slurm.apply import write_changes
-from powerhall_optimizer.schedulers.slurm.cli import SlurmTool
-from powerhall_optimizer.schedulers.slurm.desired_state import Change, Wish, decide
-from powerhall_optimizer.schedulers.slurm.ownership_mark import FIELDS, Mark, parse_mark
+from powerhall_optimizer.schedulers.slurm.commands import SlurmTool
+from powerhall_optimizer.schedulers.slurm.desired_state import Change, DesiredJob, decide
+from powerhall_optimizer.schedulers.slurm.ownership_mark import FIELDS, OwnershipMark, parse_mark
 from powerhall_optimizer.schedulers.slurm.power_saving import power_changes
 from powerhall_optimizer.schedulers.slurm.records import NodeRecord, parse_nodes, parse_queue, tres_gpus
 from powerhall_optimizer.schedulers.slurm.reservations import Curtailment, changes, parse_reservations, wanted
@@ -104,7 +104,7 @@ VALUES = st.dictionaries(
 
 @given(VALUES, VALUES, st.booleans(), st.integers(0, 2**31), st.integers(0, 9), st.sampled_from(["", "site note | x"]))
 def test_a_mark_reads_back_as_it_was_written(values, old, pending, begin_s, restarts, rest):
-    mark = Mark(values, old if pending else {}, pending, begin_s, restarts, "eco", 500, rest)
+    mark = OwnershipMark(values, old if pending else {}, pending, begin_s, restarts, "eco", 500, rest)
     assert parse_mark(mark.encode()) == mark
 
 
@@ -125,15 +125,18 @@ def record(**fields):
 
 
 def test_a_run_that_was_killed_between_mark_and_writes_owns_old_and_new_values():
-    mark = Mark({"start": "2000"}, {"start": "0"}, pending=True)
+    mark = OwnershipMark({"start": "2000"}, {"start": "0"}, pending=True)
     for begin_s in (0, 2000):  # before and after the write
         change = decide(
-            record(begin_s=begin_s, admin_comment=mark.encode()), Wish("5", {"start": "3000"}, "why"), SETTINGS, 1000
+            record(begin_s=begin_s, admin_comment=mark.encode()),
+            DesiredJob("5", {"start": "3000"}, "why"),
+            SETTINGS,
+            1000,
         )
         assert isinstance(change, Change)
         assert change.values == {"start": "3000"}
     change = decide(
-        record(begin_s=2500, admin_comment=mark.encode()), Wish("5", {"start": "3000"}, "why"), SETTINGS, 1000
+        record(begin_s=2500, admin_comment=mark.encode()), DesiredJob("5", {"start": "3000"}, "why"), SETTINGS, 1000
     )
     assert isinstance(change, Change)
     assert change.values == {}
@@ -230,7 +233,9 @@ def test_ten_thousand_jobs_are_read_fast(root):
 
 def test_nothing_in_a_plan_or_a_comment_can_become_a_command_of_its_own():
     text = 'quote " and\nscancel 1'
-    change = decide(record(admin_comment=text), Wish("5", {"start": "3000"}, text, mode="a b;c=1\nx"), SETTINGS, 1000)
+    change = decide(
+        record(admin_comment=text), DesiredJob("5", {"start": "3000"}, text, mode="a b;c=1\nx"), SETTINGS, 1000
+    )
     assert isinstance(change, Change)
     assert change.comment == "powerhall: quote   and scancel 1"
     assert change.mark.rest == "quote   and scancel 1"

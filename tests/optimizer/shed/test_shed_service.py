@@ -19,8 +19,8 @@ from powerhall.plan.plan import read_plan, write_plan
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.log import Log
 from powerhall.store import Query, Select, open_store
-from powerhall_optimizer.shed.event_manager import Desk
-from powerhall_optimizer.shed.http_endpoint import Hook, Pace
+from powerhall_optimizer.shed.event_manager import EventManager
+from powerhall_optimizer.shed.http_endpoint import HttpEndpoint, RateLimit
 from powerhall_optimizer.shed.shedder import Outcome
 from powerhall_optimizer.verify.plan import verify_plan
 
@@ -48,9 +48,9 @@ class Served:
     def __init__(self, folder, **more):
         self.acted = []
         (folder / "token").write_text(TOKEN + "\n")
-        self.desk = Desk(folder / "state.json", folder / "events.json", self.act, Log(quiet=True))
+        self.desk = EventManager(folder / "state.json", folder / "events.json", self.act, Log(quiet=True))
         self.log = open(folder / "log", "w")  # noqa: SIM115 - closed in close
-        self.hook = Hook("127.0.0.1:0", folder / "token", self.desk, "phx", Log(self.log), **more)
+        self.hook = HttpEndpoint("127.0.0.1:0", folder / "token", self.desk, "phx", Log(self.log), **more)
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.tick, daemon=True)
         self.thread.start()
@@ -75,7 +75,7 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path):
-    running = Served(tmp_path, right=Pace(1000.0, 1000.0), wrong=Pace(1000.0, 1000.0))
+    running = Served(tmp_path, right=RateLimit(1000.0, 1000.0), wrong=RateLimit(1000.0, 1000.0))
     yield running
     running.close()
 
@@ -155,7 +155,7 @@ def test_other_paths_and_methods(served):
 
 
 def test_too_many_requests_are_sent_away_and_guessing_does_not_lock_the_operator_out(tmp_path):
-    running = Served(tmp_path, right=Pace(0.1, 3.0), wrong=Pace(0.1, 3.0))
+    running = Served(tmp_path, right=RateLimit(0.1, 3.0), wrong=RateLimit(0.1, 3.0))
     try:
         guesses = [call(running.port, token="guess")[0] for _ in range(5)]
         assert guesses == [401, 401, 401, 429, 429]
@@ -214,13 +214,13 @@ def test_over_tls_the_certificate_is_shown_and_plain_requests_get_nothing(tmp_pa
 def test_beyond_loopback_only_with_tls(tmp_path, address, says):
     (tmp_path / "token").write_text(TOKEN)
     with pytest.raises(ConfigError, match=says):
-        Hook(address, tmp_path / "token", None, "phx", Log(quiet=True))
+        HttpEndpoint(address, tmp_path / "token", None, "phx", Log(quiet=True))
 
 
 def test_a_short_token_is_refused_without_being_shown(tmp_path):
     (tmp_path / "token").write_text("c0ffee")
     with pytest.raises(ConfigError, match="32 characters") as caught:
-        Hook("127.0.0.1:0", tmp_path / "token", None, "phx", Log(quiet=True))
+        HttpEndpoint("127.0.0.1:0", tmp_path / "token", None, "phx", Log(quiet=True))
     assert "c0ffee" not in str(caught.value)
 
 

@@ -10,8 +10,8 @@ import pytest
 from powerhall.runtime.errors import ConfigError, Rejected, Retryable
 from powerhall.runtime.log import Log
 from powerhall.site.curtailment import read_events
-from powerhall_optimizer.shed.event_manager import Desk
-from powerhall_optimizer.shed.inbox import SignalFolder
+from powerhall_optimizer.shed.event_manager import EventManager
+from powerhall_optimizer.shed.inbox import SignalInbox
 from powerhall_optimizer.shed.shedder import Outcome
 from powerhall_optimizer.shed.signals import parse_signals
 from powerhall_optimizer.shed.stages import stages
@@ -119,7 +119,7 @@ class Clock:
 
 
 def desk_of(tmp_path, acts, clock):
-    return Desk(tmp_path / "state.json", tmp_path / "events.json", acts, Log(quiet=True), clock)
+    return EventManager(tmp_path / "state.json", tmp_path / "events.json", acts, Log(quiet=True), clock)
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_events_that_a_person_wrote_into_the_file_stay(tmp_path, clock):
     desk_of(tmp_path, Acts(), clock)
     assert [event.zone for event in read_events(tmp_path / "events.json", "phx")] == ["hall1", "phx"]
     with pytest.raises(ConfigError, match="json"):
-        Desk(tmp_path / "state.json", tmp_path / "events.csv", Acts(), Log(quiet=True), clock)
+        EventManager(tmp_path / "state.json", tmp_path / "events.csv", Acts(), Log(quiet=True), clock)
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def folder(tmp_path):
 
 
 def watcher(folder, taken):
-    return SignalFolder(folder, "phx", taken.append, Log(quiet=True))
+    return SignalInbox(folder, "phx", taken.append, Log(quiet=True))
 
 
 def test_a_file_dropped_into_the_folder_is_a_signal_once(folder):

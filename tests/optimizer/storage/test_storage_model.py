@@ -18,13 +18,13 @@ from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.site.storage import trajectory
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.problem.arrays import Certificate
 from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.storage.best_response import best_power, grid_of
-from powerhall_optimizer.storage.bound import WORTH_SCALE, stored_bound
-from powerhall_optimizer.storage.model import COST_SCALE, SCALE, StoreModel, store_model, with_dispatch
+from powerhall_optimizer.storage.bound import STORED_VALUE_SCALE, stored_bound
+from powerhall_optimizer.storage.model import COST_SCALE, SCALE, StorageModel, build_storage_model, with_dispatch
 from powerhall_optimizer.storage.program import LP_SOLVERS, Program
 
 START_S = 1_700_000_100
@@ -94,23 +94,23 @@ def snapshot_of(folder, jobs: int, slots: int, seed: int = 0, text: str = SITE) 
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory) -> tuple[Snapshot, Built, StoreModel]:
+def case(tmp_path_factory) -> tuple[Snapshot, Built, StorageModel]:
     snapshot = snapshot_of(tmp_path_factory.mktemp("model"), 12, 48)
     built = build(snapshot)
-    return snapshot, built, store_model(snapshot, built)
+    return snapshot, built, build_storage_model(snapshot, built)
 
 
-def some_dispatch(model: StoreModel, seed: int) -> tuple[tuple[int, ...], ...]:
+def some_dispatch(model: StorageModel, seed: int) -> tuple[tuple[int, ...], ...]:
     """Powers at random, cut to what the stores can do; one that would end too empty charges in its last slots."""
     rng = np.random.default_rng(seed)
-    wishes = [rng.uniform(-s.charge_w, s.discharge_w, model.slots) * (rng.random() < 0.8) for s in model.stores]
+    wishes = [rng.uniform(-s.charge_w, s.discharge_w, model.slots) * (rng.random() < 0.8) for s in model.units]
     late = [np.where(np.arange(model.slots) < model.slots // 2, w, -abs(w)) for w in wishes]
     found = [model.whole([*wishes[:k], w, *wishes[k + 1 :]])[k] for k, w in enumerate(late)]
     return tuple(w if ends_well(model, k, w) else model.idle()[k] for k, w in enumerate(found))
 
 
-def ends_well(model: StoreModel, number: int, watts) -> bool:
-    store = model.stores[number]
+def ends_well(model: StorageModel, number: int, watts) -> bool:
+    store = model.units[number]
     return trajectory(store.storage, store.start_j, watts, model.slot_s)[-1] >= store.low_j[-1]
 
 
@@ -125,7 +125,7 @@ def test_what_the_lines_allow_holds_for_the_true_curves(case, seed):
     if (built.problem.capacity + model.added(dispatch, built.problem.resources) < 0).any():
         return  # more charging than the idle site leaves room for
     names = {name: number for number, name in enumerate(opened.resource_names)}
-    ground = Ground(snapshot)
+    conditions = SiteConditions(snapshot)
     slopes = {choice.hall: o for o, choice in enumerate(built.choices)}
     slot = rng.randrange(model.slots)
     left = {name: float(opened.capacity[number, slot]) for name, number in names.items()}
@@ -143,19 +143,19 @@ def test_what_the_lines_allow_holds_for_the_true_curves(case, seed):
     stored = {"a": {"all": float(dispatch[1][slot])}, "b": {"liquid": float(dispatch[2][slot])}}
     meter = -float(dispatch[0][slot])
     for hall in snapshot.site.halls:
-        base = ground.hall_base(hall)
+        base = conditions.hall_base(hall)
         extra = added[hall.zone]
         load = hall_load(
-            hall, base.liquid_w + 0.7 * extra, base.air_w + 0.3 * extra, ground.weather[slot], stored[hall.zone]
+            hall, base.liquid_w + 0.7 * extra, base.air_w + 0.3 * extra, conditions.weather[slot], stored[hall.zone]
         )
         assert all(load.heat_w[m] <= load.capacity_w[m] + 0.5 for m in load.heat_w)
         meter += load.facility_power_w
     assert meter <= 160e3 + 0.5
 
 
-def worth_of(model: StoreModel, dispatch, price) -> float:
+def worth_of(model: StorageModel, dispatch, price) -> float:
     added = np.zeros_like(price)
-    for store, watts in zip(model.stores, dispatch, strict=True):
+    for store, watts in zip(model.units, dispatch, strict=True):
         for effect in store.effects:
             power = np.array(watts, float)
             added[effect.resource] += (effect.gain * np.maximum(power, 0) - effect.load * np.maximum(-power, 0)) / SCALE
@@ -174,8 +174,8 @@ def test_no_dispatch_is_worth_more_than_the_bound_whatever_the_certificate_says(
     model, prices = case[2], prices_of(case, seed)
     price = prices.price / 2.0**prices.scale_bits
     rng = random.Random(seed)
-    scale = 2**prices.scale_bits * WORTH_SCALE
-    wild = {s.storage.name: [rng.randint(-scale, scale) // 100 for _ in range(model.slots)] for s in model.stores}
+    scale = 2**prices.scale_bits * STORED_VALUE_SCALE
+    wild = {s.storage.name: [rng.randint(-scale, scale) // 100 for _ in range(model.slots)] for s in model.units}
     most = max(worth_of(model, some_dispatch(model, seed + i), price) for i in range(5))
     assert float(stored_bound(model, prices, wild)) >= most - 1e-6 * abs(most)
     assert float(stored_bound(model, prices, {})) >= most - 1e-6 * abs(most)
@@ -186,8 +186,8 @@ def test_the_dual_of_the_program_proves_its_optimum(case, seed):
     model, prices = case[2], prices_of(case, seed)
     price = prices.price / 2.0**prices.scale_bits
     answer = Program(model).solve(price)
-    scale = 2**prices.scale_bits * WORTH_SCALE
-    worth = {s.storage.name: [round(v * scale) for v in row] for s, row in zip(model.stores, answer.worth, strict=True)}
+    scale = 2**prices.scale_bits * STORED_VALUE_SCALE
+    worth = {s.storage.name: [round(v * scale) for v in row] for s, row in zip(model.units, answer.worth, strict=True)}
     assert float(stored_bound(model, prices, worth)) == pytest.approx(answer.objective, rel=1e-6)
     dispatch = model.whole(answer.power_w)
     assert model.ends_well(dispatch)
@@ -204,14 +204,14 @@ def test_every_solver_of_the_program_comes_to_the_same_worth(case):
 def test_dynamic_programming_comes_near_the_program(case, seed):
     model, price = case[2], prices_of(case, seed).price / 2.0**10
     best = Program(model).solve(price).objective
-    near = sum(best_power(grid_of(store, model), price)[1] for store in model.stores)
+    near = sum(best_power(grid_of(store, model), price)[1] for store in model.units)
     assert best * 0.85 <= near <= best * 1.1
 
 
 def test_whole_powers_keep_every_store_within_its_limits(case):
     model = case[2]
     for seed in range(20):
-        for store, watts in zip(model.stores, some_dispatch(model, seed), strict=True):
+        for store, watts in zip(model.units, some_dispatch(model, seed), strict=True):
             held = trajectory(store.storage, store.start_j, watts, model.slot_s)
             assert all(low <= state <= store.high_j for low, state in zip(store.low_j, held, strict=True))
             assert all(-store.charge_w <= power <= store.discharge_w for power in watts)
@@ -220,21 +220,21 @@ def test_whole_powers_keep_every_store_within_its_limits(case):
 def test_doing_nothing_is_always_possible_and_costs_what_is_missing_at_the_end(case):
     snapshot, built, _ = case
     empty = msgspec.structs.replace(snapshot, stored_j={"bess": 0.0, "tank": 0.0})
-    model = store_model(empty, built)
+    model = build_storage_model(empty, built)
     assert model.ends_well(model.idle())
     assert model.cost(model.idle()) > 0
-    full = store_model(msgspec.structs.replace(snapshot, stored_j={"tank": 144e6}), built)
+    full = build_storage_model(msgspec.structs.replace(snapshot, stored_j={"tank": 144e6}), built)
     assert full.cost(full.idle()) == 0
 
 
-def optimum(built: Built, model: StoreModel) -> float:
+def optimum(built: Built, model: StorageModel) -> float:
     """The exact optimum of jobs and stores together, as a mixed-integer program by HiGHS through scipy."""
     problem, slots = built.problem, model.slots
     choices = [(j, o, s) for j in range(problem.jobs) for o in problem.options_of(j)
                for s in range(int(problem.option_earliest[o]), int(problem.option_latest[o]) + 1)]  # fmt: skip
-    size = len(choices) + len(model.stores) * (3 * slots + 1)
+    size = len(choices) + len(model.units) * (3 * slots + 1)
     cost, upper, lower = np.zeros(size), np.full(size, np.inf), np.zeros(size)
-    rows = problem.resources * slots + problem.jobs + len(model.stores) * (slots + 1)
+    rows = problem.resources * slots + problem.jobs + len(model.units) * (slots + 1)
     matrix, low, high = lil_matrix((rows, size)), np.full(rows, -np.inf), np.zeros(rows)
     high[: problem.resources * slots] = problem.capacity.ravel()
     high[problem.resources * slots : problem.resources * slots + problem.jobs] = 1.0
@@ -247,7 +247,7 @@ def optimum(built: Built, model: StoreModel) -> float:
             for slot in range(start, stop):
                 matrix[resource * slots + slot, column] = amount
     at, row = len(choices), problem.resources * slots + problem.jobs
-    for store in model.stores:
+    for store in model.units:
         keep = 1.0 if store.storage.loss_per_h == 0 else (1 - store.storage.loss_per_h) ** (model.slot_s / 3600)
         take, give, held, short = at, at + slots, at + 2 * slots, at + 3 * slots
         upper[take : take + slots], upper[give : give + slots] = store.charge_w, store.discharge_w
@@ -287,7 +287,7 @@ def test_plans_lie_below_the_exact_optimum_with_stores_and_bounds_above_it(tmp_p
     tight = SITE.replace('power_limit = "160 kW"', 'power_limit = "95 kW"')
     snapshot = snapshot_of(tmp_path, 8, 12, seed, tight)
     built = build(snapshot)
-    best = optimum(built, store_model(snapshot, built))
+    best = optimum(built, build_storage_model(snapshot, built))
     plan = make_plan(snapshot, RoundSettings(workers=1), 1.0, created_s=START_S, log=Log(quiet=True))
     assert plan.status == "feasible"
     room = 1e-5 * abs(best)

@@ -17,12 +17,12 @@ from powerhall.store.line_protocol import Point, encode
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.what_if import what_if
 from powerhall_optimizer.leases.budgets import lease_budgets
-from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.physics.plan_loads import loads_of, plan_loads, zone_budgets
-from powerhall_optimizer.placement.placer import Placed
+from powerhall_optimizer.physics.site_conditions import SiteConditions
+from powerhall_optimizer.placement.placer import PlacedSchedule
 from powerhall_optimizer.planning.explain import explain_lines
 from powerhall_optimizer.planning.planner import make_plan
-from powerhall_optimizer.planning.storage_steps import Stores
+from powerhall_optimizer.planning.site_storage import SiteStorage
 from powerhall_optimizer.problem.arrays import Schedule
 from powerhall_optimizer.problem.build import build
 from powerhall_optimizer.report.page import report_html
@@ -231,7 +231,7 @@ def test_a_store_emptier_than_its_least_is_refilled_and_never_makes_a_plan_impos
     assert held[-1] == pytest.approx(0.5 * 200 * 3.6e6, rel=1e-3)
 
 
-@pytest.mark.parametrize("step", ["cover", "settle", "alternate"])
+@pytest.mark.parametrize("step", ["covering_dispatch", "settled_dispatch", "solve_with_storage"])
 def test_a_fault_in_the_stores_program_leaves_a_verified_plan(tmp_path, monkeypatch, capsys, step):
     def fault(*_args: object) -> None:
         raise RuntimeError("the program broke")
@@ -241,7 +241,7 @@ def test_a_fault_in_the_stores_program_leaves_a_verified_plan(tmp_path, monkeypa
     plan = make_plan(snapshot, RoundSettings(workers=1), 1.0, created_s=START_S, log=Log())
     assert verify_plan(plan) == []
     assert plan.assignments
-    assert plan.status == ("fallback" if step == "alternate" else "feasible")
+    assert plan.status == ("fallback" if step == "solve_with_storage" else "feasible")
     assert "the program broke" in capsys.readouterr().err
 
 
@@ -259,13 +259,11 @@ def test_what_if_a_battery_were_larger(plan):
 
 def test_a_dispatch_that_nobody_settles_is_cut_to_the_load_that_there_is(tmp_path):
     snapshot = snapshot_of(SITE + STORES, tmp_path, jobs=())
-    ground = Ground(snapshot)
-    stores = Stores(snapshot, build(snapshot, ground), ground, "glop", Log(quiet=True))
-    full = tuple(
-        (int(s.discharge_w),) * 6 + (-int(s.charge_w),) * 20 + (0,) * (SLOTS - 26) for s in stores.model.stores
-    )
-    placed = Placed(Schedule.empty(0), {}, {})
-    cut = stores._trimmed(full, stores._ceilings(build(snapshot, ground), placed))
+    conditions = SiteConditions(snapshot)
+    stores = SiteStorage(snapshot, build(snapshot, conditions), conditions, "glop", Log(quiet=True))
+    full = tuple((int(s.discharge_w),) * 6 + (-int(s.charge_w),) * 20 + (0,) * (SLOTS - 26) for s in stores.model.units)
+    placed = PlacedSchedule(Schedule.empty(0), {}, {})
+    cut = stores._trimmed(full, stores._ceilings(build(snapshot, conditions), placed))
     loads = loads_of(snapshot, (), stores.model.plans(cut))
     assert loads.zone_w["dam"].min() >= -0.5
     assert loads.halls["a"].heat_w["all"].min() >= -0.5

@@ -10,7 +10,7 @@ from powerhall.lease import GpuCap
 from powerhall.runtime.log import Log
 from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import read_site
-from powerhall_optimizer.shed.event_manager import Desk
+from powerhall_optimizer.shed.event_manager import EventManager
 from powerhall_optimizer.shed.signals import parse_signals
 from powerhall_twin.cli import main
 from powerhall_twin.shed.site import ShedSettings, assembled, settle
@@ -85,7 +85,7 @@ def test_after_the_event_the_site_comes_back_in_the_steps_that_the_ramp_allows(s
             outcomes.append(shed(twin, plan, until_s=end_s).outcome)
             return outcomes[-1]
 
-        desk = Desk(tmp_path / "state.json", tmp_path / "events.json", act, Log(quiet=True), lambda: twin.now_s)
+        desk = EventManager(tmp_path / "state.json", tmp_path / "events.json", act, Log(quiet=True), lambda: twin.now_s)
         event = {"event_id": "dr", "duration": "6 min", "reduce_percent": 20}
         (signal,) = parse_signals(json.dumps(event).encode(), "test", "demo", twin.now_s)
         desk.take(signal)

@@ -24,7 +24,7 @@ from powerhall.store.line_protocol import Point, encode
 from powerhall.timeseries import parse_time
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.leases.caps import safe_caps_w
-from powerhall_optimizer.leases.grant_cycle import Turn
+from powerhall_optimizer.leases.grant_cycle import GrantCycle
 from powerhall_optimizer.leases.ledger import Ledger
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.schedulers.base import Command, Report
@@ -169,7 +169,7 @@ class ShedSite:
 
     def lease(self, plan: Plan, span_s: float = 900.0) -> dict[str, object]:
         """Grant leases for a plan, as `powerhall-optimizer lease` does."""
-        return Turn(plan, self.ledger, _SITE_KEY, self.store).run(self.now_s, self.now_s + span_s)
+        return GrantCycle(plan, self.ledger, _SITE_KEY, self.store).run(self.now_s, self.now_s + span_s)
 
     def shedder(self) -> Shedder:
         """Return the optimizer's shedder on this site."""

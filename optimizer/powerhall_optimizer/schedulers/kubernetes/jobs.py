@@ -160,7 +160,7 @@ def _was_changed(raw: Object) -> bool:
 
 
 def decide(
-    raw: Object, wish: Assignment | Waiting, settings: KubernetesSettings, now_s: float, *, stop: bool
+    raw: Object, desired: Assignment | Waiting, settings: KubernetesSettings, now_s: float, *, stop: bool
 ) -> JobPatch | str | None:
     """Return the patch that the plan makes of a job, None where it is as planned, or why it is left alone."""
     status = status_of(raw)
@@ -168,14 +168,14 @@ def decide(
         return "has ended"
     if _was_changed(raw):
         return f"suspend or queue was changed by somebody else: left alone until {PREFIX}wrote is removed"
-    if isinstance(wish, Waiting):
-        return "runs already" if status == "running" and not stop else _hold(raw, wish, status)
-    if wish.running != (status == "running"):
-        return "waits again: the next plan places it" if wish.running else "runs already"
-    if wish.running:
-        level: dict[str, str | None] = {"mode": wish.mode, "gpu-power-w": str(round(wish.gpu_power_w))}
-        return _patched(raw, level, {}, "PowerLevel", f"runs at mode {wish.mode}")
-    return _start(raw, wish, settings, now_s)
+    if isinstance(desired, Waiting):
+        return "runs already" if status == "running" and not stop else _hold(raw, desired, status)
+    if desired.running != (status == "running"):
+        return "waits again: the next plan places it" if desired.running else "runs already"
+    if desired.running:
+        level: dict[str, str | None] = {"mode": desired.mode, "gpu-power-w": str(round(desired.gpu_power_w))}
+        return _patched(raw, level, {}, "PowerLevel", f"runs at mode {desired.mode}")
+    return _start(raw, desired, settings, now_s)
 
 
 def _patched(raw: Object, notes: dict[str, str | None], more: Object, reason: str, message: str) -> JobPatch | None:
@@ -192,9 +192,9 @@ def _patched(raw: Object, notes: dict[str, str | None], more: Object, reason: st
     return JobPatch(patch, reason, message)
 
 
-def _hold(raw: Object, wish: Waiting, status: str) -> JobPatch | str | None:
+def _hold(raw: Object, desired: Waiting, status: str) -> JobPatch | str | None:
     queue = part(raw, "metadata", "labels").get(QUEUE_LABEL, "")
-    message = wish.reason or f"waits: {wish.code}"
+    message = desired.reason or f"waits: {desired.code}"
     notes: dict[str, str | None] = {"reason": message, "start": None}
     if status == "waiting":
         return _patched(raw, notes, {}, "Waiting", message)
@@ -204,16 +204,16 @@ def _hold(raw: Object, wish: Waiting, status: str) -> JobPatch | str | None:
     return _patched(raw, notes, {"spec": {"suspend": True}}, "Stopped", message)
 
 
-def _start(raw: Object, wish: Assignment, settings: KubernetesSettings, now_s: float) -> JobPatch | None:
-    message = wish.reason or f"planned in {wish.hall} at mode {wish.mode}"
-    notes: dict[str, str | None] = {"reason": message, "start": _stamp(wish.start_s)}
-    if wish.start_s > now_s:
-        return _patched(raw, notes, {}, "Planned", f"starts at {_stamp(wish.start_s)}: {message}")
-    level = {"mode": wish.mode, "gpu-power-w": str(round(wish.gpu_power_w))}
-    notes |= {"hall": wish.hall, **level}
+def _start(raw: Object, desired: Assignment, settings: KubernetesSettings, now_s: float) -> JobPatch | None:
+    message = desired.reason or f"planned in {desired.hall} at mode {desired.mode}"
+    notes: dict[str, str | None] = {"reason": message, "start": _stamp(desired.start_s)}
+    if desired.start_s > now_s:
+        return _patched(raw, notes, {}, "Planned", f"starts at {_stamp(desired.start_s)}: {message}")
+    level = {"mode": desired.mode, "gpu-power-w": str(round(desired.gpu_power_w))}
+    notes |= {"hall": desired.hall, **level}
     spec: Object = {"template": {"metadata": {"annotations": {PREFIX + key: value for key, value in level.items()}}}}
     labels = part(raw, "metadata", "labels")
-    queue = str(labels.get(QUEUE_LABEL, "")) or settings.queues.get(wish.hall, "")
+    queue = str(labels.get(QUEUE_LABEL, "")) or settings.queues.get(desired.hall, "")
     if queue and labels.get(QUEUE_LABEL) == queue:
         return _patched(raw, notes, {}, "Queued", message)  # Kueue's turn already
     if queue:

@@ -85,12 +85,12 @@ class KubernetesWriter:
         found = {job_id(raw): raw for raw in listed}
         wrote: dict[str, bool] = {}
         starts = sorted(plan.assignments, key=lambda job: (job.start_s, job.job_id))
-        wishes: list[Assignment | Waiting] = [*plan.waiting, *starts]
-        for wish in wishes:
+        desired_jobs: list[Assignment | Waiting] = [*plan.waiting, *starts]
+        for desired in desired_jobs:
             if not dry_run and self._clock() > renew_s:
                 take_lease(self._api, self._settings, self._holder, self._clock())
                 renew_s = self._clock() + self._settings.lease_s / 2
-            self._job(found.get(wish.job_id), wish, plan, report, wrote)
+            self._job(found.get(desired.job_id), desired, plan, report, wrote)
         if raised:
             self._quota(plan, now_s, report, lower=False)
         if wrote and self._settings.settle_s:
@@ -98,15 +98,15 @@ class KubernetesWriter:
         return report
 
     def _job(
-        self, raw: Object | None, wish: Assignment | Waiting, plan: Plan, report: Report, wrote: dict[str, bool]
+        self, raw: Object | None, desired: Assignment | Waiting, plan: Plan, report: Report, wrote: dict[str, bool]
     ) -> None:
         stops = {job.job_id for job in plan.snapshot.jobs if job.state == "running" and job.preemptible}
-        subject = f"job {wish.job_id}"
+        subject = f"job {desired.job_id}"
         for _ in range(_TRIES):
             if raw is None:
                 report.skip(subject, "is not there, or not managed")
                 return
-            made = decide(raw, wish, self._settings, self._clock(), stop=wish.job_id in stops)
+            made = decide(raw, desired, self._settings, self._clock(), stop=desired.job_id in stops)
             if made is None:
                 report.unchanged += 1
                 return
@@ -116,7 +116,7 @@ class KubernetesWriter:
             try:
                 self._write(raw, made, report, wrote)
             except Conflict:
-                raw = self._again(wish.job_id)
+                raw = self._again(desired.job_id)
             except ConfigError:
                 raise  # missing rights: no other job fares better
             except Rejected as error:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.schedulers.base import Command, Report
-from powerhall_optimizer.schedulers.slurm.cli import SlurmTool, time_text
+from powerhall_optimizer.schedulers.slurm.commands import SlurmTool, time_text
 from powerhall_optimizer.schedulers.slurm.desired_state import Change, current_values
 from powerhall_optimizer.schedulers.slurm.ownership_mark import parse_mark
 from powerhall_optimizer.schedulers.slurm.records import Record, parse_queue

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from powerhall.hostlist import compress, expand
 from powerhall.plan.plan import Assignment, Plan, Waiting
 from powerhall_optimizer.schedulers.allowed import units
-from powerhall_optimizer.schedulers.slurm.ownership_mark import Mark, one_word, parse_mark
+from powerhall_optimizer.schedulers.slurm.ownership_mark import OwnershipMark, one_word, parse_mark
 from powerhall_optimizer.schedulers.slurm.records import Record
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 
-__all__ = ["Change", "Wish", "canonical", "current_values", "decide", "wishes"]
+__all__ = ["Change", "DesiredJob", "canonical", "current_values", "decide", "desired_jobs"]
 
 _EPOCH_S = 14 * 86400
 _COMMENT = "powerhall: "
@@ -18,7 +18,7 @@ _COMMENT_LENGTH = 240
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DesiredJob:
     """What the plan wants of one job: fields as in `slurm_mark.FIELDS`, and the text for its comment."""
 
     job_id: str
@@ -36,7 +36,7 @@ class Change:
 
     record: Record
     values: dict[str, str]
-    mark: Mark
+    mark: OwnershipMark
     comment: str | None
     notes: tuple[str, ...] = ()
 
@@ -65,7 +65,7 @@ def canonical(nodes: str) -> str:
     return compress(sorted(set(expand(nodes))))
 
 
-def _start(job: Assignment, plan: Plan, settings: SlurmSettings, now_s: float) -> Wish:
+def _start(job: Assignment, plan: Plan, settings: SlurmSettings, now_s: float) -> DesiredJob:
     values = {"hold": "0", "start": str(job.start_s) if job.start_s > now_s else "0"}
     values["prio"] = str(_priority(job.start_s, plan, settings))
     if settings.pin == "nodes":
@@ -75,26 +75,26 @@ def _start(job: Assignment, plan: Plan, settings: SlurmSettings, now_s: float) -
     if settings.licence:
         values["lic"] = str(units(job.gpus * job.gpu_power_w, settings.licence_w))
     reason = job.reason or f"planned in {job.hall} at mode {job.mode}"
-    return Wish(job.job_id, values, reason, one_word(job.mode), round(job.gpu_power_w))
+    return DesiredJob(job.job_id, values, reason, one_word(job.mode), round(job.gpu_power_w))
 
 
-def _running(job: Assignment, settings: SlurmSettings) -> Wish:
+def _running(job: Assignment, settings: SlurmSettings) -> DesiredJob:
     values = {"lic": str(units(job.gpus * job.gpu_power_w, settings.licence_w))} if settings.licence else {}
     reason = job.reason or f"runs in {job.hall} at mode {job.mode}"
-    return Wish(job.job_id, values, reason, one_word(job.mode), round(job.gpu_power_w), running=True)
+    return DesiredJob(job.job_id, values, reason, one_word(job.mode), round(job.gpu_power_w), running=True)
 
 
-def _wait(job: Waiting, settings: SlurmSettings, *, stop: bool) -> Wish:
+def _wait(job: Waiting, settings: SlurmSettings, *, stop: bool) -> DesiredJob:
     values = {"hold": "1"} if settings.hold == "hold" else {"hold": "0", "start": "lease"}
-    return Wish(job.job_id, values, job.reason or f"waits: {job.code}", stop=stop)
+    return DesiredJob(job.job_id, values, job.reason or f"waits: {job.code}", stop=stop)
 
 
-def wishes(plan: Plan, settings: SlurmSettings, now_s: float) -> list[Wish]:
+def desired_jobs(plan: Plan, settings: SlurmSettings, now_s: float) -> list[DesiredJob]:
     """Return what the plan wants: first who waits, then who starts, in the plan's order."""
     ran = {job.job_id for job in plan.snapshot.jobs if job.state == "running"}
     stoppable = {job.job_id for job in plan.snapshot.jobs if job.state == "running" and job.preemptible}
     waiting = [_wait(job, settings, stop=job.job_id in stoppable) for job in plan.waiting]
-    waiting = [wish for wish in waiting if wish.stop or wish.job_id not in ran]
+    waiting = [desired for desired in waiting if desired.stop or desired.job_id not in ran]
     running = [_running(job, settings) for job in plan.assignments if job.running]
     starts = sorted((job for job in plan.assignments if not job.running), key=lambda job: (job.start_s, job.job_id))
     return waiting + running + [_start(job, plan, settings, now_s) for job in starts]
@@ -116,28 +116,28 @@ def current_values(record: Record, settings: SlurmSettings, now_s: float) -> dic
     }
 
 
-def _known_mark(record: Record, now_s: float) -> Mark | None:
+def _known_mark(record: Record, now_s: float) -> OwnershipMark | None:
     """Return the job's mark with past starts as "at once"; after a requeue only what the user had asked for stays."""
     mark = parse_mark(record.admin_comment)
     if mark is None:
         return None
     if mark.restarts != record.restarts:
-        return Mark(begin_s=mark.begin_s, restarts=record.restarts, rest=mark.rest)
+        return OwnershipMark(begin_s=mark.begin_s, restarts=record.restarts, rest=mark.rest)
     values = {name: _past(value, now_s) if name == "start" else value for name, value in mark.values.items()}
     old = {name: _past(value, now_s) if name == "start" else value for name, value in mark.old.items()}
     return replace(mark, values=values, old=old)
 
 
-def _wanted_start(wish: str, current: str, mark: Mark, settings: SlurmSettings, now_s: float) -> str:
+def _wanted_start(desired: str, current: str, mark: OwnershipMark, settings: SlurmSettings, now_s: float) -> str:
     """Resolve "lease" to a time that is renewed at half of its length; never before what the user asked for."""
-    if wish == "lease":
+    if desired == "lease":
         if current != "0" and int(current) >= now_s + settings.lease_s / 2:
             return current
-        wish = str(math.ceil((now_s + settings.lease_s) / 60) * 60)
-    return str(max(int(wish), mark.begin_s)) if mark.begin_s > now_s else wish
+        desired = str(math.ceil((now_s + settings.lease_s) / 60) * 60)
+    return str(max(int(desired), mark.begin_s)) if mark.begin_s > now_s else desired
 
 
-def decide(record: Record, wish: Wish, settings: SlurmSettings, now_s: float) -> Change | str:
+def decide(record: Record, desired: DesiredJob, settings: SlurmSettings, now_s: float) -> Change | str:
     """Return what to write for a job, or why it is left alone.
 
     A field that somebody else changed since Powerhall wrote it stays as they want it.
@@ -146,11 +146,13 @@ def decide(record: Record, wish: Wish, settings: SlurmSettings, now_s: float) ->
     known = _known_mark(record, now_s)
     if record.is_held and not (known and known.owns("hold", "1")):
         return f"held by {'its user' if record.reason == 'JobHeldUser' else 'an administrator'}"
-    mark = known or Mark(begin_s=int(current["start"]), restarts=record.restarts, rest=_plain(record.admin_comment))
+    mark = known or OwnershipMark(
+        begin_s=int(current["start"]), restarts=record.restarts, rest=_plain(record.admin_comment)
+    )
     values: dict[str, str] = {}
     settled = dict(mark.values)
     notes: list[str] = []
-    for name, value in wish.values.items():
+    for name, value in desired.values.items():
         wanted = _wanted_start(value, current[name], mark, settings, now_s) if name == "start" else value
         if current[name] == wanted:
             settled[name] = wanted
@@ -165,12 +167,17 @@ def decide(record: Record, wish: Wish, settings: SlurmSettings, now_s: float) ->
     if settled.get("hold") == "1":
         settled.pop("prio", None)  # a held job has no priority, and gets a new one from Slurm when it is released
     done = replace(
-        mark, values=settled, old={}, pending=False, mode=wish.mode or mark.mode, power_w=wish.power_w or mark.power_w
+        mark,
+        values=settled,
+        old={},
+        pending=False,
+        mode=desired.mode or mark.mode,
+        power_w=desired.power_w or mark.power_w,
     )
-    return Change(record, values, _keep_past(done, record), _comment(record, wish), tuple(notes))
+    return Change(record, values, _keep_past(done, record), _comment(record, desired), tuple(notes))
 
 
-def _keep_past(mark: Mark, record: Record) -> Mark:
+def _keep_past(mark: OwnershipMark, record: Record) -> OwnershipMark:
     """Leave a start that has passed as it stands in the job's mark: it means the same, and is no reason to write."""
     before = parse_mark(record.admin_comment)
     if before is None or before.restarts != record.restarts or mark.values.get("start") != "0":
@@ -183,9 +190,9 @@ def _plain(text: str) -> str:
     return "".join(char if char.isprintable() and char not in '"\\' else " " for char in text)
 
 
-def _comment(record: Record, wish: Wish) -> str | None:
+def _comment(record: Record, desired: DesiredJob) -> str | None:
     """Return the reason as a comment where it differs; a comment that the user wrote stays."""
     if record.comment and not record.comment.startswith(_COMMENT):
         return None
-    text = (_COMMENT + _plain(wish.reason))[:_COMMENT_LENGTH].strip()
+    text = (_COMMENT + _plain(desired.reason))[:_COMMENT_LENGTH].strip()
     return None if text == record.comment else text

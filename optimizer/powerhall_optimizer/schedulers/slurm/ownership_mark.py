@@ -11,7 +11,7 @@ Form: `powerhall:key=value;key=value` without blanks, then ` | ` and what an adm
 import re
 from dataclasses import dataclass, field
 
-__all__ = ["FIELDS", "Mark", "one_word", "parse_mark"]
+__all__ = ["FIELDS", "OwnershipMark", "one_word", "parse_mark"]
 
 FIELDS = ("start", "prio", "nodes", "feat", "lic", "hold")
 """start: s since the epoch, 0 for at once; prio; nodes and feat: what is requested; lic: units; hold: 1 or 0."""
@@ -19,7 +19,7 @@ _PREFIX = "powerhall:"
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class OwnershipMark:
     """`values` and `old` by field; `begin_s` is the earliest start that the user asked for; `restarts` at the time.
 
     `mode` and `power_w` (per GPU) are the power level for the job's prolog.
@@ -53,7 +53,7 @@ class Mark:
         return _PREFIX + ";".join(parts) + (f" | {self.rest}" if self.rest else "")
 
 
-def parse_mark(text: str) -> Mark | None:
+def parse_mark(text: str) -> OwnershipMark | None:
     """Return the mark in an AdminComment; None where there is none."""
     if not text.startswith(_PREFIX):
         return None
@@ -64,7 +64,7 @@ def parse_mark(text: str) -> Mark | None:
         value = pairs.get(key, "")
         return int(value) if value.isdigit() else 0
 
-    return Mark(
+    return OwnershipMark(
         values={name: pairs[name] for name in FIELDS if name in pairs},
         old={name: pairs[f"old.{name}"] for name in FIELDS if f"old.{name}" in pairs},
         pending=pairs.get("pending") == "1",

@@ -7,7 +7,7 @@ from powerhall.jobs.model import Job
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall_optimizer.schedulers.base import Queue
-from powerhall_optimizer.schedulers.slurm.ownership_mark import Mark, one_word, parse_mark
+from powerhall_optimizer.schedulers.slurm.ownership_mark import OwnershipMark, one_word, parse_mark
 from powerhall_optimizer.schedulers.slurm.records import NodeRecord, Record
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 
@@ -40,7 +40,7 @@ def _duration_s(record: Record, settings: SlurmSettings, now_s: float) -> float:
 
 def _job(record: Record, settings: SlurmSettings, now_s: float, index: SiteIndex) -> Job | str:
     fields = settings.fields
-    mark = parse_mark(record.admin_comment) or Mark(begin_s=record.begin_s)
+    mark = parse_mark(record.admin_comment) or OwnershipMark(begin_s=record.begin_s)
     common = {
         "job_class": record.partition or "default",
         "weight": fields.weights.get(record.qos, fields.weights.get(record.partition, 1.0)),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from powerhall.plan.plan import Plan
 from powerhall_optimizer.schedulers.allowed import allowed_units, budget_zone
-from powerhall_optimizer.schedulers.slurm.cli import time_text
+from powerhall_optimizer.schedulers.slurm.commands import time_text
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 
 __all__ = ["Curtailment", "changes", "parse_reservations", "wanted"]

@@ -20,8 +20,8 @@ from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fr
 from powerhall_optimizer.schedulers.slurm import level_files as slurm_levels
 from powerhall_optimizer.schedulers.slurm import reservations as slurm_reservations
 from powerhall_optimizer.schedulers.slurm.apply import read_records, restored, write_changes
-from powerhall_optimizer.schedulers.slurm.cli import SlurmTool
-from powerhall_optimizer.schedulers.slurm.desired_state import Change, Wish, decide, wishes
+from powerhall_optimizer.schedulers.slurm.commands import SlurmTool
+from powerhall_optimizer.schedulers.slurm.desired_state import Change, DesiredJob, decide, desired_jobs
 from powerhall_optimizer.schedulers.slurm.ownership_mark import parse_mark
 from powerhall_optimizer.schedulers.slurm.power_saving import is_powering, power_changes, power_command
 from powerhall_optimizer.schedulers.slurm.queue import to_queue
@@ -123,25 +123,25 @@ class SlurmWriter:
         planned = {job.job_id for job in plan.snapshot.jobs}
         forgotten = [r for r in records.values() if _is_ours(r) and r.job_id not in planned]
         changes = [restored(record, settings, now_s) for record in forgotten]
-        for wish in wishes(plan, settings, now_s):
-            record = records.get(wish.job_id)
-            change = self._change(record, wish, settings, now_s, report)
+        for desired in desired_jobs(plan, settings, now_s):
+            record = records.get(desired.job_id)
+            change = self._change(record, desired, settings, now_s, report)
             if isinstance(change, str):
-                report.skip(f"job {wish.job_id}", change)
+                report.skip(f"job {desired.job_id}", change)
             elif change is not None:
                 changes.append(change)
         write_changes(self._tool, changes, settings, self._clock, report)
 
     def _change(
-        self, record: Record | None, wish: Wish, settings: SlurmSettings, now_s: float, report: Report
+        self, record: Record | None, desired: DesiredJob, settings: SlurmSettings, now_s: float, report: Report
     ) -> Change | str | None:
         if record is None or record.state not in ("PENDING", "RUNNING"):
             return "no longer waits or runs"
-        if wish.stop:
+        if desired.stop:
             return self._stop(record, report)
-        if (record.state == "RUNNING") != wish.running:
-            return "waits again: the next plan places it" if wish.running else "runs already"
-        change = decide(record, wish, settings, now_s)
+        if (record.state == "RUNNING") != desired.running:
+            return "waits again: the next plan places it" if desired.running else "runs already"
+        change = decide(record, desired, settings, now_s)
         if isinstance(change, str):
             return change
         for note in change.notes:

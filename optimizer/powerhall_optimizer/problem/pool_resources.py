@@ -12,18 +12,18 @@ import numpy.typing as npt
 
 from powerhall.physics.cooling import media, plant_capacity_w
 from powerhall.site.topology import Feed, Hall, NodeType, Rack
-from powerhall_optimizer.physics.hall_lines import feed_halls, most_added_w, site_rises
-from powerhall_optimizer.physics.limits import Ground
+from powerhall_optimizer.physics.hall_lines import facility_power_bounds, feed_halls, most_added_w
 from powerhall_optimizer.physics.linearize import it_for_heat_w, loss_slope, site_capacity
+from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.problem.arrays import ProblemBuilder
 
-__all__ = ["Room", "Rooms"]
+__all__ = ["NodePool", "PoolResources"]
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class NodePool:
     """A hall's nodes of one type: its resources with the amount per W of IT, and what fits in."""
 
     hall: str
@@ -35,18 +35,18 @@ class Room:
     """W at the meter per W of IT."""
 
 
-class Rooms:
+class PoolResources:
     """Adds the resources of every hall, feed and the site to the builder."""
 
-    def __init__(self, ground: Ground, builder: ProblemBuilder) -> None:
-        self.ground = ground
+    def __init__(self, conditions: SiteConditions, builder: ProblemBuilder) -> None:
+        self.conditions = conditions
         self.builder = builder
-        self.site = ground.site
+        self.site = conditions.site
         self.per_watt: dict[tuple[str, str], list[tuple[int, float]]] = {}
         self.meter: dict[tuple[str, str], float] = {}
 
-    def rooms(self) -> tuple[Room, ...]:
-        found: list[Room] = []
+    def pools(self) -> tuple[NodePool, ...]:
+        found: list[NodePool] = []
         for hall in self.site.halls:
             counts: dict[str, int] = {}
             for rack in hall.racks():
@@ -56,12 +56,12 @@ class Rooms:
             self._hall(hall, tuple(counts))
             for name, gpus in counts.items():
                 resource = self.builder.resource(f"{hall.zone}.{name}.gpus", gpus)
-                found.append(Room(hall.zone, self.site.node_types[name], gpus, resource, (), 1.0))
+                found.append(NodePool(hall.zone, self.site.node_types[name], gpus, resource, (), 1.0))
         for feed in self.site.feeds:
             self._feed(feed)
         self._meter()
         return tuple(
-            Room(
+            NodePool(
                 r.hall,
                 r.kind,
                 r.gpus,
@@ -73,11 +73,11 @@ class Rooms:
         )
 
     def _gpus(self, rack: Rack) -> int:
-        return self.site.node_types[rack.node_type].gpus * len(self.ground.usable(rack))
+        return self.site.node_types[rack.node_type].gpus * len(self.conditions.usable(rack))
 
     def _add(self, name: str, what: str, free_w: Floats, slopes: Mapping[tuple[str, str], float]) -> None:
         zone, _, kind = name.rpartition(".")
-        self.ground.refuse_below(zone, what, free_w)
+        self.conditions.refuse_below(zone, what, free_w)
         capacity = np.floor(np.clip(free_w, 0, 2**45)).astype(np.int64)
         resource = self.builder.resource(f"{zone}.{kind}", capacity)
         for key, slope in slopes.items():
@@ -85,18 +85,18 @@ class Rooms:
                 self.per_watt[key].append((resource, slope))
 
     def _hall(self, hall: Hall, kinds: tuple[str, ...]) -> None:
-        base = self.ground.hall_base(hall)
+        base = self.conditions.hall_base(hall)
         ones = {(hall.zone, kind): 1.0 for kind in kinds}
-        if hall.zone in self.ground.budgets_w:
-            free_w = self.ground.budgets_w[hall.zone] - base.it_w
+        if hall.zone in self.conditions.budgets_w:
+            free_w = self.conditions.budgets_w[hall.zone] - base.it_w
             self._add(f"{hall.zone}.it_w", "power budget", free_w, ones)
         racks_w = self._racks_w(hall)
         if racks_w.min() < min(
-            sum(self.ground.most_added_w(rack) for rack in hall.racks()), most_added_w(self.ground, hall)
+            sum(self.conditions.most_added_w(rack) for rack in hall.racks()), most_added_w(self.conditions, hall)
         ):
             self._add(f"{hall.zone}.racks_w", "power of rows and racks", racks_w, ones)
         liquid = {(hall.zone, k): self.site.node_types[k].liquid_fraction for k in kinds}
-        air_slope = loss_slope(hall.losses, base.it_w, base.it_w + most_added_w(self.ground, hall))
+        air_slope = loss_slope(hall.losses, base.it_w, base.it_w + most_added_w(self.conditions, hall))
         for medium in media(hall):
             capacity = self._capacity(hall, medium)
             if medium == "all":
@@ -111,40 +111,40 @@ class Rooms:
 
     def _capacity(self, hall: Hall, medium: str) -> Floats:
         plants = [plant for plant in hall.plants if plant.serves == medium]
-        return np.array([sum(plant_capacity_w(p, moment) for p in plants) for moment in self.ground.weather])
+        return np.array([sum(plant_capacity_w(p, moment) for p in plants) for moment in self.conditions.weather])
 
     def _racks_w(self, hall: Hall) -> Floats:
         """Return what the hall's racks and rows can take together per slot: no plan loads a hall with more."""
-        total = np.zeros(self.ground.snapshot.slots)
+        total = np.zeros(self.conditions.snapshot.slots)
         for row in hall.rows:
-            racks_w = np.zeros(self.ground.snapshot.slots)
+            racks_w = np.zeros(self.conditions.snapshot.slots)
             for rack in row.racks:
-                racks_w += np.minimum(self._left_w(rack.zone, (rack,)), self.ground.most_added_w(rack))
+                racks_w += np.minimum(self._left_w(rack.zone, (rack,)), self.conditions.most_added_w(rack))
             total += np.minimum(self._left_w(row.zone, row.racks), racks_w)
         return total
 
     def _left_w(self, zone: str, racks: Sequence[Rack]) -> Floats:
-        if zone not in self.ground.budgets_w:
-            return np.full(self.ground.snapshot.slots, np.inf)
-        base = sum(self.ground.base_w[rack.zone] for rack in racks)
-        return np.maximum(0.0, self.ground.budgets_w[zone] - base)
+        if zone not in self.conditions.budgets_w:
+            return np.full(self.conditions.snapshot.slots, np.inf)
+        base = sum(self.conditions.base_w[rack.zone] for rack in racks)
+        return np.maximum(0.0, self.conditions.budgets_w[zone] - base)
 
     def _feed(self, feed: Feed) -> None:
-        halls = feed_halls(self.ground, feed)
-        if halls or any(feed.zone in self.ground.index.feeds_above(storage.zone) for storage in self.site.storages):
-            base = sum(self.ground.base_w[rack.zone] for rack in self.ground.index.racks_under(feed.zone))
+        halls = feed_halls(self.conditions, feed)
+        if halls or any(feed.zone in self.conditions.index.feeds_above(storage.zone) for storage in self.site.storages):
+            base = sum(self.conditions.base_w[rack.zone] for rack in self.conditions.index.racks_under(feed.zone))
             names = {hall.zone for hall in halls}
             slopes = {key: 1.0 for key in self.per_watt if key[0] in names}
-            self._add(f"{feed.zone}.it_w", "power budget", self.ground.budgets_w[feed.zone] - base, slopes)
+            self._add(f"{feed.zone}.it_w", "power budget", self.conditions.budgets_w[feed.zone] - base, slopes)
 
     def _meter(self) -> None:
         """Facility power at the site: every hall's line added up."""
-        rises = site_rises(self.ground)
-        for hall, line in zip(self.site.halls, rises, strict=True):
-            self.meter |= {(hall.zone, kind): line.slope(kind) for kind in line.rise_w}
-        budget = self.ground.budgets_w.get(self.site.name)
+        bounds = facility_power_bounds(self.conditions)
+        for hall, line in zip(self.site.halls, bounds, strict=True):
+            self.meter |= {(hall.zone, kind): line.slope(kind) for kind in line.added_w}
+        budget = self.conditions.budgets_w.get(self.site.name)
         if budget is not None:
-            free_w = budget - sum(r.low_w for r in rises)
-            self.ground.refuse_below(self.site.name, "power budget", free_w)
-            capacity = site_capacity(rises, np.clip(free_w, 0, 2**45))
+            free_w = budget - sum(b.idle_w for b in bounds)
+            self.conditions.refuse_below(self.site.name, "power budget", free_w)
+            capacity = site_capacity(bounds, np.clip(free_w, 0, 2**45))
             self._add(f"{self.site.name}.facility_w", "power budget", capacity, self.meter)

@@ -17,7 +17,7 @@ from powerhall.site.topology import Hall, Rack
 from powerhall.units import format_power
 from powerhall_optimizer.physics.plan_loads import zone_budgets
 
-__all__ = ["MILD", "Ground", "Heat", "time_text"]
+__all__ = ["MILD", "Heat", "SiteConditions", "time_text"]
 
 Floats = npt.NDArray[np.float64]
 MILD = Weather(20.0, 15.0)
@@ -42,7 +42,7 @@ def time_text(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%MZ")
 
 
-class Ground:
+class SiteConditions:
     """Budgets per zone and slot (margins taken off), base load per rack and hall, weather per slot."""
 
     def __init__(self, snapshot: Snapshot) -> None:

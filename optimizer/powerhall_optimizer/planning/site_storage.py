@@ -14,17 +14,17 @@ from powerhall.plan.plan import Snapshot
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
 from powerhall.site.index import SiteIndex
-from powerhall_optimizer.physics.limits import Ground
 from powerhall_optimizer.physics.plan_loads import loads_of
-from powerhall_optimizer.placement.placer import Placed
+from powerhall_optimizer.physics.site_conditions import SiteConditions
+from powerhall_optimizer.placement.placer import PlacedSchedule
 from powerhall_optimizer.planning.assemble import assignments
 from powerhall_optimizer.problem.arrays import Ints, Schedule
 from powerhall_optimizer.problem.build import Built
 from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.solve.child_process import guarded
-from powerhall_optimizer.storage.model import Ceiling, Dispatch, plant_slopes, store_model, with_dispatch
+from powerhall_optimizer.storage.model import Ceiling, Dispatch, build_storage_model, plant_slopes, with_dispatch
 
-__all__ = ["Stores", "running_usage"]
+__all__ = ["SiteStorage", "running_usage"]
 
 Floats = npt.NDArray[np.float64]
 _PROGRAM_S = 20.0
@@ -41,12 +41,12 @@ def running_usage(built: Built) -> Ints:
     return usage_of(built.problem, schedule)
 
 
-class Stores:
+class SiteStorage:
     """The stores of one round: their model, and what they do so far (for the running jobs)."""
 
-    def __init__(self, snapshot: Snapshot, built: Built, ground: Ground, solver: str, log: Log) -> None:
+    def __init__(self, snapshot: Snapshot, built: Built, conditions: SiteConditions, solver: str, log: Log) -> None:
         self.snapshot = snapshot
-        self.model = store_model(snapshot, built, ground)
+        self.model = build_storage_model(snapshot, built, conditions)
         self.solver = solver
         self.log = log
         self.dispatch = self.model.idle()
@@ -57,30 +57,30 @@ class Stores:
 
     def covering(self, built: Built) -> Built:
         """Let the stores make room for the running jobs, and return the problem with the capacities that result."""
-        if not self.model.stores:
+        if not self.model.units:
             return built
-        from powerhall_optimizer.planning.storage_alternation import cover
+        from powerhall_optimizer.planning.storage_alternation import covering_dispatch
 
         problem, model, solver = built.problem, self.model, self.solver
         usage = running_usage(built)
-        found = self._guarded("cover", lambda _late_s: cover(problem, model, usage, solver))
+        found = self._guarded("cover", lambda _late_s: covering_dispatch(problem, model, usage, solver))
         if found is not None and model.ends_well(found):
             self.dispatch = found
         return self.opened(built, None)
 
-    def settled(self, built: Built, placed: Placed, dispatch: Dispatch | None) -> Dispatch:
+    def settled(self, built: Built, placed: PlacedSchedule, dispatch: Dispatch | None) -> Dispatch:
         """Return the cheapest dispatch for what is placed, which neither exports nor cools below the heat there is."""
         before = self.dispatch if dispatch is None else dispatch
-        if not self.model.stores:
+        if not self.model.units:
             return before
-        from powerhall_optimizer.planning.storage_alternation import settle
+        from powerhall_optimizer.planning.storage_alternation import settled_dispatch
         from powerhall_optimizer.storage.program import Program
 
         problem, model, solver = built.problem, self.model, self.solver
         usage = usage_of(problem, placed.schedule)
         ceilings = self._ceilings(built, placed)
         program = Program(model, solver, ceilings)
-        found = self._guarded("settle", lambda _late_s: settle(problem, program, usage))
+        found = self._guarded("settle", lambda _late_s: settled_dispatch(problem, program, usage))
         return self._trimmed(before, ceilings) if found is None else found
 
     def _trimmed(self, dispatch: Dispatch, ceilings: list[Ceiling]) -> Dispatch:
@@ -94,7 +94,7 @@ class Stores:
                 power_w[k] = np.where(power_w[k] > 0, power_w[k] * part, power_w[k])
         return self.model.whole(power_w)
 
-    def _ceilings(self, built: Built, placed: Placed) -> list[Ceiling]:
+    def _ceilings(self, built: Built, placed: PlacedSchedule) -> list[Ceiling]:
         """Return the heat of every hall that has stores of cooling, and what the meter shows without any store."""
         s = self.snapshot
         loads = loads_of(s, assignments(s, built, placed))
@@ -102,8 +102,8 @@ class Stores:
         meter: dict[int, tuple[Floats, Floats]] = {}
         places: dict[tuple[str, str], dict[int, tuple[Floats, Floats]]] = {}
         one, none = np.ones(s.slots), np.zeros(s.slots)
-        weather = Ground(s).weather
-        for number, store in enumerate(self.model.stores):
+        weather = SiteConditions(s).weather
+        for number, store in enumerate(self.model.units):
             storage = store.storage
             if storage.kind == "battery":
                 meter[number] = one, one

@@ -7,9 +7,9 @@ import msgspec
 from powerhall.plan.plan import Assignment, ZonePlan
 from powerhall.store.line_protocol import Point
 
-__all__ = ["LANES", "PlannedPower", "lane_points", "read_planned"]
+__all__ = ["GANTT_ROWS", "PlannedPower", "gantt_points", "read_planned"]
 
-LANES = 24
+GANTT_ROWS = 24
 """Lanes of each hall; the jobs with the most GPUs get one."""
 _FREE = "-"
 
@@ -49,12 +49,12 @@ def read_planned(body: bytes | None) -> PlannedPower | None:
         return None
 
 
-def lane_points(plan: PlannedPower, site: str, halls: tuple[str, ...]) -> Iterator[Point]:
+def gantt_points(plan: PlannedPower, site: str, halls: tuple[str, ...]) -> Iterator[Point]:
     """Yield every lane in every slot, free ones too, so that a new plan leaves nothing of the old one standing."""
     horizon = plan.snapshot
     for hall in halls:
-        lanes = _lanes([entry for entry in plan.assignments if entry.hall == hall])
-        for lane in range(LANES):
+        lanes = _gantt_rows([entry for entry in plan.assignments if entry.hall == hall])
+        for lane in range(GANTT_ROWS):
             jobs = lanes[lane] if lane < len(lanes) else []
             for slot in range(horizon.slots):
                 time_s = horizon.start_s + slot * horizon.slot_s
@@ -66,14 +66,14 @@ def lane_points(plan: PlannedPower, site: str, halls: tuple[str, ...]) -> Iterat
                 yield Point("plan_slot", {"site": site, "hall": hall, "lane": f"{lane:02d}"}, fields, time_s * 1000)
 
 
-def _lanes(jobs: list[Assignment]) -> list[list[Assignment]]:
+def _gantt_rows(jobs: list[Assignment]) -> list[list[Assignment]]:
     """Give the largest jobs lanes in which they do not overlap, earliest first."""
     lanes: list[list[Assignment]] = []
     for job in sorted(jobs, key=lambda entry: (-entry.gpus, entry.start_s, entry.job_id)):
         free = next((lane for lane in lanes if all(_apart(job, other) for other in lane)), None)
         if free is not None:
             free.append(job)
-        elif len(lanes) < LANES:
+        elif len(lanes) < GANTT_ROWS:
             lanes.append([job])
     return lanes
 
