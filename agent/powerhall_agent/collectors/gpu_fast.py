@@ -11,17 +11,15 @@ from typing import Any, Final, NamedTuple
 
 import pynvml
 
+from powerhall.store.gpu_fields import FAST_FIELDS
 from powerhall_agent.base.encoder import Fields
+from powerhall_agent.collectors.field_table import field_specs
 from powerhall_agent.nvml.driver import Driver, Gpu
-from powerhall_agent.nvml.fields import FieldSpec
 from powerhall_agent.nvml.probe import Probe
 
 __all__ = ["FastSample", "GpuFast", "Shortcut"]
 
-INSTANT = FieldSpec("power_w", 186, 0, 1e3)
-AVERAGE = FieldSpec("average_w", 185, 0, 1e3)
-ENERGY = FieldSpec("energy_j", 191, 0, 1e3)
-TOTAL_ENERGY = FieldSpec("total_energy_j", 83, 0, 1e3)
+INSTANT, AVERAGE, ENERGY, TOTAL_ENERGY = field_specs(FAST_FIELDS, ())
 _UNSIGNED: Final = {1: "I4x", 2: "Q", 3: "Q"}
 """How a field value of this type lies in its eight bytes."""
 _STATUSES: Final = struct.Struct("<24xq8x24xq8x")

@@ -9,42 +9,15 @@ import ctypes
 
 import pynvml
 
+from powerhall.store.gpu_fields import SLOW_FIELDS
 from powerhall_agent.base.encoder import Fields
+from powerhall_agent.collectors.field_table import combinations, field_specs, getter_calls
 from powerhall_agent.nvml.driver import Driver, Gpu
-from powerhall_agent.nvml.fields import FieldSpec
-from powerhall_agent.nvml.getters import GetterCall
 from powerhall_agent.nvml.probe import Probe
 
 __all__ = ["GpuSlow"]
 
-_SPECS = (
-    FieldSpec("ecc_corrected", 5),
-    FieldSpec("ecc_uncorrected", 6),
-    FieldSpec("remapped_correctable", 142),
-    FieldSpec("remapped_uncorrectable", 143),
-    FieldSpec("remap_pending", 144),
-    FieldSpec("retired_single", 29),
-    FieldSpec("retired_double", 30),
-    FieldSpec("power_limit_min_w", 187, 0, 1e3),
-    FieldSpec("power_limit_max_w", 188, 0, 1e3),
-    FieldSpec("power_limit_default_w", 189, 0, 1e3),
-    FieldSpec("shutdown_tlimit_c", 193),
-    FieldSpec("slowdown_tlimit_c", 194),
-)
-_SMOOTHING = (FieldSpec("power_smoothing", 251), FieldSpec("power_smoothing_profile", 264))
-_SMOOTHING_SINCE = (580, 82)
-"""In drivers before, the ids mean slowdown times or nothing."""
-_PROFILES = (
-    GetterCall(
-        "nvmlDeviceWorkloadPowerProfileGetCurrentProfiles", pynvml.c_nvmlWorkloadPowerProfileCurrentProfiles_v1_t,
-        (("power_profiles", "enforcedProfilesMask"),), (),
-        (("version", pynvml.nvmlWorkloadPowerProfileCurrentProfiles_v1),),
-    ),
-)  # fmt: skip
-_SUMS = (
-    ("remapped_rows", ("remapped_correctable", "remapped_uncorrectable")),
-    ("retired_pages", ("retired_single", "retired_double")),
-)
+_COMBINATIONS = combinations(SLOW_FIELDS)
 
 
 class GpuSlow:
@@ -52,8 +25,8 @@ class GpuSlow:
 
     def __init__(self, driver: Driver, gpu: Gpu) -> None:
         """Prepare the batch and the getters."""
-        self.batch = driver.batch(gpu, [*_SPECS, *(_SMOOTHING if driver.number >= _SMOOTHING_SINCE else ())])
-        self.getters = driver.getters(gpu, (_PROFILES,))
+        self.batch = driver.batch(gpu, field_specs(SLOW_FIELDS, driver.number))
+        self.getters = driver.getters(gpu, getter_calls(SLOW_FIELDS))
         self._gpu = gpu
         nv = pynvml
         self.pids: tuple[int, ...] = ()
@@ -82,10 +55,8 @@ class GpuSlow:
     def collect(self) -> Fields:
         """Read everything; raises NVMLError where the GPU or the driver is gone."""
         fields = self.batch.read()
-        for total, parts in _SUMS:
-            found = [fields.pop(part) for part in parts if part in fields]
-            if found:
-                fields[total] = sum(found)
+        for combination in _COMBINATIONS:
+            combination.apply(fields)
         self._temperatures(fields)
         self._limits(fields)
         fields.update(self.getters.read())

@@ -249,27 +249,19 @@ def _max_instances(_state: StateFile, _base: int, _instance: int, out: Out) -> i
 
 
 DEVICE_CALLS: Final[dict[str, Answer]] = {
-    "nvmlDeviceGetPowerUsage": _scalar("POWER_USAGE"),
-    "nvmlDeviceGetTotalEnergyConsumption": _scalar("TOTAL_ENERGY"),
+    **{symbol: _scalar(name) for symbol, (name, _) in at.SCALAR_GETTERS.items()},
     "nvmlDeviceGetTemperature": _choice(("TEMPERATURE",)),
     "nvmlDeviceGetTemperatureV": _temperature,
     "nvmlDeviceGetMarginTemperature": _margin,
     "nvmlDeviceGetUtilizationRates": _utilization,
     "nvmlDeviceGetMemoryInfo": _memory,
     "nvmlDeviceGetMemoryInfo_v2": _memory,
-    "nvmlDeviceGetPerformanceState": _scalar("PSTATE"),
     "nvmlDeviceGetClockInfo": _choice(("CLOCK_GRAPHICS", "CLOCK_SM", "CLOCK_MEM")),
-    "nvmlDeviceGetCurrentClocksEventReasons": _scalar("REASONS"),
-    "nvmlDeviceGetCurrentClocksThrottleReasons": _scalar("REASONS"),
-    "nvmlDeviceGetEnforcedPowerLimit": _scalar("ENFORCED_LIMIT"),
-    "nvmlDeviceGetPowerManagementLimit": _scalar("REQUESTED_LIMIT"),
-    "nvmlDeviceGetPowerManagementDefaultLimit": _scalar("DEFAULT_LIMIT"),
     "nvmlDeviceGetPowerManagementLimitConstraints": _pair("LIMIT_RANGE"),
     "nvmlDeviceGetTemperatureThreshold": _choice(
         ("THRESHOLD_SHUTDOWN", "THRESHOLD_SLOWDOWN", "THRESHOLD_MEM_MAX", "THRESHOLD_GPU_MAX")
     ),
     "nvmlDeviceGetMigMode": _pair("MIG_MODE"),
-    "nvmlDeviceGetArchitecture": _scalar("ARCHITECTURE"),
     "nvmlDeviceGetUUID": _text(at.T_UUID),
     "nvmlDeviceGetName": _text(at.T_NAME),
     "nvmlDeviceGetSerial": _text(at.T_SERIAL, "SERIAL"),

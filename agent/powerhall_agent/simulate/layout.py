@@ -13,6 +13,8 @@ A word is written in one store, so a reader never sees half a value; two words m
 
 from typing import Final
 
+from powerhall.store.gpu_fields import FAST_FIELDS, FULL_FIELDS, SLOW_FIELDS, Getter
+
 MAGIC: Final = 0x31304D4953484850  # "PHHSIM01", little endian
 VERSION: Final = 1
 HEADER_WORDS: Final = 256
@@ -75,17 +77,41 @@ T_UUID, T_NAME, T_SERIAL, T_BUS_ID, T_VBIOS = (64, 12), (76, 12), (88, 4), (92, 
 
 # Getters: three words each: return code, value, second value.
 G_BASE, G_WORDS = 104, 3
-GETTERS: Final = (
+_GETTERS: Final = (
     "POWER_USAGE", "TOTAL_ENERGY", "TEMPERATURE", "MARGIN", "UTILIZATION", "MEMORY", "MEMORY_RESERVED", "PSTATE",
     "CLOCK_SM", "CLOCK_MEM", "CLOCK_GRAPHICS", "REASONS", "ENFORCED_LIMIT", "REQUESTED_LIMIT", "DEFAULT_LIMIT",
     "LIMIT_RANGE", "THRESHOLD_SHUTDOWN", "THRESHOLD_SLOWDOWN", "THRESHOLD_MEM_MAX", "THRESHOLD_GPU_MAX", "MIG_MODE",
     "FABRIC", "ARCHITECTURE", "SERIAL", "PROCESSES", "VBIOS",
     "POWER_PROFILES",
 )  # fmt: skip
+_SCALARS: Final = {
+    "nvmlDeviceGetPowerUsage": ("POWER_USAGE", "u32"),
+    "nvmlDeviceGetTotalEnergyConsumption": ("TOTAL_ENERGY", "u64"),
+    "nvmlDeviceGetPerformanceState": ("PSTATE", "u32"),
+    "nvmlDeviceGetCurrentClocksEventReasons": ("REASONS", "u64"),
+    "nvmlDeviceGetCurrentClocksThrottleReasons": ("REASONS", "u64"),
+    "nvmlDeviceGetEnforcedPowerLimit": ("ENFORCED_LIMIT", "u32"),
+    "nvmlDeviceGetPowerManagementLimit": ("REQUESTED_LIMIT", "u32"),
+    "nvmlDeviceGetPowerManagementDefaultLimit": ("DEFAULT_LIMIT", "u32"),
+    "nvmlDeviceGetArchitecture": ("ARCHITECTURE", "u32"),
+}
+FURTHER_GETTERS: Final = {
+    source.symbol.removeprefix("nvmlDeviceGet").upper(): source
+    for row in (*FAST_FIELDS, *FULL_FIELDS, *SLOW_FIELDS)
+    for source in row.sources
+    if isinstance(source, Getter) and source.output in {"u32", "u64"} and not source.arguments
+    if source.symbol not in _SCALARS
+}
+"""Getters of one number that the field table has and this page does not name."""
+GETTERS: Final = (*_GETTERS, *FURTHER_GETTERS)
 """Value and second value. UTILIZATION: gpu, memory. MEMORY: total, used. LIMIT_RANGE: min, max.
 
 MIG_MODE: current, pending. FABRIC: state, status. POWER_PROFILES: bit mask of those in force. All others: one value.
 """
+SCALAR_GETTERS: Final = {
+    **_SCALARS, **{source.symbol: (name, source.output) for name, source in FURTHER_GETTERS.items()}
+}  # fmt: skip
+"""NVML functions that take nothing but a handle and return one number: their getter and its type."""
 
 # Field values: two words each: code | type << 32, then the bits of the value.
 F_BASE, F_WORDS, FIELD_IDS, FIELD_SLOTS = 192, 2, 320, 336

@@ -6,51 +6,87 @@ stays so; `publish` writes values alone.
 
 from typing import Final
 
+from powerhall.store.gpu_fields import FAST_FIELDS, FULL_FIELDS, SLOW_FIELDS, FieldValue
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.models import GpuModel
 from powerhall_agent.simulate.physics import enforced_limit_w
 
-__all__ = ["describe", "publish", "slowdown_ids", "support_slowdown_times"]
+__all__ = ["describe", "publish", "slowdown_ids", "support_driver_fields"]
 
 _EVENT_TYPES: Final = 0xFF0B
 """Single- and double-bit ECC, XID, MIG change, storm, retirement, poison, unavailable, recovery action."""
 _ULL, _UINT, _INT = at.VALUE_ULONG_LONG, at.VALUE_UINT, at.VALUE_SIGNED_INT
+_TYPES: Final = {"u32": _UINT, "u64": _ULL, "i32": _INT}
 _WRAP32: Final = 1 << 32
 _NS: Final = 1e9
 _BLACKWELL: Final = 10
 """The first architecture with power smoothing and workload power profiles."""
 
-_FIELDS_ALWAYS: Final = (
-    (3, _ULL), (4, _ULL), (5, _ULL), (6, _ULL),
-    (74, _ULL), (76, _ULL), (83, _ULL), (138, _ULL), (139, _ULL),
-    (142, _UINT), (143, _UINT), (144, _UINT), (145, _UINT),
-    (185, _UINT), (186, _UINT), (187, _UINT), (188, _UINT), (189, _UINT), (190, _UINT), (191, _ULL), (192, _UINT),
-    (193, _INT), (194, _INT), (195, _INT), (196, _INT), (197, _UINT), (198, _UINT), (230, _UINT),
+_UNREAD: Final = ((3, _ULL), (4, _ULL), (76, _ULL), (145, _UINT), (195, _INT), (196, _INT))
+"""Fields that a real GPU supports and the agent does not read."""
+_VALUES: Final = tuple(
+    source for row in (*FAST_FIELDS, *FULL_FIELDS, *SLOW_FIELDS) for source in row.sources
+    if isinstance(source, FieldValue) and source.simulated is not None
 )  # fmt: skip
-_GETTERS_ALWAYS: Final = tuple(name for name in at.GETTERS if not name.startswith(("THRESHOLD", "POWER_PROFILES")))
+_QUANTITIES: Final = (
+    "power_mw", "average_mw", "hbm_average_mw", "limit_mw", "requested_mw", "limit_min_mw", "limit_max_mw",
+    "limit_default_mw", "energy_mj", "hbm_temp_c", "shutdown_tlimit_c", "slowdown_tlimit_c", "slow_power_cap_ns",
+    "slow_sw_thermal_ns", "slow_hw_thermal_ns", "slow_brake_ns", "nvlink_tx_kib", "nvlink_rx_kib", "pcie_tx_bytes",
+    "pcie_rx_bytes",
+)  # fmt: skip
+"""What `publish` computes for field values, in its order."""
+_PLACES: Final = tuple(
+    dict.fromkeys(
+        (at.F_WORDS * (at.field_slot(value.field_id, value.scope_id) or 0), _QUANTITIES.index(value.simulated))
+        for value in _VALUES
+        if isinstance(value.simulated, str)
+    )
+)
+"""Where each field value lies, counted from the value of field 0, and which quantity it shows."""
+_GETTERS_ALWAYS: Final = tuple(
+    name
+    for name in at.GETTERS
+    if not name.startswith(("THRESHOLD", "POWER_PROFILES")) and name not in at.FURTHER_GETTERS
+)
 
 
-def _support(ints: "memoryview[int]", base: int, field_id: int, value_type: int, scope_id: int = 0) -> None:
-    slot = at.field_slot(field_id, scope_id)
+def _support(ints: "memoryview[int]", base: int, value: FieldValue) -> None:
+    slot = at.field_slot(value.field_id, value.scope_id)
     if slot is not None:
-        ints[base + at.F_BASE + at.F_WORDS * slot] = value_type << 32
+        word = base + at.F_BASE + at.F_WORDS * slot
+        ints[word] = _TYPES[value.value_type] << 32
+        if isinstance(value.simulated, int):
+            ints[word + 1] = value.simulated
 
 
-def slowdown_ids(driver: str) -> range:
-    """Return the ids of the slowdown time counters: they moved in driver 580.82, and none are older than 575."""
-    version = tuple(int(part) for part in driver.split(".")[:2] if part.isdigit())
-    if version < (575,):
-        return range(0)
-    return range(251, 254) if version < (580, 82) else range(269, 272)
+def slowdown_ids(driver: str) -> list[int]:
+    """Return the ids of the slowdown times in a driver: software thermal, hardware thermal, power brake."""
+    version = _version(driver)
+    found = [value for value in _VALUES if value.since and value.simulated_on == "every"]
+    return [value.field_id for value in found if value.is_in(version)]
 
 
-def support_slowdown_times(ints: "memoryview[int]", base: int, driver: str) -> None:
-    """Support the slowdown time counters under the ids that this driver gives them."""
-    for field_id in slowdown_ids(driver):
-        _support(ints, base, field_id, _ULL)
-    if slowdown_ids(driver).start == 269 and ints[base + at.getter_word("ARCHITECTURE") + 1] >= _BLACKWELL:
-        for field_id in (251, 264):
-            _support(ints, base, field_id, _UINT)
+def _version(driver: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in driver.split(".")[:2] if part.isdigit())
+
+
+def support_driver_fields(ints: "memoryview[int]", base: int, driver: str) -> None:
+    """Support the fields whose ids depend on the driver."""
+    version = _version(driver)
+    blackwell = ints[base + at.getter_word("ARCHITECTURE") + 1] >= _BLACKWELL
+    for value in _VALUES:
+        if value.since and value.is_in(version) and (blackwell or value.simulated_on != "blackwell"):
+            _support(ints, base, value)
+
+
+def _model_supports(value: FieldValue, spec: GpuModel) -> bool:
+    return {
+        "every": True,
+        "hbm_temp": spec.has_hbm_temp,
+        "hbm_power": spec.hbm_share > 0,
+        "nvlink": spec.nvlink_bytes_per_s > 0,
+        "blackwell": spec.architecture >= _BLACKWELL,
+    }[value.simulated_on]
 
 
 def describe(ints: "memoryview[int]", d: "memoryview[float]", base: int, spec: GpuModel, inlet_c: float) -> None:
@@ -71,15 +107,15 @@ def describe(ints: "memoryview[int]", d: "memoryview[float]", base: int, spec: G
     ):  # fmt: skip
         d[base + word] = value
     ints[base + at.C_EVENT_TYPES] = _EVENT_TYPES
-    for field_id, value_type in _FIELDS_ALWAYS:
-        _support(ints, base, field_id, value_type)
-    if spec.has_hbm_temp:
-        _support(ints, base, 82, _UINT)
-    if spec.hbm_share > 0:
-        _support(ints, base, 185, _UINT, 2)
-    if spec.nvlink_bytes_per_s <= 0:
-        for field_id in (138, 139):
-            ints[base + at.F_BASE + at.F_WORDS * field_id] = at.NOT_SUPPORTED
+    for name, getter in at.FURTHER_GETTERS.items():
+        if getter.simulated is not None:
+            word = base + at.getter_word(name)
+            ints[word], ints[word + 1] = 0, getter.simulated
+    for field_id, value_type in _UNREAD:
+        ints[base + at.F_BASE + at.F_WORDS * field_id] = value_type << 32
+    for source in _VALUES:
+        if not source.since and _model_supports(source, spec):
+            _support(ints, base, source)
     if spec.architecture >= _BLACKWELL:
         ints[base + at.getter_word("POWER_PROFILES")] = 0
     for name in _GETTERS_ALWAYS:
@@ -117,19 +153,16 @@ def publish(ints: "memoryview[int]", d: "memoryview[float]", base: int, reasons:
     default_mw = int(d[base + at.C_LIMIT_DEFAULT_W] * 1000.0)
     util, mem_util = round(d[base + at.C_UTIL] * 100.0), round(d[base + at.C_MEM_UTIL] * 100.0)
     first = base + at.F_BASE + 1
-    for field_id, value in (
-        (74, int(d[base + at.C_SLOW_POWER_NS])), (76, 0), (82, round(d[base + at.C_HBM_TEMP_C])), (83, energy_mj),
-        (138, int(d[base + at.C_NVLINK_TX]) >> 10), (139, int(d[base + at.C_NVLINK_RX]) >> 10),
-        (185, average_mw), (186, power_mw), (187, low_mw), (188, high_mw), (189, default_mw), (190, limit_mw),
-        (191, energy_mj), (192, requested_mw),
-        (193, max_c - round(d[base + at.C_TEMP_SHUTDOWN_C])), (194, max_c - round(d[base + at.C_TEMP_SLOWDOWN_C])),
-        (197, int(d[base + at.C_PCIE_TX]) % _WRAP32), (198, int(d[base + at.C_PCIE_RX]) % _WRAP32),
-        (269, int(d[base + at.C_SLOW_SW_THERMAL_NS])), (270, int(d[base + at.C_SLOW_HW_THERMAL_NS])),
-        (271, int(d[base + at.C_SLOW_BRAKE_NS])), (251, int(d[base + at.C_SLOW_SW_THERMAL_NS])),
-        (252, int(d[base + at.C_SLOW_HW_THERMAL_NS])), (253, int(d[base + at.C_SLOW_BRAKE_NS])),
-        (at.FIELD_IDS + 8, int(average_mw * d[base + at.C_HBM_SHARE])),
-    ):  # fmt: skip
-        ints[first + 2 * field_id] = value
+    values = (
+        power_mw, average_mw, int(average_mw * d[base + at.C_HBM_SHARE]), limit_mw, requested_mw, low_mw, high_mw,
+        default_mw, energy_mj, round(d[base + at.C_HBM_TEMP_C]), max_c - round(d[base + at.C_TEMP_SHUTDOWN_C]),
+        max_c - round(d[base + at.C_TEMP_SLOWDOWN_C]), int(d[base + at.C_SLOW_POWER_NS]),
+        int(d[base + at.C_SLOW_SW_THERMAL_NS]), int(d[base + at.C_SLOW_HW_THERMAL_NS]),
+        int(d[base + at.C_SLOW_BRAKE_NS]), int(d[base + at.C_NVLINK_TX]) >> 10, int(d[base + at.C_NVLINK_RX]) >> 10,
+        int(d[base + at.C_PCIE_TX]) % _WRAP32, int(d[base + at.C_PCIE_RX]) % _WRAP32,
+    )  # fmt: skip
+    for place, number in _PLACES:
+        ints[first + place] = values[number]
     for word, value, second in (
         (_POWER, average_mw, 0), (_ENERGY, energy_mj, 0), (_TEMP, temp_c, 0), (_MARGIN, max_c - temp_c, 0),
         (_UTIL, util, mem_util), (_MEMORY, int(d[base + at.C_MEM_TOTAL]), int(d[base + at.C_MEM_USED])),

@@ -44,29 +44,24 @@ def _getters(handle: Any) -> dict[str, Callable[[], tuple[int, int]]]:  # noqa: 
     def memory_v2(_handle: object) -> Any:  # noqa: ANN401
         return nv.nvmlDeviceGetMemoryInfo(handle, version=nv.nvmlMemory_v2)
 
+    scalars = {name: getattr(nv, symbol, None) for symbol, (name, _) in at.SCALAR_GETTERS.items()}
     return {
-        "POWER_USAGE": one(nv.nvmlDeviceGetPowerUsage),
-        "TOTAL_ENERGY": one(nv.nvmlDeviceGetTotalEnergyConsumption),
+        **{name: one(call) for name, call in scalars.items() if call is not None},
         "TEMPERATURE": one(nv.nvmlDeviceGetTemperatureV, 0),
         "MARGIN": one(nv.nvmlDeviceGetMarginTemperature),
         "UTILIZATION": pair(nv.nvmlDeviceGetUtilizationRates, "gpu", "memory"),
         "MEMORY": pair(memory_v2, "total", "used"),
         "MEMORY_RESERVED": pair(memory_v2, "reserved", "reserved"),
-        "PSTATE": one(nv.nvmlDeviceGetPerformanceState),
         "CLOCK_GRAPHICS": one(nv.nvmlDeviceGetClockInfo, 0),
         "CLOCK_SM": one(nv.nvmlDeviceGetClockInfo, 1),
         "CLOCK_MEM": one(nv.nvmlDeviceGetClockInfo, 2),
         "REASONS": one(nv.nvmlDeviceGetCurrentClocksEventReasons),
-        "ENFORCED_LIMIT": one(nv.nvmlDeviceGetEnforcedPowerLimit),
-        "REQUESTED_LIMIT": one(nv.nvmlDeviceGetPowerManagementLimit),
-        "DEFAULT_LIMIT": one(nv.nvmlDeviceGetPowerManagementDefaultLimit),
         "LIMIT_RANGE": pair(nv.nvmlDeviceGetPowerManagementLimitConstraints, 0, 1),
         "THRESHOLD_SHUTDOWN": one(nv.nvmlDeviceGetTemperatureThreshold, 0),
         "THRESHOLD_SLOWDOWN": one(nv.nvmlDeviceGetTemperatureThreshold, 1),
         "THRESHOLD_MEM_MAX": one(nv.nvmlDeviceGetTemperatureThreshold, 2),
         "THRESHOLD_GPU_MAX": one(nv.nvmlDeviceGetTemperatureThreshold, 3),
         "MIG_MODE": pair(nv.nvmlDeviceGetMigMode, 0, 1),
-        "ARCHITECTURE": one(nv.nvmlDeviceGetArchitecture),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from powerhall.runtime.errors import Rejected
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.models import GpuModel, model
-from powerhall_agent.simulate.publish import describe, support_slowdown_times
+from powerhall_agent.simulate.publish import describe, support_driver_fields
 
 __all__ = ["StateFile"]
 
@@ -167,7 +167,7 @@ class StateFile:
     def populate(self, index: int, spec: GpuModel, node: str, seed: int, inlet_c: float) -> None:
         """Make GPU `index` an idle one of this model."""
         describe(self.ints, self.doubles, self.base(index), spec, inlet_c)
-        support_slowdown_times(self.ints, self.base(index), self.driver_version)
+        support_driver_fields(self.ints, self.base(index), self.driver_version)
         name = uuid.uuid5(uuid.NAMESPACE_DNS, f"{node}/{index}")
         self.set_text(index, at.T_UUID, f"GPU-{name}")
         self.set_text(index, at.T_NAME, spec.name)

@@ -8,6 +8,8 @@ a measurement's tag set is fixed; job, user and UUID are never tags; timestamps 
 from dataclasses import dataclass
 from typing import Literal
 
+from powerhall.store.gpu_fields import FAST_FIELDS, FULL_FIELDS, SLOW_FIELDS, GpuField
+
 __all__ = ["MEASUREMENTS", "RETENTION_DAYS", "SCHEMA_VERSION", "Field", "Measurement", "Retention", "measurement"]
 
 SCHEMA_VERSION = 1
@@ -70,6 +72,12 @@ _ROLLUP = (
     Field("nodes", "", "nodes in the zone"),
     Field("nodes_stale", "", "nodes without fresh telemetry, counted at their worst case"),
 )
+
+
+def _stored(rows: tuple[GpuField, ...]) -> tuple[Field, ...]:
+    return tuple(Field(row.name, row.unit, row.text) for row in rows)
+
+
 _COARSE = (
     "means over five minutes, but the least budget and headroom, the highest temperature, the most GPUs throttled or "
     "lost and the most stale nodes"
@@ -80,37 +88,7 @@ _ALL = (
         "gpu",
         "GPU readings of the hot set; a power is the mean of its interval, with its extremes",
         _GPU_TAGS,
-        (
-            Field("power_w", "W", "mean of instantaneous power over the interval"),
-            Field("power_min_w", "W", "lowest instantaneous power in the interval"),
-            Field("power_max_w", "W", "highest instantaneous power in the interval"),
-            Field("power_average_w", "W", "the driver's own one-second average"),
-            Field("module_power_w", "W", "power of the whole module (superchips)"),
-            Field("hbm_power_w", "W", "power of the memory stacks"),
-            Field("energy_j", "J", "energy counter, made monotonic over driver reloads and restarts"),
-            Field("energy_integral_j", "J", "energy integrated from power samples"),
-            Field("power_limit_w", "W", "limit that the GPU enforces now, whoever set it"),
-            Field("power_limit_requested_w", "W", "limit that was asked for in band"),
-            Field("temp_c", "degC", "GPU temperature"),
-            Field("temp_margin_c", "K", "distance to the nearest slowdown threshold"),
-            Field("hbm_temp_c", "degC", "memory temperature"),
-            Field("util_percent", "%", "share of time with a kernel running"),
-            Field("mem_util_percent", "%", "share of time with memory traffic"),
-            Field("mem_used_bytes", "B", "memory in use"),
-            Field("mem_total_bytes", "B", "memory present"),
-            Field("sm_clock_mhz", "MHz", "streaming multiprocessor clock"),
-            Field("mem_clock_mhz", "MHz", "memory clock"),
-            Field("pstate", "", "performance state, 0 is the fastest"),
-            Field("clocks_event_reasons", "", "bit mask of the reasons that hold clocks down now"),
-            Field("slow_power_cap_s", "s", "time held down by the software power cap"),
-            Field("slow_thermal_s", "s", "time held down by software or hardware thermal slowdown"),
-            Field("slow_hw_power_brake_s", "s", "time held down by the power brake"),
-            Field("pcie_tx_bytes", "B", "bytes sent over PCIe since the driver was loaded"),
-            Field("pcie_rx_bytes", "B", "bytes received over PCIe since the driver was loaded"),
-            Field("nvlink_tx_bytes", "B", "bytes sent over NVLink"),
-            Field("nvlink_rx_bytes", "B", "bytes received over NVLink"),
-            Field("recovery_action", "", "what the driver asks for: 0 none, 1 GPU reset, 2 node reboot, 3 drain"),
-        ),
+        _stored(FAST_FIELDS + FULL_FIELDS),
         1.0,
         "fine",
     ),
@@ -129,25 +107,7 @@ _ALL = (
         "gpu_slow",
         "health counters and settings that change rarely",
         _GPU_TAGS,
-        (
-            Field("ecc_corrected", "", "corrected memory errors, lifetime"),
-            Field("ecc_uncorrected", "", "uncorrected memory errors, lifetime"),
-            Field("remapped_rows", "", "memory rows remapped"),
-            Field("remap_pending", "", "1 while a remapping waits for a reset"),
-            Field("retired_pages", "", "retired memory pages"),
-            Field("power_limit_min_w", "W", "lowest power limit that the GPU accepts"),
-            Field("power_limit_max_w", "W", "highest power limit that the GPU accepts"),
-            Field("power_limit_default_w", "W", "power limit after a driver load"),
-            Field("temp_slowdown_c", "degC", "temperature at which clocks are lowered"),
-            Field("temp_shutdown_c", "degC", "temperature at which the GPU turns itself off"),
-            Field("processes", "", "processes that use the GPU"),
-            Field("fabric_state", "", "NVLink fabric state as NVML numbers it"),
-            Field("mig_mode", "", "1 when partitioned into MIG instances"),
-            Field("power_smoothing", "", "1 while the GPU smooths its power (Blackwell)"),
-            Field("power_smoothing_profile", "", "number of the power smoothing preset in force"),
-            Field("power_profiles", "", "bit mask of the workload power profiles 0 to 31 in force"),
-            Field("energy_closure", "", "energy counter over integral, less one, over the last interval"),
-        ),
+        _stored(SLOW_FIELDS),
         10.0,
         "recent",
     ),

@@ -1,6 +1,7 @@
 """Node and GPU: what does each GPU draw, how hot is it, what holds it down, and is it healthy?"""
 
-from powerhall.store import Query
+from powerhall.store import Query, Select
+from powerhall.store.gpu_fields import FAST_FIELDS, FULL_FIELDS
 from powerhall_dashboards.boards.parts import (
     GPU,
     HALL,
@@ -23,8 +24,13 @@ _HERE = chosen("site", "node", "gpu")
 _NODE = chosen("site", "node")
 
 
-def _gpus(aggregate: str, **fields: str) -> Query:
-    return series("gpu", columns(aggregate, **fields), _HERE, ("gpu",))
+_AGGREGATES = {row.name: row.aggregate for row in FAST_FIELDS + FULL_FIELDS}
+
+
+def _gpus(**fields: str) -> Query:
+    """Return columns of each GPU, aggregated as the field table says: `_gpus(temp="temp_c")`."""
+    select = tuple(Select(field, _AGGREGATES[field], name) for name, field in fields.items())
+    return series("gpu", select, _HERE, ("gpu",))
 
 
 _EACH_GPU = Query("gpu", columns("mean", power="power_w"), _NODE, ("gpu",), every_s=10.0)
@@ -72,20 +78,20 @@ NODE_BOARD = Board(
                     "GPU power",
                     "Mean power of each GPU; the limit in force is on the next panel.",
                     "timeseries",
-                    (_gpus("mean", power="power_w"),),
+                    (_gpus(power="power_w"),),
                 ),
                 Panel(
                     "Power limit",
                     "The power limit that each GPU enforces, whoever set it.",
                     "timeseries",
-                    (_gpus("min", limit="power_limit_w"),),
+                    (_gpus(limit="power_limit_w"),),
                 ),
-                Panel("GPU temperature", "Temperature of each GPU.", "timeseries", (_gpus("max", temp="temp_c"),)),
+                Panel("GPU temperature", "Temperature of each GPU.", "timeseries", (_gpus(temp="temp_c"),)),
                 Panel(
                     "Memory temperature",
                     "Temperature of each GPU's memory.",
                     "timeseries",
-                    (_gpus("max", hbm_temp="hbm_temp_c"),),
+                    (_gpus(hbm_temp="hbm_temp_c"),),
                 ),
             ),
         ),
@@ -96,21 +102,21 @@ NODE_BOARD = Board(
                     "Utilization",
                     "Share of time with a kernel running.",
                     "timeseries",
-                    (_gpus("mean", util="util_percent"),),
+                    (_gpus(util="util_percent"),),
                     8,
                 ),
                 Panel(
                     "SM clock",
                     "Clock of the streaming multiprocessors.",
                     "timeseries",
-                    (_gpus("mean", clock="sm_clock_mhz"),),
+                    (_gpus(clock="sm_clock_mhz"),),
                     8,
                 ),
                 Panel(
                     "Memory in use",
                     "Memory in use on each GPU.",
                     "timeseries",
-                    (_gpus("max", used="mem_used_bytes"),),
+                    (_gpus(used="mem_used_bytes"),),
                     8,
                 ),
             ),
@@ -122,7 +128,7 @@ NODE_BOARD = Board(
                     "Held down by power or heat",
                     "Seconds per interval in which the power cap or a thermal slowdown held clocks down.",
                     "timeseries",
-                    (_gpus("spread", power_cap="slow_power_cap_s", thermal="slow_thermal_s"),),
+                    (_gpus(power_cap="slow_power_cap_s", thermal="slow_thermal_s"),),
                 ),
                 Panel(
                     "State of each GPU",

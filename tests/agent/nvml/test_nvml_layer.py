@@ -3,7 +3,9 @@
 import pynvml
 import pytest
 
-from powerhall_agent.collectors.gpu import GpuFull, slowdown_specs
+from powerhall.store.gpu_fields import FULL_FIELDS
+from powerhall_agent.collectors.field_table import field_specs
+from powerhall_agent.collectors.gpu import GpuFull
 from powerhall_agent.collectors.gpu_fast import GpuFast
 from powerhall_agent.collectors.gpu_slow import GpuSlow
 from powerhall_agent.nvml.codes import Action, action
@@ -192,7 +194,8 @@ def test_mig_takes_utilization_away_and_nothing_else(node):
 )  # fmt: skip
 def test_slowdown_times_follow_the_ids_of_the_driver(driver, ids):
     number = tuple(int(part) for part in driver.split(".")[:2])
-    assert [spec.field_id for spec in slowdown_specs(number)] == ids
+    rows = [row for row in FULL_FIELDS if row.name in {"slow_thermal_s", "slow_hw_power_brake_s"}]
+    assert [spec.field_id for spec in field_specs(rows, number)] == ids
 
 
 @pytest.mark.parametrize("driver", ["580.65.06", "590.48.01"])

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pynvml
 
+from powerhall_agent.simulate.layout import SCALAR_GETTERS
+
 SCALARS = (
-    "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPerformanceState",
-    "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons",
-    "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit",
-    "nvmlDeviceGetPowerManagementDefaultLimit", "nvmlDeviceGetPowerManagementLimitConstraints",
-    "nvmlDeviceGetMarginTemperature", "nvmlDeviceGetMigMode", "nvmlDeviceGetArchitecture", "nvmlDeviceGetUUID",
+    *(symbol for symbol in SCALAR_GETTERS if hasattr(pynvml, symbol)),
+    "nvmlDeviceGetPowerManagementLimitConstraints",
+    "nvmlDeviceGetMarginTemperature", "nvmlDeviceGetMigMode", "nvmlDeviceGetUUID",
     "nvmlDeviceGetName", "nvmlDeviceGetSerial", "nvmlDeviceGetVbiosVersion", "nvmlDeviceGetIndex",
     "nvmlDeviceGetSupportedEventTypes", "nvmlDeviceGetMaxMigDeviceCount",
 )  # fmt: skip
+LIMITS = ("nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit")
 FIELDS = [*range(320), (185, 1), (185, 2), (186, 1), (186, 2), (190, 1), (191, 1), (138, 0xFFFFFFFF), (7, 9), 5000]
 
 
@@ -97,7 +98,7 @@ def ask_gpu(number):
         "instances": instances(handle),
         "set_low": attempt(pynvml.nvmlDeviceSetPowerManagementLimit, handle, 50_000),
         "set": attempt(pynvml.nvmlDeviceSetPowerManagementLimit, handle, 450_000),
-        "after": [attempt(getattr(pynvml, name), handle) for name in SCALARS[5:7]],
+        "after": [attempt(getattr(pynvml, name), handle) for name in LIMITS],
         "by_bus": attempt(
             lambda: pynvml.nvmlDeviceGetIndex(
                 pynvml.nvmlDeviceGetHandleByPciBusId(pynvml.nvmlDeviceGetPciInfo(handle).busId)

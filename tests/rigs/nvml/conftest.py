@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rigs.nvml.headers import write_headers
+
 HERE = Path(__file__).parent
 
 
@@ -23,8 +25,9 @@ def compiler():
 def nvml_library(tmp_path_factory):
     """The folder that holds libnvidia-ml.so.1."""
     folder = tmp_path_factory.mktemp("nvml")
+    write_headers(folder)
     command = [
-        compiler(), "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-shared", "-fPIC",
+        compiler(), "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-shared", "-fPIC", f"-I{folder}",
         "-Wl,-soname,libnvidia-ml.so.1", "-o", str(folder / "libnvidia-ml.so.1"), str(HERE / "nvmlsim.c"), "-lpthread",
     ]  # fmt: skip
     subprocess.run(command, check=True)

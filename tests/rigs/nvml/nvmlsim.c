@@ -3,11 +3,12 @@
  *
  * The file's layout is agent/powerhall_agent/simulate/layout.py; this library only reads it (and writes limits, clock
  * locks and the call counter), the physics is moved by another process. The file is named by NVMLSIM_STATE; without one
- * the driver counts as not loaded. Build: cc -O2 -shared -fPIC -fvisibility=hidden
- * -Wl,-soname,libnvidia-ml.so.1 -o libnvidia-ml.so.1 nvmlsim.c -lpthread
+ * the driver counts as not loaded. headers.py writes getters.h; then build: cc -O2 -shared -fPIC -fvisibility=hidden
+ * -I FOLDER-OF-getters.h -Wl,-soname,libnvidia-ml.so.1 -o libnvidia-ml.so.1 nvmlsim.c -lpthread
  */
 #define _GNU_SOURCE
 #include "nvmlsim.h"
+#include "getters.h"
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -29,10 +30,6 @@ enum { C_LIMIT_W = 2, C_LOCK_MHZ = 4, C_BMC_LIMIT_W = 3, C_LIMIT_MIN_W = 24, C_L
        C_HANG_UNTIL_NS = 49, C_LATENCY_NS = 50, C_EVENT_TYPES = 52, C_STATIC = 40 };
 enum { T_UUID = 64, T_NAME = 76, T_SERIAL = 88, T_BUS_ID = 92, T_VBIOS = 96 };
 enum { G_BASE = 104, G_WORDS = 3 };
-enum { G_POWER_USAGE, G_TOTAL_ENERGY, G_TEMPERATURE, G_MARGIN, G_UTILIZATION, G_MEMORY, G_MEMORY_RESERVED, G_PSTATE,
-       G_CLOCK_SM, G_CLOCK_MEM, G_CLOCK_GRAPHICS, G_REASONS, G_ENFORCED_LIMIT, G_REQUESTED_LIMIT, G_DEFAULT_LIMIT,
-       G_LIMIT_RANGE, G_THRESHOLD_SHUTDOWN, G_THRESHOLD_SLOWDOWN, G_THRESHOLD_MEM_MAX, G_THRESHOLD_GPU_MAX, G_MIG_MODE,
-       G_FABRIC, G_ARCHITECTURE, G_SERIAL, G_PROCESSES, G_VBIOS, G_POWER_PROFILES };
 enum { F_BASE = 192, FIELD_IDS = 320 };
 enum { M_COUNT = 864, M_BASE = 866, M_WORDS = 6, P_COUNT = 920, P_BASE = 922 };
 enum { HANDLE_BASE = 0x10000, HANDLE_STEP = 16 };
@@ -210,15 +207,7 @@ API nvmlDeviceGetIndex(void *handle, unsigned *index)
             *out = (type)words[GETTER(getter) + 1]; \
         return code; \
     }
-SCALAR(nvmlDeviceGetPowerUsage, unsigned, G_POWER_USAGE)
-SCALAR(nvmlDeviceGetTotalEnergyConsumption, uint64_t, G_TOTAL_ENERGY)
-SCALAR(nvmlDeviceGetPerformanceState, unsigned, G_PSTATE)
-SCALAR(nvmlDeviceGetCurrentClocksEventReasons, uint64_t, G_REASONS)
-SCALAR(nvmlDeviceGetCurrentClocksThrottleReasons, uint64_t, G_REASONS)
-SCALAR(nvmlDeviceGetEnforcedPowerLimit, unsigned, G_ENFORCED_LIMIT)
-SCALAR(nvmlDeviceGetPowerManagementLimit, unsigned, G_REQUESTED_LIMIT)
-SCALAR(nvmlDeviceGetPowerManagementDefaultLimit, unsigned, G_DEFAULT_LIMIT)
-SCALAR(nvmlDeviceGetArchitecture, unsigned, G_ARCHITECTURE)
+SCALAR_GETTERS
 
 #define PAIR(symbol, getter) \
     API symbol(void *handle, unsigned *first, unsigned *second) \

@@ -25,6 +25,7 @@ from powerhall_agent.sampling.sampler_settings import SamplerSettings
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.state import StateFile
 from powerhall_agent.simulate.world import run_world
+from rigs.nvml.headers import write_headers
 
 GPUS = 8
 PERIOD_S = 0.05
@@ -112,7 +113,8 @@ def main():
 def simulated_node(folder: Path) -> Iterator[dict[str, str]]:
     """Build the C library, move its GPUs in a thread, and give the environment that loads it."""
     library, source = folder / "libnvidia-ml.so.1", Path(__file__).parent / "nvmlsim.c"
-    flags = ["-O2", "-fvisibility=hidden", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1"]
+    write_headers(folder)
+    flags = ["-O2", "-fvisibility=hidden", "-shared", "-fPIC", f"-I{folder}", "-Wl,-soname,libnvidia-ml.so.1"]
     compiler = shutil.which("cc") or shutil.which("gcc") or "cc"
     subprocess.run([compiler, *flags, "-o", str(library), str(source), "-lpthread"], check=True)
     state = StateFile.create(folder / "node", gpus=GPUS, node="bench", seed=1)

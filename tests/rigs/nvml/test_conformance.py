@@ -37,7 +37,7 @@ def same(ask, state, tmp_path):
 
 
 def test_structures_and_numbers_are_those_of_nvidias_header(nvml_header, nvml_library, tmp_path):
-    command = ["cc", "-c", "-Wall", "-Werror", f"-I{nvml_header.parent}", str(HERE / "abi.c")]
+    command = ["cc", "-c", "-Wall", "-Werror", f"-I{nvml_header.parent}", f"-I{nvml_library}", str(HERE / "abi.c")]
     subprocess.run([*command, "-o", str(tmp_path / "abi.o")], check=True)
 
 
