@@ -13,10 +13,10 @@ from powerhall.runtime.errors import Rejected
 from powerhall.runtime.files import replace_file
 from powerhall.runtime.settings import read_json
 
-__all__ = ["FleetPlan", "fleet_hash", "read_fleet", "read_plans", "write_fleet"]
+__all__ = ["MultiSitePlan", "multi_site_hash", "read_multi_site_plan", "read_plans", "write_multi_site_plan"]
 
 
-class FleetPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MultiSitePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Plans of several sites made together.
 
     Every job of the queue `jobs` stands in the snapshot of exactly one plan: of the site where it runs or will run, or
@@ -38,26 +38,26 @@ class FleetPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     solve_s: float = 0.0
 
 
-def fleet_hash(snapshots: Sequence[Snapshot], jobs: tuple[Job, ...]) -> str:
+def multi_site_hash(snapshots: Sequence[Snapshot], jobs: tuple[Job, ...]) -> str:
     """Return the SHA-256 of the sites' snapshots with the whole queue: the id of the plan of these sites."""
     inputs = [msgspec.structs.replace(s, jobs=(), planned=()) for s in snapshots], jobs
     plain = msgspec.json.decode(msgspec.json.encode(inputs), type=tuple[list[Snapshot], tuple[Job, ...]])
     return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
 
-def read_fleet(path: str | Path) -> FleetPlan:
+def read_multi_site_plan(path: str | Path) -> MultiSitePlan:
     """Read a plan of several sites; a truncated, unfitting or newer file raises Rejected or ConfigError."""
-    plan = read_json(path, FleetPlan)
+    plan = read_json(path, MultiSitePlan)
     if plan.version != PLAN_VERSION:
         raise Rejected.field(str(path), "version", plan.version, f"must be {PLAN_VERSION}")
     return plan
 
 
-def read_plans(path: str | Path) -> Plan | FleetPlan:
+def read_plans(path: str | Path) -> Plan | MultiSitePlan:
     """Read a plan of one site or of several, whichever the file holds."""
-    return read_fleet(path) if bytes(read_json(path, SeveralSites).plans) else read_plan(path)
+    return read_multi_site_plan(path) if bytes(read_json(path, SeveralSites).plans) else read_plan(path)
 
 
-def write_fleet(plan: FleetPlan, path: str | Path) -> None:
+def write_multi_site_plan(plan: MultiSitePlan, path: str | Path) -> None:
     """Write the file in one step: a reader sees the old one or the new one, never half of one."""
     replace_file(path, msgspec.json.encode(plan))

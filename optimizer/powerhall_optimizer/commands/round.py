@@ -10,7 +10,7 @@ from pathlib import Path
 
 from powerhall.hostlist import expand
 from powerhall.jobs.readers.formats import JOB_FORMATS
-from powerhall.plan.multi_site import FleetPlan
+from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Plan
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import Rejected
@@ -122,11 +122,11 @@ def _request(args: argparse.Namespace, settings: RoundSettings, store: Store | N
     )
 
 
-def _figures(plan: Plan | FleetPlan) -> Figures:
-    return multi_site_figures(plan) if isinstance(plan, FleetPlan) else figures(plan)
+def _figures(plan: Plan | MultiSitePlan) -> Figures:
+    return multi_site_figures(plan) if isinstance(plan, MultiSitePlan) else figures(plan)
 
 
-def _site_figures(plan: FleetPlan) -> dict[str, dict[str, object]]:
+def _site_figures(plan: MultiSitePlan) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for part in plan.plans:
         come = figures(part)
@@ -135,13 +135,13 @@ def _site_figures(plan: FleetPlan) -> dict[str, dict[str, object]]:
     return found
 
 
-def _tell(plan: Plan | FleetPlan, request: RoundRequest, as_json: bool) -> None:
+def _tell(plan: Plan | MultiSitePlan, request: RoundRequest, as_json: bool) -> None:
     come = _figures(plan)
     if as_json:
         fields = {"plan_id": plan.plan_id, "status": plan.status, "value": plan.value, "bound": plan.bound}
         fields |= {"gap": plan.gap, "verified": True, "solve_s": plan.solve_s}
         fields |= {name: getattr(come, name) for name in come.__struct_fields__}
-        if isinstance(plan, FleetPlan):
+        if isinstance(plan, MultiSitePlan):
             fields |= {"sites": _site_figures(plan)}
         sys.stdout.write(json.dumps(fields) + "\n")
         return
@@ -151,7 +151,7 @@ def _tell(plan: Plan | FleetPlan, request: RoundRequest, as_json: bool) -> None:
         f"{come.jobs_started} start, {come.jobs_waiting} wait; gap {plan.gap:.2%}; "
         f"{come.energy_j / 3.6e9:.2f} MWh, {come.cost:.0f} USD\n"
     )
-    for part in plan.plans if isinstance(plan, FleetPlan) else ():
+    for part in plan.plans if isinstance(plan, MultiSitePlan) else ():
         own = figures(part)
         sys.stdout.write(
             f"  {part.snapshot.site.name}: {own.jobs_running} go on, {own.jobs_started} start, {own.jobs_waiting} "
@@ -160,10 +160,10 @@ def _tell(plan: Plan | FleetPlan, request: RoundRequest, as_json: bool) -> None:
     sys.stdout.writelines(f"note: {note}\n" for note in plan.notes)
 
 
-def _compare(base: Plan | FleetPlan, other: Plan | FleetPlan, change: str) -> None:
+def _compare(base: Plan | MultiSitePlan, other: Plan | MultiSitePlan, change: str) -> None:
     """Print what a change does to the plan's figures, of all sites together and of each."""
     _compare_figures(_figures(base), _figures(other), change)
-    if isinstance(base, FleetPlan) and isinstance(other, FleetPlan):
+    if isinstance(base, MultiSitePlan) and isinstance(other, MultiSitePlan):
         for one, two in zip(base.plans, other.plans, strict=True):
             _compare_figures(figures(one), figures(two), f"at {one.snapshot.site.name}")
 
@@ -181,7 +181,7 @@ def _compare_figures(before: Figures, after: Figures, change: str) -> None:
         sys.stdout.write(f"{name:24}{one:14,.1f}{two:14,.1f}{two - one:+14,.1f}\n")
 
 
-def _round(request: RoundRequest, settings: RoundSettings, stop: "_Stop", log: Log) -> Plan | FleetPlan:
+def _round(request: RoundRequest, settings: RoundSettings, stop: "_Stop", log: Log) -> Plan | MultiSitePlan:
     run_one = run_multi_site_round if request.more_sites else run_round
     return run_one(request, settings, stop, log, int(time.time()))
 

@@ -5,10 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-from powerhall.plan.multi_site import FleetPlan, read_plans
+from powerhall.plan.multi_site import MultiSitePlan, read_plans
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
-from powerhall_optimizer.verify.multi_site import verify_fleet
+from powerhall_optimizer.verify.multi_site import verify_multi_site
 from powerhall_optimizer.verify.plan import verify_plan
 
 __all__ = ["add_parser"]
@@ -32,7 +32,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Judge the plan; one line per violation."""
     plan = read_plans(args.plan)
-    found = verify_fleet(plan) if isinstance(plan, FleetPlan) else verify_plan(plan)
+    found = verify_multi_site(plan) if isinstance(plan, MultiSitePlan) else verify_plan(plan)
     if args.json:
         listed = [{"kind": v.kind, "where": v.where, "text": v.text} for v in found]
         sys.stdout.write(json.dumps({"plan_id": plan.plan_id, "verified": not found, "violations": listed}) + "\n")
@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write("".join(f"{violation}\n" for violation in found))
         sys.stdout.write(f"{args.plan}: {len(found)} violations\n")
     else:
-        parts = plan.plans if isinstance(plan, FleetPlan) else (plan,)
+        parts = plan.plans if isinstance(plan, MultiSitePlan) else (plan,)
         s = parts[0].snapshot
-        where = f" at {len(parts)} sites" if isinstance(plan, FleetPlan) else ""
+        where = f" at {len(parts)} sites" if isinstance(plan, MultiSitePlan) else ""
         sys.stdout.write(
             f"{args.plan}: verified: {sum(len(p.assignments) for p in parts)} jobs{where} on {s.slots} slots of "
             f"{s.slot_s} s, value {plan.value}, bound {plan.bound}, gap {plan.gap:.2%}\n"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from powerhall.jobs import Job
-from powerhall.plan.multi_site import FleetPlan
+from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Plan, Snapshot
 from powerhall.units import format_power
 from powerhall_optimizer.physics.site_conditions import time_text
@@ -272,7 +272,7 @@ def explainer_of(plan: Plan) -> Explainer:
     return Explainer(plan.snapshot, built, schedule_of(plan, built), prices)
 
 
-def multi_site_lines(plan: FleetPlan, job_id: str) -> Iterator[str]:
+def multi_site_lines(plan: MultiSitePlan, job_id: str) -> Iterator[str]:
     """Yield all that there is to say about one job of several sites' plans, site by site."""
     home = next(part for part in plan.plans if job_id in {job.job_id for job in part.snapshot.jobs})
     lines = explain_lines(home, job_id)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from powerhall.plan.multi_site import FleetPlan
+from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Assignment, Plan
 from powerhall.site.index import SiteIndex
 
@@ -41,7 +41,7 @@ def figures(plan: Plan) -> Figures:
     )
 
 
-def multi_site_figures(plan: FleetPlan) -> Figures:
+def multi_site_figures(plan: MultiSitePlan) -> Figures:
     """Return the figures of all sites together."""
     parts = [(figures(part), len(SiteIndex.of(part.snapshot.site).rack_of)) for part in plan.plans]
     total = {

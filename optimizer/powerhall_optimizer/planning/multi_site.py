@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from powerhall.jobs import Job
-from powerhall.plan.multi_site import FleetPlan, fleet_hash
+from powerhall.plan.multi_site import MultiSitePlan, multi_site_hash
 from powerhall.plan.plan import PLAN_VERSION, Plan, Snapshot
 from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
@@ -40,7 +40,7 @@ from powerhall_optimizer.problem.eligibility import may_be_at
 from powerhall_optimizer.problem.join_sites import Joined, join
 from powerhall_optimizer.storage.joint import joint_storage
 from powerhall_optimizer.storage.model import Dispatch, with_dispatch
-from powerhall_optimizer.verify.multi_site import verify_fleet
+from powerhall_optimizer.verify.multi_site import verify_multi_site
 from powerhall_optimizer.verify.value import proven_bound
 
 __all__ = ["make_multi_site_plan", "warm_start_of"]
@@ -49,7 +49,7 @@ replace = msgspec.structs.replace
 T = TypeVar("T")
 
 
-def warm_start_of(plan: FleetPlan | None) -> WarmStart | None:
+def warm_start_of(plan: MultiSitePlan | None) -> WarmStart | None:
     """Take what the solver starts from out of the last plan of the sites."""
     if plan is None:
         return None
@@ -65,8 +65,8 @@ def make_multi_site_plan(
     created_s: int,
     log: Log,
     stop: Callable[[], bool] = lambda: False,
-    previous: FleetPlan | None = None,
-) -> FleetPlan:
+    previous: MultiSitePlan | None = None,
+) -> MultiSitePlan:
     """Return plans of all sites that passed the checker; each snapshot must have the whole queue.
 
     `Unplannable` when there are none; `previous` is a starting point and is not trusted.
@@ -99,7 +99,7 @@ def make_multi_site_plan(
         )
         writer = _Writer(snapshots, prepared, joined.built, placed, settings, log)
         plan = writer.plan(candidate, storage.split(candidate.dispatch), created_s, began)
-        broken = verify_fleet(plan)
+        broken = verify_multi_site(plan)
         if not broken:
             return plan
         last = broken[0]
@@ -147,8 +147,8 @@ class _Writer:
 
     def plan(
         self, candidate: CandidatePlan, dispatches: Sequence[Dispatch], created_s: int, began_s: float
-    ) -> FleetPlan:
-        """Return the plan of all sites; whether it holds is for `verify_fleet` to say."""
+    ) -> MultiSitePlan:
+        """Return the plan of all sites; whether it holds is for `verify_multi_site` to say."""
         homes = _homes(self.snapshots, self.joint, self.placed)
         value = self.placed.schedule.value(self.joint.problem)
         parts: list[Plan] = []
@@ -180,9 +180,9 @@ class _Writer:
         gap = (candidate.bound - value) / candidate.bound if candidate.bound > 0 else 0.0
         solve_s = round(time.monotonic() - began_s, 3)
         jobs = self.snapshots[0].jobs
-        return FleetPlan(
+        return MultiSitePlan(
             PLAN_VERSION,
-            fleet_hash(self.snapshots, jobs),
+            multi_site_hash(self.snapshots, jobs),
             created_s,
             status_of(candidate, self.placed),  # type: ignore[arg-type]
             value,

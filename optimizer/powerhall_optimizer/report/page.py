@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from powerhall.plan.multi_site import FleetPlan
+from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.files import replace_file
@@ -150,7 +150,7 @@ def need_plotly() -> None:
         raise PowerhallError("--report needs plotly: pip install 'powerhall[twin]'")
 
 
-def multi_site_html(plan: FleetPlan) -> str:
+def multi_site_html(plan: MultiSitePlan) -> str:
     """Return the page of several sites' plans: all together first, then site by site."""
     come = multi_site_figures(plan)
     s = plan.plans[0].snapshot
@@ -186,8 +186,8 @@ def _site_row(plan: Plan) -> tuple[str, ...]:
     return plan.snapshot.site.name, *counts, *sums, format_power(max(site.planned_w))
 
 
-def write_report(plan: Plan | FleetPlan, path: Path) -> None:
+def write_report(plan: Plan | MultiSitePlan, path: Path) -> None:
     """Write the plan's page in one step."""
     need_plotly()
-    text = multi_site_html(plan) if isinstance(plan, FleetPlan) else report_html(plan)
+    text = multi_site_html(plan) if isinstance(plan, MultiSitePlan) else report_html(plan)
     replace_file(path, text.encode())

@@ -6,7 +6,7 @@ import msgspec
 
 from powerhall.jobs import Job, check_jobs
 from powerhall.jobs.readers.formats import read_job_file
-from powerhall.plan.multi_site import FleetPlan, fleet_hash, read_plans
+from powerhall.plan.multi_site import MultiSitePlan, multi_site_hash, read_plans
 from powerhall.plan.plan import Planned, Snapshot
 from powerhall.runtime.errors import PowerhallError, Rejected
 from powerhall.runtime.log import Log
@@ -23,7 +23,7 @@ from powerhall_optimizer.problem.eligibility import may_be_at
 from powerhall_optimizer.round.publish import multi_site_key, publish_multi_site
 from powerhall_optimizer.round.single_site import RoundRequest, check_down, with_observed_nodes
 from powerhall_optimizer.storage.state import with_stored
-from powerhall_optimizer.verify.multi_site import verify_fleet
+from powerhall_optimizer.verify.multi_site import verify_multi_site
 
 __all__ = ["observe_sites", "run_multi_site_round"]
 
@@ -79,7 +79,7 @@ def _longest(queues: Sequence[tuple[Job, ...]]) -> dict[str, Job]:
     return found
 
 
-def _last_plan(request: RoundRequest, snapshots: Sequence[Snapshot], log: Log) -> FleetPlan | None:
+def _last_plan(request: RoundRequest, snapshots: Sequence[Snapshot], log: Log) -> MultiSitePlan | None:
     """Return the last plan of the same sites; one that cannot be read is left out and logged."""
     names = [s.site.name for s in snapshots]
     found: object = None
@@ -88,15 +88,15 @@ def _last_plan(request: RoundRequest, snapshots: Sequence[Snapshot], log: Log) -
             found = read_plans(request.out)
         elif request.store is not None:
             body = request.store.latest_document("fleet", multi_site_key(names))
-            found = None if body is None else msgspec.json.decode(body, type=FleetPlan)
+            found = None if body is None else msgspec.json.decode(body, type=MultiSitePlan)
     except (PowerhallError, msgspec.MsgspecError) as error:
         log.warning("last_plan_unreadable", reason=error)
-    if isinstance(found, FleetPlan) and [p.snapshot.site.name for p in found.plans] == names:
+    if isinstance(found, MultiSitePlan) and [p.snapshot.site.name for p in found.plans] == names:
         return found
     return None
 
 
-def _planned(plan: FleetPlan | None, snapshots: Sequence[Snapshot]) -> tuple[Planned, ...]:
+def _planned(plan: MultiSitePlan | None, snapshots: Sequence[Snapshot]) -> tuple[Planned, ...]:
     """Return what the last plan meant for jobs that still wait; one from the future or long ago counts nothing."""
     if plan is None:
         return ()
@@ -114,14 +114,14 @@ def _planned(plan: FleetPlan | None, snapshots: Sequence[Snapshot]) -> tuple[Pla
 
 def run_multi_site_round(
     request: RoundRequest, settings: RoundSettings, stop: Callable[[], bool], log: Log, created_s: int
-) -> FleetPlan:
+) -> MultiSitePlan:
     """Run a round of several sites and return the plan in force after it."""
     snapshots = observe_sites(request, settings, log)
     previous = _last_plan(request, snapshots, log)
     last = {} if previous is None else {part.snapshot.site.name: part for part in previous.plans}
     snapshots = [with_stored(s, last.get(s.site.name), request.store, request.now_s) for s in snapshots]
-    plan_id = fleet_hash(snapshots, snapshots[0].jobs)
-    if previous is not None and previous.plan_id == plan_id and not verify_fleet(previous):
+    plan_id = multi_site_hash(snapshots, snapshots[0].jobs)
+    if previous is not None and previous.plan_id == plan_id and not verify_multi_site(previous):
         log.info("unchanged", plan_id=plan_id[:12])
         if not request.dry_run:
             publish_multi_site(previous, request.store, request.out)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from powerhall.plan.multi_site import FleetPlan, write_fleet
+from powerhall.plan.multi_site import MultiSitePlan, write_multi_site_plan
 from powerhall.plan.plan import Plan, write_plan
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.files import replace_file
@@ -15,7 +15,7 @@ from powerhall.store import Store
 from powerhall.store.line_protocol import Point, encode
 from powerhall_optimizer.planning.figures import figures
 from powerhall_optimizer.shed.ladder import ladder
-from powerhall_optimizer.verify.multi_site import verify_fleet
+from powerhall_optimizer.verify.multi_site import verify_multi_site
 from powerhall_optimizer.verify.plan import verify_plan
 
 __all__ = ["multi_site_key", "plan_points", "publish", "publish_multi_site", "site_file"]
@@ -151,10 +151,10 @@ def multi_site_key(sites: Iterable[str]) -> str:
     return "+".join(sorted(sites))
 
 
-def publish_multi_site(plan: FleetPlan, store: Store | None, out: Path | None) -> None:
+def publish_multi_site(plan: MultiSitePlan, store: Store | None, out: Path | None) -> None:
     """Check the plan of several sites as it will be read, then write every site's own plan, and the whole last."""
     body = msgspec.json.encode(plan)
-    if broken := verify_fleet(msgspec.json.decode(body, type=FleetPlan)):
+    if broken := verify_multi_site(msgspec.json.decode(body, type=MultiSitePlan)):
         raise PowerhallError(f"plan {plan.plan_id[:12]} is not published: {broken[0]}")
     for part in plan.plans:
         publish(part, store, None if out is None else site_file(out, part.snapshot.site.name))
@@ -162,4 +162,4 @@ def publish_multi_site(plan: FleetPlan, store: Store | None, out: Path | None) -
         key = multi_site_key(part.snapshot.site.name for part in plan.plans)
         store.put_document("fleet", key, plan.plans[0].snapshot.taken_s, body)
     if out is not None:
-        write_fleet(plan, out)
+        write_multi_site_plan(plan, out)

@@ -5,21 +5,21 @@ Every job stands in one plan, where its data may be; value and bound of all site
 
 from collections.abc import Iterator
 
-from powerhall.plan.multi_site import FleetPlan, fleet_hash
+from powerhall.plan.multi_site import MultiSitePlan, multi_site_hash
 from powerhall.plan.plan import Snapshot
 from powerhall.runtime.errors import PowerhallError
 from powerhall_optimizer.verify.plan import Violation, verify_plan
 
-__all__ = ["verify_fleet"]
+__all__ = ["verify_multi_site"]
 
 
-def _identity(plan: FleetPlan) -> Iterator[Violation]:
-    digest = fleet_hash([p.snapshot for p in plan.plans], plan.jobs)
+def _identity(plan: MultiSitePlan) -> Iterator[Violation]:
+    digest = multi_site_hash([p.snapshot for p in plan.plans], plan.jobs)
     if plan.plan_id != digest:
         yield Violation("identity", "plan_id", f"{plan.plan_id[:12]}... is not the hash of the inputs {digest[:12]}...")
 
 
-def _grid(plan: FleetPlan) -> Iterator[Violation]:
+def _grid(plan: MultiSitePlan) -> Iterator[Violation]:
     """The sites have different names and share start, slots, objective and what the last plan foresaw."""
     names = [p.snapshot.site.name for p in plan.plans]
     if len(set(names)) != len(names) or not names:
@@ -33,7 +33,7 @@ def _grid(plan: FleetPlan) -> Iterator[Violation]:
             yield Violation("sites", other.snapshot.site.name, "has another start, slots or objective than the first")
 
 
-def _queue(plan: FleetPlan) -> Iterator[Violation]:
+def _queue(plan: MultiSitePlan) -> Iterator[Violation]:
     """Every job of the queue stands, as it is in the queue, in exactly one plan."""
     queue = {job.job_id: job for job in plan.jobs}
     seen: dict[str, str] = {}
@@ -51,7 +51,7 @@ def _queue(plan: FleetPlan) -> Iterator[Violation]:
         yield Violation("jobs", "queue", "a job is in the queue twice")
 
 
-def _residency(plan: FleetPlan) -> Iterator[Violation]:
+def _residency(plan: MultiSitePlan) -> Iterator[Violation]:
     """No job is planned where its data may not be, and none that runs is planned at another site."""
     queue = {job.job_id: job for job in plan.jobs}
     for part in plan.plans:
@@ -64,11 +64,11 @@ def _residency(plan: FleetPlan) -> Iterator[Violation]:
                 yield Violation("running", job.job_id, f"runs at {job.site} now, but is planned at {site}")
 
 
-def _value(plan: FleetPlan) -> Iterator[Violation]:
-    from powerhall_optimizer.verify.value import fleet_value_and_bound
+def _value(plan: MultiSitePlan) -> Iterator[Violation]:
+    from powerhall_optimizer.verify.value import multi_site_value_and_bound
 
     try:
-        value, bound = fleet_value_and_bound(plan)
+        value, bound = multi_site_value_and_bound(plan)
     except (ValueError, PowerhallError) as error:
         yield Violation("certificate", "all sites", str(error))
         return
@@ -78,7 +78,7 @@ def _value(plan: FleetPlan) -> Iterator[Violation]:
         yield Violation("bound", "all sites", f"says {plan.bound}; its certificate proves only {bound}")
 
 
-def verify_fleet(plan: FleetPlan) -> list[Violation]:
+def verify_multi_site(plan: MultiSitePlan) -> list[Violation]:
     """Return everything that is broken in the plans of several sites; an empty list is a verified plan."""
     found = [v for check in (_identity, _grid, _queue, _residency) for v in check(plan)]
     for part in plan.plans:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from powerhall.plan.multi_site import FleetPlan
+from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Certificate, Plan
 from powerhall_optimizer.problem.arrays import Certificate as Prices
 from powerhall_optimizer.problem.arrays import Problem, Schedule
@@ -18,7 +18,7 @@ from powerhall_optimizer.storage.joint import joint_storage
 from powerhall_optimizer.storage.model import Dispatch, StorageModel, build_storage_model, named_dispatch
 from powerhall_optimizer.verify.schedule import exact_bound, exact_value
 
-__all__ = ["fleet_value_and_bound", "plan_dispatch", "plan_stops", "proven_bound", "schedule_of", "trivial_bound"]
+__all__ = ["multi_site_value_and_bound", "plan_dispatch", "plan_stops", "proven_bound", "schedule_of", "trivial_bound"]
 __all__ += ["value_and_bound"]
 
 
@@ -90,7 +90,7 @@ def value_and_bound(plan: Plan) -> tuple[int, int]:
     return value, proven_bound(built.problem, model, plan.certificate)
 
 
-def fleet_value_and_bound(plan: FleetPlan) -> tuple[int, int]:
+def multi_site_value_and_bound(plan: MultiSitePlan) -> tuple[int, int]:
     """Return value and proven bound of several sites' plans, from the whole queue offered to every site."""
     stops = {job: slots for part in plan.plans for job, slots in plan_stops(part).items()}
     snapshots = [msgspec.structs.replace(part.snapshot, jobs=plan.jobs) for part in plan.plans]

@@ -4,7 +4,13 @@ import msgspec
 import pytest
 
 from powerhall.jobs import Job
-from powerhall.plan.multi_site import FleetPlan, fleet_hash, read_fleet, read_plans, write_fleet
+from powerhall.plan.multi_site import (
+    MultiSitePlan,
+    multi_site_hash,
+    read_multi_site_plan,
+    read_plans,
+    write_multi_site_plan,
+)
 from powerhall.plan.plan import Snapshot, read_plan, snapshot_hash
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
@@ -16,7 +22,7 @@ from powerhall_optimizer.inputs.what_if import multi_site_what_if
 from powerhall_optimizer.planning.explain import multi_site_lines
 from powerhall_optimizer.planning.figures import multi_site_figures
 from powerhall_optimizer.planning.multi_site import make_multi_site_plan
-from powerhall_optimizer.verify.multi_site import verify_fleet
+from powerhall_optimizer.verify.multi_site import verify_multi_site
 from powerhall_optimizer.verify.plan import verify_plan
 from rigs.multi_site import SECOND, START_S, queue, where
 
@@ -41,7 +47,7 @@ def snapshots(site, second):
 
 
 @pytest.fixture(scope="module")
-def fleet(snapshots):
+def joint(snapshots):
     return planned(snapshots)
 
 
@@ -50,10 +56,10 @@ def planned(snapshots, seconds=2.0, **more):
 
 
 def kinds(plan):
-    return {v.kind for v in verify_fleet(plan)}
+    return {v.kind for v in verify_multi_site(plan)}
 
 
-def moved_to(plan: FleetPlan, job_id: str, site: str) -> FleetPlan:
+def moved_to(plan: MultiSitePlan, job_id: str, site: str) -> MultiSitePlan:
     """Move one job with its assignment from its plan to another, ids made to fit."""
     job = next(j for j in plan.jobs if j.job_id == job_id)
     entry = next(a for part in plan.plans for a in part.assignments if a.job_id == job_id)
@@ -67,34 +73,34 @@ def moved_to(plan: FleetPlan, job_id: str, site: str) -> FleetPlan:
     return replace(plan, plans=tuple(parts))
 
 
-def test_every_job_is_planned_once_where_its_data_may_be(fleet):
-    assert verify_fleet(fleet) == []
-    at = where(fleet)
+def test_every_job_is_planned_once_where_its_data_may_be(joint):
+    assert verify_multi_site(joint) == []
+    at = where(joint)
     assert set(at.values()) == {"phx", "fra"}
-    jobs = {job.job_id: job for job in fleet.jobs}
+    jobs = {job.job_id: job for job in joint.jobs}
     assert all(not jobs[j].sites or site in jobs[j].sites for j, site in at.items())
     assert len(at) > 25
-    assert {j.job_id for part in fleet.plans for j in part.snapshot.jobs} == set(jobs)
-    waits = {w.job_id: w for part in fleet.plans for w in part.waiting}
+    assert {j.job_id for part in joint.plans for j in part.snapshot.jobs} == set(jobs)
+    waits = {w.job_id: w for part in joint.plans for w in part.waiting}
     tokyo = [j for j in jobs.values() if j.sites == ("tokyo",)]
     assert tokyo
     assert all(waits[j.job_id].code == "ineligible" for j in tokyo)
 
 
-def test_each_sites_plan_stands_alone_with_a_proven_bound(fleet):
-    for part in fleet.plans:
+def test_each_sites_plan_stands_alone_with_a_proven_bound(joint):
+    for part in joint.plans:
         assert verify_plan(part) == []
         assert part.bound >= part.value
         assert "planned together with" in part.notes[-1]
-    assert 0 <= fleet.gap < 0.2
-    assert fleet.bound >= fleet.value
+    assert 0 <= joint.gap < 0.2
+    assert joint.bound >= joint.value
 
 
-def test_together_is_worth_more_than_the_same_queue_at_one_site(fleet, snapshots):
+def test_together_is_worth_more_than_the_same_queue_at_one_site(joint, snapshots):
     alone = planned(snapshots[:1])
-    assert verify_fleet(alone) == []
-    assert fleet.value > alone.value
-    assert multi_site_figures(fleet).work_gpu_s > multi_site_figures(alone).work_gpu_s
+    assert verify_multi_site(alone) == []
+    assert joint.value > alone.value
+    assert multi_site_figures(joint).work_gpu_s > multi_site_figures(alone).work_gpu_s
 
 
 def test_free_jobs_go_where_energy_is_cheap(site, second):
@@ -110,56 +116,58 @@ def test_free_jobs_go_where_energy_is_cheap(site, second):
 
 
 @pytest.mark.parametrize("target", ["phx", "fra"])
-def test_a_job_moved_to_a_site_where_its_data_may_not_be_is_found(fleet, target):
-    jobs = {job.job_id: job for job in fleet.jobs}
-    job_id = next(j for j, site in where(fleet).items() if site != target and jobs[j].sites == (site,))
-    found = verify_fleet(moved_to(fleet, job_id, target))
+def test_a_job_moved_to_a_site_where_its_data_may_not_be_is_found(joint, target):
+    jobs = {job.job_id: job for job in joint.jobs}
+    job_id = next(j for j, site in where(joint).items() if site != target and jobs[j].sites == (site,))
+    found = verify_multi_site(moved_to(joint, job_id, target))
     assert ("residency", job_id) in {(v.kind, v.where) for v in found}
     assert ("residency", f"{target}:{job_id}") in {(v.kind, v.where) for v in found}, (
         "the site's own plan tells as well"
     )
 
 
-def test_a_queue_that_forgets_where_data_must_be_is_found(fleet):
+def test_a_queue_that_forgets_where_data_must_be_is_found(joint):
     """Rewriting the job in one plan, so that this plan alone looks sound, breaks the queue's own record."""
-    jobs = {job.job_id: job for job in fleet.jobs}
-    job_id = next(j for j, site in where(fleet).items() if jobs[j].sites == ("fra",))
-    bad = moved_to(fleet, job_id, "phx")
+    jobs = {job.job_id: job for job in joint.jobs}
+    job_id = next(j for j, site in where(joint).items() if jobs[j].sites == ("fra",))
+    bad = moved_to(joint, job_id, "phx")
     part = bad.plans[0]
     free = tuple(replace(j, sites=()) if j.job_id == job_id else j for j in part.snapshot.jobs)
     snapshot = replace(part.snapshot, jobs=free)
     part = replace(part, snapshot=snapshot, plan_id=snapshot_hash(snapshot))
-    found = verify_fleet(replace(bad, plans=(part, *bad.plans[1:])))
+    found = verify_multi_site(replace(bad, plans=(part, *bad.plans[1:])))
     assert ("jobs", job_id) in {(v.kind, v.where) for v in found}
     assert ("residency", job_id) in {(v.kind, v.where) for v in found}
 
 
-def test_a_job_in_two_plans_or_in_none_is_found(fleet):
-    first, second = fleet.plans
+def test_a_job_in_two_plans_or_in_none_is_found(joint):
+    first, second = joint.plans
     job = first.snapshot.jobs[0]
     twice = replace(second.snapshot, jobs=(*second.snapshot.jobs, job))
-    assert "jobs" in kinds(replace(fleet, plans=(first, replace(second, snapshot=twice, plan_id=snapshot_hash(twice)))))
+    assert "jobs" in kinds(replace(joint, plans=(first, replace(second, snapshot=twice, plan_id=snapshot_hash(twice)))))
     fewer = replace(first.snapshot, jobs=first.snapshot.jobs[1:])
-    assert "jobs" in kinds(replace(fleet, plans=(replace(first, snapshot=fewer, plan_id=snapshot_hash(fewer)), second)))
+    assert "jobs" in kinds(replace(joint, plans=(replace(first, snapshot=fewer, plan_id=snapshot_hash(fewer)), second)))
 
 
-def test_a_changed_value_bound_id_site_or_slot_is_found(fleet):
-    assert kinds(replace(fleet, value=fleet.value + 1)) == {"value"}
-    assert kinds(replace(fleet, bound=fleet.bound - 1)) == {"bound"}
-    assert kinds(replace(fleet, plan_id="0" * 64)) == {"identity"}
-    wrong = replace(fleet.certificate, prices={"phx:nowhere": (1,) * 120})
-    assert kinds(replace(fleet, certificate=wrong)) == {"certificate"}
-    assert "sites" in kinds(replace(fleet, plans=(fleet.plans[0], fleet.plans[0])))
-    later = replace(fleet.plans[1].snapshot, slots=119)
-    assert "sites" in kinds(replace(fleet, plans=(fleet.plans[0], replace(fleet.plans[1], snapshot=later))))
+def test_a_changed_value_bound_id_site_or_slot_is_found(joint):
+    assert kinds(replace(joint, value=joint.value + 1)) == {"value"}
+    assert kinds(replace(joint, bound=joint.bound - 1)) == {"bound"}
+    assert kinds(replace(joint, plan_id="0" * 64)) == {"identity"}
+    wrong = replace(joint.certificate, prices={"phx:nowhere": (1,) * 120})
+    assert kinds(replace(joint, certificate=wrong)) == {"certificate"}
+    assert "sites" in kinds(replace(joint, plans=(joint.plans[0], joint.plans[0])))
+    later = replace(joint.plans[1].snapshot, slots=119)
+    assert "sites" in kinds(replace(joint, plans=(joint.plans[0], replace(joint.plans[1], snapshot=later))))
 
 
-def test_a_limit_of_one_site_that_is_broken_names_the_site(fleet):
-    part = fleet.plans[1]
+def test_a_limit_of_one_site_that_is_broken_names_the_site(joint):
+    part = joint.plans[1]
     snapshot = replace(part.snapshot, site=replace(part.snapshot.site, power_limit_w=40e3))
     part = replace(part, snapshot=snapshot, plan_id=snapshot_hash(snapshot))
-    parts = (fleet.plans[0], part)
-    found = verify_fleet(replace(fleet, plans=parts, plan_id=fleet_hash([p.snapshot for p in parts], fleet.jobs)))
+    parts = (joint.plans[0], part)
+    found = verify_multi_site(
+        replace(joint, plans=parts, plan_id=multi_site_hash([p.snapshot for p in parts], joint.jobs))
+    )
     assert [(v.kind, v.where) for v in found] == [("power_site", "fra")]
 
 
@@ -181,7 +189,7 @@ def test_what_runs_stays_at_its_site(site, second):
     assert multi_site_queue([site, second], jobs, "jobs.csv") == jobs
     both = [Snapshot(START_S, START_S, 300, 60, one, jobs) for one in (site, second)]
     plan = planned(both, 1.0)
-    assert verify_fleet(plan) == []
+    assert verify_multi_site(plan) == []
     assert where(plan)["r"] == "fra"
     assert "running" in kinds(moved_to(plan, "r", "phx"))
 
@@ -206,7 +214,7 @@ def test_a_site_that_must_shed_does_so_and_the_other_site_takes_no_harm(site, se
     cut = replace(second, budgets={"fra": Series((0.0,), (52e3,))})
     both = [Snapshot(START_S, START_S, 300, 60, one, (*runs, *queue(20))) for one in (site, cut)]
     plan = planned(both, 1.5)
-    assert verify_fleet(plan) == []
+    assert verify_multi_site(plan) == []
     shed = [w for part in plan.plans for w in part.waiting if w.code == "shed"]
     assert [w.job_id for w in shed] == ["r1"], "the one of less weight"
     assert "r1" not in where(plan)
@@ -232,7 +240,7 @@ def test_a_battery_of_one_site_takes_part_and_the_bound_stays_proven(site, tmp_p
     second = replace(read_site(tmp_path / "fra.toml")[0], budgets={"fra": dip})
     both = [Snapshot(START_S, START_S, 300, 60, one, jobs) for one in (site, second)]
     plan = planned(both, 3.0)
-    assert verify_fleet(plan) == []
+    assert verify_multi_site(plan) == []
     assert plan.status == "feasible"
     fra = plan.plans[1]
     assert max(fra.storages[0].power_w) > 0, "it helps through the dip"
@@ -242,23 +250,23 @@ def test_a_battery_of_one_site_takes_part_and_the_bound_stays_proven(site, tmp_p
     assert kinds(replace(plan, plans=(plan.plans[0], replace(fra, storages=(entry,)))))
 
 
-def test_the_last_plan_of_the_sites_is_a_warm_start(fleet, snapshots):
-    again = planned(snapshots, 2.0, previous=fleet)
-    assert verify_fleet(again) == []
-    assert again.plan_id == fleet.plan_id
+def test_the_last_plan_of_the_sites_is_a_warm_start(joint, snapshots):
+    again = planned(snapshots, 2.0, previous=joint)
+    assert verify_multi_site(again) == []
+    assert again.plan_id == joint.plan_id
 
 
-def test_explanations_name_the_sites(fleet):
-    jobs = {job.job_id: job for job in fleet.jobs}
-    pinned = next(j for j in where(fleet) if jobs[j].sites == ("fra",))
-    text = "\n".join(multi_site_lines(fleet, pinned))
+def test_explanations_name_the_sites(joint):
+    jobs = {job.job_id: job for job in joint.jobs}
+    pinned = next(j for j in where(joint) if jobs[j].sites == ("fra",))
+    text = "\n".join(multi_site_lines(joint, pinned))
     assert "site fra:" in text
     assert "site phx: its data may not be there (may run only at fra)" in text
     free = next(
-        (w.job_id for p in fleet.plans for w in p.waiting if jobs[w.job_id].sites in ((), ("phx", "fra"))), None
+        (w.job_id for p in joint.plans for w in p.waiting if jobs[w.job_id].sites in ((), ("phx", "fra"))), None
     )
-    free = free or next(j for j in where(fleet) if not jobs[j].sites)
-    text = "\n".join(multi_site_lines(fleet, free))
+    free = free or next(j for j in where(joint) if not jobs[j].sites)
+    text = "\n".join(multi_site_lines(joint, free))
     assert "site fra:" in text
     assert "site phx:" in text
     assert "alternative: " in text
@@ -273,12 +281,12 @@ def test_what_if_changes_one_site_or_a_job_at_all(snapshots):
         multi_site_what_if(snapshots, "grid=-20%")
 
 
-def test_a_plan_of_several_sites_is_read_back_as_it_was(fleet, tmp_path):
-    write_fleet(fleet, tmp_path / "plan.json")
-    assert read_fleet(tmp_path / "plan.json") == fleet
-    assert isinstance(read_plans(tmp_path / "plan.json"), FleetPlan)
+def test_a_plan_of_several_sites_is_read_back_as_it_was(joint, tmp_path):
+    write_multi_site_plan(joint, tmp_path / "plan.json")
+    assert read_multi_site_plan(tmp_path / "plan.json") == joint
+    assert isinstance(read_plans(tmp_path / "plan.json"), MultiSitePlan)
     with pytest.raises(Rejected, match=r"must be the plan of one site; those of the sites lie beside it"):
         read_plan(tmp_path / "plan.json")
     (tmp_path / "old.json").write_text((tmp_path / "plan.json").read_text().replace('"version":1', '"version":9'))
     with pytest.raises(Rejected, match="version: 9: must be 1"):
-        read_fleet(tmp_path / "old.json")
+        read_multi_site_plan(tmp_path / "old.json")

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from powerhall.jobs import Job, write_jobs
-from powerhall.plan.multi_site import read_fleet
+from powerhall.plan.multi_site import read_multi_site_plan
 from powerhall.plan.plan import read_plan
 from powerhall_optimizer.cli import main
-from powerhall_optimizer.verify.multi_site import verify_fleet
+from powerhall_optimizer.verify.multi_site import verify_multi_site
 from rigs.multi_site import SECOND, START_S, queue, where
 
 
@@ -77,7 +77,7 @@ def test_queues_of_the_store_stay_at_their_site_unless_a_job_names_more(folder, 
     store.close()
     arguments = [a for a in ROUND if a not in ("--jobs", "jobs.csv")]
     assert main([*arguments, "--store", f"sqlite:///{folder}/store.db", "--out", "plan.json"]) == 0
-    plan = read_fleet(folder / "plan.json")
+    plan = read_multi_site_plan(folder / "plan.json")
     assert {j.job_id: j.sites for j in plan.jobs} == {"p1": ("phx",), "p2": ("phx",), "q1": ("phx", "fra")}
     store = open_store(f"sqlite:///{folder}/store.db")
     assert msgspec.json.decode(store.latest_document("plan", "phx"))["plan_id"] == plan.plans[0].plan_id
@@ -93,8 +93,8 @@ def test_the_example_of_two_sites_runs_as_its_readme_says(root, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     command = ["round", "--quiet", "--site", "phoenix.toml", "--site", "frankfurt.toml", "--jobs", "jobs.csv"]
     assert main([*command, "--start", "2026-07-15T06:00Z", "--horizon", "24h", "--seconds", "2"]) == 0
-    plan = read_fleet(tmp_path / "plan.json")
-    assert verify_fleet(plan) == []
+    plan = read_multi_site_plan(tmp_path / "plan.json")
+    assert verify_multi_site(plan) == []
     assert "phoenix:" in capsys.readouterr().out
     at = where(plan)
     jobs = {job.job_id: job for job in plan.jobs}
