@@ -4,17 +4,13 @@ One GET per reading over a kept connection; discovery happens once and again aft
 own, because a BMC may take seconds.
 """
 
-import base64
-import http.client
-import json
-import ssl
 import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
 from powerhall.runtime.errors import Rejected, Retryable
-from powerhall.runtime.settings import Secret
 from powerhall_agent.base.encoder import Fields
+from powerhall_agent.base.redfish_client import RedfishClient, RedfishLogin
 from powerhall_agent.sampling.sampler_settings import RedfishSettings
 
 __all__ = ["Redfish"]
@@ -31,7 +27,15 @@ class Redfish:
         self._url = urllib.parse.urlsplit(settings.url)
         if self._url.scheme not in {"http", "https"} or not self._url.hostname:
             raise Rejected.field("redfish", "url", settings.url, "must be http(s)://HOST[:PORT]")
-        self._connection: http.client.HTTPConnection | None = None
+        login = RedfishLogin(
+            f"{self._url.scheme}://{self._url.netloc}",
+            _TIMEOUT_S,
+            settings.user,
+            settings.password_file,
+            verify_tls=settings.verify_tls,
+            ca_file=settings.ca_file,
+        )
+        self._client = RedfishClient(login)
         self._chassis = ""
         self._readings: tuple[tuple[str, Callable[[dict[str, Any]], Fields]], ...] = ()
 
@@ -44,45 +48,25 @@ class Redfish:
             for path, extract in self._readings:
                 fields.update(extract(self._get(path)))
             return fields
-        except (OSError, http.client.HTTPException, ValueError, TypeError, AttributeError) as error:
-            self._forget()
+        except Retryable:
+            self.close()
+            raise
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            self.close()
             raise Retryable(f"{self._settings.url}: {type(error).__name__}: {error}") from error
 
-    def _forget(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection, self._chassis = None, ""
-
-    def _connect(self) -> http.client.HTTPConnection:
-        host, port = self._url.hostname or "", self._url.port
-        if self._url.scheme == "http":
-            return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
-        context = ssl.create_default_context(cafile=self._settings.ca_file or None)
-        if not self._settings.verify_tls:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
-
-    def _headers(self) -> dict[str, str]:
-        headers = {"Accept": "application/json", "OData-Version": "4.0"}
-        if self._settings.user:
-            password = Secret(self._settings.password_file).read() if self._settings.password_file else ""
-            token = base64.b64encode(f"{self._settings.user}:{password}".encode()).decode()
-            headers["Authorization"] = f"Basic {token}"
-        return headers
+    def close(self) -> None:
+        """End the connection; the next read looks for the chassis again."""
+        self._client.close()
+        self._chassis = ""
 
     def _get(self, path: str) -> dict[str, Any]:
-        if self._connection is None:
-            self._connection = self._connect()
-        self._connection.request("GET", path, headers=self._headers())
-        answer = self._connection.getresponse()
-        body = answer.read()
-        if answer.status != 200:
-            raise ValueError(f"GET {path}: HTTP {answer.status}")
-        found = json.loads(body)
-        if not isinstance(found, dict):
+        reply = self._client.get(path)
+        if reply.status != 200:
+            raise ValueError(f"GET {path}: HTTP {reply.status}")
+        if not isinstance(reply.document, dict):
             raise TypeError(f"GET {path}: no JSON object")
-        return found
+        return reply.document
 
     def _discover(self) -> None:
         """Find the chassis and which of its resources hold power and inlet temperature."""

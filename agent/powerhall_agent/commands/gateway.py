@@ -95,7 +95,7 @@ def _gateway(args: argparse.Namespace) -> int:
     from powerhall_agent.facility.counter_state import CounterStateFile
     from powerhall_agent.facility.gateway import Gateway
     from powerhall_agent.facility.gateway_settings import load_facility
-    from powerhall_agent.facility.reader import open_reader
+    from powerhall_agent.facility.registry import open_reader
 
     facility, maps = load_facility(args.config)
     shipping = AgentSettings(

@@ -16,7 +16,7 @@ from powerhall.runtime.log import Log
 from powerhall_agent.base.clock import Clock, Stamper, SystemClock
 from powerhall_agent.base.encoder import Series
 from powerhall_agent.base.sink import Sink
-from powerhall_agent.facility.gateway_settings import Device
+from powerhall_agent.facility.device import Device
 from powerhall_agent.facility.points import DeviceMap
 from powerhall_agent.facility.reader import Reader, ReadResult
 from powerhall_agent.facility.validation import CounterState, PointValidator

@@ -3,13 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from powerhall.runtime.errors import ConfigError
-from powerhall_agent.facility.gateway_settings import Device, ModbusDevice, RedfishDevice, SnmpDevice
-from powerhall_agent.facility.points import DeviceMap
+from powerhall_agent.facility.device import Device
+from powerhall_agent.facility.points import DeviceMap, MapFile
 
-__all__ = ["Pacer", "ReadResult", "Reader", "missing_extra", "open_reader"]
+__all__ = ["DeviceProtocol", "Pacer", "ReadResult", "Reader"]
 
 
 @dataclass(slots=True)
@@ -47,27 +46,12 @@ class Pacer:
         self._next_s = self._clock() + self._pause_s
 
 
-def missing_extra(error: ImportError) -> ConfigError:
-    """Say in one line which extra brings what could not be imported."""
-    return ConfigError(
-        f"gateway: needs the extra 'facility' (missing: {error.name}); pip install 'powerhall[facility]'"
-    )
+@dataclass(frozen=True, slots=True)
+class DeviceProtocol:
+    """A protocol: its name in settings and maps, its kinds of device and map, and how to open a reader."""
 
-
-def open_reader(device: Device, points: DeviceMap) -> Reader:
-    """Make the reader of a device; nothing is sent yet. A library that is not installed raises ConfigError."""
-    try:
-        if isinstance(device, ModbusDevice):
-            from powerhall_agent.facility.modbus import ModbusReader
-
-            return ModbusReader(device, points)
-        if isinstance(device, RedfishDevice):
-            from powerhall_agent.facility.redfish import RedfishReader
-
-            return RedfishReader(device, points)
-        from powerhall_agent.facility.snmp import SnmpReader
-
-        assert isinstance(device, SnmpDevice)
-        return SnmpReader(device, points)
-    except ImportError as error:
-        raise missing_extra(error) from None
+    name: str
+    device: type[Device]
+    map_file: type[MapFile[Any]]
+    open: Callable[[Any, DeviceMap], Reader]
+    """Takes a device of this protocol; nothing is sent yet. A library that is not installed raises ImportError."""

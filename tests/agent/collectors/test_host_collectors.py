@@ -102,7 +102,7 @@ def connect(bmc, tmp_path):
 
     yield build
     for redfish in made:
-        redfish._forget()
+        redfish.close()
 
 
 def test_bmc_gives_power_and_inlet_temperature_and_is_discovered_once(bmc, connect):

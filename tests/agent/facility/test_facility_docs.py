@@ -10,8 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from powerhall_agent.facility.gateway_settings import Device, FacilitySettings, SnmpDevice, load_facility
-from powerhall_agent.facility.points import load_map, map_names
+from powerhall_agent.facility.device import Device
+from powerhall_agent.facility.gateway_settings import FacilitySettings, load_facility
+from powerhall_agent.facility.protocols.snmp import SnmpDevice
+from powerhall_agent.facility.registry import load_map, map_names
 
 PROGRAM = Path(sys.executable).with_name("powerhall-agent")
 

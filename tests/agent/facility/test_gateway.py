@@ -14,9 +14,11 @@ from powerhall.runtime.errors import Retryable
 from powerhall.runtime.log import Log
 from powerhall.store import Query, Select, open_store
 from powerhall_agent.facility.gateway import Gateway
-from powerhall_agent.facility.gateway_settings import ModbusDevice, load_facility
-from powerhall_agent.facility.points import DeviceMap, ModbusPoint
-from powerhall_agent.facility.reader import ReadResult, open_reader
+from powerhall_agent.facility.gateway_settings import load_facility
+from powerhall_agent.facility.points import DeviceMap
+from powerhall_agent.facility.protocols.modbus import ModbusDevice, ModbusPoint
+from powerhall_agent.facility.reader import ReadResult
+from powerhall_agent.facility.registry import open_reader
 
 PROGRAM = Path(sys.executable).with_name("powerhall-agent")
 

@@ -4,7 +4,7 @@ import pytest
 
 from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
 from powerhall_agent.facility.gateway_settings import load_facility
-from powerhall_agent.facility.points import load_map, map_names
+from powerhall_agent.facility.registry import load_map, map_names
 
 GOOD = """site = "north"
 [[device]]
@@ -116,10 +116,9 @@ def test_every_map_of_ours_loads_and_names_its_source(name, tmp_path):
 def test_a_missing_extra_is_one_line(monkeypatch, tmp_path):
     import sys
 
-    from powerhall_agent.facility.reader import open_reader
+    from powerhall_agent.facility.registry import open_reader
 
     settings, maps = load(tmp_path, GOOD)
-    monkeypatch.delitem(sys.modules, "powerhall_agent.facility.modbus", raising=False)
     monkeypatch.setitem(sys.modules, "pymodbus.client", None)
     with pytest.raises(ConfigError, match=r"pip install 'powerhall\[facility\]'"):
         open_reader(settings.device[0], maps["feed-a"])

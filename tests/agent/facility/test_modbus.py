@@ -6,9 +6,9 @@ import time
 import pytest
 
 from powerhall.runtime.errors import Retryable
-from powerhall_agent.facility.gateway_settings import ModbusDevice
-from powerhall_agent.facility.modbus import ModbusReader
-from powerhall_agent.facility.points import DeviceMap, ModbusPoint, load_map
+from powerhall_agent.facility.points import DeviceMap
+from powerhall_agent.facility.protocols.modbus import ModbusDevice, ModbusPoint, ModbusReader
+from powerhall_agent.facility.registry import load_map
 
 pytestmark = pytest.mark.rig
 

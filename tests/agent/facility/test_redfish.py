@@ -10,9 +10,9 @@ import time
 import pytest
 
 from powerhall.runtime.errors import Retryable
-from powerhall_agent.facility.gateway_settings import RedfishDevice
-from powerhall_agent.facility.points import DeviceMap, RedfishPoint, load_map
-from powerhall_agent.facility.redfish import RedfishReader, pointed
+from powerhall_agent.facility.points import DeviceMap
+from powerhall_agent.facility.protocols.redfish import RedfishDevice, RedfishPoint, RedfishReader, pointed
+from powerhall_agent.facility.registry import load_map
 
 pytestmark = pytest.mark.rig
 

@@ -5,9 +5,9 @@ import time
 import pytest
 
 from powerhall.runtime.errors import Retryable
-from powerhall_agent.facility.gateway_settings import SnmpDevice
-from powerhall_agent.facility.points import DeviceMap, SnmpPoint, load_map
-from powerhall_agent.facility.snmp import SnmpReader
+from powerhall_agent.facility.points import DeviceMap
+from powerhall_agent.facility.protocols.snmp import SnmpDevice, SnmpPoint, SnmpReader
+from powerhall_agent.facility.registry import load_map
 
 pytestmark = pytest.mark.rig
 PORT = 21850

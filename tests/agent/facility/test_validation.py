@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powerhall_agent.facility.modbus import decode, plan_blocks
-from powerhall_agent.facility.points import ModbusPoint
+from powerhall_agent.facility.protocols.modbus import ModbusPoint, decode, plan_blocks
 from powerhall_agent.facility.validation import PointValidator
 
 TYPES = {"u16": "H", "i16": "h", "u32": "I", "i32": "i", "u64": "Q", "i64": "q", "f32": "f", "f64": "d"}

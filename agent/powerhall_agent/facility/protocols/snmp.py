@@ -1,38 +1,71 @@
 """SNMP v2c and v3 by pysnmp: numbers at fixed OIDs, a few per request."""
 
 import asyncio
+import importlib
 import importlib.util
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pysnmp.hlapi.v3arch import asyncio as api
-from pysnmp.proto.rfc1905 import EndOfMibView, NoSuchInstance, NoSuchObject
+import msgspec
 
 from powerhall.runtime.errors import Retryable
 from powerhall.runtime.settings import Secret
-from powerhall_agent.facility.gateway_settings import SnmpDevice
-from powerhall_agent.facility.points import DeviceMap, SnmpPoint
-from powerhall_agent.facility.reader import Pacer, ReadResult
+from powerhall_agent.facility.device import Device
+from powerhall_agent.facility.points import DeviceMap, MapFile, Point
+from powerhall_agent.facility.reader import DeviceProtocol, Pacer, ReadResult
 
-__all__ = ["SnmpReader"]
+__all__ = ["SNMP", "SnmpDevice", "SnmpPoint", "SnmpReader"]
 
 _Untyped: TypeAlias = Any
 """Objects of pysnmp, which has no type information."""
 _PER_REQUEST = 10
 _AUTH = {
-    "sha1": api.USM_AUTH_HMAC96_SHA,
-    "sha256": api.USM_AUTH_HMAC192_SHA256,
-    "sha384": api.USM_AUTH_HMAC256_SHA384,
-    "sha512": api.USM_AUTH_HMAC384_SHA512,
+    "sha1": "USM_AUTH_HMAC96_SHA",
+    "sha256": "USM_AUTH_HMAC192_SHA256",
+    "sha384": "USM_AUTH_HMAC256_SHA384",
+    "sha512": "USM_AUTH_HMAC384_SHA512",
 }
-_PRIVACY = {"aes128": api.USM_PRIV_CFB128_AES, "aes256": api.USM_PRIV_CFB256_AES}
+_PRIVACY = {"aes128": "USM_PRIV_CFB128_AES", "aes256": "USM_PRIV_CFB256_AES"}
+"""Names of pysnmp's constants."""
 _BUSY = (0, 2)
 """Error status 0 is none, 2 is noSuchName: a point that is not there; any other is the agent's own trouble."""
+
+
+class SnmpDevice(Device, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="protocol", tag="snmp"):
+    """An SNMP agent; `member` is the index of the unit in its tables."""
+
+    version: Literal["2c", "3"] = "3"
+    community_file: str = ""
+    user: str = ""
+    auth: Literal["sha256", "sha384", "sha512", "sha1"] = "sha256"
+    auth_file: str = ""
+    privacy: Literal["aes128", "aes256"] = "aes128"
+    privacy_file: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a login that does not belong to the version."""
+        self.check_host()
+        if self.version == "2c" and (not self.community_file or self.user or self.auth_file or self.privacy_file):
+            raise ValueError(f"{self.name}: version 2c: needs community_file and nothing else")
+        if self.version == "3" and (not self.user or self.community_file):
+            raise ValueError(f"{self.name}: version 3: needs user, auth_file and privacy_file")
+        if self.privacy_file and not self.auth_file:
+            raise ValueError(f"{self.name}: privacy_file: needs auth_file, too")
+
+
+class SnmpPoint(Point, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A number at an OID, in which {member} stands for the device's `member`."""
+
+    oid: Annotated[str, msgspec.Meta(pattern=r"^1(\.([0-9]+|\{member\}))+$")]
 
 
 class SnmpReader:
     """Reads one SNMP agent; the event loop belongs to the reader and runs only while it reads."""
 
     def __init__(self, device: SnmpDevice, points: DeviceMap) -> None:
+        """Prepare; nothing is sent yet."""
+        self._api: _Untyped = importlib.import_module("pysnmp.hlapi.v3arch.asyncio")
+        values = importlib.import_module("pysnmp.proto.rfc1905")
+        self._absent = (values.NoSuchObject, values.NoSuchInstance, values.EndOfMibView)
         if device.privacy_file and importlib.util.find_spec("cryptography") is None:
             raise ImportError("needed for privacy", name="cryptography")
         self._device = device
@@ -45,7 +78,7 @@ class SnmpReader:
     def read(self) -> ReadResult:
         """Read all points; raises Retryable when the agent does not answer as it should."""
         if self._loop is None:
-            self._loop, self._engine = asyncio.new_event_loop(), api.SnmpEngine()
+            self._loop, self._engine = asyncio.new_event_loop(), self._api.SnmpEngine()
         answer = ReadResult()
         try:
             self._loop.run_until_complete(self._read(answer))
@@ -69,7 +102,7 @@ class SnmpReader:
 
     async def _read(self, answer: ReadResult) -> None:
         device, oids = self._device, list(self._oids)
-        target = await api.UdpTransportTarget.create(
+        target = await self._api.UdpTransportTarget.create(
             (device.host, device.port(161)), timeout=device.timeout_s / 2, retries=1
         )
         login = self._login()
@@ -78,6 +111,7 @@ class SnmpReader:
 
     async def _get(self, login: _Untyped, target: _Untyped, oids: list[str], answer: ReadResult) -> None:
         self._pacer.wait()
+        api = self._api
         wanted = [api.ObjectType(api.ObjectIdentity(oid)) for oid in oids]
         indication, status, index, found = await api.get_cmd(
             self._engine, login, target, api.ContextData(), *wanted, lookupMib=False
@@ -87,24 +121,24 @@ class SnmpReader:
         if int(status) not in _BUSY:
             raise Retryable(f"{self._device.address}: SNMP error status {int(status)} at {oids[int(index) - 1]}")
         for oid, (_, value) in zip(oids, found, strict=True):
-            number = _number(value)
+            number = "the agent has no such object" if isinstance(value, self._absent) else _number(value)
             if isinstance(number, float):
                 answer.values[self._oids[oid]] = number
             else:
                 answer.problems[self._oids[oid]] = f"{oid}: {number}"
 
     def _login(self) -> _Untyped:
-        device = self._device
+        device, api = self._device, self._api
         if device.version == "2c":
-            return api.CommunityData(Secret(device.community_file).read(), mpModel=1)  # noqa: S508 - for old PDUs, where settings say so
+            return api.CommunityData(Secret(device.community_file).read(), mpModel=1)
         auth = Secret(device.auth_file).read() if device.auth_file else None
         privacy = Secret(device.privacy_file).read() if device.privacy_file else None
         return api.UsmUserData(
             device.user,
             authKey=auth,
             privKey=privacy,
-            authProtocol=_AUTH[device.auth] if auth else api.USM_AUTH_NONE,
-            privProtocol=_PRIVACY[device.privacy] if privacy else api.USM_PRIV_NONE,
+            authProtocol=getattr(api, _AUTH[device.auth]) if auth else api.USM_AUTH_NONE,
+            privProtocol=getattr(api, _PRIVACY[device.privacy]) if privacy else api.USM_PRIV_NONE,
         )
 
 
@@ -115,9 +149,10 @@ def _plain(indication: object) -> str:
 
 def _number(value: _Untyped) -> float | str:
     """Return the number, also of a text that is one; otherwise why there is none."""
-    if isinstance(value, NoSuchObject | NoSuchInstance | EndOfMibView):
-        return "the agent has no such object"
     try:
         return float(value.prettyPrint())
     except ValueError:
         return f"{value.prettyPrint()[:40]!r} is not a number"
+
+
+SNMP = DeviceProtocol("snmp", SnmpDevice, MapFile[SnmpPoint], SnmpReader)

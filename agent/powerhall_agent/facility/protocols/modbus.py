@@ -4,24 +4,49 @@ import logging
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from pymodbus.client import ModbusTcpClient
-from pymodbus.exceptions import ModbusException
+import msgspec
 
 from powerhall.runtime.errors import Retryable
-from powerhall_agent.facility.gateway_settings import ModbusDevice
-from powerhall_agent.facility.points import DeviceMap, ModbusPoint
-from powerhall_agent.facility.reader import Pacer, ReadResult
+from powerhall_agent.facility.device import Device
+from powerhall_agent.facility.points import DeviceMap, MapFile, Point
+from powerhall_agent.facility.reader import DeviceProtocol, Pacer, ReadResult
 
-__all__ = ["Block", "ModbusReader", "decode", "plan_blocks"]
+__all__ = ["MODBUS", "Block", "ModbusDevice", "ModbusPoint", "ModbusReader", "decode", "plan_blocks"]
 
 _GAP = 8
 """Registers that are read along although no point wants them, when that saves a request."""
+_REGISTERS = {"u16": 1, "i16": 1, "u32": 2, "i32": 2, "f32": 2, "u64": 4, "i64": 4, "f64": 4}
 _FORMATS = {"u16": "H", "i16": "h", "u32": "I", "i32": "i", "u64": "Q", "i64": "q", "f32": "f", "f64": "d"}
 _EXCEPTIONS = {1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure"}
 """Modbus Application Protocol V1.1b3, section 7; other codes mean that the device is busy or not reached."""
 
-logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+
+class ModbusDevice(Device, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="protocol", tag="modbus"):
+    """A Modbus TCP device, or one behind a gateway by its `unit`."""
+
+    unit: Annotated[int, msgspec.Meta(ge=0, le=255)] = 1
+    max_registers: Annotated[int, msgspec.Meta(ge=4, le=125)] = 100
+
+    def __post_init__(self) -> None:
+        """Refuse an address that is no HOST[:PORT]."""
+        self.check_host()
+
+
+class ModbusPoint(Point, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Registers at `address`, counted from 0 as they go over the wire (a manual's 30001 or 40001 is 0)."""
+
+    kind: Literal["holding", "input"]
+    address: Annotated[int, msgspec.Meta(ge=0, le=65535)]
+    type: Literal["u16", "i16", "u32", "i32", "u64", "i64", "f32", "f64"]
+    byte_order: Literal["big", "little"] = "big"
+    word_order: Literal["big", "little"] = "big"
+
+    @property
+    def registers(self) -> int:
+        """How many registers the value takes."""
+        return _REGISTERS[self.type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +86,12 @@ class ModbusReader:
     """Reads one unit over a connection that is kept."""
 
     def __init__(self, device: ModbusDevice, points: DeviceMap) -> None:
+        """Prepare; nothing is sent yet."""
+        from pymodbus.client import ModbusTcpClient
+        from pymodbus.exceptions import ModbusException
+
+        logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+        self._failures = (ModbusException, OSError, struct.error)
         self._device = device
         self._pacer = Pacer(device.pause_s)
         modbus = [point for point in points.points if isinstance(point, ModbusPoint)]
@@ -99,7 +130,7 @@ class ModbusReader:
         call = self._client.read_holding_registers if block.kind == "holding" else self._client.read_input_registers
         try:
             reply = call(block.address, count=block.count, device_id=self._device.unit)
-        except (ModbusException, OSError, struct.error) as error:
+        except self._failures as error:
             self.close()  # a late reply must not be taken for the next one
             raise Retryable(f"{where}: {_reason(error)}") from None
         if reply.isError():
@@ -125,3 +156,6 @@ def _reason(error: Exception) -> str:
     if "No response" in text or "CLOSING" in text:
         return "no answer within the timeout"
     return "cannot connect" if "connect" in text.lower() else text
+
+
+MODBUS = DeviceProtocol("modbus", ModbusDevice, MapFile[ModbusPoint], ModbusReader)

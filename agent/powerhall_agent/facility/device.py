@@ -1,0 +1,42 @@
+"""What the settings of a device of any protocol hold."""
+
+from typing import Annotated
+
+import msgspec
+
+__all__ = ["Device", "Pause", "Seconds"]
+
+Seconds = Annotated[float, msgspec.Meta(ge=0.1, le=3600)]
+Pause = Annotated[float, msgspec.Meta(ge=0, le=60)]
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="protocol"):
+    """What every device has; `pause_s` is the least time between two requests to it."""
+
+    name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    address: str
+    map: str
+    hall: str = ""
+    member: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]+$")] = "1"
+    interval_s: Seconds = 5.0
+    timeout_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 2.0
+    pause_s: Pause = 0.0
+    weather: bool = False
+
+    @property
+    def host(self) -> str:
+        """The host of HOST[:PORT]; IPv6 in brackets."""
+        return self.address.rpartition(":")[0].strip("[]") if self._has_port() else self.address.strip("[]")
+
+    def port(self, default: int) -> int:
+        """The port of HOST[:PORT]."""
+        return int(self.address.rpartition(":")[2]) if self._has_port() else default
+
+    def _has_port(self) -> bool:
+        host, colon, port = self.address.rpartition(":")
+        return bool(colon) and port.isdigit() and (":" not in host or host.endswith("]"))
+
+    def check_host(self) -> None:
+        """Refuse an address that is no HOST[:PORT]."""
+        if not self.host or any(char in self.address for char in "/ @") or not 0 < self.port(1) < 65536:
+            raise ValueError(f"{self.name}: address: {self.address!r}: must be HOST or HOST:PORT")

@@ -1,0 +1,1 @@
+"""The protocols of facility devices, one file each: settings, points of a map and reader."""
