@@ -5,6 +5,7 @@ the epoch; slot `i` spans `start_s + i * slot_s` to `start_s + (i + 1) * slot_s`
 """
 
 import hashlib
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ __all__ = [
     "SeveralSites",
     "Snapshot",
     "StoragePlan",
+    "WaitCode",
     "Waiting",
     "ZonePlan",
     "gpu_power_w",
@@ -126,10 +128,31 @@ class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""
 
 
+class WaitCode(StrEnum):
+    """Why a job waits, in one word for machines."""
+
+    GPUS = "gpus"
+    COOLING = "cooling"
+    POWER = "power"
+    WORTH = "worth"
+    """It fits, but its value within the horizon does not pay."""
+    CAPACITY = "capacity"
+    """No start fits beside jobs of more value; not looked into further."""
+    PLACEMENT = "placement"
+    """Enough is free in all, but not on nodes that it may take together."""
+    RAMP = "ramp"
+    SHED = "shed"
+    """A running job stops, or a job does not start, to keep a budget."""
+    PREEMPTED = "preempted"
+    WINDOW = "window"
+    INELIGIBLE = "ineligible"
+    TOO_LARGE = "too_large"
+
+
 class Waiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A job that does not start within the horizon, or was stopped, and why.
 
-    `code` is one word for machines (power, cooling, gpus, window, ineligible, ...), `reason` is for people;
+    `code` is a `WaitCode`, `reason` is for people;
     `binding` names the zones that hold it back; `what_if` says in numbers what would start it.
     """
 

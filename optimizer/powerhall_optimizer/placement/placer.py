@@ -20,6 +20,7 @@ from powerhall.hostlist import compress, expand
 from powerhall.plan.plan import Placement
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.placement.node_occupancy import NodeOccupancy, Split, spread
+from powerhall_optimizer.placement.reasons import PlacementCause, PlacementReason
 from powerhall_optimizer.placement.site_power import SitePower
 from powerhall_optimizer.placement.zone_headroom import ZoneHeadroom
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
@@ -40,8 +41,8 @@ class PlacedSchedule:
 
     schedule: Schedule
     nodes: dict[int, tuple[Placement, ...]]
-    left_out: dict[int, tuple[str, str]]
-    moved: dict[int, str] = field(default_factory=dict)
+    left_out: dict[int, PlacementReason]
+    moved: dict[int, PlacementReason] = field(default_factory=dict)
 
 
 class Placer:
@@ -62,8 +63,8 @@ class Placer:
         self.occupancies: dict[tuple[str, str, str], NodeOccupancy] = {}
         self.splits: dict[int, Split] = {}
         self.users: dict[tuple[str, str, str], list[set[int]]] = {}
-        self.left_out: dict[int, tuple[str, str]] = {}
-        self.moved: dict[int, str] = {}
+        self.left_out: dict[int, PlacementReason] = {}
+        self.moved: dict[int, PlacementReason] = {}
         self.usage: Ints = np.zeros_like(self.problem.capacity)
         for job in np.flatnonzero(self.option >= 0).tolist():
             self._use(job, 1)
@@ -238,9 +239,9 @@ class Placer:
             self.drop(job)
         for _, job, option in sorted(homeless):
             if self.settle(job):
-                self.moved[job] = f"{self._lacked(option)} at the start that was best without looking at nodes"
+                self.moved[job] = self._no_nodes(option)
             else:
-                self.left_out[job] = ("placement", f"{self._lacked(option)} at any start that pays")
+                self.left_out[job] = self._no_nodes(option)
 
     def _turn(self, job: int) -> tuple[bool, int, int]:
         """Whole-node gangs by start, then small jobs by size and start."""
@@ -263,11 +264,10 @@ class Placer:
             if self.settle(job):
                 self.left_out.pop(job, None)
 
-    def _lacked(self, option: int) -> str:
+    def _no_nodes(self, option: int) -> PlacementReason:
         choice = self.built.choices[option]
-        small = choice.job.gpus <= self.occupancy(choice).per_node
-        size = f"{choice.job.gpus} free GPUs on one node" if small else "enough empty nodes"
-        return f"no row or rack of {choice.hall} has {size} within its limits (enough are free in all, but scattered)"
+        one_node = choice.job.gpus <= self.occupancy(choice).per_node
+        return PlacementReason(PlacementCause.NO_NODES, choice.hall, choice.job.gpus, one_node)
 
     def placed(self) -> PlacedSchedule:
         """Return what was placed."""

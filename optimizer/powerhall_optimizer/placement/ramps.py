@@ -8,8 +8,8 @@ steep already.
 import numpy as np
 import numpy.typing as npt
 
-from powerhall_optimizer.physics.site_conditions import time_text
 from powerhall_optimizer.placement.placer import Placer
+from powerhall_optimizer.placement.reasons import PlacementCause, PlacementReason
 from powerhall_optimizer.placement.site_power import SitePower
 
 __all__ = ["smooth"]
@@ -96,15 +96,14 @@ class _Smoother:
             own = int(placer.option[job])
             placer.drop(job)
             if not placer.put(job, option, 0) and not placer.put(job, own, 0):
-                placer.left_out[job] = "placement", "its nodes do not take it in any mode"
+                placer.left_out[job] = PlacementReason(PlacementCause.NO_MODE)
             return before
         self.moves[job] = self.moves.get(job, 0) + 1
         placer.drop(job)
-        when = time_text(self.power.conditions.snapshot.start_s + slot * self.power.conditions.snapshot.slot_s)
-        why = f"{self.power.text(up)} at {when}"
+        reason = self.power.ramp_reason(up, slot)
         if self.moves[job] <= _MOST_MOVES and placer.settle(job):
-            placer.moved[job] = f"moved to keep {why}"
+            placer.moved[job] = reason
             return min(before, int(placer.start[job]))
         placer.moved.pop(job, None)
-        placer.left_out[job] = "ramp", f"its start or end would break {why}, and so would any other that pays"
+        placer.left_out[job] = reason
         return before

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall.physics.cooling import hall_load
-from powerhall.units import format_power
 from powerhall_optimizer.physics.plan_loads import power_now_w
 from powerhall_optimizer.physics.site_conditions import SiteConditions
+from powerhall_optimizer.placement.reasons import PlacementCause, PlacementReason
 from powerhall_optimizer.problem.build import Choice
 
 __all__ = ["SitePower"]
@@ -76,11 +76,12 @@ class SitePower:
         self.add(choice, start, end, -1)
         return fits
 
-    def text(self, up: bool) -> str:
-        """Write a ramp limit for people."""
-        site = self.conditions.site
+    def ramp_reason(self, up: bool, slot: int) -> PlacementReason:
+        """Return the ramp limit, up or down, at a slot as the reason to move a job."""
+        site, s = self.conditions.site, self.conditions.snapshot
         rate = (site.ramp_up_w_per_s if up else site.ramp_down_w_per_s) or 0.0
-        return f"the ramp limit of {site.name} ({format_power(60 * rate)}/min {'up' if up else 'down'})"
+        time_s = s.start_s + slot * s.slot_s
+        return PlacementReason(PlacementCause.RAMP, site=site.name, rate_w_per_s=rate, is_up=up, time_s=time_s)
 
 
 def _step_w(rate: float | None, slot_s: int) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 import numpy as np
 
+from powerhall.jobs import Job
 from powerhall.plan.plan import (
     PLAN_VERSION,
     Assignment,
@@ -12,13 +13,14 @@ from powerhall.plan.plan import (
     Plan,
     Snapshot,
     StoragePlan,
+    WaitCode,
     Waiting,
     ZonePlan,
     snapshot_hash,
 )
 from powerhall_optimizer.physics.plan_loads import plan_loads, zone_budgets
-from powerhall_optimizer.physics.site_conditions import time_text
 from powerhall_optimizer.placement.placer import PlacedSchedule
+from powerhall_optimizer.planning import texts
 from powerhall_optimizer.planning.explain import Explainer, zone_prices
 from powerhall_optimizer.planning.running_jobs import RetainedJobs
 from powerhall_optimizer.problem.build import Built
@@ -35,7 +37,6 @@ def assignments(
     """Return what is placed, in order of start; with reasons where somebody explains them."""
     found: list[Assignment] = []
     for number, nodes in placed.nodes.items():
-        moved = placed.moved.get(number, "")
         option = int(placed.schedule.option[number])
         choice = built.choices[option]
         start = int(placed.schedule.start[number])
@@ -53,49 +54,56 @@ def assignments(
                 end_s,
                 nodes,
                 choice.running,
-                moved or ("" if explainer is None else explainer.slowed(choice.job.job_id, option, start)),
+                _reason(number, placed, explainer),
             )
         )
     return tuple(sorted(found, key=lambda a: (a.start_s, a.job_id)))
 
 
+def _reason(number: int, placed: PlacedSchedule, explainer: Explainer | None) -> str:
+    """Return the text of an assignment: why it was moved, or why it is slower than it could be."""
+    if number in placed.moved:
+        return texts.moved_text(placed.moved[number])
+    if explainer is None:
+        return ""
+    option, start = int(placed.schedule.option[number]), int(placed.schedule.start[number])
+    slowdowns = explainer.slowdowns(explainer.built.choices[option].job.job_id, option, start)
+    return texts.slowdowns_text(slowdowns, explainer.when)
+
+
 def _shed(snapshot: Snapshot, retained: RetainedJobs, job_id: str) -> Waiting:
-    zones = retained.broken[job_id]
+    zones = tuple(map(str, retained.broken[job_id]))
     slot = retained.stops[job_id]
-    when = "now" if slot == 0 else f"at {time_text(snapshot.start_s + slot * snapshot.slot_s)}"
-    reason = (
-        f"stopped {when}: even in its lowest mode it would break {', '.join(zones)} beside the jobs that are retained "
-        "before it (those that may not be preempted first, then by weight, then the longest-running)"
-    )
-    return Waiting(job_id, "shed", reason, zones)
+    stop_s = None if slot == 0 else snapshot.start_s + slot * snapshot.slot_s
+    return Waiting(job_id, WaitCode.SHED, texts.shed_text(zones, stop_s), zones)
 
 
 def _waiting(built: Built, placed: PlacedSchedule, retained: RetainedJobs, explainer: Explainer) -> Iterator[Waiting]:
-    """Yield every job that does not start within the horizon, those that are worth most explained in depth."""
+    """Yield every job that does not start within the horizon, those of most value explained in depth."""
     deep = 0
     for number, job in sorted(enumerate(built.jobs), key=lambda item: -item[1].weight * item[1].gpus):
         if placed.schedule.option[number] >= 0 or job.job_id in retained.stops:
             continue
         if job.job_id in built.without:
-            yield Waiting(job.job_id, *built.without[job.job_id])
+            why = built.without[job.job_id]
+            yield Waiting(job.job_id, why.code, texts.no_option_text(why))
         elif deep >= _MOST_EXPLAINED:
-            yield Waiting(job.job_id, "capacity", "no start fits beside jobs of more worth; `explain` tells more")
+            yield Waiting(job.job_id, WaitCode.CAPACITY, texts.not_explained_text())
         else:
             deep += 1
-            reason, binding, earliest_s, what_if = explainer.waiting(job.job_id)
-            code = _code(binding, reason)
-            if number in placed.left_out:
-                code, reason = placed.left_out[number]
-            elif job.state == "running":
-                code, reason = "preempted", f"stopped so that jobs of more worth can run; {reason}"
-            yield Waiting(job.job_id, code, reason, binding, earliest_s, what_if)
+            yield _explained(number, job, placed, explainer)
 
 
-def _code(binding: tuple[str, ...], reason: str) -> str:
-    """One word for machines: what the job is short of first."""
-    if not binding or "short of" not in reason:
-        return "worth"
-    return next(code for word, code in (("(GPUs)", "gpus"), ("(cooling)", "cooling"), ("", "power")) if word in reason)
+def _explained(number: int, job: Job, placed: PlacedSchedule, explainer: Explainer) -> Waiting:
+    reason = explainer.waiting(job.job_id)
+    code, text = reason.code, texts.wait_text(reason, explainer.when)
+    if number in placed.left_out:
+        code, text = placed.left_out[number].code, texts.left_out_text(placed.left_out[number])
+    elif job.state == "running":
+        code, text = WaitCode.PREEMPTED, texts.preempted_text(text)
+    earliest_s = None if reason.fits_at is None else explainer.start_s(reason.fits_at)
+    what_if = texts.what_if_texts(reason, explainer.when)
+    return Waiting(job.job_id, code, text, reason.binding, earliest_s, what_if)
 
 
 def _whole(values: Sequence[float] | np.ndarray) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ start if" means: beside everything else as planned.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -17,21 +16,20 @@ from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Plan, Snapshot
 from powerhall.units import format_power
 from powerhall_optimizer.physics.site_conditions import time_text
+from powerhall_optimizer.planning.reasons import Alternative, Shortage, Slowdown, WaitReason
+from powerhall_optimizer.planning.texts import no_option_text, shortages_text
 from powerhall_optimizer.problem.arrays import Certificate, Ints, Schedule
-from powerhall_optimizer.problem.build import Built, Choice, build
+from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import to_prices
 from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.storage.model import build_storage_model, with_dispatch
 from powerhall_optimizer.verify.value import plan_dispatch, plan_stops, schedule_of
 
 __all__ = [
-    "Alternative",
     "Explainer",
-    "Shortage",
     "explain_lines",
     "explainer_of",
     "multi_site_lines",
-    "zone_of",
     "zone_prices",
 ]
 
@@ -40,54 +38,14 @@ _PLENTY = 1 << 45
 replace = msgspec.structs.replace
 
 
-@dataclass(frozen=True, slots=True)
-class Shortage:
-    """What an alternative misses of one resource: the amount, and the first and last slot in which it is missing."""
-
-    resource: str
-    amount: int
-    first: int
-    last: int
-
-
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """One way to run a job: choice, start and end slot, worth in USD, what is missing for it (nothing: it fits)."""
-
-    choice: Choice
-    option: int
-    start: int
-    end: int
-    value_usd: float
-    shortages: tuple[Shortage, ...]
-
-
-def zone_of(resource: str) -> str:
-    """Return the zone of a resource: `hall1.h100.gpus` -> hall1."""
-    return resource.split(".", 1)[0]
-
-
-def shortage_text(lack: Shortage) -> str:
-    """Write what would have to be added: "+12 kW of power in hall1"."""
-    zone, _, kind = lack.resource.partition(".")
-    if kind.endswith("gpus"):
-        return f"+{lack.amount} {kind.removesuffix('.gpus')} GPUs in {zone}"
-    names = {"it_w": "power in", "facility_w": "power at the meter of", "racks_w": "power of the rows and racks of"}
-    what = names.get(kind)
-    if what is None:
-        medium = kind.removeprefix("heat_").removesuffix("_w")
-        what = "cooling in" if medium == "all" else f"{medium} cooling in"
-    return f"+{format_power(lack.amount)} of {what} {zone}"
-
-
 def zone_prices(snapshot: Snapshot, built: Built, prices: Certificate) -> dict[str, tuple[float, ...]]:
     """Return what one more MW for an hour is worth per zone and slot, in USD; zones that never bind are left out."""
     per_hour = 3600 / snapshot.slot_s
     found: dict[str, tuple[float, ...]] = {}
-    for name, row in zip(built.problem.resource_names, prices.price, strict=True):
-        if name.endswith((".it_w", ".facility_w")) and row.any():
+    for resource, row in zip(built.problem.resource_keys, prices.price, strict=True):
+        if resource.is_zone_budget and row.any():
             usd = row / 2.0**prices.scale_bits * 1e6 * per_hour * built.unit_usd
-            found[zone_of(name)] = tuple(np.round(usd, 6).tolist())
+            found[resource.zone] = tuple(np.round(usd, 6).tolist())
     return found
 
 
@@ -104,9 +62,13 @@ class Explainer:
         self.number = {job.job_id: number for number, job in enumerate(built.jobs)}
         self._windows: dict[tuple[int, int, bool], Ints] = {}
 
+    def start_s(self, slot: int) -> int:
+        """Return when a slot begins, in s since the epoch."""
+        return self.snapshot.start_s + slot * self.snapshot.slot_s
+
     def when(self, slot: int) -> str:
         """Return a slot's time as text."""
-        return time_text(self.snapshot.start_s + slot * self.snapshot.slot_s)
+        return time_text(self.start_s(slot))
 
     def _least_free(self, resource: int, duration: int) -> Ints:
         """Return the least that is free of a resource over `duration` slots from each start (cut to the horizon)."""
@@ -137,7 +99,7 @@ class Explainer:
             over = amount - self.free[resource, start : min(end, self.problem.slots)]
             if (over > 0).any():
                 slots = np.flatnonzero(over > 0)
-                name = self.problem.resource_names[resource]
+                name = self.problem.resource_keys[resource]
                 shortages.append(Shortage(name, int(over.max()), start + int(slots[0]), start + int(slots[-1])))
         worth = self.problem.value(job, option, start) * self.built.unit_usd
         return Alternative(self.built.choices[option], option, start, end, worth, tuple(shortages))
@@ -201,53 +163,41 @@ class Explainer:
         scaled = self.prices.price[resource] / 2.0**self.prices.scale_bits
         return np.concatenate(([0.0], np.cumsum(scaled)))
 
-    def lacks_text(self, found: Alternative) -> str:
+    def shortages_text(self, found: Alternative) -> str:
         """Write where and when an alternative falls short."""
-        return ", ".join(
-            f"{shortage_text(k)} from {self.when(k.first)} to {self.when(k.last + 1)}" for k in found.shortages
-        )
+        return shortages_text(found.shortages, self.when)
 
-    def waiting(self, job_id: str) -> tuple[str, tuple[str, ...], int | None, tuple[str, ...]]:
-        """Return (reason, binding zones, earliest start in s or None, what would change it)."""
+    def waiting(self, job_id: str) -> WaitReason:
+        """Return why a job does not start within the horizon."""
         found = self.best(job_id)
         fitting = next((a for a in found if not a.shortages), None)
-        short = [a for a in found if a.shortages]
-        binding = tuple(dict.fromkeys(zone_of(k.resource) for a in short for k in a.shortages))
-        what_if = [f"{self.when(a.start)} in {a.choice.mode} if {self.lacks_text(a)}" for a in short]
-        weight = self.weight_needed(job_id)
+        needed = self.weight_needed(job_id)
         own = self.built.jobs[self.number[job_id]].weight
-        if weight is not None and weight > own:
-            what_if.append(f"at about weight {weight:.3g} (now {own:g}) it is worth what it displaces")
-        if fitting is not None:
-            start_s = self.snapshot.start_s + fitting.start * self.snapshot.slot_s
-            reason = f"could start at {self.when(fitting.start)}, but within the horizon that is not worth its cost"
-            return reason, binding, start_s, tuple(what_if)
-        nearest = short[-1] if short else None
-        reason = "no start within the horizon fits beside jobs of more worth"
-        if nearest is not None:
-            names = ", ".join(dict.fromkeys(f"{zone_of(k.resource)} ({_kind(k)})" for k in nearest.shortages))
-            reason += f"; short of {names}"
-        return reason, binding, None, tuple(what_if)
+        return WaitReason(
+            None if fitting is None else fitting.start,
+            tuple(a for a in found if a.shortages),
+            own,
+            needed if needed is not None and needed > own else None,
+        )
 
-    def slowed(self, job_id: str, option: int, start: int) -> str:
-        """Return why a planned job does not run in its fastest mode or not at once; "" when it does."""
+    def slowdowns(self, job_id: str, option: int, start: int) -> tuple[Slowdown, ...]:
+        """Return why a planned job does not run in its fastest mode or not at once; nothing when it does."""
         job = self.number[job_id]
         own = self.built.choices[option]
         rate = self.problem.option_duration
         same = [o for o in self.problem.options_of(job) if self.built.choices[o].hall == own.hall]
         fastest = min(same, key=lambda o: (int(rate[o]), o != option))
-        words: list[str] = []
+        found: list[Slowdown] = []
         if rate[fastest] < rate[option]:
-            words.append(
-                self._against(job, option, fastest, start, f"{own.mode}, not {self.built.choices[fastest].mode}")
-            )
+            shortages = self._shortages_beside(job, option, fastest, start)
+            found.append(Slowdown(own.mode, self.built.choices[fastest].mode, start, shortages))
         first = int(self.problem.option_earliest[option])
         if start > first:
-            words.append(self._against(job, option, option, first, f"not at {self.when(first)}"))
-        return "; ".join(words)
+            found.append(Slowdown(own.mode, None, first, self._shortages_beside(job, option, option, first)))
+        return tuple(found)
 
-    def _against(self, job: int, own: int, other: int, start: int, what: str) -> str:
-        """Say what an alternative of a planned job would lack once the job's own use is taken off."""
+    def _shortages_beside(self, job: int, own: int, other: int, start: int) -> tuple[Shortage, ...]:
+        """Return what an alternative of a planned job would lack once the job's own use is taken off."""
         begin, end = int(self.schedule.start[job]), int(self.schedule.start[job] + self.problem.option_duration[own])
         uses = self.problem.uses_of(own)
         for resource, amount in uses:
@@ -255,12 +205,7 @@ class Explainer:
         found = self.alternative(job, other, start)
         for resource, amount in uses:
             self.free[resource, begin:end] -= amount
-        return f"{what}: {self.lacks_text(found) or 'the plan is worth more this way'}"
-
-
-def _kind(lack: Shortage) -> str:
-    kind = lack.resource.split(".", 1)[1]
-    return "GPUs" if kind.endswith("gpus") else "cooling" if kind.startswith("heat") else "power"
+        return found.shortages
 
 
 def explainer_of(plan: Plan) -> Explainer:
@@ -301,16 +246,16 @@ def _elsewhere(part: Plan, job: Job) -> Iterator[str]:
     built = with_dispatch(built, model, plan_dispatch(part, model))
     explainer = Explainer(snapshot, built, schedule_of(part, built), None)
     if job.job_id in built.without:
-        yield f"  {built.without[job.job_id][1]}"
+        yield f"  {no_option_text(built.without[job.job_id])}"
     for found in explainer.best(job.job_id):
         yield _alternative_line(explainer, found)
 
 
 def _alternative_line(explainer: Explainer, found: Alternative) -> str:
-    fits = "fits beside the plan" if not found.shortages else "lacks " + explainer.lacks_text(found)
+    fits = "fits beside the plan" if not found.shortages else "lacks " + explainer.shortages_text(found)
     return (
         f"  alternative: {found.choice.hall}, mode {found.choice.mode}, {explainer.when(found.start)} to "
-        f"{explainer.when(found.end)}, worth {found.value_usd:.2f} USD within the horizon: {fits}"
+        f"{explainer.when(found.end)}, value {found.value_usd:.2f} USD within the horizon: {fits}"
     )
 
 
@@ -332,7 +277,7 @@ def explain_lines(plan: Plan, job_id: str) -> Iterator[str]:
         if waiting.binding:
             yield f"  held back by: {', '.join(waiting.binding)}"
         for text in waiting.what_if:
-            yield f"  starts {text}" if " if " in text else f"  {text}"
+            yield f"  what if: {text}"
     for found in explainer.best(job_id) if entry is None else ():
         yield _alternative_line(explainer, found)
     if entry is None and (weight := explainer.weight_needed(job_id)) is not None:

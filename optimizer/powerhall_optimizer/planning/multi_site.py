@@ -18,10 +18,11 @@ from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.placement.place import place
 from powerhall_optimizer.placement.placer import PlacedSchedule
+from powerhall_optimizer.planning import texts
 from powerhall_optimizer.planning.assemble import assemble
 from powerhall_optimizer.planning.planner import (
-    NOTHING,
     CandidatePlan,
+    PlanningStep,
     PlanningTask,
     PreparedSite,
     Unplannable,
@@ -86,8 +87,8 @@ def make_multi_site_plan(
     task = PlanningTask(
         joined.built, retained, settings, began, until_s, stop, log, warm, first.start_s, first.planned, storage
     )
-    last: object = NOTHING
-    for name, candidate in candidate_plans(task):
+    last: object = texts.NOTHING
+    for step, candidate in candidate_plans(task):
         conditions_of = {s.site.name: r.conditions for s, r in zip(snapshots, prepared, strict=True)}
         placed = place(
             conditions_of,
@@ -95,7 +96,7 @@ def make_multi_site_plan(
             candidate.schedule,
             late=task.placing(),
             settings=settings,
-            fill=name != "kept",
+            fill=step is not PlanningStep.KEPT,
         )
         writer = _Writer(snapshots, prepared, joined.built, placed, settings, log)
         plan = writer.plan(candidate, storage.split(candidate.dispatch), created_s, began)
@@ -103,7 +104,7 @@ def make_multi_site_plan(
         if not broken:
             return plan
         last = broken[0]
-        log.error("draft_refused", stage=name, reason=last, violations=len(broken))
+        log.error("draft_refused", stage=step, reason=last, violations=len(broken))
     raise Unplannable(f"no plan holds every limit: {last}")
 
 
@@ -162,7 +163,13 @@ class _Writer:
             value -= math.ceil(one.storage.model.cost(dispatch))
             certificate = candidate.certificate
             if certificate is not None:
-                certificate = for_site(certificate, s.site.name, self.joint.unit_usd / built.unit_usd)
+                certificate = for_site(
+                    certificate,
+                    self.joint.problem,
+                    s.site.name,
+                    [storage.name for storage in s.site.storages],
+                    self.joint.unit_usd / built.unit_usd,
+                )
             plan = assemble(
                 own,
                 storage.opened(built, dispatch),
@@ -196,8 +203,8 @@ class _Writer:
         )
 
     def _noted(self, part: Plan, gap: float, solve_s: float) -> Plan:
-        others = ", ".join(s.site.name for s in self.snapshots if s.site.name != part.snapshot.site.name)
-        note = f"planned together with {others}: gap of all sites {gap:.2%}"
+        others = [s.site.name for s in self.snapshots if s.site.name != part.snapshot.site.name]
+        note = texts.together_text(others, gap)
         return replace(part, notes=(*part.notes, note), solve_s=solve_s)
 
 

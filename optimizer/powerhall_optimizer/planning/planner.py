@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -17,6 +18,7 @@ from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.placement.place import place
 from powerhall_optimizer.placement.placer import PlacedSchedule
+from powerhall_optimizer.planning import texts
 from powerhall_optimizer.planning.assemble import assemble
 from powerhall_optimizer.planning.running_jobs import RetainedJobs, retain_running_jobs
 from powerhall_optimizer.planning.site_storage import SiteStorage
@@ -32,8 +34,8 @@ from powerhall_optimizer.verify.schedule import check_schedule
 from powerhall_optimizer.verify.value import proven_bound
 
 __all__ = [
-    "NOTHING",
     "CandidatePlan",
+    "PlanningStep",
     "PlanningTask",
     "PreparedSite",
     "Unplannable",
@@ -44,12 +46,19 @@ __all__ = [
 ]
 __all__ += ["shed_note", "status_of"]
 
-NOTHING = "no step of the chain gave a candidate"
-
 _PLACE_SHARE = 0.15
 """Part of a round's time that is kept for placing."""
 _GRACE_S = 20.0
 """How long the solver may overrun: it compiles on its first run, and ends a step that it has begun."""
+
+
+class PlanningStep(StrEnum):
+    """The steps of the fallback chain, the best first; logs name them."""
+
+    SOLVED = "solved"
+    GREEDY = "greedy"
+    KEPT = "kept"
+    """Continue what runs, start nothing new."""
 
 
 class Unplannable(PowerhallError):  # noqa: N818 - named after what it says
@@ -148,7 +157,7 @@ def prepare_site(
         before, built = built, build(snapshot, conditions, every)
         retained = RetainedJobs(_rekeyed(before, built, retained), retained.stops, retained.broken)
     if retained.stops:
-        log.warning("shed", jobs=",".join(sorted(retained.stops)), zones=",".join(_zones(retained)))
+        log.warning("shed", jobs=",".join(sorted(retained.stops)), zones=",".join(shed_zones(retained)))
     return PreparedSite(conditions, built, retained, storage)
 
 
@@ -174,15 +183,15 @@ def make_plan(
     task = PlanningTask(
         built, retained, settings, began, until_s, stop, log, warm, snapshot.start_s, snapshot.planned, storage
     )
-    last: object = NOTHING
-    for name, candidate in candidate_plans(task):
+    last: object = texts.NOTHING
+    for step, candidate in candidate_plans(task):
         placed = place(
             {snapshot.site.name: prepared.conditions},
             storage.opened(built, candidate.dispatch),
             candidate.schedule,
             late=task.placing(),
             settings=settings,
-            fill=name != "kept",
+            fill=step is not PlanningStep.KEPT,
         )
         dispatch = storage.settled(built, placed, candidate.dispatch)
         plan = assemble(
@@ -203,25 +212,26 @@ def make_plan(
         if not broken:
             return plan
         last = broken[0]
-        log.error("draft_refused", stage=name, reason=last, violations=len(broken))
+        log.error("draft_refused", stage=step, reason=last, violations=len(broken))
     raise Unplannable(f"no plan holds every limit: {last}")
 
 
-def candidate_plans(task: PlanningTask) -> Iterator[tuple[str, CandidatePlan]]:
+def candidate_plans(task: PlanningTask) -> Iterator[tuple[PlanningStep, CandidatePlan]]:
     """Yield candidates from the best step to the simplest, each only when it is asked for."""
-    for step in (_solved, _greedy, _kept):
+    for step in PlanningStep:
         candidate = _attempt(step, task)
         if candidate is not None:
-            yield step.__name__.strip("_"), candidate
+            yield step, candidate
 
 
-def _attempt(step: Callable[[PlanningTask], CandidatePlan], task: PlanningTask) -> CandidatePlan | None:
+def _attempt(step: PlanningStep, task: PlanningTask) -> CandidatePlan | None:
     """Run one step; whatever goes wrong in it is logged, and the next simpler step takes over."""
+    runs = {PlanningStep.SOLVED: _solved, PlanningStep.GREEDY: _greedy, PlanningStep.KEPT: _kept}
     try:
-        return step(task)
+        return runs[step](task)
     except Exception as error:  # noqa: BLE001 - a fault in a solver must not leave the site without a plan
         reason = f"{type(error).__name__}: {error}"
-        task.log.error("stage_failed", stage=step.__name__.strip("_"), reason=reason)
+        task.log.error("stage_failed", stage=step, reason=reason)
         return None
 
 
@@ -233,17 +243,14 @@ def status_of(candidate: CandidatePlan, placed: PlacedSchedule) -> str:
     return candidate.status
 
 
-def _zones(retained: RetainedJobs) -> tuple[str, ...]:
-    return tuple(sorted({zone for zones in retained.broken.values() for zone in zones}))
+def shed_zones(retained: RetainedJobs) -> tuple[str, ...]:
+    """Return the names of the limits for which running jobs stop."""
+    return tuple(sorted({str(resource) for broken in retained.broken.values() for resource in broken}))
 
 
 def shed_note(retained: RetainedJobs) -> tuple[str, ...]:
-    if not retained.stops:
-        return ()
-    return (
-        f"{len(retained.stops)} running jobs stop because {', '.join(_zones(retained))} cannot carry what runs even in "
-        "its lowest modes; jobs that may be preempted go first, then those of least weight, then the youngest",
-    )
+    """Return the plan's note of running jobs that are shed, if there are any."""
+    return (texts.shed_note_text(len(retained.stops), shed_zones(retained)),) if retained.stops else ()
 
 
 def _rekeyed(before: Built, built: Built, retained: RetainedJobs) -> Schedule:
@@ -299,7 +306,7 @@ def _solved(task: PlanningTask) -> CandidatePlan:
     certificate = from_prices(problem, answer.certificate)
     certificate = msgspec.structs.replace(certificate, stored=answer.worth)
     bound = proven_bound(problem, storage.model, certificate)
-    status, notes = ("optimal", ("optimality proven by CP-SAT",)) if answer.optimal else ("feasible", ())
+    status, notes = ("optimal", (texts.OPTIMAL_NOTE,)) if answer.optimal else ("feasible", ())
     return CandidatePlan(answer.schedule, status, bound, certificate, notes, answer.dispatch)
 
 
@@ -339,8 +346,7 @@ def _as_planned(task: PlanningTask) -> Schedule:
 def _greedy(task: PlanningTask) -> CandidatePlan:
     problem = task.storage.opened(task.built, None).problem
     schedule = fill_by_density(problem, task.retained.schedule, max(task.deadline_s, time.monotonic() + 5.0))
-    note = "fallback: planned by the solve_without_storage greedy, without the solver"
-    return CandidatePlan(schedule, "fallback", _trivial(task), notes=(note,))
+    return CandidatePlan(schedule, "fallback", _trivial(task), notes=(texts.GREEDY_NOTE,))
 
 
 def _trivial(task: PlanningTask) -> int:
@@ -348,5 +354,4 @@ def _trivial(task: PlanningTask) -> int:
 
 
 def _kept(task: PlanningTask) -> CandidatePlan:
-    note = "fallback: keeps what runs and starts nothing new"
-    return CandidatePlan(task.retained.schedule, "fallback", _trivial(task), notes=(note,))
+    return CandidatePlan(task.retained.schedule, "fallback", _trivial(task), notes=(texts.KEPT_NOTE,))

@@ -17,6 +17,7 @@ from powerhall_optimizer.placement.node_occupancy import spread
 from powerhall_optimizer.placement.zone_headroom import ZoneHeadroom
 from powerhall_optimizer.problem.arrays import Ints, Schedule
 from powerhall_optimizer.problem.build import Built
+from powerhall_optimizer.problem.resources import Resource
 
 __all__ = ["RetainedJobs", "retain_running_jobs"]
 
@@ -27,7 +28,7 @@ class RetainedJobs:
 
     schedule: Schedule
     stops: dict[str, int]
-    broken: dict[str, tuple[str, ...]]
+    broken: dict[str, tuple[Resource, ...]]
 
 
 def retention_order(job: Job) -> tuple[bool, float, float, str]:
@@ -56,15 +57,16 @@ class _Retention:
                 loads[rack] = loads.get(rack, 0.0) + gpus * gpu_w
         return loads
 
-    def against(self, option: int) -> dict[str, int]:
-        """Return the zones and resources that stand against an option, with the first slot in which each does."""
+    def against(self, option: int) -> dict[Resource, int]:
+        """Return the limits that an option would break, with the first slot in which it would break each."""
         end = min(int(self.problem.option_duration[option]), self.problem.slots)
-        found: dict[str, int] = {}
+        found: dict[Resource, int] = {}
         for resource, amount in self.problem.uses_of(option):
             over = self.usage[resource, :end] + amount > self.problem.capacity[resource, :end]
             if over.any():
-                found[self.problem.resource_names[resource]] = int(np.argmax(over))
-        return found | self.headroom.against(self.loads(option), 0, end)
+                found[self.problem.resource_keys[resource]] = int(np.argmax(over))
+        against = self.headroom.against(self.loads(option), 0, end)
+        return found | {Resource(zone): slot for zone, slot in against.items()}
 
     def add(self, option: int, sign: int, slots: int | None = None) -> None:
         """Count an option's load (or take it off again)."""
@@ -83,7 +85,7 @@ def retain_running_jobs(conditions: SiteConditions, built: Built) -> RetainedJob
     retention = _Retention(conditions, built)
     schedule = Schedule.empty(built.problem.jobs)
     stops: dict[str, int] = {}
-    broken: dict[str, tuple[str, ...]] = {}
+    broken: dict[str, tuple[Resource, ...]] = {}
     running = [n for n, job in enumerate(built.jobs) if job.state == "running" and len(built.problem.options_of(n))]
     running.sort(key=lambda n: retention_order(built.jobs[n]))
     for number in running:
@@ -91,7 +93,7 @@ def retain_running_jobs(conditions: SiteConditions, built: Built) -> RetainedJob
         option = retention.first_fit(options)
         if option is None:
             against = retention.against(options[0])
-            broken[built.jobs[number].job_id] = tuple(sorted(against))
+            broken[built.jobs[number].job_id] = tuple(sorted(against, key=str))
             stops[built.jobs[number].job_id] = left = min(against.values())
             option = options[0]
             if left > 0:

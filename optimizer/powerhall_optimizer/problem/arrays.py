@@ -24,13 +24,13 @@ Value is in integer units of the caller's choice; a unit of about 1e-8 of the to
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from powerhall.runtime.errors import Rejected
+from powerhall_optimizer.problem.resources import Resource
 
 Ints = npt.NDArray[np.int64]
 
@@ -45,7 +45,7 @@ class Problem:
 
     slots: int
     slot_s: int
-    resource_names: tuple[str, ...]  # R
+    resource_keys: tuple[Resource, ...]  # R
     capacity: Ints  # [R, T] in the resource's own unit (nodes, W)
     tariff: Ints  # [K, T] value units per unit of `option_energy` and slot; K may be 0
     job_names: tuple[str, ...]  # J
@@ -83,7 +83,12 @@ class Problem:
     @property
     def resources(self) -> int:
         """Number of resources."""
-        return len(self.resource_names)
+        return len(self.resource_keys)
+
+    @property
+    def resource_names(self) -> tuple[str, ...]:
+        """Names of the resources, as certificates have them."""
+        return tuple(map(str, self.resource_keys))
 
     def options_of(self, job: int) -> range:
         """The option indices of one job."""
@@ -180,127 +185,6 @@ class Certificate:
     scale_bits: int
     cuts: tuple[Cut, ...] = ()
     cut_price: Ints = field(default_factory=lambda: np.zeros((0, 0), np.int64))  # [len(cuts), T]
-
-
-class ProblemBuilder:
-    """Collects resources, tariffs, jobs and options one by one and builds a checked `Problem`.
-
-    >>> builder = ProblemBuilder(slots=4)
-    >>> nodes = builder.resource("hall1.nodes", 8)
-    >>> job = builder.job("train")
-    >>> builder.option(job, ("hall1", "full"), duration=2, uses={nodes: 8}, rate=10)
-    0
-    >>> builder.build().jobs
-    1
-    """
-
-    def __init__(self, slots: int, slot_s: int = 300) -> None:
-        self.slots = slots
-        self.slot_s = slot_s
-        self._resources: list[tuple[str, Ints]] = []
-        self._tariffs: list[Ints] = []
-        self._jobs: list[tuple[str, tuple[int, ...]]] = []
-        self._labels: dict[tuple[str, str], int] = {}
-        self._options: list[list[tuple[tuple[int, ...], Mapping[int, int]]]] = []
-
-    def resource(self, name: str, capacity: int | Sequence[int] | Ints) -> int:
-        """Adds a resource with one capacity or one per slot, and returns its index."""
-        self._resources.append((name, np.broadcast_to(np.asarray(capacity, np.int64), (self.slots,))))
-        return len(self._resources) - 1
-
-    def tariff(self, price: int | Sequence[int] | Ints) -> int:
-        """Adds a tariff (value units per unit of energy and slot) and returns its row."""
-        self._tariffs.append(np.broadcast_to(np.asarray(price, np.int64), (self.slots,)))
-        return len(self._tariffs) - 1
-
-    def job(
-        self,
-        name: str,
-        *,
-        wait_value: int = 0,
-        delay_cost: int = 0,
-        deadline: int = NO_DEADLINE,
-        late_cost: int = 0,
-        late_fine: int = 0,
-        planned_start: int = -1,
-        shift_cost: int = 0,
-    ) -> int:
-        """Adds a job and returns its index; a job without options always waits."""
-        self._jobs.append((name, (wait_value, delay_cost, deadline, late_cost, late_fine, planned_start, shift_cost)))
-        self._options.append([])
-        return len(self._jobs) - 1
-
-    def option(
-        self,
-        job: int,
-        label: tuple[str, str],
-        *,
-        duration: int,
-        uses: Mapping[int, int],
-        rate: int = 0,
-        bonus: int = 0,
-        earliest: int = 0,
-        latest: int | None = None,
-        tariff: int = -1,
-        energy: int = 0,
-    ) -> int:
-        """Adds an option of `job` and returns its number within the job; `latest` defaults to ending in the horizon."""
-        last = self.slots - duration if latest is None else latest
-        index = self._labels.setdefault(label, len(self._labels))
-        numbers = (index, duration, earliest, last, rate, bonus, tariff, energy)
-        self._options[job].append((numbers, {r: a for r, a in uses.items() if a}))
-        return len(self._options[job]) - 1
-
-    def build(self) -> Problem:
-        """Builds the arrays and checks every invariant."""
-        flat = [option for options in self._options for option in options]
-        label, duration, earliest, latest, rate, bonus, tariff, energy = _columns([n for n, _ in flat], 8)
-        wait, delay, deadline, late, fine, planned, shift = _columns([numbers for _, numbers in self._jobs], 7)
-        problem = Problem(
-            slots=self.slots,
-            slot_s=self.slot_s,
-            resource_names=tuple(name for name, _ in self._resources),
-            capacity=_rows([capacity for _, capacity in self._resources], self.slots),
-            tariff=_rows(self._tariffs, self.slots),
-            job_names=tuple(name for name, _ in self._jobs),
-            job_options=_pointers([len(options) for options in self._options]),
-            job_wait_value=wait,
-            job_delay_cost=delay,
-            job_deadline=deadline,
-            job_late_cost=late,
-            job_late_fine=fine,
-            job_planned_start=planned,
-            job_shift_cost=shift,
-            option_labels=tuple(self._labels),
-            option_label=label,
-            option_duration=duration,
-            option_earliest=earliest,
-            option_latest=latest,
-            option_rate=rate,
-            option_bonus=bonus,
-            option_tariff=tariff,
-            option_energy=energy,
-            option_uses=_pointers([len(uses) for _, uses in flat]),
-            use_resource=np.array([r for _, uses in flat for r in uses], np.int64),
-            use_amount=np.array([a for _, uses in flat for a in uses.values()], np.int64),
-        )
-        problem.check()
-        return problem
-
-
-def _columns(rows: Sequence[tuple[int, ...]], width: int) -> list[Ints]:
-    table = np.array(rows, np.int64).reshape(len(rows), width)
-    return [np.ascontiguousarray(column) for column in table.T]
-
-
-def _rows(rows: Sequence[Ints], slots: int) -> Ints:
-    table: Ints = np.array(rows, np.int64).reshape(len(rows), slots)
-    return table
-
-
-def _pointers(counts: Sequence[int]) -> Ints:
-    result: Ints = np.concatenate(([0], np.cumsum(np.array(counts, np.int64)))).astype(np.int64)
-    return result
 
 
 def _refuse(bad: npt.NDArray[np.bool_], name: str, allowed: str) -> None:

@@ -6,8 +6,7 @@ same halls, node types and modes share their options' arrays.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +15,10 @@ from powerhall.jobs import Job
 from powerhall.plan.plan import Snapshot, gpu_power_w, gpu_speed
 from powerhall.site.topology import Mode, NodeType
 from powerhall_optimizer.physics.site_conditions import SiteConditions
-from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, Problem, ProblemBuilder
+from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, Problem
+from powerhall_optimizer.problem.builder import JobTable, OptionTable, ProblemBuilder, columns, make_problem
 from powerhall_optimizer.problem.eligibility import may_be_at, may_use, running_type, whole_gpus
+from powerhall_optimizer.problem.no_option import NoOption, NoOptionCause
 from powerhall_optimizer.problem.pool_resources import NodePool, PoolResources
 
 __all__ = ["Built", "Choice", "build", "energy_usd_per_mwh"]
@@ -48,14 +49,9 @@ class Built:
     problem: Problem
     choices: tuple[Choice, ...]
     jobs: tuple[Job, ...]
-    without: Mapping[str, tuple[str, str]]
+    without: Mapping[str, NoOption]
     unit_usd: float
     """Value of one unit of the objective."""
-
-
-def _pointers(counts: Ints) -> Ints:
-    result: Ints = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    return result
 
 
 def energy_usd_per_mwh(snapshot: Snapshot) -> Floats:
@@ -115,7 +111,7 @@ class _Jobs:
         self.resources: list[Ints] = []
         self.amounts: list[Ints] = []
         self.use_counts: list[Ints] = []
-        self.without: dict[str, tuple[str, str]] = {}
+        self.without: dict[str, NoOption] = {}
         self.planned = {entry.job_id: entry for entry in snapshot.planned}
         self.unit_usd = self._unit()
         self.energy_unit_w, self.tariff = self._tariff()
@@ -281,43 +277,47 @@ class _Jobs:
         least = max(1, math.ceil(job.duration_s / s.slot_s - 1e-9))
         return length if least >= s.slots else least + np.maximum(0, length - s.slots)
 
-    def problem(self, empty: Problem) -> Problem:
-        """Return the problem with all jobs and options; `empty` has its resources and tariffs."""
-        columns = np.concatenate([np.zeros((8, 0), np.int64), *self.columns], axis=1)
-        rows = np.array(self.job_rows, np.int64).reshape(-1, 7).T
+    def problem(self) -> Problem:
+        """Return the problem with all jobs and options."""
+        rows = np.concatenate([np.zeros((8, 0), np.int64), *self.columns], axis=1)
         none = np.zeros(0, np.int64)
-        names = ("wait_value", "delay_cost", "deadline", "late_cost", "late_fine", "planned_start", "shift_cost")
-        options = ("label", "duration", "earliest", "latest", "rate", "bonus", "tariff", "energy")
-        fields: dict[str, Any] = {}
-        fields |= {f"job_{name}": np.ascontiguousarray(row) for name, row in zip(names, rows, strict=True)}
-        fields |= {f"option_{name}": np.ascontiguousarray(row) for name, row in zip(options, columns, strict=True)}
-        return replace(
-            empty,
-            job_names=tuple(job.job_id for job in self.snapshot.jobs),
-            job_options=_pointers(np.array(self.counts, np.int64)),
-            option_labels=tuple(self.labels),
-            option_uses=_pointers(np.concatenate([none, *self.use_counts])),
+        jobs = JobTable(
+            tuple(job.job_id for job in self.snapshot.jobs),
+            np.array(self.counts, np.int64),
+            *columns(self.job_rows, 7),
+        )
+        label, duration, earliest, latest, rate, bonus, tariff, energy = map(np.ascontiguousarray, rows)
+        options = OptionTable(
+            tuple(self.labels),
+            label,
+            duration,
+            earliest,
+            latest,
+            rate,
+            bonus,
+            tariff,
+            energy,
+            use_counts=np.concatenate([none, *self.use_counts]),
             use_resource=np.concatenate([none, *self.resources]),
             use_amount=np.concatenate([none, *self.amounts]),
-            **fields,
         )
+        return make_problem(self.snapshot.slots, self.snapshot.slot_s, self.builder.capacities(), jobs, options)
 
-    def no_option(self, job: Job) -> tuple[str, str]:
-        """Say why a job can run nowhere within the horizon."""
+    def no_option(self, job: Job) -> NoOption:
+        """Return why a job can run nowhere within the horizon."""
         s = self.snapshot
         if job.state == "running" and job.site not in (None, s.site.name):
-            return "ineligible", f"runs at {job.site}; this site is {s.site.name}"
+            return NoOption(NoOptionCause.RUNS_ELSEWHERE, s.site.name, (str(job.site),))
         if job.sites and s.site.name not in job.sites:
-            return "ineligible", f"may run only at {', '.join(job.sites)}; this site is {s.site.name}"
+            return NoOption(NoOptionCause.NOT_RESIDENT, s.site.name, job.sites)
         fits = [pool for (hall, kind), pool in self.pools.items() if may_use(job, hall, kind)]
         if not fits:
-            return "ineligible", "no hall has the node types that it may use"
-        if all(whole_gpus(job.gpus, r.kind.gpus) > r.gpus for r in fits):
-            most = max(r.gpus for r in fits)
-            return "too_large", f"needs {job.gpus} GPUs in one hall; the largest that it may use has {most}"
+            return NoOption(NoOptionCause.NO_NODE_TYPE)
+        if all(whole_gpus(job.gpus, pool.kind.gpus) > pool.gpus for pool in fits):
+            return NoOption(NoOptionCause.TOO_LARGE, gpus=job.gpus, most_gpus=max(pool.gpus for pool in fits))
         if max(job.submit_s, job.earliest_s or 0.0) >= s.start_s + s.slots * s.slot_s:
-            return "window", "may start only after the end of the horizon"
-        return "ineligible", f"hall {job.hall!r} has no nodes of its type"
+            return NoOption(NoOptionCause.AFTER_HORIZON)
+        return NoOption(NoOptionCause.NO_NODES_IN_HALL, hall=str(job.hall))
 
 
 def build(
@@ -333,6 +333,4 @@ def build(
     jobs = _Jobs(snapshot, conditions, builder, pools, stops or {})
     for job in snapshot.jobs:
         jobs.add(job)
-    problem = jobs.problem(builder.build())
-    problem.check()
-    return Built(problem, tuple(jobs.choices), snapshot.jobs, jobs.without, jobs.unit_usd)
+    return Built(jobs.problem(), tuple(jobs.choices), snapshot.jobs, jobs.without, jobs.unit_usd)

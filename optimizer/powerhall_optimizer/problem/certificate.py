@@ -1,6 +1,7 @@
 """Certificates as the plan carries them (prices by resource name) and as the problem has them (arrays)."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from powerhall.plan.plan import Certificate
 from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.problem.arrays import Certificate as Prices
 from powerhall_optimizer.problem.arrays import Cut, Problem
+from powerhall_optimizer.problem.resources import ResourceNames, name_at_site
 
 __all__ = ["for_site", "from_prices", "to_prices"]
 
@@ -15,31 +17,43 @@ __all__ = ["for_site", "from_prices", "to_prices"]
 def from_prices(problem: Problem, prices: Prices) -> Certificate:
     """Return the certificate to publish; resources that nowhere bind are left out."""
     named = {
-        name: tuple(row.tolist()) for name, row in zip(problem.resource_names, prices.price, strict=True) if row.any()
+        str(resource): tuple(row.tolist())
+        for resource, row in zip(problem.resource_keys, prices.price, strict=True)
+        if row.any()
     }
     for cut, row in zip(prices.cuts, prices.cut_price, strict=True):
         if row.any():
-            named[f"{problem.resource_names[cut.resource]}//{cut.divisor}"] = tuple(row.tolist())
+            key = ResourceNames.multiple(problem.resource_keys[cut.resource], cut.divisor)
+            named[key] = tuple(row.tolist())
     return Certificate(1 << prices.scale_bits, named)
 
 
-def for_site(certificate: Certificate, site: str, factor: float) -> Certificate:
+def for_site(certificate: Certificate, joint: Problem, site: str, stores: Sequence[str], factor: float) -> Certificate:
     """Return one site's prices out of a joint certificate, `factor` times as large; they prove a bound for the site.
 
-    Any prices do, so rounding is harmless; the scale falls where the numbers would become large.
+    `stores` names the site's stores. Any prices do, so rounding is harmless; the scale falls where the numbers would
+    become large.
     """
-    own = _of(certificate.prices, f"{site}:")
-    stored = _of(certificate.stored, f"{site}:")
+    own = _of_site(certificate, joint, site)
+    stored = {name: certificate.stored.get(name_at_site(site, name)) for name in stores}
     scale, most = certificate.scale, max((max(row) for row in own.values()), default=0)
     while scale > 1 and most * factor >= 2**45:
         scale, factor = scale // 2, factor / 2
     prices = {name: tuple(round(price * factor) for price in row) for name, row in own.items()}
-    worth = {name: tuple(round(number * factor) for number in row) for name, row in stored.items()}
-    return Certificate(scale, {name: row for name, row in prices.items() if any(row)}, worth)
+    value = {name: tuple(round(number * factor) for number in row) for name, row in stored.items() if row is not None}
+    return Certificate(scale, {name: row for name, row in prices.items() if any(row)}, value)
 
 
-def _of(rows: Mapping[str, tuple[int, ...]], front: str) -> dict[str, tuple[int, ...]]:
-    return {name.removeprefix(front): row for name, row in rows.items() if name.startswith(front)}
+def _of_site(certificate: Certificate, joint: Problem, site: str) -> dict[str, tuple[int, ...]]:
+    """Return the prices of a site's resources by the names that they have in its own problem."""
+    names = ResourceNames(joint.resource_keys)
+    own: dict[str, tuple[int, ...]] = {}
+    for key, row in certificate.prices.items():
+        number, divisor = names.find(key) or (-1, 0)
+        if number >= 0 and joint.resource_keys[number].site == site:
+            resource = replace(joint.resource_keys[number], site="")
+            own[ResourceNames.multiple(resource, divisor) if divisor else str(resource)] = row
+    return own
 
 
 def to_prices(problem: Problem, certificate: Certificate, shift: int = 0) -> Prices:
@@ -50,21 +64,22 @@ def to_prices(problem: Problem, certificate: Certificate, shift: int = 0) -> Pri
     bits = certificate.scale.bit_length() - 1
     if certificate.scale != 1 << max(bits, 0):
         raise Rejected.field("plan", "certificate.scale", certificate.scale, "must be a power of two")
-    index = {name: number for number, name in enumerate(problem.resource_names)}
+    names = ResourceNames(problem.resource_keys)
     price = np.zeros(problem.capacity.shape, np.int64)
     cuts: list[Cut] = []
     cut_rows: list[np.ndarray] = []
     for key, values in certificate.prices.items():
-        name, _, divisor = key.partition("//")
-        if name not in index or not values or (divisor and not divisor.isdigit()):
+        found = names.find(key)
+        if found is None or not values:
             raise Rejected.field("plan", "certificate.prices", key, "must name a resource, with one price per slot")
         if shift == 0 and len(values) != problem.slots:
             raise Rejected.field("plan", f"certificate.prices.{key}", len(values), f"must be {problem.slots} prices")
         row = np.array([values[min(shift + i, len(values) - 1)] for i in range(problem.slots)], np.int64)
+        number, divisor = found
         if divisor:
-            cuts.append(Cut(index[name], int(divisor)))
+            cuts.append(Cut(number, divisor))
             cut_rows.append(row)
         else:
-            price[index[name]] = row
+            price[number] = row
     cut_price = np.array(cut_rows, np.int64).reshape(len(cuts), problem.slots)
     return Prices(price, bits, tuple(cuts), cut_price)

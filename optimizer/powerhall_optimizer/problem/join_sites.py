@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
 from powerhall_optimizer.problem.build import Built
+from powerhall_optimizer.problem.builder import Capacities, JobTable, OptionTable, make_problem
+from powerhall_optimizer.problem.no_option import NoOption, NoOptionCause
+from powerhall_optimizer.problem.resources import name_at_site
 
 __all__ = ["Joined", "join"]
 
@@ -43,61 +45,84 @@ def join(names: Sequence[str], parts: Sequence[Built]) -> Joined:
     place[order] = np.arange(len(order))
     bounds = np.cumsum([0, *(p.options for p in problems)])
     choices = [choice for part in parts for choice in part.choices]
-    plain: dict[str, Any] = {f: np.concatenate([getattr(p, f) for p in problems])[order] for f in _PLAIN}
-    plain |= _uses(problems, order)
-    joint = replace(
-        first,
-        resource_names=tuple(f"{name}:{r}" for name, p in zip(names, problems, strict=True) for r in p.resource_names),
-        capacity=np.concatenate([p.capacity for p in problems]),
-        tariff=np.concatenate([p.tariff for p in problems]),
-        job_options=np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=first.jobs)))).astype(np.int64),
-        option_labels=tuple(
-            (f"{name}:{hall}", mode) for name, p in zip(names, problems, strict=True) for hall, mode in p.option_labels
-        ),
-        option_label=_shifted(problems, "option_label", [len(p.option_labels) for p in problems])[order],
-        option_tariff=_shifted(problems, "option_tariff", [len(p.tariff) for p in problems])[order],
-        **plain,
+    capacities = Capacities(
+        tuple(replace(r, site=name) for name, p in zip(names, problems, strict=True) for r in p.resource_keys),
+        np.concatenate([p.capacity for p in problems]),
+        np.concatenate([p.tariff for p in problems]),
     )
-    joint.check()
+    jobs = _jobs(first, np.bincount(owner, minlength=first.jobs))
+    joint = make_problem(first.slots, first.slot_s, capacities, jobs, _options(names, problems, order))
     without = _without(names, parts, joint)
     built = Built(joint, tuple(choices[i] for i in order.tolist()), parts[0].jobs, without, parts[0].unit_usd)
     firsts = np.cumsum([0, *(p.resources for p in problems[:-1])]).tolist()
     return Joined(tuple(names), built, tuple(place[lo:hi] for lo, hi in pairwise(bounds)), tuple(firsts))
 
 
-_PLAIN = tuple(f"option_{name}" for name in ("duration", "earliest", "latest", "rate", "bonus", "energy"))
+def _jobs(first: Problem, option_counts: Ints) -> JobTable:
+    """Return the jobs of the first site, which are the same at all sites, with the options of all sites."""
+    return JobTable(
+        first.job_names,
+        option_counts.astype(np.int64),
+        first.job_wait_value,
+        first.job_delay_cost,
+        first.job_deadline,
+        first.job_late_cost,
+        first.job_late_fine,
+        first.job_planned_start,
+        first.job_shift_cost,
+    )
 
 
-def _shifted(problems: Sequence[Problem], field: str, sizes: Sequence[int]) -> Ints:
-    """Return an index column of all problems, moved behind those of the problems before; -1 stays."""
-    offsets = np.cumsum([0, *sizes[:-1]])
-    columns = [getattr(p, field) for p in problems]
-    moved = [np.where(c >= 0, c + offset, c) for c, offset in zip(columns, offsets, strict=True)]
+def _options(names: Sequence[str], problems: Sequence[Problem], order: Ints) -> OptionTable:
+    """Return the options of all sites, in `order`: those of the first job at all sites, then those of the second."""
+    counts, resource, amount = _uses(problems, order)
+    return OptionTable(
+        tuple(
+            (name_at_site(name, hall), mode)
+            for name, p in zip(names, problems, strict=True)
+            for hall, mode in p.option_labels
+        ),
+        _shifted([(p.option_label, len(p.option_labels)) for p in problems])[order],
+        np.concatenate([p.option_duration for p in problems])[order],
+        np.concatenate([p.option_earliest for p in problems])[order],
+        np.concatenate([p.option_latest for p in problems])[order],
+        np.concatenate([p.option_rate for p in problems])[order],
+        np.concatenate([p.option_bonus for p in problems])[order],
+        _shifted([(p.option_tariff, len(p.tariff)) for p in problems])[order],
+        np.concatenate([p.option_energy for p in problems])[order],
+        counts,
+        resource,
+        amount,
+    )
+
+
+def _shifted(columns: Sequence[tuple[Ints, int]]) -> Ints:
+    """Return index columns with their sizes as one column, each moved behind those before it; -1 stays."""
+    offsets = np.cumsum([0, *(size for _, size in columns[:-1])])
+    moved = [np.where(c >= 0, c + offset, c) for (c, _), offset in zip(columns, offsets, strict=True)]
     result: Ints = np.concatenate(moved).astype(np.int64)
     return result
 
 
-def _uses(problems: Sequence[Problem], order: Ints) -> dict[str, Ints]:
+def _uses(problems: Sequence[Problem], order: Ints) -> tuple[Ints, Ints, Ints]:
+    """Return the use counts of the options in `order`, and resources and amounts of their uses."""
     counts = np.concatenate([np.diff(p.option_uses) for p in problems])
     begins = np.cumsum(counts) - counts
-    resource = _shifted(problems, "use_resource", [p.resources for p in problems])
+    resource = _shifted([(p.use_resource, p.resources) for p in problems])
     amount = np.concatenate([p.use_amount for p in problems])
     sorted_counts = counts[order]
     ends = np.cumsum(sorted_counts)
     entry = np.repeat(begins[order] - (ends - sorted_counts), sorted_counts) + np.arange(
         int(ends[-1]) if len(ends) else 0
     )
-    pointers = np.concatenate(([0], ends)).astype(np.int64)
-    return {"option_uses": pointers, "use_resource": resource[entry], "use_amount": amount[entry]}
+    return sorted_counts, resource[entry], amount[entry]
 
 
-def _without(names: Sequence[str], parts: Sequence[Built], joint: Problem) -> dict[str, tuple[str, str]]:
-    """Say of the jobs that have no option at any site why, site by site."""
-    found: dict[str, tuple[str, str]] = {}
+def _without(names: Sequence[str], parts: Sequence[Built], joint: Problem) -> dict[str, NoOption]:
+    """Return, site by site, why jobs have no option at any site."""
+    found: dict[str, NoOption] = {}
     for number in np.flatnonzero(np.diff(joint.job_options) == 0).tolist():
         job_id = joint.job_names[number]
-        reasons = [part.without[job_id] for part in parts]
-        text = "; ".join(f"{name}: {reason}" for name, (_, reason) in zip(names, reasons, strict=True))
-        codes = [code for code, _ in reasons if code != "ineligible"]
-        found[job_id] = (codes or ["ineligible"])[0], text
+        by_site = tuple((name, part.without[job_id]) for name, part in zip(names, parts, strict=True))
+        found[job_id] = NoOption(NoOptionCause.AT_NO_SITE, by_site=by_site)
     return found

@@ -15,7 +15,8 @@ from powerhall.site.topology import Feed, Hall, NodeType, Rack
 from powerhall_optimizer.physics.hall_lines import facility_power_bounds, feed_halls, most_added_w
 from powerhall_optimizer.physics.linearize import it_for_heat_w, loss_slope, site_capacity
 from powerhall_optimizer.physics.site_conditions import SiteConditions
-from powerhall_optimizer.problem.arrays import ProblemBuilder
+from powerhall_optimizer.problem.builder import ProblemBuilder
+from powerhall_optimizer.problem.resources import Resource, ResourceKind
 
 __all__ = ["NodePool", "PoolResources"]
 
@@ -55,7 +56,7 @@ class PoolResources:
                 self.per_watt[hall.zone, kind] = []
             self._hall(hall, tuple(counts))
             for name, gpus in counts.items():
-                resource = self.builder.resource(f"{hall.zone}.{name}.gpus", gpus)
+                resource = self.builder.resource(Resource(hall.zone, ResourceKind.GPUS, node_type=name), gpus)
                 found.append(NodePool(hall.zone, self.site.node_types[name], gpus, resource, (), 1.0))
         for feed in self.site.feeds:
             self._feed(feed)
@@ -75,26 +76,24 @@ class PoolResources:
     def _gpus(self, rack: Rack) -> int:
         return self.site.node_types[rack.node_type].gpus * len(self.conditions.usable(rack))
 
-    def _add(self, name: str, what: str, free_w: Floats, slopes: Mapping[tuple[str, str], float]) -> None:
-        zone, _, kind = name.rpartition(".")
-        self.conditions.refuse_below(zone, what, free_w)
-        capacity = np.floor(np.clip(free_w, 0, 2**45)).astype(np.int64)
-        resource = self.builder.resource(f"{zone}.{kind}", capacity)
+    def _add(self, resource: Resource, what: str, free_w: Floats, slopes: Mapping[tuple[str, str], float]) -> None:
+        self.conditions.refuse_below(resource.zone, what, free_w)
+        number = self.builder.resource(resource, np.floor(np.clip(free_w, 0, 2**45)).astype(np.int64))
         for key, slope in slopes.items():
             if slope > 0:
-                self.per_watt[key].append((resource, slope))
+                self.per_watt[key].append((number, slope))
 
     def _hall(self, hall: Hall, kinds: tuple[str, ...]) -> None:
         base = self.conditions.hall_base(hall)
         ones = {(hall.zone, kind): 1.0 for kind in kinds}
         if hall.zone in self.conditions.budgets_w:
             free_w = self.conditions.budgets_w[hall.zone] - base.it_w
-            self._add(f"{hall.zone}.it_w", "power budget", free_w, ones)
+            self._add(Resource(hall.zone, ResourceKind.IT_POWER), "power budget", free_w, ones)
         racks_w = self._racks_w(hall)
         if racks_w.min() < min(
             sum(self.conditions.most_added_w(rack) for rack in hall.racks()), most_added_w(self.conditions, hall)
         ):
-            self._add(f"{hall.zone}.racks_w", "power of rows and racks", racks_w, ones)
+            self._add(Resource(hall.zone, ResourceKind.RACK_POWER), "power of rows and racks", racks_w, ones)
         liquid = {(hall.zone, k): self.site.node_types[k].liquid_fraction for k in kinds}
         air_slope = loss_slope(hall.losses, base.it_w, base.it_w + most_added_w(self.conditions, hall))
         for medium in media(hall):
@@ -107,7 +106,7 @@ class PoolResources:
             else:
                 free_w = capacity - base.air_w - hall.losses.power_w(base.it_w)
                 slopes = {key: 1.0 - share + air_slope for key, share in liquid.items()}
-            self._add(f"{hall.zone}.heat_{medium}_w", f"cooling capacity ({medium})", free_w, slopes)
+            self._add(Resource(hall.zone, ResourceKind.HEAT, medium), f"cooling capacity ({medium})", free_w, slopes)
 
     def _capacity(self, hall: Hall, medium: str) -> Floats:
         plants = [plant for plant in hall.plants if plant.serves == medium]
@@ -135,7 +134,12 @@ class PoolResources:
             base = sum(self.conditions.base_w[rack.zone] for rack in self.conditions.index.racks_under(feed.zone))
             names = {hall.zone for hall in halls}
             slopes = {key: 1.0 for key in self.per_watt if key[0] in names}
-            self._add(f"{feed.zone}.it_w", "power budget", self.conditions.budgets_w[feed.zone] - base, slopes)
+            self._add(
+                Resource(feed.zone, ResourceKind.IT_POWER),
+                "power budget",
+                self.conditions.budgets_w[feed.zone] - base,
+                slopes,
+            )
 
     def _meter(self) -> None:
         """Facility power at the site: every hall's line added up."""
@@ -147,4 +151,4 @@ class PoolResources:
             free_w = budget - sum(b.idle_w for b in bounds)
             self.conditions.refuse_below(self.site.name, "power budget", free_w)
             capacity = site_capacity(bounds, np.clip(free_w, 0, 2**45))
-            self._add(f"{self.site.name}.facility_w", "power budget", capacity, self.meter)
+            self._add(Resource(self.site.name, ResourceKind.FACILITY_POWER), "power budget", capacity, self.meter)

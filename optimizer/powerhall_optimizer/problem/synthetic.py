@@ -27,6 +27,8 @@ import numpy.typing as npt
 
 from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.problem.arrays import MUST_RUN, NO_DEADLINE, Ints, Problem
+from powerhall_optimizer.problem.builder import Capacities, JobTable, OptionTable, make_problem
+from powerhall_optimizer.problem.resources import Resource, ResourceKind
 
 __all__ = ["FAMILIES", "generate"]
 
@@ -212,7 +214,7 @@ def _problem(site: _Site, jobs: _Jobs, *, falls: float, deadlines: float, rng: n
     node_w = np.rint(CLASS_W[kind] * POWER[kind, mode]).astype(np.int64)
     meter_w = np.rint(node_w * np.array(OVERHEAD)[site.hall_type[hall]]).astype(np.int64)
     duration = np.ceil(jobs.work[job] / SPEED[kind, mode] - 1e-9).astype(np.int64)
-    worth = VALUE_UNIT * jobs.weight * jobs.nodes * jobs.work
+    value = VALUE_UNIT * jobs.weight * jobs.nodes * jobs.work
     running = jobs.running[job]
     earliest = np.where(running, 0, jobs.release[job])
     miss = (rng.random(count) < deadlines) & ~jobs.running
@@ -221,34 +223,32 @@ def _problem(site: _Site, jobs: _Jobs, *, falls: float, deadlines: float, rng: n
     options = len(job)
     uses = np.stack((3 * hall, 3 * hall + 1, 3 * hall + 2, np.full(options, 3 * site.halls)), axis=1)
     amounts = np.stack((nodes, nodes * node_w, nodes * node_w, nodes * meter_w), axis=1)
-    names = [f"hall{h + 1}.{what}" for h in range(site.halls) for what in ("nodes", "it_w", "heat_w")]
-    problem = Problem(
-        slots=slots,
-        slot_s=SLOT_S,
-        resource_names=(*names, "site.power_w"),
-        capacity=site.capacity,
-        tariff=site.tariff,
-        job_names=tuple(f"job{j + 1}" for j in range(count)),
-        job_options=np.searchsorted(job, np.arange(count + 1)).astype(np.int64),
-        job_wait_value=np.where(jobs.running, MUST_RUN, 0).astype(np.int64),
-        job_delay_cost=np.rint(falls * worth / slots * ~jobs.running).astype(np.int64),
-        job_deadline=np.where(miss, deadline, NO_DEADLINE).astype(np.int64),
-        job_late_cost=zeros,
-        job_late_fine=np.where(miss, np.rint(worth), 0).astype(np.int64),
-        job_planned_start=zeros - 1,
-        job_shift_cost=zeros.copy(),
-        option_labels=tuple((f"hall{h + 1}", m) for h in range(site.halls) for m in MODES),
-        option_label=(4 * hall + mode).astype(np.int64),
-        option_duration=duration,
-        option_earliest=earliest.astype(np.int64),
-        option_latest=np.where(running, 0, slots - 1).astype(np.int64),
-        option_rate=np.rint(worth[job] / duration).astype(np.int64),
-        option_bonus=np.zeros(options, np.int64),
-        option_tariff=np.zeros(options, np.int64),
-        option_energy=nodes * np.rint(meter_w / ENERGY_UNIT_W).astype(np.int64),
-        option_uses=np.arange(0, 4 * options + 1, 4, dtype=np.int64),
+    kinds = (ResourceKind.NODES, ResourceKind.IT_POWER, ResourceKind.HEAT)
+    resources = [Resource(f"hall{h + 1}", kind) for h in range(site.halls) for kind in kinds]
+    capacities = Capacities((*resources, Resource("site", ResourceKind.SITE_POWER)), site.capacity, site.tariff)
+    table = JobTable(
+        names=tuple(f"job{j + 1}" for j in range(count)),
+        option_counts=np.bincount(job, minlength=count).astype(np.int64),
+        wait_value=np.where(jobs.running, MUST_RUN, 0).astype(np.int64),
+        delay_cost=np.rint(falls * value / slots * ~jobs.running).astype(np.int64),
+        deadline=np.where(miss, deadline, NO_DEADLINE).astype(np.int64),
+        late_cost=zeros,
+        late_fine=np.where(miss, np.rint(value), 0).astype(np.int64),
+        planned_start=zeros - 1,
+        shift_cost=zeros.copy(),
+    )
+    choices = OptionTable(
+        labels=tuple((f"hall{h + 1}", m) for h in range(site.halls) for m in MODES),
+        label=(4 * hall + mode).astype(np.int64),
+        duration=duration,
+        earliest=earliest.astype(np.int64),
+        latest=np.where(running, 0, slots - 1).astype(np.int64),
+        rate=np.rint(value[job] / duration).astype(np.int64),
+        bonus=np.zeros(options, np.int64),
+        tariff=np.zeros(options, np.int64),
+        energy=nodes * np.rint(meter_w / ENERGY_UNIT_W).astype(np.int64),
+        use_counts=np.full(options, 4, np.int64),
         use_resource=uses.reshape(-1).astype(np.int64),
         use_amount=amounts.reshape(-1).astype(np.int64),
     )
-    problem.check()
-    return problem
+    return make_problem(slots, SLOT_S, capacities, table, choices)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import msgspec
 
 from powerhall_optimizer.problem.join_sites import Joined
+from powerhall_optimizer.problem.resources import name_at_site
 from powerhall_optimizer.storage.model import StorageModel
 
 __all__ = ["joint_storage"]
@@ -16,7 +17,7 @@ def joint_storage(joined: Joined, models: Sequence[StorageModel]) -> StorageMode
     found = [
         replace(
             store,
-            storage=msgspec.structs.replace(store.storage, name=f"{name}:{store.storage.name}"),
+            storage=msgspec.structs.replace(store.storage, name=name_at_site(name, store.storage.name)),
             effects=tuple(replace(effect, resource=effect.resource + first) for effect in store.effects),
         )
         for name, first, model in zip(joined.names, joined.first_resource, models, strict=True)

@@ -34,6 +34,7 @@ from powerhall_optimizer.physics.linearize import it_for_heat_w, site_slope
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.problem.build import Built, energy_usd_per_mwh
+from powerhall_optimizer.problem.resources import Resource, ResourceKind
 
 __all__ = [
     "COST_SCALE",
@@ -217,7 +218,7 @@ class _UnitBuilder:
         self.snapshot = snapshot
         self.conditions = conditions
         self.unit_usd = built.unit_usd
-        self.index = {name: number for number, name in enumerate(built.problem.resource_names)}
+        self.number = {resource: number for number, resource in enumerate(built.problem.resource_keys)}
         bounds = facility_power_bounds(conditions)
         budget = conditions.budgets_w.get(snapshot.site.name)
         free_w = None if budget is None else np.clip(budget - sum(b.idle_w for b in bounds), 0, 2**45)
@@ -264,20 +265,25 @@ class _UnitBuilder:
 
     def _battery(self, storage: Storage) -> tuple[tuple[Effect, ...], Floats]:
         one = np.ones(self.snapshot.slots)
-        found = [self._effect(f"{zone}.it_w", one, one) for zone in self.conditions.index.feeds_above(storage.zone)]
+        found = [
+            self._effect(Resource(zone, ResourceKind.IT_POWER), one, one)
+            for zone in self.conditions.index.feeds_above(storage.zone)
+        ]
         if self.meter is not None:
-            found.append(self._effect(f"{self.snapshot.site.name}.facility_w", self.meter, self.meter))
+            found.append(self._effect(self._at_meter(), self.meter, self.meter))
         return tuple(found), one
+
+    def _at_meter(self) -> Resource:
+        return Resource(self.snapshot.site.name, ResourceKind.FACILITY_POWER)
 
     def _cooling(self, storage: Storage) -> tuple[tuple[Effect, ...], Floats]:
         hall = self.conditions.index.halls[storage.zone]
         slopes = plant_slopes(hall, storage.medium, self.conditions.weather)
         least, mean, most = (np.array(column) for column in zip(*slopes, strict=True))
         gain, load = self._heat(hall, storage)
-        found = [self._effect(f"{hall.zone}.heat_{storage.medium}_w", gain, load)]
+        found = [self._effect(Resource(hall.zone, ResourceKind.HEAT, storage.medium), gain, load)]
         if self.meter is not None:
-            name = f"{self.snapshot.site.name}.facility_w"
-            found.append(self._effect(name, self.meter * least, self.meter * most))
+            found.append(self._effect(self._at_meter(), self.meter * least, self.meter * most))
         return tuple(found), mean
 
     def _heat(self, hall: Hall, storage: Storage) -> tuple[Floats, Floats]:
@@ -292,8 +298,10 @@ class _UnitBuilder:
         top = np.array([it_for_heat_w(losses, c + most_w) for c in capacity])
         return one / (1.0 + losses.linear + 2.0 * losses.quadratic_per_w * top), one / (1.0 + losses.linear)
 
-    def _effect(self, name: str, gain: Floats, load: Floats) -> Effect:
-        return Effect(self.index[name], np.floor(gain * SCALE).astype(np.int64), np.ceil(load * SCALE).astype(np.int64))
+    def _effect(self, resource: Resource, gain: Floats, load: Floats) -> Effect:
+        return Effect(
+            self.number[resource], np.floor(gain * SCALE).astype(np.int64), np.ceil(load * SCALE).astype(np.int64)
+        )
 
 
 def _scaled(values: Floats, scale: int) -> Ints:

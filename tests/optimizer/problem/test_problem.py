@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from powerhall.runtime.errors import Rejected
-from powerhall_optimizer.problem.arrays import Problem, ProblemBuilder, Schedule
+from powerhall_optimizer.problem.arrays import Problem, Schedule
+from powerhall_optimizer.problem.builder import ProblemBuilder
 from powerhall_optimizer.problem.synthetic import generate
 
 

@@ -43,7 +43,7 @@ def test_what_an_explanation_says_is_missing_is_missing_and_with_it_the_job_fits
     capacity, free = explainer.problem.capacity, explainer.free
     assert (free <= capacity).all()
     assert (free >= 0).all()
-    names = list(explainer.problem.resource_names)
+    names = explainer.problem.resource_keys
     told = 0
     for entry in short.waiting:
         for found in explainer.best(entry.job_id) if entry.code != "ineligible" else ():

@@ -11,7 +11,8 @@ from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings, read_settings
 from powerhall_optimizer.planning import planner
-from powerhall_optimizer.problem.arrays import Problem, ProblemBuilder, Schedule
+from powerhall_optimizer.problem.arrays import Problem, Schedule
+from powerhall_optimizer.problem.builder import ProblemBuilder
 from powerhall_optimizer.solve import coarse_grid as grid
 from powerhall_optimizer.solve.pipeline import solve
 from powerhall_optimizer.verify.plan import verify_plan

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from powerhall_optimizer.problem.arrays import NO_DEADLINE, Problem, ProblemBuilder, Schedule
+from powerhall_optimizer.problem.arrays import NO_DEADLINE, Problem, Schedule
+from powerhall_optimizer.problem.builder import ProblemBuilder
 from powerhall_optimizer.solve.cp_sat_exact import CpSatExact, decisions_of, solve_decisions
 from powerhall_optimizer.solve.cp_sat_windows import CpSatWindows
 from powerhall_optimizer.solve.neighbourhood_search import NeighbourhoodSearch

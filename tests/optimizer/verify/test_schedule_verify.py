@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from powerhall_optimizer.problem.arrays import Certificate, Cut, Problem, ProblemBuilder, Schedule
+from powerhall_optimizer.problem.arrays import Certificate, Cut, Problem, Schedule
+from powerhall_optimizer.problem.builder import ProblemBuilder
 from powerhall_optimizer.verify.schedule import check_schedule, exact_bound, exact_value, verify_schedule
 
 LIMITS = ("hall1.nodes", "hall1.it_w", "hall1.heat_w", "site.power_w")

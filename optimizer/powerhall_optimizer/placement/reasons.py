@@ -1,0 +1,38 @@
+"""Why placement moved a job or left it out. Texts are in `planning.texts`."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from powerhall.plan.plan import WaitCode
+
+__all__ = ["PlacementCause", "PlacementReason"]
+
+
+class PlacementCause(Enum):
+    """What stood in the way."""
+
+    NO_NODES = auto()
+    """No row or rack of `hall` has the nodes for `gpus` (on one node where `one_node`)."""
+    RAMP = auto()
+    """The ramp limit of `site`, up or down, at `time_s`."""
+    NO_MODE = auto()
+    """The nodes of a running job take it in no mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementReason:
+    """The cause with what its text names."""
+
+    cause: PlacementCause
+    hall: str = ""
+    gpus: int = 0
+    one_node: bool = False
+    site: str = ""
+    rate_w_per_s: float = 0.0
+    is_up: bool = False
+    time_s: int = 0
+
+    @property
+    def code(self) -> WaitCode:
+        """The code of a job that waits for this reason."""
+        return WaitCode.RAMP if self.cause is PlacementCause.RAMP else WaitCode.PLACEMENT
