@@ -2,13 +2,13 @@
 
 import os
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from powerhall.runtime.errors import ConfigError, Rejected
+from powerhall.runtime.refusals import DecHook, refusal
 
 __all__ = ["Secret", "convert", "read_json", "read_toml"]
 
@@ -40,19 +40,12 @@ def _reason(error: Exception) -> str:
     return str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)
 
 
-def _one_line(source: str, error: Exception) -> str:
-    text = str(error)
-    message, _, path = text.partition(" - at `")
-    where = path.rstrip("`").removeprefix("$").lstrip(".") or "file"
-    return f"{source}: {where}: {message[:1].lower()}{message[1:]}"
-
-
-def convert(data: object, kind: type[T], source: str, dec_hook: Callable[[type, object], object] | None = None) -> T:
-    """Turn plain data into `kind`; what does not fit raises Rejected with source, field and what is allowed."""
+def convert(data: object, kind: type[T], source: str, dec_hook: DecHook | None = None) -> T:
+    """Turn plain data into `kind`; what does not fit raises Rejected with source, field, value and what is allowed."""
     try:
         return msgspec.convert(data, kind, strict=True, dec_hook=dec_hook)
     except msgspec.ValidationError as error:
-        raise Rejected(_one_line(source, error)) from None
+        raise Rejected(f"{source}: {refusal(data, kind, error, dec_hook)}") from None
 
 
 def _read(path: str | Path) -> bytes:
@@ -62,20 +55,28 @@ def _read(path: str | Path) -> bytes:
         raise ConfigError(f"{os.fspath(path)}: cannot read: {_reason(error)}") from None
 
 
-def read_toml(path: str | Path, kind: type[T]) -> T:
+def read_toml(path: str | Path, kind: type[T], dec_hook: DecHook | None = None) -> T:
     """Read a TOML file into `kind`; a missing, malformed or unfitting file raises ConfigError or Rejected."""
     try:
         data = tomllib.loads(_read(path).decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    return convert(data, kind, str(path))
+    return convert(data, kind, str(path), dec_hook)
+
+
+def _plain(body: bytes) -> object:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None  # broken further on than where it first did not fit
 
 
 def read_json(path: str | Path, kind: type[T]) -> T:
     """Read a JSON file into `kind`; a missing, truncated or unfitting file raises ConfigError or Rejected."""
+    body = _read(path)
     try:
-        return msgspec.json.decode(_read(path), type=kind)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise Rejected(_one_line(str(path), error)) from None
+        raise Rejected(f"{path}: {refusal(_plain(body), kind, error)}") from None
     except msgspec.DecodeError as error:
         raise Rejected(f"{path}: not valid JSON: {error}") from None

@@ -1,7 +1,6 @@
-"""site.toml into a `Site`: quantities with units, one line per refusal with file, field, value and what is allowed."""
+"""site.toml into a `Site`; a refusal is one line with file, field, value and what is allowed."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,11 +11,13 @@ from powerhall.physics.plants.plant import Plant
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.settings import read_toml
 from powerhall.site import site_tables as tables
-from powerhall.site.curtailment import NO_LIMIT_W, Event, Ramp, curtailed, parse_event, parse_ramp, read_events
-from powerhall.site.storage_tables import read_storages
+from powerhall.site.curtailment import NO_LIMIT_W, Event, Ramp, curtailed, parse_event, read_events
+from powerhall.site.index import SiteIndex
+from powerhall.site.quantities import Quantity, quantity_hook
+from powerhall.site.storage_reader import read_storages
 from powerhall.site.topology import Feed, Hall, JobClass, Losses, Mode, NodeType, Rack, Row, Site
 from powerhall.timeseries import Series, read_series
-from powerhall.units import format_power, parse_power, parse_temperature
+from powerhall.units import format_power
 
 __all__ = ["Planning", "read_site"]
 
@@ -29,6 +30,10 @@ class Planning(msgspec.Struct, frozen=True):
     carbon: Path | None = None
 
 
+def _value(quantity: Quantity | None) -> float | None:
+    return None if quantity is None else quantity.value
+
+
 class _Reader:
     """Turns the raw tables into topology; every refusal names file, field and value."""
 
@@ -39,78 +44,44 @@ class _Reader:
     def refuse(self, field: str, value: object, allowed: str) -> Rejected:
         return Rejected.field(str(self.path), field, value, allowed)
 
-    def quantity(self, field: str, text: str, parse: Callable[[str], float]) -> float:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise self.refuse(field, text, str(error)) from None
-
-    def power(self, field: str, text: str) -> float:
-        return self.quantity(field, text, parse_power)
-
-    def limit(self, field: str, text: str | None) -> float | None:
-        return None if text is None else self.power(field, text)
-
-    def number(self, field: str, value: float, low: float, high: float) -> float:
-        if not (math.isfinite(value) and low <= value <= high):
-            raise self.refuse(field, value, f"must be a number from {low:g} to {high:g}")
-        return value
-
     def name(self, field: str, text: str) -> str:
         if not text or any(c in text for c in "/,=\" \\\n\t'") or not text.isprintable():
             raise self.refuse(field, text, "must be a name without spaces, '/', ',', '=', quotes or backslashes")
         return text
 
-    def losses(self, field: str, raw: tables.LossesTable) -> Losses:
-        return Losses(
-            self.power(f"{field}.fixed", raw.fixed),
-            self.number(f"{field}.linear", raw.linear, 0.0, 1.0),
-            self.number(f"{field}.quadratic_per_w", raw.quadratic_per_w, 0.0, 1.0),
-        )
-
     def node_type(self, name: str, raw: tables.NodeTypeTable) -> NodeType:
         field = f"node_types.{self.name('node_types', name)}"
-        if not 1 <= raw.gpus <= 1024:
-            raise self.refuse(f"{field}.gpus", raw.gpus, "must be from 1 to 1024")
-        idle = self.power(f"{field}.idle_power", raw.idle_power)
-        most = self.power(f"{field}.max_power", raw.max_power)
+        idle, most = raw.idle_power.value, raw.max_power.value
         if most <= idle:
-            raise self.refuse(f"{field}.max_power", raw.max_power, f"must be above idle_power ({raw.idle_power})")
-        safe = idle if raw.safe_cap is None else self.power(f"{field}.safe_cap", raw.safe_cap)
-        if not idle <= safe <= most:
-            raise self.refuse(f"{field}.safe_cap", raw.safe_cap, "must lie between idle_power and max_power")
+            allowed = f"must be above idle_power ({raw.idle_power.text})"
+            raise self.refuse(f"{field}.max_power", raw.max_power.text, allowed)
+        safe = raw.safe_cap or raw.idle_power
+        if not idle <= safe.value <= most:
+            raise self.refuse(f"{field}.safe_cap", safe.text, "must lie between idle_power and max_power")
         if not raw.modes:
             raise self.refuse(f"{field}.modes", "[]", "must name at least one mode")
-        modes = sorted(
-            (
-                self.mode(f"{field}.modes[{i}]", mode, idle / raw.gpus, most / raw.gpus)
-                for i, mode in enumerate(raw.modes)
-            ),
-            key=lambda m: -m.speed,
-        )
-        self.unique(f"{field}.modes", [m.name for m in modes])
-        liquid = self.number(f"{field}.liquid_fraction", raw.liquid_fraction, 0.0, 1.0)
-        return NodeType(name, raw.gpu, raw.gpus, idle, most, safe, liquid, tuple(modes))
+        found = [self.mode(f"{field}.modes[{i}]", mode, raw) for i, mode in enumerate(raw.modes)]
+        modes = tuple(sorted(found, key=lambda mode: -mode.speed))
+        self.unique(f"{field}.modes", [mode.name for mode in modes])
+        return NodeType(name, raw.gpu, raw.gpus, idle, most, safe.value, raw.liquid_fraction, modes)
 
-    def mode(self, field: str, raw: tables.ModeTable, idle_w: float, most_w: float) -> Mode:
-        power = self.power(f"{field}.gpu_power", raw.gpu_power)
-        if not idle_w <= power <= most_w + 1e-6:
+    def mode(self, field: str, raw: tables.ModeTable, node: tables.NodeTypeTable) -> Mode:
+        idle_w, most_w = node.idle_power.value / node.gpus, node.max_power.value / node.gpus
+        if not idle_w <= raw.gpu_power.value <= most_w + 1e-6:
             allowed = f"must lie between the GPU's share of idle ({idle_w:.0f} W) and of maximum ({most_w:.0f} W)"
-            raise self.refuse(f"{field}.gpu_power", raw.gpu_power, allowed)
-        speed = self.number(f"{field}.speed", raw.speed, 1e-3, 1.0)
+            raise self.refuse(f"{field}.gpu_power", raw.gpu_power.text, allowed)
         if raw.kind == "clock_lock" and raw.sm_clock_mhz is None:
             raise self.refuse(f"{field}.sm_clock_mhz", None, "a clock_lock mode needs sm_clock_mhz")
-        limit = self.limit(f"{field}.gpu_power_limit", raw.gpu_power_limit)
-        return Mode(self.name(f"{field}.name", raw.name), raw.kind, power, speed, limit, raw.sm_clock_mhz)
+        name, limit_w = self.name(f"{field}.name", raw.name), _value(raw.gpu_power_limit)
+        return Mode(name, raw.kind, raw.gpu_power.value, raw.speed, limit_w, raw.sm_clock_mhz)
 
     def job_class(self, name: str, raw: tables.JobClassTable) -> JobClass:
         known = {mode.name for kind in self.raw.node_types.values() for mode in kind.modes}
-        for table, values, high in (("draw", raw.draw, 10.0), ("speed", raw.speed, 1.0)):
-            for mode, value in values.items():
-                field = f"job_classes.{name}.{table}.{mode}"
+        for table, values in (("draw", raw.draw), ("speed", raw.speed)):
+            for mode in values:
                 if mode not in known:
-                    raise self.refuse(field, mode, f"must be one of the modes {', '.join(sorted(known))}")
-                self.number(field, value, 1e-3, high)
+                    allowed = f"must be one of the modes {', '.join(sorted(known))}"
+                    raise self.refuse(f"job_classes.{name}.{table}.{mode}", mode, allowed)
         return JobClass(name, raw.draw, raw.speed)
 
     def plant(self, field: str, index: int, raw: tables.PlantTable) -> Plant:
@@ -119,15 +90,15 @@ class _Reader:
         return Plant(
             name=self.name(f"{field}.name", raw.name or f"plant{index + 1}"),
             kind=raw.kind,
-            capacity_w=self.power(f"{field}.capacity", raw.capacity),
+            capacity_w=raw.capacity.value,
             serves=raw.serves,
-            supply_temp_c=self.quantity(f"{field}.supply_temp", raw.supply_temp, parse_temperature),
-            return_rise_k=self.number(f"{field}.return_rise_k", raw.return_rise_k, 1.0, 40.0),
-            approach_k=self.number(f"{field}.approach_k", raw.approach_k, 0.5, 30.0),
-            rated_ambient_c=self.quantity(f"{field}.rated_ambient", raw.rated_ambient, parse_temperature),
-            cop=self.number(f"{field}.cop", raw.cop, 0.5, 100.0),
-            fan_power_w=self.power(f"{field}.fan_power", raw.fan_power),
-            pump_power_w=self.power(f"{field}.pump_power", raw.pump_power),
+            supply_temp_c=raw.supply_temp.value,
+            return_rise_k=raw.return_rise_k,
+            approach_k=raw.approach_k,
+            rated_ambient_c=raw.rated_ambient.value,
+            cop=raw.cop,
+            fan_power_w=raw.fan_power.value,
+            pump_power_w=raw.pump_power.value,
             free_cooling=raw.free_cooling,
         )
 
@@ -135,15 +106,13 @@ class _Reader:
         if raw.node_type not in self.raw.node_types:
             allowed = f"must be one of {', '.join(sorted(self.raw.node_types))}"
             raise self.refuse(f"{field}.node_type", raw.node_type, allowed)
-        if not 1 <= raw.count <= 100_000:
-            raise self.refuse(f"{field}.count", raw.count, "must be from 1 to 100000")
         if isinstance(raw.nodes, str) and raw.count != 1:
             raise self.refuse(f"{field}.nodes", raw.nodes, "node names need count = 1; give each rack its own entry")
-        limit = self.limit(f"{field}.power_limit", raw.power_limit)
-        base = self.name(f"{field}.name", raw.name)
+        limit_w = _value(raw.power_limit)
+        base = self.name(f"{field}.name", "k" if raw.name is None else raw.name)
         for i in range(raw.count):
-            rack = base if raw.count == 1 and raw.name != "k" else f"{base}{i + 1:02d}"
-            yield Rack(f"{zone}/{rack}", raw.node_type, self.nodes(field, f"{zone}/{rack}", raw.nodes), limit)
+            rack = base if raw.count == 1 and raw.name is not None else f"{base}{i + 1:02d}"
+            yield Rack(f"{zone}/{rack}", raw.node_type, self.nodes(field, f"{zone}/{rack}", raw.nodes), limit_w)
 
     def nodes(self, field: str, zone: str, raw: int | str) -> tuple[str, ...]:
         if isinstance(raw, int):
@@ -161,7 +130,7 @@ class _Reader:
         racks = tuple(
             rack for i, entry in enumerate(raw.racks) for rack in self.racks(f"{field}.racks[{i}]", zone, entry)
         )
-        return Row(zone, racks, self.limit(f"{field}.power_limit", raw.power_limit))
+        return Row(zone, racks, _value(raw.power_limit))
 
     def hall(self, field: str, raw: tables.HallTable) -> Hall:
         name = self.name(f"{field}.name", raw.name)
@@ -172,8 +141,9 @@ class _Reader:
             raise self.refuse(
                 f"{field}.cooling.serves", serves, "must be all of them 'all', or both 'liquid' and 'air'"
             )
-        losses = self.losses(f"{field}.losses" if raw.losses else "site.losses", raw.losses or self.raw.site.losses)
-        return Hall(name, rows, plants, losses, self.limit(f"{field}.power_limit", raw.power_limit))
+        losses = raw.losses or self.raw.site.losses
+        lost = Losses(losses.fixed.value, losses.linear, losses.quadratic_per_w)
+        return Hall(name, rows, plants, lost, _value(raw.power_limit))
 
     def unique(self, field: str, names: list[str]) -> None:
         seen: set[str] = set()
@@ -184,12 +154,7 @@ class _Reader:
 
     def feeds(self) -> tuple[Feed, ...]:
         feeds = tuple(
-            Feed(
-                self.name(f"feeds[{i}].name", raw.name),
-                raw.members,
-                self.power(f"feeds[{i}].power_limit", raw.power_limit),
-                raw.parent,
-            )
+            Feed(self.name(f"feeds[{i}].name", raw.name), raw.members, raw.power_limit.value, raw.parent)
             for i, raw in enumerate(self.raw.feeds)
         )
         parents = {feed.zone: feed.parent for feed in feeds}
@@ -216,7 +181,7 @@ class _Reader:
             if min(budget.values) < 0:
                 raise Rejected.field(str(self.path.parent / grid), "power", min(budget.values), "must not be negative")
             series[site.name] = budget
-        limits = site.limits_w()
+        limits = SiteIndex.of(site).limits_w
         ramp = Ramp(site.ramp_down_w_per_s, site.ramp_up_w_per_s)
         events: dict[str, list[Event]] = {}
         for field, event in self.events(site.name):
@@ -242,9 +207,6 @@ class _Reader:
             for i, event in enumerate(read_events(path, site)):
                 yield f"{self.raw.site.events}[{i}]", event
 
-    def ramp(self, field: str, text: str | None) -> float | None:
-        return None if text is None else self.quantity(f"site.{field}", text, parse_ramp)
-
     def site(self) -> Site:
         raw = self.raw
         if not raw.halls:
@@ -255,9 +217,9 @@ class _Reader:
             node_types={name: self.node_type(name, kind) for name, kind in raw.node_types.items()},
             job_classes={name: self.job_class(name, kind) for name, kind in raw.job_classes.items()},
             feeds=self.feeds(),
-            power_limit_w=self.limit("site.power_limit", raw.site.power_limit),
-            ramp_up_w_per_s=self.ramp("ramp_up", raw.site.ramp_up),
-            ramp_down_w_per_s=self.ramp("ramp_down", raw.site.ramp_down),
+            power_limit_w=_value(raw.site.power_limit),
+            ramp_up_w_per_s=_value(raw.site.ramp_up),
+            ramp_down_w_per_s=_value(raw.site.ramp_down),
         )
         self.unique("zones", list(site.zones()))
         self.unique("nodes", [node for rack in site.racks() for node in rack.nodes])
@@ -274,20 +236,14 @@ class _Reader:
 
     def above_idle(self, site: Site) -> None:
         """Refuse a constant limit below the idle load of what hangs under it: no plan could ever hold it."""
-        idle: dict[str, float] = {}
-        for hall in site.halls:
-            for rack in hall.racks():
-                load = site.node_types[rack.node_type].idle_power_w * len(rack.nodes)
-                parts = rack.zone.split("/")
-                for i in range(len(parts)):
-                    zone = "/".join(parts[: i + 1])
-                    idle[zone] = idle.get(zone, 0.0) + load
-        for feed in site.feeds:
-            idle[feed.zone] = sum(
-                site.node_types[r.node_type].idle_power_w * len(r.nodes) for r in site.feed_racks(feed)
-            )
+        index = SiteIndex.of(site)
+        idle = dict.fromkeys(index.kinds, 0.0)
+        for rack in site.racks():
+            load_w = index.rack_type(rack).idle_power_w * len(rack.nodes)
+            for zone in index.zones_above(rack.zone):
+                idle[zone] += load_w
         idle[site.name] = sum(idle[hall.zone] + hall.losses.power_w(idle[hall.zone]) for hall in site.halls)
-        for zone, limit in site.limits_w().items():
+        for zone, limit in index.limits_w.items():
             if limit is not None and limit < idle[zone]:
                 allowed = f"must be at least the zone's idle load of {format_power(idle[zone])}"
                 raise self.refuse(f"{zone}.power_limit", format_power(limit), allowed)
@@ -296,7 +252,7 @@ class _Reader:
 def read_site(path: str | Path) -> tuple[Site, Planning]:
     """Read site.toml; paths inside it are relative to it. A wrong file raises Rejected or ConfigError with one line."""
     path = Path(path)
-    raw = read_toml(path, tables.SiteFile)
+    raw = read_toml(path, tables.SiteFile, quantity_hook)
     site = _Reader(path, raw).site()
 
     def beside(name: str | None) -> Path | None:

@@ -1,8 +1,21 @@
-"""The tables of site.toml as they are written: text quantities with units, defaults, no unknown keys."""
+"""site.toml as structs: every section, field, unit, default, range and choice of the file.
 
-from typing import Literal
+Decoding checks each value alone; `site_file` and `storage_reader` check what depends on several. The file and the
+planner's `Site` stay two shapes: the file counts racks, lists nodes as ranges, inherits losses and names fields without
+units, while the JSON of `Site` is hashed into plan ids and must not change.
+"""
+
+from typing import Annotated, Literal
 
 import msgspec
+
+from powerhall.site.quantities import Capacity, HeatCapacity, Power, RampRate, RatedPower, SupplyLimit, Temperature
+
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Efficiency = Annotated[float, msgspec.Meta(ge=0.1, le=1.0)]
+UsdPerMwh = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
+Speed = Annotated[float, msgspec.Meta(ge=1e-3, le=1.0)]
+Draw = Annotated[float, msgspec.Meta(ge=1e-3, le=10.0)]
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -12,19 +25,19 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LossesTable(Strict, frozen=True):
     """Losses of the power chain."""
 
-    fixed: str = "0 W"
-    linear: float = 0.0
-    quadratic_per_w: float = 0.0
+    fixed: Power = Power("0 W")
+    linear: Share = 0.0
+    quadratic_per_w: Share = 0.0
 
 
 class ModeTable(Strict, frozen=True):
     """A power mode of a node type."""
 
     name: str
-    gpu_power: str
-    speed: float
+    gpu_power: Power
+    speed: Speed
     kind: Literal["power_limit", "clock_lock"] = "power_limit"
-    gpu_power_limit: str | None = None
+    gpu_power_limit: Power | None = None
     sm_clock_mhz: float | None = None
 
 
@@ -32,46 +45,49 @@ class NodeTypeTable(Strict, frozen=True):
     """A kind of node."""
 
     gpu: str
-    gpus: int
-    idle_power: str
-    max_power: str
+    gpus: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    idle_power: Power
+    max_power: Power
     modes: tuple[ModeTable, ...]
-    safe_cap: str | None = None
-    liquid_fraction: float = 0.0
+    safe_cap: Power | None = None
+    liquid_fraction: Share = 0.0
 
 
 class JobClassTable(Strict, frozen=True):
     """A class of jobs."""
 
-    draw: dict[str, float] = {}
-    speed: dict[str, float] = {}
+    draw: dict[str, Draw] = {}
+    speed: dict[str, Speed] = {}
 
 
 class PlantTable(Strict, frozen=True):
     """A cooling plant."""
 
     kind: str
-    capacity: str
+    capacity: Power
     name: str | None = None
     serves: Literal["all", "liquid", "air"] = "all"
-    supply_temp: str = "32 degC"
-    return_rise_k: float = 10.0
-    approach_k: float = 6.0
-    rated_ambient: str = "25 degC"
-    cop: float = 6.0
-    fan_power: str = "0 W"
-    pump_power: str = "0 W"
+    supply_temp: Temperature = Temperature("32 degC")
+    return_rise_k: Annotated[float, msgspec.Meta(ge=1.0, le=40.0)] = 10.0
+    approach_k: Annotated[float, msgspec.Meta(ge=0.5, le=30.0)] = 6.0
+    rated_ambient: Temperature = Temperature("25 degC")
+    cop: Annotated[float, msgspec.Meta(ge=0.5, le=100.0)] = 6.0
+    fan_power: Power = Power("0 W")
+    pump_power: Power = Power("0 W")
     free_cooling: bool = True
 
 
 class RackTable(Strict, frozen=True):
-    """Racks of one kind; `count` of them when more than one."""
+    """Racks of one kind, `count` of them: numbered `name01` and on, but a single one with a name keeps it.
+
+    Racks without a name are called k01 and on.
+    """
 
     node_type: str
-    name: str = "k"
-    count: int = 1
+    name: str | None = None
+    count: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     nodes: int | str = 1
-    power_limit: str | None = None
+    power_limit: Power | None = None
 
 
 class RowTable(Strict, frozen=True):
@@ -79,7 +95,7 @@ class RowTable(Strict, frozen=True):
 
     name: str
     racks: tuple[RackTable, ...]
-    power_limit: str | None = None
+    power_limit: Power | None = None
 
 
 class HallTable(Strict, frozen=True):
@@ -89,14 +105,14 @@ class HallTable(Strict, frozen=True):
     rows: tuple[RowTable, ...]
     cooling: tuple[PlantTable, ...] = ()
     losses: LossesTable | None = None
-    power_limit: str | None = None
+    power_limit: Power | None = None
 
 
 class FeedTable(Strict, frozen=True):
     """An electrical feed."""
 
     name: str
-    power_limit: str
+    power_limit: Power
     members: tuple[str, ...] = ()
     parent: str | None = None
 
@@ -105,16 +121,16 @@ class BatteryTable(Strict, frozen=True):
     """A battery at the site's meter or at a feed."""
 
     name: str
-    energy: str
-    charge_power: str
-    discharge_power: str
+    energy: Capacity
+    charge_power: RatedPower
+    discharge_power: RatedPower
     at: str | None = None
-    round_trip: float = 0.88
-    min_share: float = 0.1
-    start_share: float = 0.5
-    end_share: float | None = None
-    cycle_usd_per_mwh: float = 10.0
-    refill_usd_per_mwh: float = 10_000.0
+    round_trip: Efficiency = 0.88
+    min_share: Share = 0.1
+    start_share: Share = 0.5
+    end_share: Share | None = None
+    cycle_usd_per_mwh: UsdPerMwh = 10.0
+    refill_usd_per_mwh: UsdPerMwh = 10_000.0
 
 
 class TankTable(Strict, frozen=True):
@@ -122,16 +138,16 @@ class TankTable(Strict, frozen=True):
 
     name: str
     hall: str
-    energy: str
-    charge_power: str
-    discharge_power: str
+    energy: Capacity
+    charge_power: RatedPower
+    discharge_power: RatedPower
     serves: Literal["all", "liquid", "air"] = "all"
-    efficiency: float = 1.0
-    loss_per_h: float = 0.002
-    min_share: float = 0.0
-    start_share: float = 1.0
-    end_share: float | None = None
-    refill_usd_per_mwh: float = 10_000.0
+    efficiency: Efficiency = 1.0
+    loss_per_h: Annotated[float, msgspec.Meta(ge=0.0, le=0.5)] = 0.002
+    min_share: Share = 0.0
+    start_share: Share = 1.0
+    end_share: Share | None = None
+    refill_usd_per_mwh: UsdPerMwh = 10_000.0
 
 
 class LoopTable(Strict, frozen=True):
@@ -139,15 +155,15 @@ class LoopTable(Strict, frozen=True):
 
     name: str
     hall: str
-    heat_capacity: str
-    max_supply: str
-    overshoot: str
-    recovery: str | None = None
+    heat_capacity: HeatCapacity
+    max_supply: SupplyLimit
+    overshoot: RatedPower
+    recovery: RatedPower | None = None
     serves: Literal["all", "liquid", "air"] = "all"
-    min_supply: str | None = None
-    start_supply: str | None = None
-    max_return: str | None = None
-    refill_usd_per_mwh: float = 10_000.0
+    min_supply: Temperature | None = None
+    start_supply: Temperature | None = None
+    max_return: Temperature | None = None
+    refill_usd_per_mwh: UsdPerMwh = 10_000.0
 
 
 class EventTable(Strict, frozen=True):
@@ -164,11 +180,11 @@ class SiteTable(Strict, frozen=True):
     """The site itself."""
 
     name: str
-    power_limit: str | None = None
+    power_limit: Power | None = None
     grid_budget: str | None = None
     events: str | None = None
-    ramp_down: str | None = None
-    ramp_up: str | None = None
+    ramp_down: RampRate | None = None
+    ramp_up: RampRate | None = None
     losses: LossesTable = LossesTable()
 
 
