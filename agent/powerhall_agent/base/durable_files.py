@@ -1,13 +1,9 @@
-"""Files that must be on the medium when a call returns: whole writes, synced folders, one owner per folder."""
+"""Files that must be on the medium when a call returns: whole writes and synced folders."""
 
-import contextlib
-import fcntl
 import os
 from pathlib import Path
 
-from powerhall.runtime.errors import Rejected
-
-__all__ = ["own", "sync_folder", "write_all", "write_file"]
+__all__ = ["sync_folder", "write_all", "write_file"]
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -34,18 +30,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def own(folder: Path) -> int:
-    """Lock the folder for this process; Rejected when another process holds it."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "?"
-        os.close(descriptor)
-        raise Rejected(f"spool {folder}: is in use by process {owner}; every agent needs a spool of its own") from None
-    with contextlib.suppress(OSError):  # a full disk does not keep us from owning the spool
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor

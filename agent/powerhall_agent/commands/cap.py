@@ -1,9 +1,9 @@
 """`powerhall-agent cap`: the privileged capper, which holds this node's GPUs to its power-cap leases."""
 
 import argparse
-import signal
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,8 +12,12 @@ from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.extras import EXIT_INTERNAL, EXIT_OK
 from powerhall.runtime.log import Log
 from powerhall.runtime.settings import Secret, read_toml
+from powerhall.runtime.signals import StopFlag
 from powerhall.units import parse_power
 from powerhall_agent.base.systemd import Notifier
+
+if TYPE_CHECKING:
+    from powerhall_agent.capper.state import Capper
 
 __all__ = ["CapperSettings", "add_parser"]
 
@@ -71,16 +75,8 @@ def read_key(path: str) -> bytes:
     return key
 
 
-def _stopper() -> list[int]:
-    seen: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda caught, _frame: seen.append(caught))
-    return seen
-
-
 def _cap(args: argparse.Namespace) -> int:
-    from powerhall_agent.capper.limiter import DriverGone, NvmlLimiter
-    from powerhall_agent.capper.server import CapperServer, owner_uids
+    from powerhall_agent.capper.limiter import NvmlLimiter
     from powerhall_agent.capper.state import Capper
     from powerhall_agent.nvml.driver import Driver
 
@@ -96,25 +92,34 @@ def _cap(args: argparse.Namespace) -> int:
 
         given = args.simulate_state
         install([StateFile.open(given) if given else StateFile.create(gpus=args.simulate, node=settings.node)])
-    log, notifier, stopped = Log(), Notifier(), _stopper()
-    limiter = NvmlLimiter(Driver())
     memory = Path(settings.memory)
-    if not memory.parent.is_dir():
-        raise ConfigError.field(str(args.config), "memory", settings.memory, "must be in a folder that exists")
-    capper = Capper(
-        limiter,
-        node=settings.node,
-        key=key,
-        safe_limit_w=safe_w,
-        memory=memory,
-        started_s=time.time(),
-        boot=_boot_id(),
-    )
+    with StopFlag() as stop:
+        limiter = NvmlLimiter(Driver())
+        if not memory.parent.is_dir():
+            raise ConfigError.field(str(args.config), "memory", settings.memory, "must be in a folder that exists")
+        capper = Capper(
+            limiter,
+            node=settings.node,
+            key=key,
+            safe_limit_w=safe_w,
+            memory=memory,
+            started_s=time.time(),
+            boot=_boot_id(),
+        )
+        return _hold(capper, settings, stop)
+
+
+def _hold(capper: "Capper", settings: CapperSettings, stop: StopFlag) -> int:
+    """Hold the GPUs to the caps of the leases until the stop."""
+    from powerhall_agent.capper.limiter import DriverGone
+    from powerhall_agent.capper.server import CapperServer, owner_uids
+
+    log, notifier = Log(), Notifier()
     users = [settings.agent_user] if settings.agent_user else []
     server = CapperServer(capper, Path(settings.socket), owner_uids(*users), log)
     notifier.ready("holding the safe caps until a lease comes")
     try:
-        server.run(lambda: bool(stopped), notifier.alive)
+        server.run(stop, notifier.alive)
     except DriverGone as error:
         log.warning("driver_gone", detail=error)
         return EXIT_INTERNAL

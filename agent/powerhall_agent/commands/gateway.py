@@ -1,9 +1,9 @@
 """`powerhall-agent gateway`: facility meters into the same spool and stores as the GPUs."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
-import signal
 import sys
 import threading
 import time
@@ -17,6 +17,7 @@ from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.runtime.log import Log
+from powerhall.runtime.signals import ServiceSignals
 from powerhall_agent.base.systemd import Notifier
 from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
@@ -113,16 +114,18 @@ def _gateway(args: argparse.Namespace) -> int:
     gateway = Gateway(facility.site, facility.device, maps, open_reader, sink=sink, log=log, counters=state.load())
     for pipeline in pipelines:
         pipeline.start()
-    try:
-        if args.once:
-            gateway.once()
-        else:
-            _serve(gateway, sink, pipelines, state, args.for_s)
-    finally:
-        gateway.stop(0.0 if args.once else _STOP_WITHIN_S / 2)
-        sink.flush()
-        state.save(gateway.counters())
-        _deliver(pipelines)
+    with contextlib.ExitStack() as handlers:
+        try:
+            if args.once:
+                gateway.once()
+            else:
+                signals = handlers.enter_context(ServiceSignals())
+                _serve(gateway, sink, pipelines, state, signals=signals, for_s=args.for_s)
+        finally:
+            gateway.stop(0.0 if args.once else _STOP_WITHIN_S / 2)
+            sink.flush()
+            state.save(gateway.counters())
+            _deliver(pipelines)
     return _report(gateway.states(), pipelines, as_json=args.json) if args.once else EXIT_OK
 
 
@@ -137,18 +140,17 @@ def _serve(
     sink: SpoolSink,
     pipelines: "Sequence[OutputPipeline]",
     state: "CounterStateFile",
+    *,
+    signals: ServiceSignals,
     for_s: float | None,
 ) -> None:
     """Run until SIGTERM or SIGINT, or for this long."""
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda caught, _frame: stopped.append(caught))
     notifier, begin_s = Notifier(), time.monotonic()
     appended_s = kept_s = alive_s = begin_s
     gateway.start()
     notifier.ready(f"{len(gateway.pollers)} devices, {len(pipelines)} outputs")
-    while not stopped and (for_s is None or time.monotonic() - begin_s < for_s):
-        time.sleep(_TICK_S)
+    while not signals.stopped and (for_s is None or time.monotonic() - begin_s < for_s):
+        signals.wait(_TICK_S)
         gateway.watch()
         now_s = time.monotonic()
         if now_s - appended_s >= _APPEND_EVERY_S:

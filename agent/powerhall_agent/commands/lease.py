@@ -1,7 +1,6 @@
 """`powerhall-agent lease`: carries leases from the store to the capper, and its confirmations back."""
 
 import argparse
-import signal
 import threading
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
+from powerhall.runtime.signals import ServiceSignals
 
 __all__ = ["add_parser"]
 
@@ -31,38 +31,32 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--poll-s", type=float, default=2.0, help="seconds between looks at the store (default 2)")
 
 
-def _stopper() -> list[int]:
-    seen: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda caught, _frame: seen.append(caught))
-    return seen
-
-
 def _lease(args: argparse.Namespace) -> int:
     from powerhall.store import open_store
     from powerhall_agent.capper.carrier import Carrier
     from powerhall_agent.capper.client import CapperClient
 
-    log, stopped = Log(), _stopper()
     store, client = open_store(args.store), CapperClient(args.socket)
-    told = store if args.confirm_to is None else open_store(args.confirm_to)
-    carrier = Carrier(store, told, client, args.node, log)
+    confirmations = store if args.confirm_to is None else open_store(args.confirm_to)
+    carrier = Carrier(store, confirmations, client, args.node, Log())
+    with ServiceSignals() as signals:
 
-    def exchange() -> None:
-        next_s, is_well = time.monotonic(), True
-        while not stopped:
-            if time.monotonic() >= next_s or (carrier.has_news and is_well):
-                is_well = carrier.exchange(time.time(), time.monotonic())
-                next_s = time.monotonic() + args.poll_s
-            time.sleep(0.1)
+        def exchange() -> None:
+            next_s, is_well = time.monotonic(), True
+            while not signals.stopped:
+                if time.monotonic() >= next_s or (carrier.has_news and is_well):
+                    is_well = carrier.exchange(time.time(), time.monotonic())
+                    next_s = time.monotonic() + args.poll_s
+                time.sleep(0.1)
 
-    thread = threading.Thread(target=exchange, name="exchange", daemon=True)  # a store that hangs silences nobody
-    thread.start()
-    while not stopped:
-        carrier.turn()
-        time.sleep(0.5)
-    thread.join(2.0)
-    client.close()
-    for one in {id(store): store, id(told): told}.values():
-        one.close()
+        # A thread of its own: a store that hangs must not keep the capper from hearing that the agent is alive.
+        thread = threading.Thread(target=exchange, name="exchange", daemon=True)
+        thread.start()
+        while not signals.stopped:
+            carrier.turn()
+            signals.wait(0.5)
+        thread.join(2.0)
+        client.close()
+        for one in {id(store): store, id(confirmations): confirmations}.values():
+            one.close()
     return EXIT_OK

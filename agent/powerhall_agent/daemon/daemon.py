@@ -4,16 +4,15 @@ Threads and processes: this loop; one thread per output (pipeline.py); one sampl
 one more thread for the Prometheus endpoint, where there is one. Nothing in the loop waits for the driver or a store.
 """
 
-import os
 import select
 import signal
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
+from powerhall.runtime.signals import ServiceSignals
 from powerhall_agent.base.clock import Stamper
 from powerhall_agent.base.encoder import Series
 from powerhall_agent.base.heap import trim_heap
@@ -160,46 +159,12 @@ def _exposition(settings: AgentSettings) -> "Exposition | None":
     return Exposition()
 
 
-class _Signals:
-    """Turns signals into flags, and wakes the poll of the loop."""
-
-    def __init__(self) -> None:
-        self.stop = self.reload = False
-        self.descriptor, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> "_Signals":
-        self._wakeup_before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        signal.set_wakeup_fd(self._wakeup_before)
-        os.close(self.descriptor)
-        os.close(self._write_end)
-
-    def drain(self) -> None:
-        try:
-            os.read(self.descriptor, 64)
-        except BlockingIOError:
-            return
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            self.reload = True
-        else:
-            self.stop = True
-
-
 def run_daemon(load: Callable[[], AgentSettings], log: Log, duration_s: float | None = None) -> int:
     """Run until SIGTERM or SIGINT (or for `duration_s`); SIGHUP calls `load` again and goes on with what it returns."""
     notifier = Notifier()
     end_s = None if duration_s is None else time.monotonic() + duration_s
     daemon = Daemon(load(), log, notifier)
-    with _Signals() as signals:
+    with ServiceSignals(reload_on=(signal.SIGHUP,)) as signals:
         while True:
             fresh = None
             daemon.start()
@@ -231,10 +196,10 @@ def _successor(fresh: AgentSettings, before: AgentSettings, log: Log, notifier: 
 
 
 def _live(
-    daemon: Daemon, signals: _Signals, load: Callable[[], AgentSettings], log: Log, end_s: float | None
+    daemon: Daemon, signals: ServiceSignals, load: Callable[[], AgentSettings], log: Log, end_s: float | None
 ) -> AgentSettings | None:
     """Cycle until the end (None) or until new settings are in force."""
-    while not signals.stop and (end_s is None or time.monotonic() < end_s):
+    while not signals.stopped and (end_s is None or time.monotonic() < end_s):
         daemon.cycle(signals.descriptor)
         signals.drain()
         if signals.reload:

@@ -25,9 +25,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from powerhall.runtime.errors import ConfigError
+from powerhall.runtime.errors import ConfigError, Rejected
+from powerhall.runtime.file_lock import FileLock, LockHeld
 from powerhall.runtime.log import Log
-from powerhall_agent.base.durable_files import own, sync_folder, write_all, write_file
+from powerhall_agent.base.durable_files import sync_folder, write_all, write_file
 from powerhall_agent.delivery.segment import MAGIC, Scan, encode_record, pack, scan, unpack
 
 __all__ = ["Batch", "Spool", "SpoolStats", "segments_of"]
@@ -96,7 +97,11 @@ class Spool:
         self._dropped_points = self._damaged_bytes = self._loose_taken = 0
         try:
             (folder / "damaged").mkdir(parents=True, exist_ok=True)
-            self._owner = own(folder)
+            self._owner = FileLock(folder / "lock", mode=0o640)
+        except LockHeld as error:
+            raise Rejected(
+                f"spool {folder}: is in use by process {error.holder}; every agent needs a spool of its own"
+            ) from None
         except OSError as error:
             raise ConfigError(f"spool {folder}: {error.strerror}; the agent must be able to write there") from None
         self._next = 1
@@ -236,7 +241,7 @@ class Spool:
         """Close the files and let another process own the spool; undelivered lines stay on disk."""
         with self._lock:
             self._roll()
-            os.close(self._owner)
+            self._owner.release()
 
     # Everything below is called with the lock held, except _read.
 

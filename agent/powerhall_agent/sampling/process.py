@@ -5,19 +5,18 @@ A line `#` is a sign of life when there is nothing to say. The process ends with
 signal of its parent, or because nobody reads its pipe any more.
 """
 
-import ctypes
 import os
 import select
 import signal
 import sys
 import time
 from collections import deque
-from types import FrameType
 
 import msgspec
 
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
+from powerhall.runtime.signals import StopFlag, end_with_parent
 from powerhall_agent.base.heap import trim_heap
 from powerhall_agent.sampling.sampler import run_sampler
 from powerhall_agent.sampling.sampler_settings import SamplerSettings
@@ -27,7 +26,6 @@ __all__ = ["EXIT_REFUSED", "PipeSink", "main"]
 EXIT_REFUSED = 12
 """Beside the values of SamplerExit: the settings make no sense, starting again would not help."""
 
-_PR_SET_PDEATHSIG = 1
 _KEEP_BYTES = 1024 * 1024
 _BEAT_S = 1.2
 """Longer than the usual pause between two blocks of lines: most of the time there is no need for a sign of life."""
@@ -88,18 +86,14 @@ class PipeSink:
 class _Stop:
     """Ends the sampler on SIGTERM or a closed pipe; every wait is a chance for a sign of life."""
 
-    def __init__(self, sink: PipeSink) -> None:
-        self._sink = sink
-        self._asked = False
-
-    def ask(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked = True
+    def __init__(self, sink: PipeSink, asked: StopFlag) -> None:
+        self._sink, self._asked = sink, asked
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait in slices; True when it is time to end."""
         now_s = time.monotonic()
         end_s = now_s + (timeout or 0.0)
-        while not (self._asked or self._sink.closed):
+        while not (self._asked.stopped or self._sink.closed):
             if now_s >= self._sink.beat_at_s:
                 self._sink.beat()
             left_s = end_s - now_s
@@ -107,7 +101,7 @@ class _Stop:
                 return False
             _pause(min(left_s, _SLICE_S))
             if left_s <= _SLICE_S:
-                return self._asked or self._sink.closed
+                return self._asked.stopped or self._sink.closed
             now_s = time.monotonic()
         return True
 
@@ -123,24 +117,22 @@ def _pause(seconds: float) -> None:
 def main() -> int:
     """Run until told to stop; the exit code says why the sampler ended."""
     parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    end_with_parent(signal.SIGTERM)
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=SamplerSettings)
     sink = PipeSink(sys.stdout.fileno())
-    stop = _Stop(sink)
-    signal.signal(signal.SIGTERM, stop.ask)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the daemon, which ends us in order
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if os.getppid() != parent:
-        return 0  # the daemon died before the death signal was set
-    sink.beat()
-    trim_heap()
-    try:
-        outcome = run_sampler(settings, sink, stop)
-    except Rejected as error:
-        Log().error("sampler_refused", detail=error)
-        return EXIT_REFUSED
-    sink.finish()
-    return int(outcome.value)
+    # Ctrl-C and SIGHUP reach the daemon too, which ends or restarts this process in order.
+    with StopFlag((signal.SIGTERM,), ignore=(signal.SIGINT, signal.SIGHUP)) as asked:
+        if os.getppid() != parent:
+            return 0  # the daemon died before the death signal was set
+        sink.beat()
+        trim_heap()
+        try:
+            outcome = run_sampler(settings, sink, _Stop(sink, asked))
+        except Rejected as error:
+            Log().error("sampler_refused", detail=error)
+            return EXIT_REFUSED
+        sink.finish()
+        return int(outcome.value)
 
 
 if __name__ == "__main__":

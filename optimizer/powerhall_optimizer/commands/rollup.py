@@ -1,16 +1,16 @@
 """`powerhall-optimizer rollup`: the service that writes roll-ups, the plan's lanes, and events of budget and plan."""
 
 import argparse
-import signal
-import threading
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from powerhall.runtime.command_line import Commands, add_command
+from powerhall.runtime.command_line import Commands, add_command, option_value
 from powerhall.runtime.errors import PowerhallError, Rejected, Retryable
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
+from powerhall.runtime.signals import ServiceSignals
 from powerhall.site.site_file import read_site
 from powerhall.store import open_store
 from powerhall.store.sqlite import SqliteStore
@@ -63,20 +63,6 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
 
 
-def _moment(option: str, text: str) -> float:
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise Rejected.field("rollup", option, text, str(error)) from None
-
-
-def _duration(option: str, text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise Rejected.field("rollup", option, text, str(error)) from None
-
-
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM, or once; a busy store is tried again at the next cycle."""
     site, _ = read_site(args.site)
@@ -85,25 +71,21 @@ def run(args: argparse.Namespace) -> int:
         if name not in names:
             raise Rejected.field("rollup", "--hall", name, f"must be one of {', '.join(names)}")
     halls = () if args.site_only else tuple(args.hall or names)
-    late_s = _duration("--late", args.late)
-    stale_after_s = int(_duration("--stale-after", args.stale_after))
-    since_s = _moment("--since", args.since) if args.since else None
-    until_s = _moment("--until", args.until) if args.until else None
+    late_s = option_value("--late", args.late, parse_duration)
+    stale_after_s = int(option_value("--stale-after", args.stale_after, parse_duration))
+    since_s = option_value("--since", args.since, parse_time) if args.since else None
+    until_s = option_value("--until", args.until, parse_time) if args.until else None
     store = open_store(args.store)
     pruned = store if args.prune and isinstance(store, SqliteStore) else None
     if args.prune and pruned is None:
         raise Rejected.field("rollup", "--prune", args.store, "is for sqlite stores; InfluxDB has its own retention")
     rollup = Rollup(store, site, halls, with_site=not args.hall or args.site_only, stale_after_s=stale_after_s)
     service = _Service(rollup, Log(quiet=args.quiet), late_s, pruned, args.site)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: service.stop.set())
-    try:
+    with contextlib.closing(store), service.signals:
         if until_s is not None:
             service.stretch(until_s - late_s if since_s is None else since_s, until_s)
         else:
             service.loop(since_s, once=args.once)
-    finally:
-        store.close()
     return EXIT_OK
 
 
@@ -116,14 +98,14 @@ class _Service:
     late_s: float
     pruned: SqliteStore | None
     site_file: Path | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
+    signals: ServiceSignals = field(default_factory=ServiceSignals)
     _prune_s: float = 0.0
     _read_s: float = 0.0
 
     def stretch(self, start_s: float, end_s: float) -> float:
         """Compute a stretch of time in pieces; return up to where it came."""
         start_s, end_s = _floor(start_s), _floor(end_s)
-        while start_s < end_s and not self.stop.is_set():
+        while start_s < end_s and not self.signals.stopped:
             until_s = min(end_s, start_s + _STRETCH_S)
             points = self.rollup.run(start_s, until_s)
             self.log.info("rollup", points=points, start_s=int(start_s), seconds=int(until_s - start_s))
@@ -133,7 +115,7 @@ class _Service:
     def loop(self, since_s: float | None, *, once: bool) -> None:
         """Compute up to now at every bucket's end, until told to stop; a busy store delays, and nothing is left out."""
         done_s = since_s
-        while not self.stop.is_set():
+        while not self.signals.stopped:
             end_s = _floor(time.time() - _SETTLE_S)
             self.reread(time.time())
             try:
@@ -147,7 +129,7 @@ class _Service:
                 self.log.warning("rollup_delayed", reason=error)
             if once:
                 return
-            self.stop.wait(BUCKET_S - (time.time() - _SETTLE_S) % BUCKET_S)
+            self.signals.wait(BUCKET_S - (time.time() - _SETTLE_S) % BUCKET_S)
 
     def reread(self, now_s: float) -> None:
         """Read the site's file once a minute: budgets change while this runs. A file that is wrong changes nothing."""

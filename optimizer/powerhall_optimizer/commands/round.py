@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import signal
 import sys
 import time
 from dataclasses import replace
@@ -16,6 +15,7 @@ from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
+from powerhall.runtime.signals import StopFlag
 from powerhall.store import Store, open_store
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
@@ -71,23 +71,6 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--dry-run", action="store_true", help="plan and verify, publish nothing")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
-
-
-class _Stop:
-    """Turns SIGTERM and SIGINT into a wish to end."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-
-    def __call__(self) -> bool:
-        return self.wanted
-
-    def listen(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._want)
-
-    def _want(self, _number: int, _frame: object) -> None:
-        self.wanted = True
 
 
 def _request(args: argparse.Namespace, settings: RoundSettings, store: Store | None) -> RoundRequest:
@@ -181,7 +164,7 @@ def _compare_figures(before: Figures, after: Figures, change: str) -> None:
         sys.stdout.write(f"{name:24}{one:14,.1f}{two:14,.1f}{two - one:+14,.1f}\n")
 
 
-def _round(request: RoundRequest, settings: RoundSettings, stop: "_Stop", log: Log) -> Plan | MultiSitePlan:
+def _round(request: RoundRequest, settings: RoundSettings, stop: StopFlag, log: Log) -> Plan | MultiSitePlan:
     run_one = run_multi_site_round if request.more_sites else run_round
     return run_one(request, settings, stop, log, int(time.time()))
 
@@ -190,22 +173,21 @@ def run(args: argparse.Namespace) -> int:
     """Run one round."""
     settings = read_settings(args.settings)
     store = None if args.store is None else open_store(args.store)
-    stop = _Stop()
-    stop.listen()
-    try:
-        request = _request(args, settings, store)
-        log = Log(quiet=args.quiet)
-        with only_one(None if request.dry_run else request.out):
-            plan = _round(request, settings, stop, log)
-        if args.what_if is not None:
-            base, plan = plan, _round(replace(request, what_if=args.what_if), settings, stop, log)
-            _compare(base, plan, args.what_if)
-    finally:
-        if store is not None:
-            store.close()
-    if args.report is not None:
-        from powerhall_optimizer.report.page import write_report
+    with StopFlag() as stop:
+        try:
+            request = _request(args, settings, store)
+            log = Log(quiet=args.quiet)
+            with only_one(None if request.dry_run else request.out):
+                plan = _round(request, settings, stop, log)
+            if args.what_if is not None:
+                base, plan = plan, _round(replace(request, what_if=args.what_if), settings, stop, log)
+                _compare(base, plan, args.what_if)
+        finally:
+            if store is not None:
+                store.close()
+        if args.report is not None:
+            from powerhall_optimizer.report.page import write_report
 
-        write_report(plan, args.report)
-    _tell(plan, request, args.json)
+            write_report(plan, args.report)
+        _tell(plan, request, args.json)
     return EXIT_OK

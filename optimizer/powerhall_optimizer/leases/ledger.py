@@ -18,8 +18,6 @@ A node's clock may differ by `clock_skew_s`; a lease counts that much longer tha
 
 from __future__ import annotations
 
-import fcntl
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from pathlib import Path
 import msgspec
 
 from powerhall.runtime.errors import ConfigError, Rejected, Retryable
+from powerhall.runtime.file_lock import FileLock, LockHeld, lock_path
 from powerhall.runtime.files import replace_file
 from powerhall.runtime.settings import read_json
 from powerhall.units import format_power
@@ -179,19 +178,12 @@ class Ledger:
             yield
             return
         try:
-            lock = self.path.with_name(f".{self.path.name}.lock").open("wb")
+            lock = FileLock(lock_path(self.path), wait_s=_LOCK_WITHIN_S)
+        except LockHeld:
+            raise Retryable(f"{self.path}: another process has held it for {_LOCK_WITHIN_S:g} s") from None
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot lock: {error.strerror}") from None
         with lock:
-            deadline_s = time.monotonic() + _LOCK_WITHIN_S
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if time.monotonic() > deadline_s:
-                        raise Retryable(f"{self.path}: another process has held it for {_LOCK_WITHIN_S:g} s") from None
-                    time.sleep(0.02)
             if self.path.exists():
                 self._state = read_json(self.path, _State)
             self._forget(now_s)

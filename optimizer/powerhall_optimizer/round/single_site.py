@@ -6,8 +6,6 @@ Invariants:
 * a second round on the same plan file is refused while the first runs.
 """
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import msgspec
 from powerhall.jobs.readers.formats import read_job_file
 from powerhall.plan.plan import Plan, Planned, Snapshot, read_plan, snapshot_hash
 from powerhall.runtime.errors import PowerhallError, Rejected, Retryable
+from powerhall.runtime.file_lock import FileLock, LockHeld, lock_path
 from powerhall.runtime.log import Log
 from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import read_site
@@ -63,18 +62,15 @@ def only_one(out: Path | None) -> Iterator[None]:
     if out is None:
         yield
         return
-    path = out.with_name(f".{out.name}.lock")
+    path = lock_path(out)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = FileLock(path)
+    except LockHeld:
+        raise Retryable(f"{path}: another round is running on this plan; nothing was done") from None
     except OSError as error:
         raise PowerhallError(f"{path}: cannot open the lock: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with lock:
         yield
-    except BlockingIOError:
-        raise Retryable(f"{path}: another round is running on this plan; nothing was done") from None
-    finally:
-        os.close(handle)
 
 
 def last_plan(request: RoundRequest, site: str, log: Log) -> Plan | None:

@@ -1,7 +1,6 @@
 """The shed service: signal folder and HTTP endpoint in front of one manager, until SIGTERM."""
 
 import math
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from powerhall.plan.plan import read_plan
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
+from powerhall.runtime.signals import ServiceSignals
 from powerhall_optimizer.leases.plan_in_force import present_plan
 from powerhall_optimizer.shed.event_manager import EventManager
 from powerhall_optimizer.shed.http_endpoint import HttpEndpoint
@@ -63,17 +63,15 @@ def serve(args: ServiceOptions, shed: ShedOptions) -> int:
     if args.serve is not None and args.token_file is not None:
         endpoint = HttpEndpoint(args.serve, args.token_file, manager, site, log, cert=args.tls_cert, key=args.tls_key)
         endpoint.start()
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda caught, _frame: stopped.append(caught))
-    log.info("shed_ready", site=site, watch=args.watch or "no", serve=args.serve or "no", plan=first.plan_id[:12])
-    while not stopped:
-        if folder is not None:
-            folder.look(time.time())
-        manager.tick()
-        time.sleep(_LOOK_S)
-    if endpoint is not None:
-        endpoint.close()
-    if shedder.store is not None:
-        shedder.store.close()
+    with ServiceSignals() as signals:
+        log.info("shed_ready", site=site, watch=args.watch or "no", serve=args.serve or "no", plan=first.plan_id[:12])
+        while not signals.stopped:
+            if folder is not None:
+                folder.look(time.time())
+            manager.tick()
+            signals.wait(_LOOK_S)
+        if endpoint is not None:
+            endpoint.close()
+        if shedder.store is not None:
+            shedder.store.close()
     return EXIT_OK

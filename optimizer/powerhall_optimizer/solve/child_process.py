@@ -4,7 +4,6 @@ The child first gets ready (compiles, on a fresh installation), which has a pati
 the time that took.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,18 +13,18 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from powerhall.runtime.errors import PowerhallError
+from powerhall.runtime.signals import end_with_parent
 
 __all__ = ["guarded"]
 
 T = TypeVar("T")
 _POLL_S = 0.1
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _PATIENCE_S = 400.0
 
 
 def _alone(answer: Connection) -> None:
     """Die with the parent, and hold none of its files: a killed round must free its lock and its store at once."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent(signal.SIGKILL)
     keep = answer.fileno()
     most = os.sysconf("SC_OPEN_MAX")
     os.closerange(3, keep)

@@ -298,7 +298,7 @@ class SpoolModel(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
-        os.close(self.spool._owner)  # what kill -9 does for us: nothing is flushed or closed in order
+        self.spool._owner.release()  # what kill -9 does for us: nothing is flushed or closed in order
         if self.spool._active is not None:
             os.close(self.spool._active[1])
         self.held.clear()

@@ -1,5 +1,6 @@
 """Roll-ups: right sums, late data, repetition, silence, shards; and the plan's lanes."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from powerhall.physics.plants.plant import Plant
 from powerhall.runtime.errors import Retryable
+from powerhall.runtime.log import Log
 from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, Site
 from powerhall.site.topology import Row as RackRow
 from powerhall.store import Query, Row, Select, Store, open_store
@@ -299,19 +301,18 @@ def test_a_busy_store_delays_the_roll_up_and_leaves_no_gap(store: Store, monkeyp
 
     for node in all_nodes():
         store.write(readings(node, START_S, START_S + 100))
-    events: list[str] = []
-    service = command_module._Service(
-        Rollup(Busy(), SITE, ("h1", "h2"), True), lambda event, *_, **__: events.append(event), 20.0, None
-    )
+    out = io.StringIO()
+    service = command_module._Service(Rollup(Busy(), SITE, ("h1", "h2"), True), Log(out), 20.0, None)
     monkeypatch.setattr(command_module.time, "time", lambda: clock["now"])
 
     def wait(_seconds: float) -> None:
         clock["now"] += 10.0
         if clock["now"] > START_S + 100:
-            service.stop.set()
+            service.signals.stopped = True
 
-    monkeypatch.setattr(service.stop, "wait", wait)
+    monkeypatch.setattr(service.signals, "wait", wait)
     service.loop(START_S, once=False)
+    events = [line.split("event=")[1].split()[0] for line in out.getvalue().splitlines()]
     assert events[:5] == ["rollup_delayed"] * 5
     assert "rollup" in events
     assert [row.time_s - START_S for row in stored(store, "hall_10s", hall="h1")] == list(range(0, 90, 10))
