@@ -8,9 +8,13 @@ from twin_jobs import START_S, job
 
 from powerhall.site.topology import JobClass
 from powerhall.timeseries import Series
-from powerhall_twin.policies.baselines import POLICIES, Easy, Fcfs, UniformCap
+from powerhall_twin.policies.easy import Easy
 from powerhall_twin.policies.engine import simulate
-from powerhall_twin.policies.optimizer import PlannedRounds
+from powerhall_twin.policies.fcfs import Fcfs
+from powerhall_twin.policies.planned_rounds import PlannedRounds
+from powerhall_twin.policies.policy import PolicyInputs, RoundTiming
+from powerhall_twin.policies.registry import BASELINES
+from powerhall_twin.policies.uniform_cap import UniformCap
 from powerhall_twin.site.building_meters import MILD, SiteMeter
 from powerhall_twin.site.node_power import draw_of
 
@@ -69,15 +73,16 @@ def test_one_cap_for_all_falls_with_the_budget(site, scenario):
 @given(
     sizes=st.lists(st.tuples(st.sampled_from([1, 8, 24, 64, 128]), st.floats(0.1, 3.0)), min_size=1, max_size=25),
     cut=st.floats(1.05, 3.0),
-    policy=st.sampled_from(sorted(POLICIES)),
+    kind=st.sampled_from(BASELINES),
 )
-def test_no_policy_exceeds_a_budget_or_does_more_work_than_there_is(site, scenario, sizes, cut, policy):
+def test_no_policy_exceeds_a_budget_or_does_more_work_than_there_is(site, scenario, sizes, cut, kind):
     cut_w = idle_w(site) * cut
     on = with_grid(site, (0.0, 700e3), (START_S + 1800, cut_w), (START_S + 5400, 700e3))
     jobs = [
         job(f"j{i}", gpus, hours, submit_s=START_S + 60 * i, preemptible=True) for i, (gpus, hours) in enumerate(sizes)
     ]
-    outcome = simulate(scenario(*jobs, on=on), POLICIES[policy](), policy)
+    case = scenario(*jobs, on=on)
+    outcome = simulate(case, kind.open(PolicyInputs(case)), kind.name)
     assert not outcome.guard.breaches
     assert outcome.work_gpu_s <= sum(j.gpus * j.duration_s for j in jobs) * (1 + 1e-9) + outcome.stops * 128 * 3600
     assert outcome.jobs_done <= outcome.jobs
@@ -99,7 +104,7 @@ def test_rounds_keep_a_foreseen_curtailment_without_stopping_what_may_not_stop(s
     on = with_grid(site, (0.0, 700e3), (START_S + 3600, low_w), (START_S + 7200, 700e3))
     jobs = [job(f"j{i}", 64, 2.5, submit_s=START_S - 60) for i in range(5)]
     case = scenario(*jobs, on=on)
-    policy = PlannedRounds(case, round_s=1800.0, solve_s=0.5)
+    policy = PlannedRounds(case, RoundTiming(round_s=1800.0, solve_s=0.5))
     outcome = simulate(case, policy, "powerhall")
     assert not outcome.guard.breaches
     assert outcome.stops == 0

@@ -6,7 +6,8 @@ from twin_jobs import START_S, job
 
 from powerhall.plan.plan import Assignment, Placement, Plan, Snapshot, Waiting
 from powerhall.site.index import SiteIndex
-from powerhall_twin.policies.plan_follower import Admission, PlanScheduler, planned_rack_w
+from powerhall_twin.policies.admission import Admission, planned_rack_w
+from powerhall_twin.policies.plan_follower import PlanScheduler
 from powerhall_twin.site.actions import SetMode, Start, Stop, apply
 from powerhall_twin.site.building_meters import MILD
 from powerhall_twin.site.cluster import Cluster

@@ -14,7 +14,8 @@ from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_twin.cli import main
 from powerhall_twin.jobs.trace_window import busiest_start_s, window
-from powerhall_twin.policies.optimizer import PlannedRounds
+from powerhall_twin.policies.planned_rounds import PlannedRounds
+from powerhall_twin.policies.policy import RoundTiming
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def recorded(site, scenario_of, tmp_path_factory):
         ),
         *(job(f"w{i}", 32, 0.5, submit_s=START_S - 60) for i in range(30)),
     )  # fmt: skip
-    snapshot = PlannedRounds(scenario_of(jobs), horizon_s=7200.0).snapshot(site, jobs, START_S)
+    snapshot = PlannedRounds(scenario_of(jobs), RoundTiming(horizon_s=7200.0)).snapshot(site, jobs, START_S)
     plan = make_plan(snapshot, RoundSettings(), 1.0, created_s=int(START_S), log=Log(quiet=True))
     path = tmp_path_factory.mktemp("plan") / "plan.json"
     write_plan(plan, path)

@@ -7,9 +7,10 @@ from powerhall_twin.commands.replay_options import (
     add_replay_options,
     print_outcomes,
     progress,
-    read_pace,
-    read_source,
+    read_case,
+    read_timing,
 )
+from powerhall_twin.policies.registry import POLICY_KINDS
 
 __all__ = ["add_parser"]
 
@@ -31,14 +32,13 @@ def add_parser(commands: Commands) -> None:
         commands, "replay", _replay, help="run a trace or a recorded plan under several policies", description=_TEXT
     )
     add_replay_options(parser)
-    parser.add_argument(
-        "--policies", default="powerhall,fcfs,easy,uniform", help="default: powerhall,fcfs,easy,uniform"
-    )
+    names = ",".join(POLICY_KINDS)
+    parser.add_argument("--policies", default=names, metavar="NAMES", help=f"default: {names}")
 
 
 def _replay(args: argparse.Namespace) -> int:
     from powerhall_twin.replay.replay import run_policies
 
     names = tuple(name.strip() for name in args.policies.split(",") if name.strip())
-    outcomes = run_policies(read_source(args), names, read_pace(args), progress(args))
+    outcomes = run_policies(read_case(args), names, read_timing(args), progress(args))
     return print_outcomes(outcomes, as_json=args.json)

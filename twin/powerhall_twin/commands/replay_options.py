@@ -14,14 +14,15 @@ from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
 
 if TYPE_CHECKING:
-    from powerhall_twin.policies.engine import Outcome
-    from powerhall_twin.replay.replay import Pace, Source
+    from powerhall_twin.policies.engine import SimulationOutcome
+    from powerhall_twin.policies.policy import RoundTiming
+    from powerhall_twin.replay.replay import ReplayCase
 
-__all__ = ["add_replay_options", "print_outcomes", "progress", "read_pace", "read_source"]
+__all__ = ["add_replay_options", "print_outcomes", "progress", "read_case", "read_timing"]
 
 
 def add_replay_options(parser: argparse.ArgumentParser) -> None:
-    """Add site, jobs, window and pace."""
+    """Add the options of site, jobs, window and rounds."""
     parser.add_argument("--site", type=Path, help="site.toml")
     parser.add_argument("--jobs", type=Path, help="trace: own CSV or JSON, Philly CSV, sacct --parsable2, or SWF")
     parser.add_argument("--jobs-format", choices=("own", "philly", "sacct", "swf"), help="default: detected")
@@ -38,8 +39,8 @@ def add_replay_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
 
 
-def read_source(args: argparse.Namespace) -> "Source":
-    """Return the site, jobs and window that the options name."""
+def read_case(args: argparse.Namespace) -> "ReplayCase":
+    """Return the site, jobs and window of the options."""
     from powerhall.plan.plan import read_plan
     from powerhall_twin.replay.replay import from_plan, from_trace
 
@@ -62,9 +63,9 @@ def read_source(args: argparse.Namespace) -> "Source":
     )
 
 
-def read_pace(args: argparse.Namespace) -> "Pace":
-    """Return the length of rounds and plans, and the time to solve one."""
-    from powerhall_twin.replay.replay import Pace
+def read_timing(args: argparse.Namespace) -> "RoundTiming":
+    """Return the time between rounds, the length of a plan and the time to solve one."""
+    from powerhall_twin.policies.policy import RoundTiming
 
     round_s = option_value("--round", args.round, parse_duration)
     horizon_s = option_value("--horizon", args.horizon, parse_duration)
@@ -74,20 +75,20 @@ def read_pace(args: argparse.Namespace) -> "Pace":
         raise Rejected.field("command line", "--horizon", args.horizon, "must be from 5min to 14d")
     if not 0 < args.seconds <= 3600:
         raise Rejected.field("command line", "--seconds", f"{args.seconds:g}", "must be above 0 and at most 3600")
-    return Pace(round_s, horizon_s, args.seconds)
+    return RoundTiming(round_s, horizon_s, args.seconds)
 
 
 def progress(args: argparse.Namespace) -> Callable[[str], None]:
     """Return a function that writes progress to stderr; with `--json` it writes nothing."""
 
-    def say(text: str) -> None:
+    def report(text: str) -> None:
         if not args.json:
             sys.stderr.write(f"{text} ...\n")
 
-    return say
+    return report
 
 
-def _figures(outcome: "Outcome") -> dict[str, float | int | str]:
+def _figures(outcome: "SimulationOutcome") -> dict[str, float | int | str]:
     return {
         "name": outcome.policy,
         "work_gpu_s": outcome.work_gpu_s,
@@ -104,7 +105,7 @@ def _figures(outcome: "Outcome") -> dict[str, float | int | str]:
     }
 
 
-def print_outcomes(outcomes: Sequence["Outcome"], *, as_json: bool) -> int:
+def print_outcomes(outcomes: Sequence["SimulationOutcome"], *, as_json: bool) -> int:
     """Print one row for each run; the exit code is 1 where a budget did not hold."""
     rows = [_figures(outcome) for outcome in outcomes]
     if as_json:
@@ -114,7 +115,7 @@ def print_outcomes(outcomes: Sequence["Outcome"], *, as_json: bool) -> int:
     return EXIT_REFUSED if any(outcome.over_budget_s > 0 for outcome in outcomes) else EXIT_OK
 
 
-def _table(outcomes: Sequence["Outcome"]) -> str:
+def _table(outcomes: Sequence["SimulationOutcome"]) -> str:
     width = max(14, *(len(o.policy) for o in outcomes))
     head = ("GPU h", "weighted", "MWh", "USD", "peak kW", "done", "stops", "wait min", "over s")
     lines = [f"{'':<{width}}" + "".join(f"{name:>10}" for name in head)]

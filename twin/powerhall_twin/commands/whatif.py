@@ -7,9 +7,10 @@ from powerhall_twin.commands.replay_options import (
     add_replay_options,
     print_outcomes,
     progress,
-    read_pace,
-    read_source,
+    read_case,
+    read_timing,
 )
+from powerhall_twin.policies.registry import DEFAULT_POLICY, POLICY_KINDS
 
 __all__ = ["add_parser"]
 
@@ -29,11 +30,12 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "whatif", _whatif, help="run the same jobs with other budgets", description=_TEXT)
     add_replay_options(parser)
     parser.add_argument("--change", action="append", required=True, metavar="CHANGES", help='such as "grid=-20%%"')
-    parser.add_argument("--policy", default="powerhall", help="powerhall (default), fcfs, easy or uniform")
+    names = ", ".join(POLICY_KINDS)
+    parser.add_argument("--policy", default=DEFAULT_POLICY, metavar="NAME", help=f"{names}; default: {DEFAULT_POLICY}")
 
 
 def _whatif(args: argparse.Namespace) -> int:
     from powerhall_twin.replay.replay import run_what_ifs
 
-    outcomes = run_what_ifs(read_source(args), args.change, args.policy, read_pace(args), progress(args))
+    outcomes = run_what_ifs(read_case(args), args.change, args.policy, read_timing(args), progress(args))
     return print_outcomes(outcomes, as_json=args.json)

@@ -28,10 +28,11 @@ from powerhall_twin.demo.realtime_agents import RealtimeAgents, realtime_agents
 from powerhall_twin.demo.rounds import Rounds
 from powerhall_twin.demo.site_run import SiteRun
 from powerhall_twin.jobs.generator import generate
-from powerhall_twin.policies.engine import Scenario
-from powerhall_twin.policies.optimizer import PlannedRounds
-from powerhall_twin.policies.plan_follower import Admission, PlanScheduler
-from powerhall_twin.policies.solver_warmup import warming
+from powerhall_twin.policies.admission import Admission
+from powerhall_twin.policies.plan_follower import PlanScheduler
+from powerhall_twin.policies.planned_rounds import PlannedRounds
+from powerhall_twin.policies.scenario import Scenario
+from powerhall_twin.policies.solver_warmup import solver_warmup
 from powerhall_twin.site.building_meters import SiteMeter
 from powerhall_twin.site.cluster import Cluster
 from powerhall_twin.site.queue import Queue
@@ -301,7 +302,7 @@ def _assembled(settings: DemoSettings) -> Iterator[_Demo]:
     say = _mute if settings.quiet else _say
     with ExitStack() as stack:
         compiled = stack.enter_context(
-            warming(PlannedRounds(scenario).snapshot(site, first, scenario.start_s), settings.out, say)
+            solver_warmup(PlannedRounds(scenario).snapshot(site, first, scenario.start_s), settings.out, say)
         )
         store = open_store(url)
         stack.callback(store.close)

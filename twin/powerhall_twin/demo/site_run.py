@@ -11,7 +11,7 @@ from powerhall.site.topology import Site
 from powerhall.store.line_protocol import Point, encode
 from powerhall_twin.demo.agent_pool import Fleet, Step
 from powerhall_twin.demo.dashboard_data import Shown
-from powerhall_twin.policies.engine import Scenario
+from powerhall_twin.policies.scenario import Scenario
 from powerhall_twin.site.actions import Action, SetMode, Start, apply
 from powerhall_twin.site.building_meters import Reading, SiteMeter
 from powerhall_twin.site.cluster import Cluster, Slice

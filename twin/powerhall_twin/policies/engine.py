@@ -1,56 +1,32 @@
-"""Event-driven simulation of a site: from one event to the next, everything that draws power stays as it is.
+"""Event-driven simulation of a site: the power is constant from one event to the next.
 
 Events are submissions, ends of jobs, and the ticks of a grid on which weather, budgets, prices and rounds change. Draw
-and speed of a job come from `gpus.draw_of`, not from what the policy planned with.
+and speed of a job come from `node_power.draw_of`, not from the planning figures of the policy.
 """
 
 import math
 from dataclasses import dataclass, field
 
-from powerhall.jobs.model import Job
-from powerhall.physics.weather import Weather
 from powerhall.site.index import SiteIndex
-from powerhall.site.topology import Site
-from powerhall.timeseries import Series
-from powerhall_twin.policies.baselines import Policy, View
+from powerhall_twin.policies.policy import Policy, PolicyView
+from powerhall_twin.policies.scenario import Scenario
 from powerhall_twin.site.actions import Start, apply
-from powerhall_twin.site.building_meters import MILD, Reading, SiteMeter
+from powerhall_twin.site.building_meters import Reading, SiteMeter
 from powerhall_twin.site.cluster import Cluster, Run
 from powerhall_twin.site.limit_guard import Guard
 from powerhall_twin.site.node_power import Draws
 from powerhall_twin.site.queue import Queue
 
-__all__ = ["Outcome", "Scenario", "actual_rack_w", "simulate"]
+__all__ = ["SimulationOutcome", "actual_rack_w", "simulate"]
 
 _MIN_STEP_S = 1.0
 _DECISIONS = 8
 """A policy may answer an event in several steps: mode changes, then stops, then starts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What is simulated: a site, its jobs, the outside, and the time from `start_s` to `end_s`."""
-
-    site: Site
-    jobs: tuple[Job, ...]
-    start_s: float
-    end_s: float
-    dry_bulb_c: Series | None = None
-    wet_bulb_c: Series | None = None
-    price_per_mwh: Series | None = None
-    running: tuple[Start, ...] = ()
-    """Jobs that run at the start already, on their nodes."""
-
-    def weather(self, time_s: float) -> Weather:
-        """Return the weather at a moment; a mild day where none is known."""
-        if self.dry_bulb_c is None or self.wet_bulb_c is None:
-            return MILD
-        return Weather(self.dry_bulb_c.at(time_s), self.wet_bulb_c.at(time_s))
-
-
 @dataclass(slots=True)
-class Outcome:
-    """What came of a simulation. Work is in GPU seconds at full speed, `weighted_work` times the jobs' weights."""
+class SimulationOutcome:
+    """Totals of a simulation. Work is in GPU seconds at full speed; `weighted_work` is work times the job's weight."""
 
     policy: str
     energy_j: float = 0.0
@@ -91,7 +67,7 @@ class Outcome:
 
 
 def actual_rack_w(cluster: Cluster, draws: Draws) -> dict[str, float]:
-    """Return the settled IT power of every rack: idle nodes, and what the runs really draw."""
+    """Return the settled IT power of every rack in W: idle nodes plus the actual draw of the runs."""
     site = cluster.site
     rack_w = {r.zone: len(r.nodes) * site.node_types[r.node_type].idle_power_w for r in site.racks()}
     for run in cluster.runs.values():
@@ -101,18 +77,18 @@ def actual_rack_w(cluster: Cluster, draws: Draws) -> dict[str, float]:
     return rack_w
 
 
-def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 300.0) -> Outcome:
+def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 300.0) -> SimulationOutcome:
     """Run the scenario under a policy; the same arguments give the same outcome."""
     site = scenario.site
     cluster, queue, meter = Cluster.of(site), Queue.of(scenario.jobs), SiteMeter.of(site)
-    outcome, draws = Outcome(name), Draws(site)
+    outcome, draws = SimulationOutcome(name), Draws(site)
     for start in scenario.running:
         cluster.start(start.run(scenario.start_s))
         queue.records[start.job.job_id].started_s = scenario.start_s
     now_s = scenario.start_s
     while now_s < scenario.end_s:
         budgets, weather = SiteIndex.of(site).budgets_at(now_s), scenario.weather(now_s)
-        _decide(policy, View(site, cluster, queue, budgets, weather, now_s))
+        _decide(policy, PolicyView(site, cluster, queue, budgets, weather, now_s))
         grid_s = _next_grid_s(scenario, now_s, tick_s)
         next_s = min(grid_s, _next_event_s(cluster, queue, draws, now_s))
         reading = meter.read(actual_rack_w(cluster, draws), weather, next_s - now_s)
@@ -130,7 +106,7 @@ def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 3
     return outcome
 
 
-def _decide(policy: Policy, view: View) -> None:
+def _decide(policy: Policy, view: PolicyView) -> None:
     for _ in range(_DECISIONS):
         actions = list(policy.decide(view))
         for run in apply(view.cluster, actions, view.now_s):
@@ -155,7 +131,9 @@ def _next_event_s(cluster: Cluster, queue: Queue, draws: Draws, now_s: float) ->
     return max(now_s + _MIN_STEP_S, min((*ends, math.inf if submit_s is None else submit_s), default=math.inf))
 
 
-def _advance(cluster: Cluster, queue: Queue, outcome: Outcome, draws: Draws, span: tuple[float, float]) -> None:
+def _advance(
+    cluster: Cluster, queue: Queue, outcome: SimulationOutcome, draws: Draws, span: tuple[float, float]
+) -> None:
     now_s, next_s = span
     for job_id, run in list(cluster.runs.items()):
         speed = draws.of(run.job, run.kind, run.mode).speed

@@ -1,7 +1,7 @@
-"""Lets numba compile the solver before the first round: once per installation, it takes longer than a round may.
+"""JIT warm-up: numba compiles the solver before the first round, which would otherwise exceed its time limit.
 
-`python -m powerhall_twin.policies.solver_warmup SNAPSHOT.json` does it in a process of its own; the compiled code is
-kept on disk.
+Compilation happens once per installation; the code is kept on disk. `python -m
+powerhall_twin.policies.solver_warmup SNAPSHOT.json` compiles in a process of its own.
 """
 
 import subprocess
@@ -17,10 +17,10 @@ from powerhall.plan.plan import Snapshot
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.settings import read_json
 
-__all__ = ["compile_solver", "warming"]
+__all__ = ["compile_solver", "solver_warmup"]
 
 _QUIET_S: Final = 8.0
-_PATIENCE_S: Final = 400.0
+_TIMEOUT_S: Final = 400.0
 
 
 def compile_solver(snapshot: Snapshot) -> None:
@@ -28,12 +28,12 @@ def compile_solver(snapshot: Snapshot) -> None:
     from powerhall_optimizer.problem.build import build
     from powerhall_optimizer.solve.pipeline import solve
 
-    solve(build(snapshot).problem, seconds=_PATIENCE_S, iterations=1, seed=1, workers=2)
+    solve(build(snapshot).problem, seconds=_TIMEOUT_S, iterations=1, seed=1, workers=2)
 
 
 @contextmanager
-def warming(snapshot: Snapshot, folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Compile in a child process; the block gets a function that waits for its end. Failing is left to the rounds."""
+def solver_warmup(snapshot: Snapshot, folder: Path, progress: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Compile in a child process; the block gets a function that waits for its end. A failure shows in the rounds."""
     path = folder / "snapshot.json"
     path.write_bytes(msgspec.json.encode(snapshot))
     child = subprocess.Popen(
@@ -47,9 +47,9 @@ def warming(snapshot: Snapshot, folder: Path, say: Callable[[str], None]) -> Ite
         try:
             child.wait(timeout=_QUIET_S)
         except subprocess.TimeoutExpired:
-            say("compiling the solver, once per installation ...")
+            progress("compiling the solver, once per installation ...")
             with suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=_PATIENCE_S)
+                child.wait(timeout=_TIMEOUT_S)
 
     try:
         yield wait

@@ -19,34 +19,25 @@ from powerhall.timeseries import Series, read_series
 from powerhall_optimizer.inputs.snapshot import check_fit, floor_slot
 from powerhall_optimizer.inputs.what_if import what_if
 from powerhall_twin.jobs.trace_window import busiest_start_s, window
-from powerhall_twin.policies.baselines import POLICIES, Policy
-from powerhall_twin.policies.engine import Outcome, Scenario, simulate
-from powerhall_twin.policies.optimizer import PlannedRounds, RecordedPlan
+from powerhall_twin.policies.engine import SimulationOutcome, simulate
+from powerhall_twin.policies.policy import PolicyInputs, RoundTiming
+from powerhall_twin.policies.registry import policy_kind
+from powerhall_twin.policies.scenario import Scenario
 from powerhall_twin.site.actions import Start
 from powerhall_twin.site.cluster import Cluster
 
-__all__ = ["NAMES", "Pace", "Source", "changed", "from_plan", "from_trace", "run_policies", "run_what_ifs"]
+__all__ = ["ReplayCase", "from_plan", "from_trace", "run_policies", "run_what_ifs", "with_change"]
 
 PRICE_COLUMNS: Final = {"usd_per_mwh": 1.0, "price_per_mwh": 1.0, "price": 1.0, "usd_per_kwh": 1e3}
-NAMES: Final = ("powerhall", *POLICIES)
 _SLOT_S: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ReplayCase:
     """A scenario, and the plan that it was recorded with, if any."""
 
     scenario: Scenario
     plan: Plan | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often the plans of a simulation are made, how far they look, and how long each may be solved for."""
-
-    round_s: float = 1800.0
-    horizon_s: float = 6 * 3600.0
-    solve_s: float = 2.0
 
 
 def _outside(planning: Planning, start_s: float) -> tuple[Series | None, Series | None, Series | None]:
@@ -63,7 +54,7 @@ def from_trace(
     start_s: float | None = None,
     at_s: float | None = None,
     preemptible: bool = False,
-) -> Source:
+) -> ReplayCase:
     """Read a site and a window of a trace: `hours` from `start_s`, or the busiest ones; laid to begin at `at_s`."""
     site, planning = read_site(site_path)
     site = msgspec.structs.replace(site, storages=())  # the simulated building has no stores to count on
@@ -73,7 +64,7 @@ def from_trace(
     here_s = float(floor_slot(begin_s if at_s is None else at_s, _SLOT_S))
     jobs = window(trace, begin_s, length_s, at_s=here_s, preemptible=preemptible)
     check_fit(site, jobs, str(jobs_path))
-    return Source(Scenario(site, jobs, here_s, here_s + length_s, *_outside(planning, here_s)))
+    return ReplayCase(Scenario(site, jobs, here_s, here_s + length_s, *_outside(planning, here_s)))
 
 
 def _series(snapshot: Snapshot, values: Sequence[float]) -> Series | None:
@@ -81,7 +72,7 @@ def _series(snapshot: Snapshot, values: Sequence[float]) -> Series | None:
     return Series(times, tuple(values)) if values else None
 
 
-def from_plan(plan: Plan) -> Source:
+def from_plan(plan: Plan) -> ReplayCase:
     """Return the scenario in which a plan was made: its site, queue, running jobs, weather and prices."""
     s = plan.snapshot
     if plan.storages:
@@ -98,7 +89,7 @@ def from_plan(plan: Plan) -> Source:
     outside = (_series(s, s.dry_bulb_c), _series(s, s.wet_bulb_c), _series(s, s.price_per_mwh))
     end_s = float(s.start_s + s.slots * s.slot_s)
     scenario = Scenario(s.site, s.jobs, float(s.start_s), end_s, *outside, running=tuple(running))
-    return Source(scenario, plan)
+    return ReplayCase(scenario, plan)
 
 
 def _resumed(cluster: Cluster, job: Job, planned_gpu_w: float) -> Start:
@@ -115,48 +106,40 @@ def _resumed(cluster: Cluster, job: Job, planned_gpu_w: float) -> Start:
     return Start(job, job.hall, kind, mode, slices, planned_gpu_w or mode.gpu_power_w, job.duration_s)
 
 
-def _policies(source: Source, names: Iterable[str], pace: Pace) -> dict[str, Policy]:
-    made: dict[str, Policy] = {}
-    for name in names:
-        if name == "powerhall" and source.plan is not None:
-            made["recorded plan"] = RecordedPlan(source.plan)
-        elif name == "powerhall":
-            made[name] = PlannedRounds(source.scenario, pace.round_s, pace.horizon_s, pace.solve_s)
-        elif name in POLICIES:
-            made[name] = POLICIES[name]()
-        else:
-            raise Rejected.field("command line", "--policies", name, f"must be one of {', '.join(NAMES)}")
-    return made
-
-
 def run_policies(
-    source: Source, names: Iterable[str], pace: Pace, said: Callable[[str], None] = lambda _: None
-) -> list[Outcome]:
-    """Run the scenario under each policy."""
+    case: ReplayCase, names: Iterable[str], timing: RoundTiming, progress: Callable[[str], None] = lambda _: None
+) -> list[SimulationOutcome]:
+    """Run the scenario under each policy; all names are checked before the first one runs."""
+    inputs = PolicyInputs(case.scenario, timing, case.plan)
+    kinds = {kind.name: kind for kind in (policy_kind(name, inputs) for name in names)}
     outcomes = []
-    for name, policy in _policies(source, names, pace).items():
-        said(name)
-        outcomes.append(simulate(source.scenario, policy, name))
+    for name, kind in kinds.items():
+        progress(name)
+        outcomes.append(simulate(case.scenario, kind.open(inputs), name))
     return outcomes
 
 
-def changed(source: Source, text: str) -> Source:
-    """Return the scenario after a what-if such as "grid=-20%,hall3.power=120 kW"; what does not fit is refused."""
-    scenario = source.scenario
+def with_change(case: ReplayCase, text: str) -> ReplayCase:
+    """Return the case after a what-if such as "grid=-20%,hall3.power=120 kW"; one that does not fit is refused."""
+    scenario = case.scenario
     snapshot = Snapshot(int(scenario.start_s), int(scenario.start_s), _SLOT_S, 1, scenario.site, scenario.jobs)
     after = what_if(snapshot, text)
     site: Site = after.site
-    return Source(replace(scenario, site=site, jobs=after.jobs))
+    return ReplayCase(replace(scenario, site=site, jobs=after.jobs))
 
 
 def run_what_ifs(
-    source: Source, texts: Iterable[str], name: str, pace: Pace, said: Callable[[str], None] = lambda _: None
-) -> list[Outcome]:
-    """Run the scenario as it is and after each change, all under one policy."""
+    case: ReplayCase,
+    texts: Iterable[str],
+    name: str,
+    timing: RoundTiming,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[SimulationOutcome]:
+    """Run the scenario unchanged and after each change, all under one policy."""
     outcomes = []
-    cases = {"as it is": Source(source.scenario)} | {text: changed(source, text) for text in texts}
-    for text, case in cases.items():
-        said(text)
-        (policy,) = _policies(case, (name,), pace).values()
-        outcomes.append(simulate(case.scenario, policy, text))
+    cases = {"as it is": ReplayCase(case.scenario)} | {text: with_change(case, text) for text in texts}
+    for text, changed in cases.items():
+        progress(text)
+        inputs = PolicyInputs(changed.scenario, timing)
+        outcomes.append(simulate(changed.scenario, policy_kind(name, inputs).open(inputs), text))
     return outcomes

@@ -13,6 +13,8 @@ from powerhall.physics.plants.kinds import kind_of
 from powerhall.plan.plan import Plan
 from powerhall.runtime.files import replace_file
 from powerhall_twin.demo.demo import DemoResult, PlannedSlot
+from powerhall_twin.policies.fcfs import FCFS
+from powerhall_twin.policies.registry import POLICY_KINDS
 from powerhall_twin.report import charts
 from powerhall_twin.report.gantt import history_blocks, plan_blocks
 from powerhall_twin.report.measured import Telemetry
@@ -36,7 +38,7 @@ def _tiles(s: Summary) -> list[Tile]:
     """Return label, figure, small print and colour of the tiles."""
     zone, least = min(s.worst_headroom.items(), key=lambda item: item[1])
     best = max(s.baselines, key=lambda b: b.weighted_work, default=None)
-    fcfs = next((b for b in s.baselines if b.policy == "fcfs"), None)
+    fcfs = next((b for b in s.baselines if b.policy == FCFS.name), None)
     tiles = [
         ("Peak power", _kw(s.peak_power_w), f"of {_kw(s.budget_w)} at the meter", "--power"),
         ("Samples over budget", f"{s.breaches}", f"of {s.samples:,}; every zone and cooling plant", "--budget"),
@@ -68,9 +70,9 @@ def _tiles(s: Summary) -> list[Tile]:
         tiles.append(
             ("Against FCFS", f"{fcfs.weighted_work_ratio - 1:+.1%}", "weighted work, same budgets", "--headroom")
         )
-        name = {"uniform": "one cap for all", "easy": "EASY"}.get(best.policy, best.policy)
+        title = POLICY_KINDS[best.policy].title
         tiles.append(
-            ("Against the best other", f"{best.weighted_work_ratio - 1:+.1%}", f"weighted work; {name}", "--headroom")
+            ("Against the best other", f"{best.weighted_work_ratio - 1:+.1%}", f"weighted work; {title}", "--headroom")
         )
     return tiles
 
@@ -135,12 +137,11 @@ def _bar_px(share: float) -> int:
 
 
 def _compare(s: Summary) -> str:
-    names = {"fcfs": "first come, first served", "easy": "EASY backfilling", "uniform": "one power cap for all"}
     ours = ("<b>Powerhall</b>", f"{s.weighted_work / 3600:,.0f}", f"{s.work_gpu_s / 3600:,.0f}")
     rows: list[tuple[str, ...]] = [(*ours, f"{s.energy_j / 3.6e9:.2f}", f"{s.jobs_done}", f"{s.stops}")]
     rows += [
         (
-            names.get(b.policy, b.policy),
+            POLICY_KINDS[b.policy].title,
             f"{b.weighted_work / 3600:,.0f}",
             f"{b.work_gpu_s / 3600:,.0f}",
             f"{b.energy_j / 3.6e9:.2f}",

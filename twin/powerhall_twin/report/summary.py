@@ -8,14 +8,16 @@ import msgspec
 from powerhall.site.index import SiteIndex
 from powerhall.units import format_power
 from powerhall_twin.demo.demo import DemoResult
-from powerhall_twin.policies.baselines import POLICIES
-from powerhall_twin.policies.engine import Outcome, Scenario, simulate
+from powerhall_twin.policies.engine import SimulationOutcome, simulate
+from powerhall_twin.policies.policy import PolicyInputs
+from powerhall_twin.policies.registry import BASELINES
+from powerhall_twin.policies.scenario import Scenario
 
 __all__ = ["Baseline", "Summary", "baselines", "summarise", "table"]
 
 
 class Baseline(msgspec.Struct, frozen=True):
-    """What another policy would have made of the same jobs, budgets and weather; ratios are the demo's over its."""
+    """Totals of another policy on the same jobs, budgets and weather; a ratio is the demo's figure over this one's."""
 
     policy: str
     energy_j: float
@@ -79,7 +81,7 @@ class Summary(msgspec.Struct, frozen=True):
     baselines: tuple[Baseline, ...]
 
 
-def baselines(result: DemoResult) -> list[Outcome]:
+def baselines(result: DemoResult) -> list[SimulationOutcome]:
     """Run the same jobs, budgets and weather under the policies that need no plan."""
     scenario = result.run.scenario
     same = Scenario(
@@ -91,14 +93,15 @@ def baselines(result: DemoResult) -> list[Outcome]:
         scenario.wet_bulb_c,
         scenario.price_per_mwh,
     )
-    return [simulate(same, policy(), name) for name, policy in POLICIES.items()]
+    inputs = PolicyInputs(same)
+    return [simulate(same, kind.open(inputs), kind.name) for kind in BASELINES]
 
 
 def _ratio(ours: float, theirs: float) -> float:
     return ours / theirs if theirs > 0 else 0.0
 
 
-def _baseline(result: DemoResult, other: Outcome) -> Baseline:
+def _baseline(result: DemoResult, other: SimulationOutcome) -> Baseline:
     totals = result.run.totals
     return Baseline(
         other.policy,
@@ -117,7 +120,7 @@ def _baseline(result: DemoResult, other: Outcome) -> Baseline:
 
 def summarise(
     result: DemoResult,
-    others: Sequence[Outcome],
+    others: Sequence[SimulationOutcome],
     *,
     agents_against_meters: float | None,
     planned_over_actual: float | None,

@@ -30,7 +30,8 @@ from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.schedulers.base import Command, Report
 from powerhall_optimizer.shed.shedder import Shedder
 from powerhall_twin.jobs.generator import generate
-from powerhall_twin.policies.plan_follower import Admission, PlanScheduler
+from powerhall_twin.policies.admission import Admission
+from powerhall_twin.policies.plan_follower import PlanScheduler
 from powerhall_twin.shed.capped_nodes import CappedNodes
 from powerhall_twin.site.actions import apply
 from powerhall_twin.site.building_meters import MILD, SiteMeter

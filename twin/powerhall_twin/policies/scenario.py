@@ -1,0 +1,33 @@
+"""The input of a simulation: a site, its jobs, weather and prices, and the simulated time."""
+
+from dataclasses import dataclass
+
+from powerhall.jobs.model import Job
+from powerhall.physics.weather import Weather
+from powerhall.site.topology import Site
+from powerhall.timeseries import Series
+from powerhall_twin.site.actions import Start
+from powerhall_twin.site.building_meters import MILD
+
+__all__ = ["Scenario"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A site, its jobs, weather and prices, from `start_s` to `end_s`."""
+
+    site: Site
+    jobs: tuple[Job, ...]
+    start_s: float
+    end_s: float
+    dry_bulb_c: Series | None = None
+    wet_bulb_c: Series | None = None
+    price_per_mwh: Series | None = None
+    running: tuple[Start, ...] = ()
+    """Jobs that already run at the start, on their nodes."""
+
+    def weather(self, time_s: float) -> Weather:
+        """Return the weather at a moment; a mild day where none is known."""
+        if self.dry_bulb_c is None or self.wet_bulb_c is None:
+            return MILD
+        return Weather(self.dry_bulb_c.at(time_s), self.wet_bulb_c.at(time_s))
