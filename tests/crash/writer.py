@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from powerhall.runtime.log import Log
-from powerhall_agent.daemon.agent_settings import OutputSettings, ShipSettings, load_settings
 from powerhall_agent.delivery.pipeline import OutputPipeline
+from powerhall_agent.settings.agent_settings import OutputSettings, ShipSettings, load_settings
 
 
 def main() -> int:

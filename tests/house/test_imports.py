@@ -47,6 +47,14 @@ def test_the_house_as_it_stands_is_clean(copy):
         ("optimizer/powerhall_optimizer/solve/planted.py", "import powerhall_optimizer.storage.model"),
         ("optimizer/powerhall_optimizer/problem/planted.py", "import powerhall_optimizer.solve.pipeline"),
         ("optimizer/powerhall_optimizer/physics/planted.py", "import powerhall_optimizer.problem.arrays"),
+        ("agent/powerhall_agent/commands/planted.py", "import powerhall_agent.cli"),
+        ("agent/powerhall_agent/daemon/planted.py", "import powerhall_agent.commands.once"),
+        ("agent/powerhall_agent/delivery/planted.py", "import powerhall_agent.sampling.sampler"),
+        ("agent/powerhall_agent/sampling/planted.py", "import powerhall_agent.daemon.daemon"),
+        ("agent/powerhall_agent/collectors/planted.py", "import powerhall_agent.sampling.energy"),
+        ("agent/powerhall_agent/nvml/planted.py", "import powerhall_agent.simulate.install"),
+        ("agent/powerhall_agent/base/planted.py", "import powerhall_agent.settings.agent_settings"),
+        ("agent/powerhall_agent/facility/protocols/planted.py", "import powerhall_agent.facility.registry"),
     ],
 )
 def test_a_planted_import_against_the_direction_fails(copy, module, line):
@@ -56,10 +64,11 @@ def test_a_planted_import_against_the_direction_fails(copy, module, line):
     assert "planted" in done.stdout
 
 
-def test_a_planted_circle_between_modules_fails(copy):
-    folder = copy / "optimizer/powerhall_optimizer/leases"
-    (folder / "planted.py").write_text("import powerhall_optimizer.leases.planted_too\n")
-    (folder / "planted_too.py").write_text("import powerhall_optimizer.leases.planted\n")
+@pytest.mark.parametrize("package", ["optimizer/powerhall_optimizer/leases", "agent/powerhall_agent/nvml"])
+def test_a_planted_circle_between_modules_fails(copy, package):
+    folder, name = copy / package, package.partition("/")[2].replace("/", ".")
+    (folder / "planted.py").write_text(f"import {name}.planted_too\n")
+    (folder / "planted_too.py").write_text(f"import {name}.planted\n")
     done = lint(copy)
     assert done.returncode == 1
     assert "circle" in done.stdout

@@ -1,32 +1,63 @@
-"""The sensors: one family per file, listed here once. A collector has one method, `collect`."""
+"""The collectors: one sensor family per file, registered in one of the tables below.
 
-from collections.abc import Callable
+A collector has one method, `collect`. MIG instances (gpu_mig.py) are found per GPU and are in no table.
+"""
+
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
-from powerhall_agent.collectors.base import Collector
+from powerhall_agent.collectors.collector import Collector
 from powerhall_agent.collectors.gpu import GpuFull
 from powerhall_agent.collectors.gpu_fast import GpuFast
 from powerhall_agent.collectors.gpu_identity import GpuIdentity
 from powerhall_agent.collectors.gpu_slow import GpuSlow
+from powerhall_agent.collectors.rapl import POWERCAP, Rapl
 from powerhall_agent.nvml.driver import Driver, Gpu
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
-__all__ = ["GPU_COLLECTORS", "Collector", "GpuEntry"]
+__all__ = ["GPU_COLLECTORS", "HOST_COLLECTORS", "Collector", "GpuCollector", "HostCollector"]
 
 
 @dataclass(frozen=True, slots=True)
-class GpuEntry:
-    """One GPU sensor family: its measurement, its usual seconds between readings, and how to make its collector."""
+class GpuCollector:
+    """A sensor family of each GPU: its measurement, and how to make the collector for the wanted fields."""
 
     measurement: str
-    cadence_s: float
-    make: Callable[[Driver, Gpu], Collector]
+    make: Callable[[Driver, Gpu, Collection[str]], Collector]
+
+
+@dataclass(frozen=True, slots=True)
+class HostCollector:
+    """A sensor family of the host, which reads into `node` in a thread of its own."""
+
+    name: str
+    make: Callable[[SamplerSettings], Collector | None]
+    """None where the settings or the host have no such sensors."""
+    interval_s: Callable[[SamplerSettings], float]
 
 
 GPU_COLLECTORS: Final = (
-    GpuEntry("gpu_fast", 0.1, GpuFast),
-    GpuEntry("gpu", 1.0, GpuFull),
-    GpuEntry("gpu_slow", 10.0, GpuSlow),
-    GpuEntry("gpu_identity", 600.0, GpuIdentity),
+    GpuCollector("gpu_fast", lambda driver, gpu, _fields: GpuFast(driver, gpu)),
+    GpuCollector("gpu", GpuFull),
+    GpuCollector("gpu_slow", lambda driver, gpu, _fields: GpuSlow(driver, gpu)),
+    GpuCollector("gpu_identity", lambda driver, gpu, _fields: GpuIdentity(driver, gpu)),
 )
-"""MIG instances (`collectors.gpu_mig`) are made per partition; host families (`rapl`, `redfish`) per node."""
+
+
+def _rapl(settings: SamplerSettings) -> Collector | None:
+    return Rapl() if settings.rapl and POWERCAP.is_dir() else None
+
+
+def _redfish(settings: SamplerSettings) -> Collector | None:
+    if settings.redfish is None:
+        return None
+    from powerhall_agent.collectors.redfish import Redfish  # loads an HTTP client that most nodes do not need
+
+    return Redfish(settings.redfish)
+
+
+HOST_COLLECTORS: Final = (
+    HostCollector("rapl", _rapl, lambda settings: settings.interval_s),
+    HostCollector("redfish", _redfish, lambda settings: settings.redfish.interval_s if settings.redfish else 5.0),
+)

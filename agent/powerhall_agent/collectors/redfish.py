@@ -11,7 +11,7 @@ from typing import Any
 from powerhall.runtime.errors import Rejected, Retryable
 from powerhall_agent.base.encoder import Fields
 from powerhall_agent.base.redfish_client import RedfishClient, RedfishLogin
-from powerhall_agent.sampling.sampler_settings import RedfishSettings
+from powerhall_agent.settings.sampler_settings import RedfishSettings
 
 __all__ = ["Redfish"]
 

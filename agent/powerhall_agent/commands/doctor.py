@@ -26,9 +26,9 @@ from powerhall_agent.commands.options import (
     agent_settings,
     once_settings,
 )
-from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
 from powerhall_agent.delivery.outputs.base import SetupError, open_output
 from powerhall_agent.delivery.spool import segments_of
+from powerhall_agent.settings.agent_settings import AgentSettings, OutputSettings
 
 __all__ = ["Finding", "add_parser", "examine", "report"]
 
@@ -106,7 +106,7 @@ def report(findings: list[Finding], *, as_json: bool) -> str:
 def probe_driver(settings: bytes) -> None:
     """Take one sample and print it (runs in a process of its own, because a sick driver may never return)."""
     from powerhall_agent.commands.once import sample
-    from powerhall_agent.sampling.sampler_settings import SamplerSettings
+    from powerhall_agent.settings.sampler_settings import SamplerSettings
 
     sys.stdout.buffer.write(sample(msgspec.json.decode(settings, type=SamplerSettings)))
 

@@ -19,8 +19,8 @@ from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.runtime.log import Log
 from powerhall.runtime.signals import ServiceSignals
 from powerhall_agent.base.systemd import Notifier
-from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.agent_settings import AgentSettings, OutputSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 if TYPE_CHECKING:
     from powerhall_agent.delivery.pipeline import OutputPipeline

@@ -5,8 +5,8 @@ import argparse
 import msgspec
 
 from powerhall.runtime.errors import PowerhallError
-from powerhall_agent.daemon.agent_settings import AgentSettings, load_settings
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.agent_settings import AgentSettings, load_settings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 __all__ = ["add_config_option", "add_delivery_options", "add_sampling_options", "agent_settings", "once_settings"]
 

@@ -12,12 +12,12 @@ from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
 from powerhall_agent.commands.options import add_config_option, add_delivery_options, agent_settings
-from powerhall_agent.daemon.agent_settings import AgentSettings
 from powerhall_agent.delivery.bisection import Bisection
 from powerhall_agent.delivery.dead_letter import DeadLetters
 from powerhall_agent.delivery.outputs.base import open_output
 from powerhall_agent.delivery.segment import scan, unpack
 from powerhall_agent.delivery.spool import Spool, segments_of
+from powerhall_agent.settings.agent_settings import AgentSettings
 
 __all__ = ["add_parser", "drain", "listing", "show"]
 

@@ -11,7 +11,7 @@ from powerhall.store.line_protocol import parse_lines
 from powerhall_agent.commands.once import gpus_of, table
 from powerhall_agent.commands.options import add_config_option, add_sampling_options, once_settings
 from powerhall_agent.sampling.sampler import run_sampler
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 __all__ = ["add_parser", "run_top"]
 

@@ -17,11 +17,11 @@ from powerhall_agent.base.clock import Stamper
 from powerhall_agent.base.encoder import Series
 from powerhall_agent.base.heap import trim_heap
 from powerhall_agent.base.systemd import Notifier
-from powerhall_agent.daemon.agent_settings import AgentSettings
 from powerhall_agent.daemon.sampler_supervisor import SamplerSupervisor
 from powerhall_agent.daemon.self_metrics import SelfMetrics
 from powerhall_agent.delivery.pipeline import OutputPipeline, open_pipelines
 from powerhall_agent.delivery.shipper import newest_ms
+from powerhall_agent.settings.agent_settings import AgentSettings
 
 if TYPE_CHECKING:
     from powerhall_agent.daemon.prometheus import Exposition

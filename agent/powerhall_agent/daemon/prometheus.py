@@ -12,7 +12,7 @@ from powerhall.runtime.log import Log
 from powerhall.runtime.settings import Secret
 from powerhall.store.line_protocol import Point, parse_lines
 from powerhall.store.schema import MEASUREMENTS
-from powerhall_agent.daemon.agent_settings import PrometheusSettings
+from powerhall_agent.settings.agent_settings import PrometheusSettings
 
 __all__ = ["Exposition", "render"]
 

@@ -15,7 +15,7 @@ import msgspec
 
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.log import Log
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 __all__ = ["SamplerSupervisor"]
 

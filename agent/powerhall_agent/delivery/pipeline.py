@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from powerhall.runtime.log import Log
-from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings
 from powerhall_agent.delivery.dead_letter import DeadLetters
 from powerhall_agent.delivery.outputs.base import open_output
 from powerhall_agent.delivery.shipper import Shipper
 from powerhall_agent.delivery.spool import Spool
+from powerhall_agent.settings.agent_settings import AgentSettings, OutputSettings
 
 __all__ = ["OutputPipeline", "open_pipelines"]
 

@@ -6,10 +6,10 @@ import msgspec
 
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.runtime.settings import read_toml
-from powerhall_agent.daemon.agent_settings import OutputSettings, ShipSettings, SpoolSettings
 from powerhall_agent.facility.device import Device
 from powerhall_agent.facility.points import DeviceMap
 from powerhall_agent.facility.registry import AnyDevice, load_map, protocol_of
+from powerhall_agent.settings.agent_settings import OutputSettings, ShipSettings, SpoolSettings
 
 __all__ = ["FacilitySettings", "load_facility"]
 

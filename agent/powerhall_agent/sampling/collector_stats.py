@@ -10,7 +10,7 @@ import pynvml
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
 from powerhall_agent.base.encoder import Fields
-from powerhall_agent.collectors.base import Collector
+from powerhall_agent.collectors.collector import Collector
 from powerhall_agent.nvml.codes import Action, action
 
 __all__ = ["CollectorStats", "FamilyStats"]

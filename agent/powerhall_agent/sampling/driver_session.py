@@ -15,7 +15,7 @@ from powerhall_agent.sampling.driver_events import EventWatch
 from powerhall_agent.sampling.driver_thread import Task
 from powerhall_agent.sampling.gpu_health import GpuHealth
 from powerhall_agent.sampling.gpu_reader import FAST, FULL, IDENTITY, SLOW, GpuReader, ReaderContext
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 __all__ = ["DriverSession", "boot_id", "next_due"]
 

@@ -91,9 +91,8 @@ class GpuReader:
         self._bind()
 
     def _bind(self) -> None:
-        self._collectors = {entry.measurement: entry.make(self._driver, self.gpu) for entry in GPU_COLLECTORS}
-        if self._context.fields:
-            self._collectors["gpu"] = GpuFull(self._driver, self.gpu, self._context.fields)
+        wanted = self._context.fields
+        self._collectors = {entry.measurement: entry.make(self._driver, self.gpu, wanted) for entry in GPU_COLLECTORS}
         fast = self._collectors["gpu_fast"]
         assert isinstance(fast, GpuFast)
         self._gpu_fast = fast

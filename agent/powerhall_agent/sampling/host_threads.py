@@ -3,15 +3,17 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
+from powerhall_agent.attribution.intervals import GpuSnapshot
 from powerhall_agent.base.encoder import Fields, Record
-from powerhall_agent.collectors.base import Collector
-from powerhall_agent.sampling.collector_stats import FamilyStats
+from powerhall_agent.collectors import HOST_COLLECTORS, Collector
+from powerhall_agent.sampling.collector_stats import CollectorStats, FamilyStats
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
-__all__ = ["HostThread", "collect_into", "observe_into"]
+__all__ = ["HostThread", "collect_into", "observe_into", "start_attribution", "start_host_threads"]
 
 _log = Log(quiet=True)
 
@@ -60,3 +62,30 @@ def observe_into(ready: deque[Record], look: Callable[[float], Sequence[Record]]
                 _log.warning("attribution_failed", detail=error)
 
     return run
+
+
+def start_host_threads(settings: SamplerSettings, ready: deque[Fields], stats: CollectorStats) -> list[HostThread]:
+    """Start a thread for each collector of the host that the settings ask for."""
+    threads = []
+    for entry in HOST_COLLECTORS:
+        collector = entry.make(settings)
+        if collector is not None:
+            run = collect_into(ready, stats.family(entry.name), collector)
+            threads.append(HostThread(f"host-{entry.name}", run, entry.interval_s(settings)))
+    return threads
+
+
+def start_attribution(
+    settings: SamplerSettings,
+    tags: Mapping[str, str],
+    gpus: Callable[[], dict[int, GpuSnapshot]],
+    ready: deque[Record],
+) -> list[HostThread]:
+    """Start the thread that looks for the jobs on the GPUs, where the settings ask for it."""
+    if not settings.attribution:
+        return []
+    from powerhall_agent.attribution.collect import Attribution, user_hasher
+    from powerhall_agent.attribution.host import HostJobs
+
+    jobs = Attribution(tags, HostJobs(user_hasher(settings.user_hash_salt_file)), gpus)
+    return [HostThread("host-jobs", observe_into(ready, jobs.observe), settings.slow_interval_s / 2)]

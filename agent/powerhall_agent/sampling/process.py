@@ -19,7 +19,7 @@ from powerhall.runtime.log import Log
 from powerhall.runtime.signals import StopFlag, end_with_parent
 from powerhall_agent.base.heap import trim_heap
 from powerhall_agent.sampling.sampler import run_sampler
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 __all__ = ["EXIT_REFUSED", "PipeSink", "main"]
 

@@ -18,7 +18,6 @@ from powerhall_agent.attribution.intervals import GpuSnapshot
 from powerhall_agent.base.clock import Clock, Moment, Stamper, SystemClock
 from powerhall_agent.base.encoder import Fields, Record, Series, encode_all
 from powerhall_agent.base.sink import Sink
-from powerhall_agent.collectors.rapl import POWERCAP, Rapl
 from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.sampling.checkpoint import Checkpoint
 from powerhall_agent.sampling.collector_stats import CollectorStats
@@ -27,9 +26,9 @@ from powerhall_agent.sampling.driver_session import DriverSession, boot_id, next
 from powerhall_agent.sampling.driver_thread import DriverThread, Steps, Task
 from powerhall_agent.sampling.gpu_health import GpuHealth
 from powerhall_agent.sampling.gpu_reader import IDENTITY, SLOW, GpuReader, ReaderContext, Tick
-from powerhall_agent.sampling.host_threads import HostThread, collect_into, observe_into
+from powerhall_agent.sampling.host_threads import start_attribution, start_host_threads
 from powerhall_agent.sampling.record_queue import RecordQueue
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 __all__ = ["Sampler", "SamplerExit", "run_sampler"]
 
@@ -323,28 +322,6 @@ def _checkpoint(settings: SamplerSettings) -> Checkpoint:
         return Checkpoint(None)
 
 
-def _host_readings(settings: SamplerSettings, sampler: Sampler) -> list[HostThread]:
-    """Start what is read beside the GPUs, as the settings say."""
-    threads = []
-    if settings.rapl and POWERCAP.is_dir():
-        run = collect_into(sampler.host, sampler.stats.family("rapl"), Rapl())
-        threads.append(HostThread("host-rapl", run, settings.interval_s))
-    if settings.redfish is not None:
-        from powerhall_agent.collectors.redfish import Redfish
-
-        run = collect_into(sampler.host, sampler.stats.family("redfish"), Redfish(settings.redfish))
-        threads.append(HostThread("host-redfish", run, settings.redfish.interval_s))
-    if settings.attribution:
-        from powerhall_agent.attribution.collect import Attribution, user_hasher
-        from powerhall_agent.attribution.host import HostJobs
-
-        jobs = Attribution(sampler.tags, HostJobs(user_hasher(settings.user_hash_salt_file)), sampler.gpus)
-        threads.append(
-            HostThread("host-jobs", observe_into(sampler.queue.records, jobs.observe), settings.slow_interval_s / 2)
-        )
-    return threads
-
-
 def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock | None = None) -> SamplerExit:
     """Sample until `stop` is set or the process must be replaced; lines go to the sink from the calling thread.
 
@@ -355,7 +332,8 @@ def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock 
 
         start_simulation(settings.simulate, settings.node)
     sampler = Sampler(settings, sink, clock)
-    threads = _host_readings(settings, sampler)
+    threads = start_host_threads(settings, sampler.host, sampler.stats)
+    threads += start_attribution(settings, sampler.tags, sampler.gpus, sampler.queue.records)
     try:
         sampler.driver_thread.run(_ticks(sampler, stop))
     finally:

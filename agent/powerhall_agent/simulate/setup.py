@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from powerhall_agent.sampling.sampler_settings import SimulateSettings
+from powerhall_agent.settings.sampler_settings import SimulateSettings
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.faults import play, read_script
 from powerhall_agent.simulate.install import install

@@ -10,7 +10,7 @@ from powerhall.store.line_protocol import parse_lines
 from powerhall_agent.base.counters import CounterUnwrapper
 from powerhall_agent.base.encoder import Series
 from powerhall_agent.sampling.sampler import Sampler
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 
 def test_encoder_writes_what_the_reader_reads():

@@ -11,7 +11,7 @@ from powerhall.runtime.errors import Rejected, Retryable
 from powerhall_agent.collectors.rapl import Rapl
 from powerhall_agent.collectors.redfish import Redfish
 from powerhall_agent.sampling.collector_stats import FamilyStats
-from powerhall_agent.sampling.sampler_settings import RedfishSettings
+from powerhall_agent.settings.sampler_settings import RedfishSettings
 
 
 def domain(root, name, label, energy_uj, range_uj=262_143_328_850):

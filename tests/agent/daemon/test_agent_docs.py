@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from powerhall.store.schema import measurement
-from powerhall_agent.daemon import agent_settings as settings
+from powerhall_agent.settings import agent_settings as settings
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from powerhall.store.line_protocol import parse_lines
 from powerhall_agent.daemon.sampler_supervisor import SamplerSupervisor
 from powerhall_agent.delivery.segment import scan, unpack
 from powerhall_agent.delivery.spool import segments_of
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 COMMAND = [str(Path(sys.executable).parent / "powerhall-agent")]
 DEAD = "influxdb://127.0.0.1:21198/nothing"

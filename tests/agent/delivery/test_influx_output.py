@@ -11,12 +11,12 @@ import pytest
 from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.runtime.log import Log
 from powerhall.store.url import parse_influx_url
-from powerhall_agent.daemon.agent_settings import ShipSettings
 from powerhall_agent.delivery.dead_letter import DeadLetters
 from powerhall_agent.delivery.outputs.base import SetupError, StoreBusy, open_output
 from powerhall_agent.delivery.outputs.influxdb import InfluxOutput
 from powerhall_agent.delivery.shipper import Shipper
 from powerhall_agent.delivery.spool import Spool
+from powerhall_agent.settings.agent_settings import ShipSettings
 from rigs import answers
 
 LINES = b"gpu,gpu=0 power_w=500.0 1700000000000\n"

@@ -11,7 +11,7 @@ from powerhall_agent.sampling.energy import EnergyAccumulator
 from powerhall_agent.sampling.fast_window import FastWindow
 from powerhall_agent.sampling.flight_recorder import FlightRecorder
 from powerhall_agent.sampling.sampler import Sampler
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.install import install
 from powerhall_agent.simulate.state import StateFile

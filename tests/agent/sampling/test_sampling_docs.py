@@ -9,7 +9,7 @@ from powerhall_agent.collectors import GPU_COLLECTORS
 from powerhall_agent.nvml.codes import _ACTIONS
 from powerhall_agent.sampling import driver_events as events
 from powerhall_agent.sampling import gpu_reader
-from powerhall_agent.sampling.sampler_settings import RedfishSettings, SamplerSettings, SimulateSettings
+from powerhall_agent.settings.sampler_settings import RedfishSettings, SamplerSettings, SimulateSettings
 from powerhall_agent.simulate import faults
 from powerhall_agent.simulate.models import MODELS
 

@@ -12,7 +12,7 @@ import pytest
 from powerhall.runtime.errors import Rejected
 from powerhall.store.line_protocol import parse_lines
 from powerhall_agent.sampling.sampler import Sampler
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.captures import read_text, read_xml, to_state
 from powerhall_agent.simulate.install import install

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.state import StateFile
 from powerhall_agent.simulate.world import run_world

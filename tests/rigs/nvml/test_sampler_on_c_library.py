@@ -20,7 +20,7 @@ pytestmark = pytest.mark.rig
 PROGRAM = """
 import sys, threading
 from powerhall_agent.sampling.sampler import run_sampler
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 class Out:
     def write(self, lines):

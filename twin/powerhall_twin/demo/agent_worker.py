@@ -15,10 +15,10 @@ import msgspec
 
 from powerhall.runtime.log import Log
 from powerhall.store.line_protocol import Point, encode
-from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings, ShipSettings, SpoolSettings
 from powerhall_agent.delivery.pipeline import OutputPipeline
 from powerhall_agent.sampling.sampler import Sampler
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.agent_settings import AgentSettings, OutputSettings, ShipSettings, SpoolSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 from powerhall_agent.simulate.install import install
 from powerhall_agent.simulate.state import StateFile
 from powerhall_twin.demo.agent_pool import NodeSpec, Report, Step, WorkerSpec

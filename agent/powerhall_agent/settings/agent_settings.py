@@ -9,7 +9,7 @@ import msgspec
 
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.settings import convert, read_toml
-from powerhall_agent.sampling.sampler_settings import SamplerSettings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 __all__ = [
     "AgentSettings",

@@ -1,0 +1,1 @@
+"""Settings of the agent: agent.toml as frozen structs."""
