@@ -81,7 +81,19 @@ def run_schedule(args: argparse.Namespace) -> int:
 
 
 def _json(report: Report) -> str:
-    return json.dumps(msgspec.to_builtins(report) | {"failed": len(report.failed)}) + "\n"
+    return json.dumps(_plain(report) | {"failed": len(report.failed)}) + "\n"
+
+
+def _plain(report: Report) -> dict[str, object]:
+    skipped = [{"subject": one.subject, "reason": one.reason, "code": one.why.code} for one in report.skipped]
+    return {
+        "scheduler": report.scheduler,
+        "plan_id": report.plan_id,
+        "dry_run": report.dry_run,
+        "commands": msgspec.to_builtins(report.commands),
+        "skipped": skipped,
+        "unchanged": report.unchanged,
+    }
 
 
 def _lines(report: Report) -> str:

@@ -9,6 +9,7 @@ from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import Rejected
 from powerhall.site.curtailment import Event
 from powerhall.store import Store
+from powerhall_optimizer.leases import texts
 from powerhall_optimizer.leases.acks import read_acks
 from powerhall_optimizer.leases.budgets import lease_budgets
 from powerhall_optimizer.leases.caps import cap_requests, grant_leases
@@ -43,7 +44,7 @@ class GrantCycle:
         self.confirm(now_s)
         everybody = cap_requests(self.plan, now_s, until_s)
         wanted = [request for request in everybody if request.node not in self.served]
-        budgets, held = self._budgets(now_s, until_s)
+        budgets, refused = self._budgets(now_s, until_s)
         leases = grant_leases(
             self.plan, wanted, self.ledger, budgets, site_key=self.site_key, now_s=now_s, until_s=until_s
         )
@@ -53,10 +54,10 @@ class GrantCycle:
         self.served |= {request.node for request in wanted if caps_w.get(request.node, 0.0) >= request.cap_w}
         figures: dict[str, object] = {"plan_id": self.plan.plan_id, "nodes": len(everybody), "leases": len(leases)}
         figures |= {"short": len(everybody) - len(self.served), "expires_s": until_s, "cap_w": sum(caps_w.values())}
-        return figures | ({"note": held} if held else {})
+        return figures | ({} if refused is None else {"note": texts.only_lowered(refused)})
 
-    def _budgets(self, now_s: float, until_s: float) -> tuple[list[Budget] | None, str]:
-        """Return the budgets, those of events included; None, and why, where only lowering is left."""
+    def _budgets(self, now_s: float, until_s: float) -> tuple[list[Budget] | None, Rejected | None]:
+        """Return the budgets, those of events included; None, and the refusal, where only lowering is left."""
         narrow = msgspec.structs.replace(self.plan, snapshot=limited(self.plan.snapshot, self.events))
         budgets = lease_budgets(narrow, now_s, until_s)
         try:
@@ -65,5 +66,5 @@ class GrantCycle:
             if not self.events:
                 raise
             self.ledger.check(lease_budgets(self.plan, now_s, until_s))
-            return None, f"an event asks for less than the safe caps: nothing is raised ({error})"
-        return budgets, ""
+            return None, error
+        return budgets, None

@@ -16,8 +16,8 @@ from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Plan, Snapshot
 from powerhall.units import format_power
 from powerhall_optimizer.physics.site_conditions import time_text
+from powerhall_optimizer.planning import texts
 from powerhall_optimizer.planning.reasons import Alternative, Shortage, Slowdown, WaitReason
-from powerhall_optimizer.planning.texts import no_option_text, shortages_text
 from powerhall_optimizer.problem.arrays import Certificate, Ints, Schedule
 from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import to_prices
@@ -165,7 +165,7 @@ class Explainer:
 
     def shortages_text(self, found: Alternative) -> str:
         """Write where and when an alternative falls short."""
-        return shortages_text(found.shortages, self.when)
+        return texts.shortages_text(found.shortages, self.when)
 
     def waiting(self, job_id: str) -> WaitReason:
         """Return why a job does not start within the horizon."""
@@ -246,7 +246,7 @@ def _elsewhere(part: Plan, job: Job) -> Iterator[str]:
     built = with_dispatch(built, model, plan_dispatch(part, model))
     explainer = Explainer(snapshot, built, schedule_of(part, built), None)
     if job.job_id in built.without:
-        yield f"  {no_option_text(built.without[job.job_id])}"
+        yield f"  {texts.no_option_text(built.without[job.job_id])}"
     for found in explainer.best(job.job_id):
         yield _alternative_line(explainer, found)
 

@@ -10,6 +10,8 @@ from powerhall.jobs.model import Job
 from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import Rejected
 from powerhall.site.topology import Site
+from powerhall_optimizer.schedulers import texts
+from powerhall_optimizer.schedulers.reasons import SkipReason
 
 __all__ = [
     "Command",
@@ -47,11 +49,18 @@ class Command(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-class Skipped(msgspec.Struct, frozen=True):
-    """Something of the plan that was left alone, and why."""
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something of the plan that was left alone, and why; `job_id` where it is a job."""
 
     subject: str
-    reason: str
+    why: SkipReason
+    job_id: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The text."""
+        return texts.skip_text(self.why)
 
 
 @dataclass(slots=True)
@@ -70,9 +79,13 @@ class Report:
         """Writes that were refused or read back differently."""
         return [command for command in self.commands if command.error]
 
-    def skip(self, subject: str, reason: str) -> None:
+    def skip(self, subject: str, why: SkipReason) -> None:
         """Note that `subject` is left alone."""
-        self.skipped.append(Skipped(subject, reason))
+        self.skipped.append(Skipped(subject, why))
+
+    def skip_job(self, job_id: str, why: SkipReason) -> None:
+        """Note that a job is left alone."""
+        self.skipped.append(Skipped(f"job {job_id}", why, job_id))
 
 
 class QueueReader(Protocol):
@@ -91,12 +104,11 @@ class PlanWriter(Protocol):
         ...
 
 
-def check_fresh(plan: Plan, now_s: float) -> str:
-    """Return why a plan is too old to be written, or ""."""
+def check_fresh(plan: Plan, now_s: float) -> None:
+    """Refuse a plan whose horizon is over."""
     end_s = plan.snapshot.start_s + plan.snapshot.slots * plan.snapshot.slot_s
     if end_s <= now_s:
-        return f"the plan {plan.plan_id[:12]} ended {now_s - end_s:.0f} s ago: make a new one"
-    return ""
+        raise Rejected(texts.ended_plan_text(plan.plan_id, now_s - end_s))
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ import msgspec
 
 from powerhall.jobs.job_files import read_jobs
 from powerhall.plan.plan import Assignment, Plan
-from powerhall.runtime.errors import ConfigError, Rejected
+from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.files import replace_file
 from powerhall_optimizer.schedulers.base import Command, Queue, Report, Scheduler, check_fresh
 
@@ -105,8 +105,7 @@ class FileWriter:
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
         """Write the orders of a plan."""
-        if old := check_fresh(plan, self._clock()):
-            raise Rejected(old)
+        check_fresh(plan, self._clock())
         report = Report("file", plan.plan_id, dry_run)
         found = orders(plan)
         text = _text(found, self._path)

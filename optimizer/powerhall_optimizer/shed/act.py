@@ -2,13 +2,13 @@
 
 import msgspec
 
-from powerhall.plan.plan import Assignment, Plan, Snapshot, Waiting, gpu_power_w, gpu_speed, snapshot_hash
+from powerhall.plan.plan import Assignment, Plan, Snapshot, WaitCode, Waiting, gpu_power_w, gpu_speed, snapshot_hash
 from powerhall.site.curtailment import Event
-from powerhall.units import format_power
 from powerhall_optimizer.leases.event_limits import limited
 from powerhall_optimizer.physics.plan_loads import plan_loads
 from powerhall_optimizer.planning.assemble import zone_plans
-from powerhall_optimizer.shed.ladder import Ladder, by_job
+from powerhall_optimizer.shed import texts
+from powerhall_optimizer.shed.ladder import ActionKind, Ladder, by_job
 from powerhall_optimizer.verify.value import value_and_bound
 
 __all__ = ["sealed", "shed_modes", "shed_plan"]
@@ -28,24 +28,20 @@ def shed_plan(plan: Plan, steps: Ladder, rungs: int, target_w: float) -> Plan:
     modes = shed_modes(steps, rungs)
     kept: list[Assignment] = []
     waiting = list(plan.waiting)
-    aim = format_power(target_w)
     classes = {job.job_id: job.job_class for job in plan.snapshot.jobs}
+    site = (plan.snapshot.site.name,)
     for entry in plan.assignments:
         actions = taken.get(entry.job_id, [])
-        ended = next((a for a in actions if a.kind in ("pause", "stop")), None)
+        ended = next((a for a in actions if a.kind is not ActionKind.LOWER), None)
         if ended is not None:
-            verb = "paused" if ended.kind == "pause" else "stopped"
-            waiting.append(
-                Waiting(entry.job_id, "shed", f"{verb} to bring the site to {aim}", (plan.snapshot.site.name,))
-            )
+            text = texts.ended_job(ended.kind is ActionKind.PAUSE, target_w)
+            waiting.append(Waiting(entry.job_id, WaitCode.SHED, text, site))
         elif entry.start_s > steps.time_s:
-            waiting.append(
-                Waiting(entry.job_id, "shed", f"not started while the site sheds to {aim}", (plan.snapshot.site.name,))
-            )
+            waiting.append(Waiting(entry.job_id, WaitCode.SHED, texts.not_started(target_w), site))
         else:
             slower = modes.get(entry.job_id)
             kept.append(_lowered(plan, entry, slower, classes[entry.job_id], steps.time_s) if slower else entry)
-    note = f"emergency shed to {aim}: {rungs} of {len(steps.actions)} rungs"
+    note = texts.plan_note(target_w, rungs, len(steps.actions))
     return msgspec.structs.replace(
         plan, status="fallback", assignments=tuple(kept), waiting=tuple(waiting), notes=(*plan.notes, note)
     )
@@ -90,5 +86,5 @@ def _lowered(plan: Plan, entry: Assignment, name: str, job_class_name: str, now_
         mode=name,
         gpu_power_w=gpu_power_w(kind, new, job_class),
         end_s=end_s,
-        reason="slowed by the emergency shed",
+        reason=texts.SLOWED,
     )

@@ -10,6 +10,7 @@ Powers are at the meter: true losses and cooling curves of the weather of the pr
 
 from collections import defaultdict
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
@@ -22,15 +23,24 @@ from powerhall.site.index import SiteIndex
 from powerhall.site.topology import JobClass, Mode, NodeType
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 
-__all__ = ["Action", "Ladder", "ladder"]
+__all__ = ["Action", "ActionKind", "Ladder", "ladder"]
 
-_ORDER = {"lower": 0, "pause": 1, "stop": 2}
+
+class ActionKind(StrEnum):
+    """What a rung does to a job; rungs come in this order."""
+
+    LOWER = "lower"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+_ORDER = {kind: number for number, kind in enumerate(ActionKind)}
 
 
 class Action(msgspec.Struct, frozen=True):
     """One rung. `saved_w` is IT power; `left_w` is the site's power at the meter after this rung and all before it."""
 
-    kind: str
+    kind: ActionKind
     job_id: str
     hall: str
     mode: str
@@ -114,7 +124,7 @@ def _lower(entry: Assignment, job: Job, kind: NodeType, job_class: JobClass | No
             continue
         lost = job.weight * entry.gpus * max(0.0, speed - gpu_speed(mode, job_class))
         worst = max(worst, lost / saved_w)
-        found.append(Action("lower", entry.job_id, entry.hall, mode.name, saved_w, worst))
+        found.append(Action(ActionKind.LOWER, entry.job_id, entry.hall, mode.name, saved_w, worst))
         power_w, speed = next_w, gpu_speed(mode, job_class)
     return found
 
@@ -138,7 +148,7 @@ def _rungs(plan: Plan, running: list[Assignment]) -> list[Action]:
         if steps:
             lowest_w = min(lowest_w, gpu_power_w(kind, _lowest(kind, job_class, entry), job_class))
         saved_w = entry.gpus * max(0.0, lowest_w - kind.idle_gpu_power_w)
-        what = "pause" if job.checkpoint_cost_s > 0 else "stop"
+        what = ActionKind.PAUSE if job.checkpoint_cost_s > 0 else ActionKind.STOP
         mode = steps[-1].mode if steps else entry.mode
         found.append(Action(what, entry.job_id, entry.hall, mode, saved_w, job.weight * entry.gpus / max(saved_w, 1.0)))
     return sorted(found, key=lambda a: (_ORDER[a.kind], a.harm_per_w, a.job_id, -a.saved_w))

@@ -19,9 +19,11 @@ from powerhall_optimizer.leases.acks import read_acks
 from powerhall_optimizer.leases.caps import CapRequest, cap_requests, grant_leases
 from powerhall_optimizer.leases.lease_points import publish_leases
 from powerhall_optimizer.leases.ledger import Ledger as LeaseLedger
-from powerhall_optimizer.schedulers.base import PlanWriter, Skipped
+from powerhall_optimizer.schedulers.base import PlanWriter
+from powerhall_optimizer.schedulers.reasons import DRAWS_NOTHING
+from powerhall_optimizer.shed import texts
 from powerhall_optimizer.shed.act import sealed, shed_modes, shed_plan
-from powerhall_optimizer.shed.ladder import Ladder
+from powerhall_optimizer.shed.ladder import ActionKind, Ladder
 from powerhall_optimizer.shed.stages import stages
 
 __all__ = ["Outcome", "Shedder", "outcome_of"]
@@ -90,12 +92,12 @@ class Shedder:
             try:
                 sent |= self._leases(plan, fresh, modes)
             except PowerhallError as error:
-                problems.append(f"leases: {error}")
+                problems.append(texts.failed_leases(error))
         seconds = self.clock() - begin_s
         try:
             problems += self._hand_over(plan, steps, target_w, until_s or steps.time_s + self.lease_s)
         except PowerhallError as error:
-            problems.append(f"plan: {error}")
+            problems.append(texts.failed_plan(error))
         outcome = outcome_of(steps, target_w, leases=len(sent), seconds=seconds)
         confirmed, at_s = 0, None
         if within_s is not None and sent and self.store is not None:
@@ -123,11 +125,9 @@ class Shedder:
     def _hand_over(self, plan: Plan, steps: Ladder, target_w: float, until_s: float) -> list[str]:
         """Give the shed plan to the scheduler and to its file; return what was not done."""
         rungs = steps.rungs_to(target_w)
-        ended = {action.job_id for action in steps.actions[:rungs] if action.kind != "lower"}
+        ended = {action.job_id for action in steps.actions[:rungs] if action.kind is not ActionKind.LOWER}
         if self.writer is None and self.out is None:
-            return (
-                [f"{len(ended)} jobs are to be paused or stopped: no scheduler was named that could"] if ended else []
-            )
+            return [texts.no_scheduler(len(ended))] if ended else []
         after = sealed(shed_plan(plan, steps, rungs, target_w), target_w, steps.time_s, until_s)
         if self.out is not None:
             write_plan(after, self.out)
@@ -135,10 +135,10 @@ class Shedder:
             return []
         report = self.writer.apply(after)
         name = report.scheduler
-        left = [one for one in report.skipped if one.subject.removeprefix("job ") in ended and _runs(one)]
+        left = [one for one in report.skipped if one.job_id in ended and one.why.code not in DRAWS_NOTHING]
         return [
-            *(f"{name}: {failed.subject}: {failed.error}" for failed in report.failed),
-            *(f"{name}: {one.subject}: not stopped: {one.reason}" for one in left),
+            *(texts.failed_write(name, failed.subject, failed.error) for failed in report.failed),
+            *(texts.not_stopped(name, one.subject, one.reason) for one in left),
         ]
 
     def _confirmed(self, sent: Mapping[str, int], deadline_s: float, problems: list[str]) -> int:
@@ -152,18 +152,13 @@ class Shedder:
                 count = sum(told.get(node, 0) >= sequence for node, sequence in sent.items())
             except PowerhallError as error:
                 if self.clock() >= deadline_s:
-                    problems.append(f"confirmations: {error}")
+                    problems.append(texts.unreadable_acks(error))
             if count == len(sent):
                 return count
             if self.clock() >= deadline_s:
-                problems.append(f"confirmations: {len(sent) - count} of {len(sent)} nodes have not said that they hold")
+                problems.append(texts.missing_acks(len(sent) - count, len(sent)))
                 return count
             self.sleep(_LOOK_S)
-
-
-def _runs(skipped: Skipped) -> bool:
-    """Say whether a job that was left alone draws power: one that waits or has ended is no problem."""
-    return not any(word in skipped.reason for word in ("waits already", "no longer", "has ended", "is not there"))
 
 
 def _of_jobs(plan: Plan, wanted: list[CapRequest], jobs: Mapping[str, str]) -> list[CapRequest]:
@@ -185,7 +180,7 @@ def outcome_of(
     rungs = steps.rungs_to(target_w)
     taken = steps.actions[:rungs]
     after_w = taken[-1].left_w if taken else steps.power_w
-    ended = {a.job_id for a in taken if a.kind != "lower"}
+    ended = {a.job_id for a in taken if a.kind is not ActionKind.LOWER}
     return Outcome(
         plan_id=steps.plan_id,
         before_w=steps.power_w,
@@ -193,8 +188,8 @@ def outcome_of(
         after_w=after_w,
         rungs=rungs,
         lowered=len({a.job_id for a in taken} - ended),
-        paused=sum(a.kind == "pause" for a in taken),
-        stopped=sum(a.kind == "stop" for a in taken),
+        paused=sum(a.kind is ActionKind.PAUSE for a in taken),
+        stopped=sum(a.kind is ActionKind.STOP for a in taken),
         protected=len(steps.protected),
         leases=leases,
         met=after_w <= target_w,

@@ -13,6 +13,7 @@ from powerhall.jobs.model import Job
 from powerhall.plan.plan import ZonePlan
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall_optimizer.schedulers.base import Report
+from powerhall_optimizer.schedulers.reasons import Skip
 from powerhall_optimizer.schedulers.slurm.apply import write_changes
 from powerhall_optimizer.schedulers.slurm.commands import SlurmTool
 from powerhall_optimizer.schedulers.slurm.desired_state import Change, DesiredJob, decide
@@ -140,7 +141,7 @@ def test_a_run_that_was_killed_between_mark_and_writes_owns_old_and_new_values()
     )
     assert isinstance(change, Change)
     assert change.values == {}
-    assert "changed by somebody else" in change.notes[0]
+    assert [note.code for note in change.notes] == [Skip.FIELD_CHANGED]
 
 
 def test_an_array_that_is_too_long_to_list_is_one_job():

@@ -279,7 +279,7 @@ def test_a_dropped_file_and_a_request_bring_the_leases_down_and_leave_protected_
     assert status == 200
     assert known["outcome"]["after_w"] <= 190e3
     assert known["outcome"]["confirmed"] == 0, "no node is there to confirm"
-    assert any("have not said" in text for text in known["outcome"]["problems"])
+    assert any("have not confirmed" in text for text in known["outcome"]["problems"])
     assert verify_plan(read_plan(tmp_path / "shed-plan.json")) == []
     assert len(json.loads((tmp_path / "events.json").read_text())) == 2
     process.send_signal(signal.SIGTERM)

@@ -42,7 +42,7 @@ def test_the_trial_fails_where_carriers_look_too_seldom(small):
         trial = shed(twin, settle(twin))
     assert not trial.ok
     assert trial.over_after_deadline > 0
-    assert any("have not said" in problem for problem in trial.outcome.problems)
+    assert any("have not confirmed" in problem for problem in trial.outcome.problems)
 
 
 def test_a_changed_limit_counts_as_touched(small):

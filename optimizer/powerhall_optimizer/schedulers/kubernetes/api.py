@@ -10,7 +10,7 @@ from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected, Retr
 from powerhall.runtime.settings import Secret
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 
-__all__ = ["Conflict", "Gone", "KubernetesApi", "Object", "open_api"]
+__all__ = ["Conflict", "Gone", "KubernetesApi", "NotFound", "Object", "open_api"]
 
 Object = dict[str, object]
 _MERGE = "application/merge-patch+json"
@@ -18,6 +18,10 @@ _MERGE = "application/merge-patch+json"
 
 class Conflict(Retryable):
     """The object was changed in between: read it again and decide anew."""
+
+
+class NotFound(Rejected):
+    """The cluster has no such object."""
 
 
 class Gone(Retryable):
@@ -31,6 +35,8 @@ def _translated(error: Exception, what: str) -> PowerhallError:
         return Conflict(f"kubernetes: {what}: changed in between")
     if status == 410:
         return Gone(f"kubernetes: {what}: too old a version")
+    if status == 404:
+        return NotFound(f"kubernetes: {what}: {status} {reason}")
     if status in (401, 403):
         return ConfigError(
             f"kubernetes: {what}: {status} {reason}: the service account needs the role in docs/kubernetes.md"

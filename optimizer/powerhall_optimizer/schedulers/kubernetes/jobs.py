@@ -17,8 +17,10 @@ from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
+from powerhall_optimizer.schedulers import texts
 from powerhall_optimizer.schedulers.kubernetes.api import Object
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
+from powerhall_optimizer.schedulers.reasons import LeftOut, LeftOutCause, Skip, SkipReason
 
 __all__ = ["JobPatch", "decide", "job_id", "status_of", "to_job"]
 
@@ -85,11 +87,11 @@ def _hall(notes: dict[str, str], site: Site) -> str:
     return site.halls[0].zone if len(site.halls) == 1 else ""
 
 
-def to_job(raw: Object, site: Site, settings: KubernetesSettings) -> Job | str:
+def to_job(raw: Object, site: Site, settings: KubernetesSettings) -> Job | LeftOut:
     """Return a job for the planner, or why it is left out; a malformed annotation is a reason, not an error."""
     gpus = _gpus(raw, settings.gpu_resource)
     if gpus == 0:
-        return f"asks for no {settings.gpu_resource}"
+        return LeftOut(LeftOutCause.NO_GPUS, settings.gpu_resource)
     notes, meta = notes_of(raw), part(raw, "metadata")
     priority = str(part(raw, "spec", "template", "spec").get("priorityClassName") or "")
     running = status_of(raw) == "running"
@@ -108,14 +110,14 @@ def to_job(raw: Object, site: Site, settings: KubernetesSettings) -> Job | str:
             checkpoint_cost_s=settings.fields.checkpoint_cost_s,
         )
     except Rejected as error:
-        return str(error)
+        return LeftOut(LeftOutCause.BAD_FIELD, value=str(error))
     if not running:
         return job
     hall = _hall(notes, site)
     found = SiteIndex.of(site).halls.get(hall)
     kinds = set() if found is None else {rack.node_type for rack in found.racks()}
     if len(kinds) != 1:
-        return f"runs in hall {hall or 'unknown'}: annotate it with {PREFIX}hall, a hall with one node type"
+        return LeftOut(LeftOutCause.UNKNOWN_HALL, f"{PREFIX}hall", hall or "unknown")
     kind = site.node_types[kinds.pop()]
     mode = (kind.find_mode(notes.get("mode")) or kind.modes[0]).name
     started = part(raw, "status").get("startTime")
@@ -161,17 +163,17 @@ def _was_changed(raw: Object) -> bool:
 
 def decide(
     raw: Object, desired: Assignment | Waiting, settings: KubernetesSettings, now_s: float, *, stop: bool
-) -> JobPatch | str | None:
+) -> JobPatch | SkipReason | None:
     """Return the patch that the plan makes of a job, None where it is as planned, or why it is left alone."""
     status = status_of(raw)
     if status == "done":
-        return "has ended"
+        return SkipReason(Skip.ENDED)
     if _was_changed(raw):
-        return f"suspend or queue was changed by somebody else: left alone until {PREFIX}wrote is removed"
+        return SkipReason(Skip.JOB_CHANGED, f"{PREFIX}wrote")
     if isinstance(desired, Waiting):
-        return "runs already" if status == "running" and not stop else _hold(raw, desired, status)
+        return SkipReason(Skip.RUNS_ALREADY) if status == "running" and not stop else _hold(raw, desired, status)
     if desired.running != (status == "running"):
-        return "waits again: the next plan places it" if desired.running else "runs already"
+        return SkipReason(Skip.WAITS_AGAIN if desired.running else Skip.RUNS_ALREADY)
     if desired.running:
         level: dict[str, str | None] = {"mode": desired.mode, "gpu-power-w": str(round(desired.gpu_power_w))}
         return _patched(raw, level, {}, "PowerLevel", f"runs at mode {desired.mode}")
@@ -192,20 +194,20 @@ def _patched(raw: Object, notes: dict[str, str | None], more: Object, reason: st
     return JobPatch(patch, reason, message)
 
 
-def _hold(raw: Object, desired: Waiting, status: str) -> JobPatch | str | None:
+def _hold(raw: Object, desired: Waiting, status: str) -> JobPatch | SkipReason | None:
     queue = part(raw, "metadata", "labels").get(QUEUE_LABEL, "")
-    message = desired.reason or f"waits: {desired.code}"
+    message = texts.waits_text(desired)
     notes: dict[str, str | None] = {"reason": message, "start": None}
     if status == "waiting":
         return _patched(raw, notes, {}, "Waiting", message)
     if queue:
-        return f"runs in Kueue's queue {queue}: Kueue must preempt it"
+        return SkipReason(Skip.KUEUE_PREEMPTS, str(queue))
     notes["wrote"] = "suspend=true;queue="
     return _patched(raw, notes, {"spec": {"suspend": True}}, "Stopped", message)
 
 
 def _start(raw: Object, desired: Assignment, settings: KubernetesSettings, now_s: float) -> JobPatch | None:
-    message = desired.reason or f"planned in {desired.hall} at mode {desired.mode}"
+    message = texts.planned_text(desired)
     notes: dict[str, str | None] = {"reason": message, "start": _stamp(desired.start_s)}
     if desired.start_s > now_s:
         return _patched(raw, notes, {}, "Planned", f"starts at {_stamp(desired.start_s)}: {message}")

@@ -3,8 +3,9 @@
 from datetime import UTC, datetime
 from typing import cast
 
-from powerhall.runtime.errors import Rejected, Retryable
-from powerhall_optimizer.schedulers.kubernetes.api import Conflict, KubernetesApi, Object
+from powerhall.runtime.errors import Retryable
+from powerhall_optimizer.schedulers import texts
+from powerhall_optimizer.schedulers.kubernetes.api import Conflict, KubernetesApi, NotFound, Object
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 
 __all__ = ["take_lease"]
@@ -23,9 +24,7 @@ def take_lease(api: KubernetesApi, settings: KubernetesSettings, holder: str, no
     spec: Object = {"holderIdentity": holder, "leaseDurationSeconds": settings.lease_s, "renewTime": stamp}
     try:
         lease = api.lease()
-    except Rejected as error:
-        if ": 404 " not in str(error):
-            raise
+    except NotFound:
         meta = {"name": settings.lease_name, "namespace": settings.lease_namespace}
         made: Object = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta}
         _write(api, made | {"spec": spec | {"acquireTime": stamp, "leaseTransitions": 0}}, create=True)
@@ -47,4 +46,4 @@ def _write(api: KubernetesApi, lease: Object, *, create: bool) -> None:
     try:
         api.lease(lease, create=create)
     except Conflict:
-        raise Retryable("kubernetes: another optimizer took the lease just now: this one writes nothing") from None
+        raise Retryable(texts.NO_LEADER) from None

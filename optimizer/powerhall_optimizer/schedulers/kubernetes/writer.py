@@ -11,12 +11,22 @@ from powerhall.plan.plan import Assignment, Plan, Waiting
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
+from powerhall_optimizer.schedulers import texts
 from powerhall_optimizer.schedulers.allowed import allowed_units, budget_zone
 from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
-from powerhall_optimizer.schedulers.kubernetes.api import Conflict, Gone, KubernetesApi, Object, identity, open_api
+from powerhall_optimizer.schedulers.kubernetes.api import (
+    Conflict,
+    Gone,
+    KubernetesApi,
+    NotFound,
+    Object,
+    identity,
+    open_api,
+)
 from powerhall_optimizer.schedulers.kubernetes.jobs import JobPatch, decide, job_id, part, status_of, to_job
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.kubernetes.leader_lease import take_lease
+from powerhall_optimizer.schedulers.reasons import Skip, SkipReason
 
 __all__ = ["KubernetesReader", "KubernetesWriter"]
 
@@ -45,7 +55,7 @@ class KubernetesReader:
             if isinstance(made, Job):
                 jobs.append(made)
             else:
-                left_out[job_id(raw)] = made
+                left_out[job_id(raw)] = texts.left_out_text(made)
         usable = {str(part(node, "metadata").get("name")) for node in self._api.nodes() if _is_usable(node)}
         down = tuple(node for node in SiteIndex.of(self._site).rack_of if node not in usable)
         return Queue(int(self._clock()), tuple(jobs), down, left_out)
@@ -74,8 +84,7 @@ class KubernetesWriter:
     def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
         """Write what differs from the plan; a lowered quota first, a raised one last."""
         now_s = self._clock()
-        if old := check_fresh(plan, now_s):
-            raise Rejected(old)
+        check_fresh(plan, now_s)
         report = Report("kubernetes", plan.plan_id, dry_run)
         if not dry_run:
             take_lease(self._api, self._settings, self._holder, now_s)
@@ -104,14 +113,14 @@ class KubernetesWriter:
         subject = f"job {desired.job_id}"
         for _ in range(_TRIES):
             if raw is None:
-                report.skip(subject, "is not there, or not managed")
+                report.skip_job(desired.job_id, SkipReason(Skip.NOT_THERE))
                 return
             made = decide(raw, desired, self._settings, self._clock(), stop=desired.job_id in stops)
             if made is None:
                 report.unchanged += 1
                 return
-            if isinstance(made, str):
-                report.skip(subject, made)
+            if isinstance(made, SkipReason):
+                report.skip_job(desired.job_id, made)
                 return
             try:
                 self._write(raw, made, report, wrote)
@@ -130,10 +139,8 @@ class KubernetesWriter:
         namespace, _, short = name.partition("/")
         try:
             return self._api.job(namespace, short)
-        except Rejected as error:
-            if ": 404 " in str(error):
-                return None
-            raise
+        except NotFound:
+            return None
 
     def _write(self, raw: Object, made: JobPatch, report: Report, wrote: dict[str, bool]) -> None:
         """Patch one job, read it back, and say so in an event."""
@@ -187,7 +194,7 @@ class KubernetesWriter:
             queue = self._api.cluster_queue(name)
             resource = _watts_of(queue, self._settings.watts_resource)
             if resource is None:
-                report.skip(f"clusterqueue {name}", f"has no resource {self._settings.watts_resource}")
+                report.skip(f"clusterqueue {name}", SkipReason(Skip.NO_QUOTA, self._settings.watts_resource))
                 return False
             before_w = int(float(str(resource.get("nominalQuota", 0))))
             if before_w == watts:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 from powerhall.hostlist import compress, expand
 from powerhall.plan.plan import Assignment, Plan, Waiting
+from powerhall_optimizer.schedulers import texts
 from powerhall_optimizer.schedulers.allowed import units
+from powerhall_optimizer.schedulers.reasons import Skip, SkipReason
 from powerhall_optimizer.schedulers.slurm.ownership_mark import OwnershipMark, one_word, parse_mark
 from powerhall_optimizer.schedulers.slurm.records import Record
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
@@ -38,7 +40,7 @@ class Change:
     values: dict[str, str]
     mark: OwnershipMark
     comment: str | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[SkipReason, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -74,19 +76,19 @@ def _start(job: Assignment, plan: Plan, settings: SlurmSettings, now_s: float) -
         values["feat"] = job.hall
     if settings.licence:
         values["lic"] = str(units(job.gpus * job.gpu_power_w, settings.licence_w))
-    reason = job.reason or f"planned in {job.hall} at mode {job.mode}"
+    reason = texts.planned_text(job)
     return DesiredJob(job.job_id, values, reason, one_word(job.mode), round(job.gpu_power_w))
 
 
 def _running(job: Assignment, settings: SlurmSettings) -> DesiredJob:
     values = {"lic": str(units(job.gpus * job.gpu_power_w, settings.licence_w))} if settings.licence else {}
-    reason = job.reason or f"runs in {job.hall} at mode {job.mode}"
+    reason = texts.runs_text(job)
     return DesiredJob(job.job_id, values, reason, one_word(job.mode), round(job.gpu_power_w), running=True)
 
 
 def _wait(job: Waiting, settings: SlurmSettings, *, stop: bool) -> DesiredJob:
     values = {"hold": "1"} if settings.hold == "hold" else {"hold": "0", "start": "lease"}
-    return DesiredJob(job.job_id, values, job.reason or f"waits: {job.code}", stop=stop)
+    return DesiredJob(job.job_id, values, texts.waits_text(job), stop=stop)
 
 
 def desired_jobs(plan: Plan, settings: SlurmSettings, now_s: float) -> list[DesiredJob]:
@@ -137,7 +139,7 @@ def _wanted_start(desired: str, current: str, mark: OwnershipMark, settings: Slu
     return str(max(int(desired), mark.begin_s)) if mark.begin_s > now_s else desired
 
 
-def decide(record: Record, desired: DesiredJob, settings: SlurmSettings, now_s: float) -> Change | str:
+def decide(record: Record, desired: DesiredJob, settings: SlurmSettings, now_s: float) -> Change | SkipReason:
     """Return what to write for a job, or why it is left alone.
 
     A field that somebody else changed since Powerhall wrote it stays as they want it.
@@ -145,23 +147,23 @@ def decide(record: Record, desired: DesiredJob, settings: SlurmSettings, now_s: 
     current = current_values(record, settings, now_s)
     known = _known_mark(record, now_s)
     if record.is_held and not (known and known.owns("hold", "1")):
-        return f"held by {'its user' if record.reason == 'JobHeldUser' else 'an administrator'}"
+        return SkipReason(Skip.HELD_BY_USER if record.reason == "JobHeldUser" else Skip.HELD_BY_ADMIN)
     mark = known or OwnershipMark(
         begin_s=int(current["start"]), restarts=record.restarts, rest=_plain(record.admin_comment)
     )
     values: dict[str, str] = {}
     settled = dict(mark.values)
-    notes: list[str] = []
+    notes: list[SkipReason] = []
     for name, value in desired.values.items():
         wanted = _wanted_start(value, current[name], mark, settings, now_s) if name == "start" else value
         if current[name] == wanted:
             settled[name] = wanted
         elif name in mark.values and not mark.owns(name, current[name]):
-            notes.append(f"{name} was changed by somebody else to {current[name] or 'none'}: left alone")
+            notes.append(SkipReason(Skip.FIELD_CHANGED, name, current[name]))
         elif name in ("nodes", "feat") and current[name] and name not in mark.values:
-            notes.append(f"asks for {current[name]} by itself: left alone")
+            notes.append(SkipReason(Skip.ASKED_BY_USER, value=current[name]))
         elif name == "nodes" and len(expand(wanted)) != record.node_count:
-            notes.append(f"asks for {record.node_count} nodes, planned on {len(expand(wanted))}: not pinned")
+            notes.append(SkipReason(Skip.NODE_COUNT, count=record.node_count, planned=len(expand(wanted))))
         else:
             settled[name] = values[name] = wanted
     if settled.get("hold") == "1":

@@ -6,7 +6,9 @@ from powerhall.hostlist import expand
 from powerhall.jobs.model import Job
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
+from powerhall_optimizer.schedulers import texts
 from powerhall_optimizer.schedulers.base import Queue
+from powerhall_optimizer.schedulers.reasons import LeftOut, LeftOutCause
 from powerhall_optimizer.schedulers.slurm.ownership_mark import OwnershipMark, one_word, parse_mark
 from powerhall_optimizer.schedulers.slurm.records import NodeRecord, Record
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
@@ -15,20 +17,24 @@ __all__ = ["to_queue"]
 
 _UNUSABLE = {"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "INVAL", "NOT_RESPONDING", "MAINT"}
 _UNUSABLE |= {"MAINTENANCE", "UNKNOWN", "FUTURE", "INVALID_REG"}
-_NOT_ELIGIBLE = {"Dependency": "waits for another job", "DependencyNeverSatisfied": "waits for a job that failed"}
+_NOT_ELIGIBLE = {
+    "Dependency": LeftOutCause.DEPENDENCY,
+    "DependencyNeverSatisfied": LeftOutCause.DEPENDENCY_FAILED,
+}
 _RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING"}
 
 
-def _left_out(record: Record) -> str:
-    """Return why the planner cannot place a waiting job, or ""."""
+def _left_out(record: Record) -> LeftOut | None:
+    """Return why the planner cannot place a waiting job; None where it can."""
     mark = parse_mark(record.admin_comment)
     if record.gpus == 0:
-        return "asks for no GPU"
+        return LeftOut(LeftOutCause.NO_GPUS, "GPU")
     if record.is_het:
-        return "is one part of a heterogeneous job"
+        return LeftOut(LeftOutCause.HETEROGENEOUS)
     if record.is_held and not (mark and mark.values.get("hold") == "1"):
-        return f"held by {'its user' if record.reason == 'JobHeldUser' else 'an administrator'}"
-    return _NOT_ELIGIBLE.get(record.reason, "")
+        return LeftOut(LeftOutCause.HELD_BY_USER if record.reason == "JobHeldUser" else LeftOutCause.HELD_BY_ADMIN)
+    cause = _NOT_ELIGIBLE.get(record.reason)
+    return None if cause is None else LeftOut(cause)
 
 
 def _duration_s(record: Record, settings: SlurmSettings, now_s: float) -> float:
@@ -38,7 +44,7 @@ def _duration_s(record: Record, settings: SlurmSettings, now_s: float) -> float:
     return limit_s
 
 
-def _job(record: Record, settings: SlurmSettings, now_s: float, index: SiteIndex) -> Job | str:
+def _job(record: Record, settings: SlurmSettings, now_s: float, index: SiteIndex) -> Job | LeftOut:
     fields = settings.fields
     mark = parse_mark(record.admin_comment) or OwnershipMark(begin_s=record.begin_s)
     common = {
@@ -57,10 +63,10 @@ def _job(record: Record, settings: SlurmSettings, now_s: float, index: SiteIndex
     names = expand(record.nodes)
     known = [index.rack_of[name] for name in names if name in index.rack_of]
     if not names or len(known) != len(names):
-        return f"runs on {record.nodes or 'no node'}, which site {index.site.name} does not have"
+        return LeftOut(LeftOutCause.FOREIGN_NODES, index.site.name, record.nodes or "no node")
     halls = {index.hall_of_rack[rack.zone].zone for rack in known}
     if len(halls) > 1 or len({rack.node_type for rack in known}) > 1:
-        return f"runs on {record.nodes}, in several halls or on several node types"
+        return LeftOut(LeftOutCause.SEVERAL_POOLS, value=record.nodes)
     kind_of = index.rack_type(known[0])
     modes = {one_word(mode.name): mode.name for mode in kind_of.modes}
     return Job(
@@ -87,12 +93,14 @@ def to_queue(
     for record in records:
         if record.state != "PENDING" and record.state not in _RUNNING:
             continue
-        reason = _left_out(record) if record.state == "PENDING" else "" if record.gpus else "uses no GPU"
+        reason = _left_out(record)
+        if record.state != "PENDING":
+            reason = None if record.gpus else LeftOut(LeftOutCause.NO_GPUS, "GPU")
         made = reason or _job(record, settings, now_s, index)
         if isinstance(made, Job):
             jobs.append(made)
         else:
-            left_out[record.job_id] = made
+            left_out[record.job_id] = texts.left_out_text(made)
     seen = {node.name: node for node in nodes}
     down = [name for name in index.rack_of if name not in seen or seen[name].states & _UNUSABLE]
     return Queue(int(now_s), tuple(jobs), tuple(down), left_out)

@@ -14,9 +14,10 @@ import msgspec
 
 from powerhall.hostlist import compress
 from powerhall.plan.plan import Plan
-from powerhall.runtime.errors import ConfigError, Rejected
+from powerhall.runtime.errors import ConfigError
 from powerhall.site.topology import Site
 from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
+from powerhall_optimizer.schedulers.reasons import Skip, SkipReason
 from powerhall_optimizer.schedulers.slurm import level_files as slurm_levels
 from powerhall_optimizer.schedulers.slurm import reservations as slurm_reservations
 from powerhall_optimizer.schedulers.slurm.apply import read_records, restored, write_changes
@@ -63,8 +64,7 @@ class SlurmWriter:
         """Write what differs from the plan: first what tightens and delays, then what starts, last what loosens."""
         report = Report("slurm", plan.plan_id, dry_run)
         now_s = self._clock()
-        if old := check_fresh(plan, now_s):
-            raise Rejected(old)
+        check_fresh(plan, now_s)
         settings = self._licensed(report)
         tighten, loosen = self._reservations(plan, settings, now_s)
         self._plain(tighten, "budget", report)
@@ -90,7 +90,7 @@ class SlurmWriter:
         """Return the settings, without a licence where the cluster has none of this name."""
         name = self._settings.licence
         if name and not self._total(name):
-            report.skip(f"licence {name}", "this cluster has no such licence: the budget is not held by Slurm")
+            report.skip(f"licence {name}", SkipReason(Skip.NO_LICENCE))
             return _without_licence(self._settings)
         return self._settings
 
@@ -126,37 +126,37 @@ class SlurmWriter:
         for desired in desired_jobs(plan, settings, now_s):
             record = records.get(desired.job_id)
             change = self._change(record, desired, settings, now_s, report)
-            if isinstance(change, str):
-                report.skip(f"job {desired.job_id}", change)
+            if isinstance(change, SkipReason):
+                report.skip_job(desired.job_id, change)
             elif change is not None:
                 changes.append(change)
         write_changes(self._tool, changes, settings, self._clock, report)
 
     def _change(
         self, record: Record | None, desired: DesiredJob, settings: SlurmSettings, now_s: float, report: Report
-    ) -> Change | str | None:
+    ) -> Change | SkipReason | None:
         if record is None or record.state not in ("PENDING", "RUNNING"):
-            return "no longer waits or runs"
+            return SkipReason(Skip.GONE)
         if desired.stop:
             return self._stop(record, report)
         if (record.state == "RUNNING") != desired.running:
-            return "waits again: the next plan places it" if desired.running else "runs already"
+            return SkipReason(Skip.WAITS_AGAIN if desired.running else Skip.RUNS_ALREADY)
         change = decide(record, desired, settings, now_s)
-        if isinstance(change, str):
+        if isinstance(change, SkipReason):
             return change
         for note in change.notes:
-            report.skip(f"job {record.job_id}", note)
+            report.skip_job(record.job_id, note)
         if change.is_empty:
             report.unchanged += 1
             return None
         return change
 
-    def _stop(self, record: Record, report: Report) -> str | None:
-        """Requeue a running job that the plan stops; waiting, it is the next plan's."""
+    def _stop(self, record: Record, report: Report) -> SkipReason | None:
+        """Requeue a running job that the plan preempts; the next round reschedules it."""
         if record.state != "RUNNING":
-            return "waits already"
+            return SkipReason(Skip.WAITS_ALREADY)
         if not self._settings.preempt:
-            return "the plan stops it, slurm.preempt is off: left running"
+            return SkipReason(Skip.PREEMPT_OFF)
         self._plain([f"requeue {record.job_id}"], f"job {record.job_id}", report)
         return None
 
@@ -186,7 +186,7 @@ class SlurmWriter:
         if not self._settings.power_save_s:
             return
         if re.search(r"SuspendProgram\s*=\s*\(null\)", self._tool.ask("scontrol", "show", "config")):
-            report.skip("power saving", "slurm.conf names no SuspendProgram")
+            report.skip("power saving", SkipReason(Skip.NO_SUSPEND_PROGRAM))
             return
         for state, names in power_changes(plan, _nodes(self._tool), self._settings, now_s):
             line, error = power_command(state, names), ""

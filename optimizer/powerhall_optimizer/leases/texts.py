@@ -1,0 +1,8 @@
+"""Texts of granting leases for people. Nothing reads these texts back."""
+
+__all__ = ["only_lowered"]
+
+
+def only_lowered(error: Exception) -> str:
+    """Write the note of a grant in which an event leaves less than the safe caps."""
+    return f"an event asks for less than the safe caps: nothing is raised ({error})"
