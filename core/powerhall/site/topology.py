@@ -1,6 +1,6 @@
-"""A site as the planner sees it: site > hall > row > rack > node, with power limits, feeds, losses and cooling plants.
+"""Topology of a site: site > hall > row > rack > node, with power limits, feeds, losses and cooling plants.
 
-What is counted where:
+Each level limits a different power:
 * racks, rows, feeds and halls limit **IT power**: idle power of all their nodes plus what the jobs add;
 * a hall's cooling plants limit **heat**: IT power plus the losses of the power chain inside the hall;
 * the site limits **facility power** at the meter: IT power, losses and cooling power of all halls.
@@ -21,10 +21,10 @@ __all__ = ["Feed", "Hall", "JobClass", "Losses", "Mode", "NodeType", "Rack", "Ro
 
 
 class Mode(msgspec.Struct, frozen=True):
-    """A power mode of a GPU: a power limit or a clock lock, what a busy GPU then draws, and how fast it works.
+    """A power mode of a GPU: a power limit or a clock lock, with the power of a busy GPU and its speed.
 
-    `gpu_power_w` is the planning figure per busy GPU, its share of the rest of the node included, counted from zero
-    (not from idle). `speed` is work done per second relative to the fastest mode, in (0, 1].
+    `gpu_power_w` is the planned power per busy GPU, including its share of the rest of the node, counted from zero (not
+    from idle). `speed` is work per second relative to the fastest mode, in (0, 1].
     """
 
     name: str
@@ -36,7 +36,7 @@ class Mode(msgspec.Struct, frozen=True):
 
 
 class NodeType(msgspec.Struct, frozen=True):
-    """A kind of node. Modes are ordered fastest first.
+    """A type of node. Modes are ordered fastest first.
 
     `safe_cap_w` is the node's power when no lease is in force; it must lie between idle and maximum.
     """
@@ -72,7 +72,7 @@ class NodeType(msgspec.Struct, frozen=True):
 
 
 class JobClass(msgspec.Struct, frozen=True):
-    """What a class of jobs draws and how fast it runs per mode, relative to the mode's planning figures.
+    """Power and speed of a class of jobs per mode, relative to the mode's planning figures.
 
     `draw[mode]` scales the mode's power above idle; `speed[mode]` replaces the mode's speed.
     """
@@ -180,39 +180,3 @@ class Site(msgspec.Struct, frozen=True, dict=True):
             if hall.zone == zone:
                 return hall
         raise KeyError(zone)
-
-    def feed_racks(self, feed: Feed) -> tuple[Rack, ...]:
-        """Return all racks under a feed, through its child feeds and its members, each once."""
-        members = set(feed.members)
-        below = {feed.zone}
-        while grown := {f.zone for f in self.feeds if f.parent in below} - below:
-            below |= grown
-        for other in self.feeds:
-            if other.zone in below:
-                members |= set(other.members)
-        return tuple(rack for rack in self.racks() if _under(rack.zone, members))
-
-    def feeds_above(self, zone: str) -> tuple[str, ...]:
-        """Return the feed of this name and every feed that it hangs under; nothing for other zones."""
-        parents = {feed.zone: feed.parent for feed in self.feeds}
-        found: list[str] = []
-        at: str | None = zone
-        while at in parents and at not in found:
-            found.append(at)
-            at = parents[at]
-        return tuple(found)
-
-    def limits_w(self) -> dict[str, float | None]:
-        """Return the constant power limit of every zone in W, None where it has none."""
-        limits: dict[str, float | None] = {self.name: self.power_limit_w}
-        limits |= {feed.zone: feed.power_limit_w for feed in self.feeds}
-        for hall in self.halls:
-            limits[hall.zone] = hall.power_limit_w
-            limits |= {row.zone: row.power_limit_w for row in hall.rows}
-            limits |= {rack.zone: rack.power_limit_w for rack in hall.racks()}
-        return limits
-
-
-def _under(zone: str, members: set[str]) -> bool:
-    parts = zone.split("/")
-    return any("/".join(parts[: i + 1]) in members for i in range(len(parts)))

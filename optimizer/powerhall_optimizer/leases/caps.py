@@ -7,6 +7,7 @@ from powerhall.hostlist import expand
 from powerhall.lease import GpuCap, Lease, SignedLease, node_key, sign_lease
 from powerhall.plan.plan import Assignment, Plan, gpu_power_w
 from powerhall.runtime.errors import Rejected
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import JobClass, Mode, NodeType, Site
 from powerhall_optimizer.leases.ledger import Budget, Ledger
 
@@ -36,7 +37,8 @@ def node_cap_w(kind: NodeType, mode: Mode, job_class: JobClass | None) -> int:
 
 def safe_caps_w(site: Site) -> dict[str, int]:
     """Return every node's cap without a lease, in whole W."""
-    return {node: int(site.node_types[rack.node_type].safe_cap_w) for rack in site.racks() for node in rack.nodes}
+    index = SiteIndex.of(site)
+    return {node: int(index.rack_type(rack).safe_cap_w) for node, rack in index.rack_of.items()}
 
 
 def cap_requests(plan: Plan, now_s: float, until_s: float, modes: Mapping[str, str] | None = None) -> list[CapRequest]:

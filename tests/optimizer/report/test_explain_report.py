@@ -10,6 +10,7 @@ import pytest
 from powerhall.plan.plan import write_plan
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
+from powerhall.site.index import SiteIndex
 from powerhall_optimizer.cli import main
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.what_if import what_if
@@ -91,7 +92,7 @@ def test_a_wrong_what_if_is_refused(snapshot, text):
 
 def test_a_what_if_changes_exactly_what_it_names(snapshot):
     changed = what_if(snapshot, "a.power=1MW, grid=-50%, b.cooling=-10%, j1.weight=40, a/r1/k01.power=+1kW")
-    limits, before = changed.site.limits_w(), snapshot.site.limits_w()
+    limits, before = SiteIndex.of(changed.site).limits_w, SiteIndex.of(snapshot.site).limits_w
     assert {z for z in limits if limits[z] != before[z]} == {"a", "phx", "a/r1/k01"}
     assert limits["a"] == 1e6
     assert limits["phx"] == before["phx"] / 2
