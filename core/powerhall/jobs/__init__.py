@@ -1,4 +1,4 @@
-"""Jobs: what the scheduler wants to run, Powerhall's own CSV and JSON files, and readers of public trace formats."""
+"""Jobs of the queue, Powerhall's own CSV and JSON files, and readers of public trace formats."""
 
 from powerhall.jobs.job_files import read_jobs, write_jobs
 from powerhall.jobs.model import Job, check_jobs

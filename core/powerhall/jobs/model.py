@@ -1,4 +1,4 @@
-"""A job as the planner sees it, and the checks that every list of jobs passes whatever it was read from."""
+"""A job of the queue, and the checks of every list of jobs, whatever its source."""
 
 import math
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ __all__ = ["Job", "check_jobs"]
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One job: a gang of `gpus` GPUs of one node type in one hall, all at once or not at all.
 
-    `duration_s` is the remaining work: seconds at the fastest mode's speed. `halls`, `node_types` and `sites` say where
-    it may run (empty: anywhere); this is a filter (data residency), never a preference. Times are seconds since the
+    `duration_s` is the remaining work: seconds at the fastest mode's speed. `halls`, `node_types` and `sites` limit
+    where it may run (empty: anywhere): a filter (data residency), not a preference. Times are seconds since the
     epoch. A job of a node's GPUs or fewer stays on one node; a larger one takes whole nodes.
     A running job has `state="running"`, with its hall, node type, mode, nodes (host list) and start, and its site where
     several sites are planned together.

@@ -1,4 +1,4 @@
-"""The cooling load of a hall: heat per medium, what its plants can take up in given weather, and what they draw for it.
+"""Cooling load of a hall: heat per medium, and capacity and power of its plants in given weather.
 
 The models of the plants (`powerhall.physics.plants`) are monotone in the weather and convex in the heat, so that
 planners can linearise them safely.
@@ -61,7 +61,7 @@ def needs_weather(hall: Hall) -> bool:
 
 
 def media(hall: Hall) -> tuple[str, ...]:
-    """Return what the hall's heat is split into: ("all",), ("liquid", "air"), or () without a plant."""
+    """Return the media that the hall's heat is split into: ("all",), ("liquid", "air"), or () without a plant."""
     serves = {plant.serves for plant in hall.plants}
     if not serves:
         return ()
@@ -87,7 +87,7 @@ def hall_load(
 ) -> HallLoad:
     """Return the hall's load for IT power given off to liquid and to air in W; losses of the power chain heat the air.
 
-    `stored_w` is what stores of cooling take off the plants' heat, per medium (negative: what they add to it).
+    `stored_w` is the heat that storages take off the plants, per medium (negative: heat that they add).
     """
     it_w = liquid_w + air_w
     loss_w = hall.losses.power_w(it_w)

@@ -1,4 +1,4 @@
-"""A plan of several sites together: one plan per site, the whole queue, and what is proven about all of them."""
+"""A plan of several sites: one plan per site, the whole queue, and one bound and certificate for all."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class MultiSitePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Plans of several sites made together.
 
     Every job of the queue `jobs` stands in the snapshot of exactly one plan: of the site where it runs or will run, or
-    for a job that waits, of the site that would suit it best. Names in the certificate are `SITE:RESOURCE`; value and
+    for a waiting job of the site that fits it best. Names in the certificate are `SITE:RESOURCE`; value and
     bound are those of all sites together. The sites share start, slots and objective.
     """
 

@@ -1,7 +1,7 @@
-"""Snapshot and plan: what the optimizer saw, and what it decided, as versioned JSON that can be verified alone.
+"""Snapshot (inputs of a round) and plan (its decisions) as versioned JSON that can be verified alone.
 
-A plan carries its snapshot, so `powerhall-optimizer verify plan.json` needs nothing else. Times are whole seconds since
-the epoch; slot `i` spans `start_s + i * slot_s` to `start_s + (i + 1) * slot_s`. Powers are whole watts.
+A plan carries its snapshot, so `powerhall-optimizer verify plan.json` needs no other file. Times are whole seconds
+since the epoch; slot `i` spans `start_s + i * slot_s` to `start_s + (i + 1) * slot_s`. Powers are whole watts.
 """
 
 import hashlib
@@ -42,13 +42,13 @@ PLAN_VERSION = 1
 
 
 class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a plan is worth: a GPU hour at full speed and weight 1, less energy, carbon, delay and churn (in USD).
+    """Value of a plan: a GPU hour at full speed and weight 1, less energy, carbon, delay and churn (in USD).
 
-    Shares are parts of what a job can be worth within the horizon. `delay_share` is lost when it ends a horizon later,
-    `slow_share` when a mode makes it take twice as long, `shift_share` when it moves by a horizon against the last
-    plan, `move_share` when it changes hall or mode. `carbon_usd_per_t` prices emissions. A job that ends after its
-    deadline is worth nothing, and a plan that starts one is refused. Stopping a running job costs the work that its
-    `checkpoint_cost_s` stands for.
+    Shares are parts of the most that a job can earn within the horizon. `delay_share` is lost when it ends a horizon
+    later, `slow_share` when a mode makes it take twice as long, `shift_share` when it moves by a horizon against the
+    last plan, `move_share` when it changes hall or mode. `carbon_usd_per_t` prices emissions. A job that ends after its
+    deadline earns nothing, and a plan that starts one is refused. Stopping a running job costs `checkpoint_cost_s` of
+    work.
     """
 
     usd_per_gpu_h: float = 2.0
@@ -60,9 +60,9 @@ class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where and when the last plan meant to start a job that still waits; moving away from it costs a little.
+    """Place and time at which the last plan would start a job that still waits.
 
-    `site` is given where several sites are planned together.
+    Changing them costs `shift_share` or `move_share`. `site` is given where several sites are planned together.
     """
 
     job_id: str
@@ -73,12 +73,12 @@ class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything a round decides from, resolved to slots: immutable, hashed, replayable.
+    """All inputs of a round, resolved to slots: immutable, hashed, replayable.
 
     The tuples of weather, prices ($/MWh) and carbon (g/kWh) have one value per slot, or are empty where not known.
     `down_nodes` cannot be used and draw nothing; `stale_nodes` have no fresh telemetry and count at their worst case:
     they draw their maximum whatever runs on them, and nothing new starts there. `margin_w` is kept free below the
-    budget of a zone for the error of the draw forecast. `planned` is what the last plan foresaw, no part of the hash.
+    budget of a zone for the error of the draw forecast. `planned` comes from the last plan and is not hashed.
     """
 
     taken_s: int
@@ -98,7 +98,7 @@ class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     objective: Objective = Objective()
     planned: tuple[Planned, ...] = ()
     stored_j: dict[str, float] = {}
-    """What stores hold at the start, in J; those that are not named hold what the site file says."""
+    """Content of storages at the start, in J; those not named start as in the site file."""
 
 
 class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,9 +165,9 @@ class Waiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ZonePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the plan foresees for a zone, one value per slot; heat and capacity for halls, prices where it binds.
+    """Planned power of a zone, one value per slot; heat and capacity for halls, prices where the budget binds.
 
-    `price_per_mw` is what one more MW for an hour is worth, in USD.
+    `price_per_mw` is the value of one more MW for an hour, in USD.
     """
 
     zone: str
@@ -179,7 +179,7 @@ class ZonePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StoragePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a store does: `power_w` delivered per slot (negative: taken up), what it holds before each and at the end.
+    """A storage: `power_w` delivered per slot (negative: taken up), content before each slot and at the end.
 
     `temp_c` is the supply temperature of a loop.
     """
@@ -199,7 +199,7 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scale: int
     prices: dict[str, tuple[int, ...]]
     stored: dict[str, tuple[int, ...]] = {}
-    """Per store what a J in it is worth at the end of each slot, in units of value over `scale * 2**20`."""
+    """Per storage the value of a J in it at the end of each slot, in units of value over `scale * 2**20`."""
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -246,7 +246,7 @@ def snapshot_hash(snapshot: Snapshot) -> str:
 
 
 class SeveralSites(msgspec.Struct, frozen=True):
-    """As much of a plan file as tells whether it holds the plans of several sites."""
+    """The one field of a plan file that only plans of several sites have."""
 
     plans: msgspec.Raw = msgspec.Raw()
 

@@ -61,7 +61,7 @@ def parse_ramp(text: str) -> float:
 def parse_event(
     zone: str, start: str | float, end: str | float, power_limit: str | None, reduce_percent: float | None
 ) -> Event:
-    """Check one event as it is written; what does not fit raises ValueError with the field in front."""
+    """Return an event of a site or event file; a wrong field raises ValueError that begins with its name."""
     times = []
     for field, value in (("start", start), ("end", end)):
         try:

@@ -23,7 +23,7 @@ __all__ = ["Planning", "read_site"]
 
 
 class Planning(msgspec.Struct, frozen=True):
-    """Files that the plan needs besides the site: weather, prices ($/MWh), carbon intensity (g/kWh)."""
+    """Files that a plan needs besides the site: weather, prices ($/MWh), carbon intensity (g/kWh)."""
 
     weather: Path | None = None
     prices: Path | None = None
@@ -35,7 +35,7 @@ def _value(quantity: Quantity | None) -> float | None:
 
 
 class _Reader:
-    """Turns the raw tables into topology; every refusal names file, field and value."""
+    """Builds the topology from the decoded file and checks what depends on several fields."""
 
     def __init__(self, path: Path, raw: tables.SiteFile) -> None:
         self.path = path
@@ -45,8 +45,8 @@ class _Reader:
         return Rejected.field(str(self.path), field, value, allowed)
 
     def name(self, field: str, text: str) -> str:
-        if not text or any(c in text for c in "/,=\" \\\n\t'") or not text.isprintable():
-            raise self.refuse(field, text, "must be a name without spaces, '/', ',', '=', quotes or backslashes")
+        if not tables.is_name(text):
+            raise self.refuse(field, text, tables.NAME)
         return text
 
     def node_type(self, name: str, raw: tables.NodeTypeTable) -> NodeType:
@@ -235,7 +235,7 @@ class _Reader:
         return site
 
     def above_idle(self, site: Site) -> None:
-        """Refuse a constant limit below the idle load of what hangs under it: no plan could ever hold it."""
+        """Refuse a constant limit below the idle load of its zone: no plan could hold it."""
         index = SiteIndex.of(site)
         idle = dict.fromkeys(index.kinds, 0.0)
         for rack in site.racks():

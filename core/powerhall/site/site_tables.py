@@ -11,11 +11,18 @@ import msgspec
 
 from powerhall.site.quantities import Capacity, HeatCapacity, Power, RampRate, RatedPower, SupplyLimit, Temperature
 
+NAME = "must be a name without spaces, '/', ',', '=', quotes or backslashes"
+
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Efficiency = Annotated[float, msgspec.Meta(ge=0.1, le=1.0)]
 UsdPerMwh = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
 Speed = Annotated[float, msgspec.Meta(ge=1e-3, le=1.0)]
 Draw = Annotated[float, msgspec.Meta(ge=1e-3, le=10.0)]
+
+
+def is_name(text: str) -> bool:
+    """Say whether text can be the name of a zone, a mode or a storage; dots and colons may stand in it."""
+    return bool(text) and text.isprintable() and not any(c in text for c in "/,=\" \\\n\t'")
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,11 +1,11 @@
-"""What a site can store: batteries (electricity), chilled-water tanks and the water of cooling loops (cooling).
+"""Storage of a site: batteries (electricity), chilled-water tanks and the water of cooling loops (cooling).
 
-A store delivers `p > 0` W or takes `-p > 0` W over a slot of `dt` s, and holds after it
+A storage delivers `p > 0` W or takes `-p > 0` W over a slot of `dt` s, and holds after it
 
     e' = keep * e + dt * (efficiency * charge - discharge)        charge = max(-p, 0), discharge = max(p, 0)
 
-in J. Losses of a round trip count when it charges, so that `e` is what can still be delivered. Arithmetic is exact
-(fractions), so that a checker finds the same states on any machine.
+in J. Losses of a round trip count when it charges, so that `e` is the energy that can still be delivered. Arithmetic is
+exact (fractions), so that every machine computes the same states.
 
 A cooling loop of heat capacity C (J/K) obeys C dT/dt = heat - cooling. It stores cooling: `e = C * (T_max - T)`; heat
 above what the plant takes up discharges it, and cooling it down again charges it.
@@ -28,10 +28,10 @@ _DYADIC = 1 << 30
 
 
 class Storage(msgspec.Struct, frozen=True):
-    """One store. Powers are in W and energies in J: of electricity for a battery, of heat for tank and loop.
+    """A battery, a tank or a loop. Powers in W and energies in J: of electricity for a battery, of heat for the others.
 
     `zone` is the site or a feed for a battery, a hall for the others; `medium` is the part of the hall's heat that its
-    plant takes. `end_j` is what the store should hold at the end of a plan; each J less costs `refill_usd_per_mwh`.
+    plant takes. `end_j` is the wanted content at the end of a plan; each J less costs `refill_usd_per_mwh`.
     A loop's state is a temperature: full at `min_supply_c`, empty where its supply or return would leave its limit.
     """
 
@@ -65,21 +65,21 @@ class Storage(msgspec.Struct, frozen=True):
 
 
 def keep_factor(storage: Storage, slot_s: int) -> Fraction:
-    """Return the share of its content that a store keeps over a slot, as a multiple of 2**-30 (rounded down)."""
+    """Return the share of its content that a storage keeps over a slot, as a multiple of 2**-30 (rounded down)."""
     if storage.loss_per_h <= 0:
         return Fraction(1)
     return Fraction(int((1.0 - storage.loss_per_h) ** (slot_s / 3600) * _DYADIC), _DYADIC)
 
 
 def stored_after(storage: Storage, keep: Fraction, stored_j: Fraction, power_w: int, slot_s: int) -> Fraction:
-    """Return what the store holds a slot later when it delivers `power_w` (takes it up where negative)."""
+    """Return the content in J a slot later when `power_w` is delivered (taken up where negative)."""
     efficiency = Fraction(round(storage.efficiency * 1_000_000), 1_000_000)
     change_w = -power_w if power_w >= 0 else efficiency * -power_w
     return keep * stored_j + slot_s * change_w
 
 
 def trajectory(storage: Storage, start_j: int, power_w: Sequence[int], slot_s: int) -> list[Fraction]:
-    """Return what the store holds at the start of every slot and at the end: one value more than powers."""
+    """Return the content in J at the start of every slot and at the end: one value more than powers."""
     keep = keep_factor(storage, slot_s)
     states = [Fraction(start_j)]
     for watts in power_w:

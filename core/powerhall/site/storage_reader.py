@@ -1,4 +1,4 @@
-"""The batteries, tanks and loops of site.toml into `Storage`; every refusal names file, field, value and allowed."""
+"""Batteries, tanks and loops of site.toml into `Storage`; a refusal names file, field, value and what is allowed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from powerhall.site.topology import Hall, Site
 __all__ = ["read_storages"]
 
 _HEAT_USD_PER_MWH = 0.1
-"""Wear of pumps and valves: nothing moves without a reason."""
+"""Wear of pumps and valves; keeps a plan from moving heat for no gain."""
 
 
 class _Reader:
@@ -32,7 +32,7 @@ class _Reader:
         return value
 
     def shares(self, field: str, raw: tables.BatteryTable | tables.TankTable) -> tuple[float, float, float]:
-        """Return least, first and last content as shares; at the end a store should hold what it held at the start."""
+        """Return the least, first and last content as shares; the last defaults to the first."""
         least = raw.min_share
         start = self.number(f"{field}.start_share", raw.start_share, least)
         end = start if raw.end_share is None else self.number(f"{field}.end_share", raw.end_share, least)
@@ -70,7 +70,7 @@ class _Reader:
         )
 
     def plants(self, field: str, hall: str, serves: str) -> list[Plant]:
-        """Return the plants that a store of cooling stands beside."""
+        """Return the plants that a storage of cooling relieves."""
         halls: dict[str, Hall] = {entry.zone: entry for entry in self.site.halls if entry.plants}
         if hall not in halls:
             raise self.refuse(f"{field}.hall", hall, f"must be a hall with cooling: {', '.join(halls) or 'none has'}")
@@ -101,28 +101,38 @@ class _Reader:
             raw.refill_usd_per_mwh,
         )
 
-    def loop(self, field: str, raw: tables.LoopTable, beside_w: float) -> Storage:
-        """Return a loop; tanks beside it deliver `beside_w` at most, by which the heat of its racks may be higher."""
-        plants = self.plants(field, raw.hall, raw.serves)
-        overshoot = raw.overshoot.value
-        recovery = overshoot if raw.recovery is None else raw.recovery.value
-        heat = raw.heat_capacity.value
-        set_c = max(plant.supply_temp_c for plant in plants)
-        low_c = set_c if raw.min_supply is None else raw.min_supply.value
-        if raw.min_supply is not None and low_c < set_c and any(kind_of(plant).needs_weather for plant in plants):
+    def lowest_supply_c(self, field: str, raw: tables.LoopTable, set_c: float, plants: list[Plant]) -> float:
+        """Return the supply temperature of a full loop; below the set point only for plants that need no weather."""
+        if raw.min_supply is None:
+            return set_c
+        if raw.min_supply.value < set_c and any(kind_of(plant).needs_weather for plant in plants):
             allowed = f"must be at least {set_c:g} degC, for which the capacity of its plants is known"
             raise self.refuse(f"{field}.min_supply", raw.min_supply.text, allowed)
-        most_c = raw.max_supply.value
-        back_c = None if raw.max_return is None else raw.max_return.value
-        full_c = most_c
-        if back_c is not None:  # the return is warmest at the highest heat that the plan may foresee
+        return raw.min_supply.value
+
+    def highest_supply_c(
+        self, field: str, raw: tables.LoopTable, low_c: float, plants: list[Plant], above_w: float
+    ) -> float:
+        """Return the supply temperature of an empty loop when its heat may exceed the plants' capacity by `above_w`."""
+        name, limit, full_c = "max_supply", raw.max_supply.text, raw.max_supply.value
+        if raw.max_return is not None:  # the return is warmest at the highest heat that a plan may foresee
             rated_w = sum(plant.capacity_w for plant in plants)
-            rise_k = max(plant.return_rise_k for plant in plants) * (1.0 + (overshoot + beside_w) / max(rated_w, 1.0))
-            full_c = min(full_c, back_c - rise_k)
+            rise_k = max(plant.return_rise_k for plant in plants) * (1.0 + above_w / max(rated_w, 1.0))
+            if raw.max_return.value - rise_k < full_c:
+                name, limit, full_c = "max_return", raw.max_return.text, raw.max_return.value - rise_k
         if full_c <= low_c:
-            name, limit = ("max_supply", raw.max_supply) if full_c == most_c else ("max_return", raw.max_return)
             allowed = f"must leave room above the set point: the supply may rise from {low_c:g} to {full_c:g} degC"
-            raise self.refuse(f"{field}.{name}", limit and limit.text, allowed)
+            raise self.refuse(f"{field}.{name}", limit, allowed)
+        return full_c
+
+    def loop(self, field: str, raw: tables.LoopTable, beside_w: float) -> Storage:
+        """Return a loop; the tanks of its hall and medium deliver `beside_w` at most, which its racks may add."""
+        plants = self.plants(field, raw.hall, raw.serves)
+        heat, overshoot = raw.heat_capacity.value, raw.overshoot.value
+        recovery = overshoot if raw.recovery is None else raw.recovery.value
+        set_c = max(plant.supply_temp_c for plant in plants)
+        low_c = self.lowest_supply_c(field, raw, set_c, plants)
+        full_c = self.highest_supply_c(field, raw, low_c, plants, overshoot + beside_w)
         end_c = max(low_c, min(set_c, full_c))
         start_c = end_c if raw.start_supply is None else raw.start_supply.value
         if not low_c <= start_c <= full_c:
@@ -143,8 +153,8 @@ class _Reader:
             refill_usd_per_mwh=raw.refill_usd_per_mwh,
             heat_capacity_j_per_k=heat,
             min_supply_c=low_c,
-            max_supply_c=most_c,
-            max_return_c=back_c,
+            max_supply_c=raw.max_supply.value,
+            max_return_c=None if raw.max_return is None else raw.max_return.value,
         )
 
     def all(self, raw: tables.SiteFile) -> Iterator[tuple[str, Storage]]:
@@ -163,15 +173,14 @@ class _Reader:
 
 
 def read_storages(path: Path, raw: tables.SiteFile, site: Site) -> tuple[Storage, ...]:
-    """Return the stores of a site whose halls and feeds are read."""
+    """Return the storages of a site whose halls and feeds are read."""
     reader = _Reader(path, site)
     found: list[Storage] = []
     seen = set(site.zones())
     for field, storage in reader.all(raw):
         name = storage.name
-        if not name or any(c in name for c in "/,=\" \\\n\t'") or not name.isprintable():
-            allowed = "must be a name without spaces, '/', ',', '=', quotes or backslashes"
-            raise reader.refuse(f"{field}.name", name, allowed)
+        if not tables.is_name(name):
+            raise reader.refuse(f"{field}.name", name, tables.NAME)
         if name in seen:
             raise reader.refuse(f"{field}.name", name, "must be unique among zones and stores")
         seen.add(name)

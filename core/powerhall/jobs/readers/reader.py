@@ -1,6 +1,6 @@
-"""What a reader of a job format is, and the checks that readers of traces share.
+"""The interface of a reader of job files, and checks that readers of traces share.
 
-A trace says what ran, not what each job is worth: weights stay 1 unless the format carries a priority.
+A trace lists what ran, not the value of each job: weights stay 1 unless the format carries a priority.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A cooling plant, what its kind must answer, and the curves that several kinds share."""
+"""A cooling plant, the interface of its kind, and the curves that several kinds share."""
 
 from typing import Literal, Protocol
 
@@ -36,7 +36,7 @@ class PlantKind(Protocol):
     name: str
     """The `kind` of the site file."""
     title: str
-    """How reports call such a plant."""
+    """The name of the kind in reports."""
     needs_weather: bool
     """Whether capacity or power depend on the weather."""
 
