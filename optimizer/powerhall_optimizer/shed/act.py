@@ -1,7 +1,10 @@
 """A shed plan: the plan in force with the ladder's first rungs taken, ready for schedulers and leases."""
 
+import math
+
 import msgspec
 
+from powerhall.jobs import Job
 from powerhall.plan.plan import Assignment, Plan, Snapshot, WaitCode, Waiting, gpu_power_w, gpu_speed, snapshot_hash
 from powerhall.site.curtailment import Event
 from powerhall_optimizer.leases.event_limits import limited
@@ -28,7 +31,7 @@ def shed_plan(plan: Plan, steps: Ladder, rungs: int, target_w: float) -> Plan:
     modes = shed_modes(steps, rungs)
     kept: list[Assignment] = []
     waiting = list(plan.waiting)
-    classes = {job.job_id: job.job_class for job in plan.snapshot.jobs}
+    jobs = {job.job_id: job for job in plan.snapshot.jobs}
     site = (plan.snapshot.site.name,)
     for entry in plan.assignments:
         actions = taken.get(entry.job_id, [])
@@ -40,7 +43,7 @@ def shed_plan(plan: Plan, steps: Ladder, rungs: int, target_w: float) -> Plan:
             waiting.append(Waiting(entry.job_id, WaitCode.SHED, texts.not_started(target_w), site))
         else:
             slower = modes.get(entry.job_id)
-            kept.append(_lowered(plan, entry, slower, classes[entry.job_id], steps.time_s) if slower else entry)
+            kept.append(_lowered(plan, entry, slower, jobs[entry.job_id]) if slower else entry)
     note = texts.plan_note(target_w, rungs, len(steps.actions))
     return msgspec.structs.replace(
         plan, status="fallback", assignments=tuple(kept), waiting=tuple(waiting), notes=(*plan.notes, note)
@@ -74,17 +77,21 @@ def sealed(after: Plan, target_w: float, time_s: float, until_s: float) -> Plan:
     return msgspec.structs.replace(draft, value=value, bound=bound, gap=gap)
 
 
-def _lowered(plan: Plan, entry: Assignment, name: str, job_class_name: str, now_s: float) -> Assignment:
-    site = plan.snapshot.site
-    kind = site.node_types[entry.node_type]
-    job_class = site.job_classes.get(job_class_name)
-    old, new = kind.mode(entry.mode), kind.mode(name)
-    left_s = max(0.0, entry.end_s - now_s) * gpu_speed(old, job_class) / gpu_speed(new, job_class)
-    end_s = int(now_s) + -int(-left_s // plan.snapshot.slot_s) * plan.snapshot.slot_s
+def _lowered(plan: Plan, entry: Assignment, name: str, job: Job) -> Assignment:
+    """Return the assignment in the lower mode, its end counted as if the job ran in it from its start.
+
+    A plan gives a job one mode. The work done so far in the faster mode makes the job end earlier than that, so power
+    is counted for too long rather than too short, and `verify` finds the duration that the mode takes.
+    """
+    snapshot = plan.snapshot
+    kind = snapshot.site.node_types[entry.node_type]
+    job_class = snapshot.site.job_classes.get(job.job_class)
+    mode = kind.mode(name)
+    slots = max(1, math.ceil(job.duration_s / gpu_speed(mode, job_class) / snapshot.slot_s - 1e-9))
     return msgspec.structs.replace(
         entry,
         mode=name,
-        gpu_power_w=gpu_power_w(kind, new, job_class),
-        end_s=end_s,
+        gpu_power_w=gpu_power_w(kind, mode, job_class),
+        end_s=entry.start_s + slots * snapshot.slot_s,
         reason=texts.SLOWED,
     )
