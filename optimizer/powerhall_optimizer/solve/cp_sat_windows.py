@@ -54,13 +54,13 @@ class CpSatWindows:
         """Jobs of one hall that touch a random slot's neighbourhood, and as many waiting ones that could run there."""
         problem, arrays = state.presolved.problem, state.presolved.arrays
         option, start = state.schedule.option, state.schedule.start
-        block, slot = random.integers(state.presolved.blocks), random.integers(problem.slots)
+        hall, slot = random.integers(state.presolved.halls), random.integers(problem.slots)
         safe = np.maximum(option, 0)
-        runs = (option >= 0) & (arrays.option_block[safe] == block)
+        runs = (option >= 0) & (arrays.option_hall[safe] == hall)
         near = runs & (start <= slot + 12) & (start + arrays.option_duration[safe] > slot - 12)
         owner = np.repeat(np.arange(problem.jobs), np.diff(problem.job_options))
         fits = np.zeros(problem.jobs, bool)
-        fits[owner[arrays.option_block == block]] = True
+        fits[owner[arrays.option_hall == hall]] = True
         half = min(self.jobs, MOST_JOBS) // 2
         inside = random.permutation(np.flatnonzero(near))[:half]
         waiting = random.permutation(np.flatnonzero(fits & (option < 0)))[: 2 * half - len(inside)]

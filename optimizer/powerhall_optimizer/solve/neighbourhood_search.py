@@ -1,7 +1,8 @@
-"""Neighbourhood search: many small destroy-and-repair moves in compiled code, halls shared out over the threads.
+"""Large neighbourhood search: many small destroy-and-repair moves, the halls shared out over the threads.
 
 Each round gives every thread a part of the halls, the jobs that run there, a part of the waiting jobs, and an equal
-part of what is left of the resources that halls share. Whatever the threads do then fits together.
+part of what is left of the resources that halls share. So the threads need no locks: each books only within its own
+part, and what they place fits together.
 """
 
 from __future__ import annotations
@@ -12,23 +13,28 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints, Schedule
-from powerhall_optimizer.solve import moves
+from powerhall_optimizer.solve.kernels.destroy_repair import MoveSettings, Neighbourhood, SearchGuidance, search
+from powerhall_optimizer.solve.kernels.kernel_arrays import PriceBasis, WorkingSchedule
 from powerhall_optimizer.solve.presolve import PresolvedProblem, profile_prices
 from powerhall_optimizer.solve.price_greedy import merits, value_of
 from powerhall_optimizer.solve.prices import evaluate
 from powerhall_optimizer.solve.stage import SolveBudget, SolverState, usage_of
 
+__all__ = ["NeighbourhoodSearch"]
+
 Floats = npt.NDArray[np.float64]
-MOST_MOVES = 2_000  # per round and thread
-SIZES = (20, 20)  # jobs taken out and waiting jobs offered per move, at most
+_MOST_MOVES = 2_000
+"""Moves of one round and thread, at most: threads exchange halls and jobs only between rounds."""
+_MOST_OUT, _MOST_IN = 20, 20
+"""One move takes out fewer running jobs, and offers fewer waiting ones, than this."""
 
 
 @dataclass(frozen=True, slots=True)
 class NeighbourhoodSearch:
     """The stage: rounds of about `round_seconds`, until time is up or the target gap is reached.
 
-    It accepts losses at first and fewer and fewer later (simulated annealing); `hot` and `cold` are the first and last
-    heat as shares of the mean worth of a placed job.
+    Simulated annealing: losses are accepted at first, fewer and fewer later. `hot` and `cold` are the first and the
+    last temperature as shares of the mean value of a placed job.
     """
 
     round_seconds: float = 0.5
@@ -40,87 +46,99 @@ class NeighbourhoodSearch:
         """Raise the value of the schedule; the bound stays as it is."""
         if state.presolved.problem.options == 0:
             return state
-        ground = _ground(state, budget)
-        random = np.random.default_rng(budget.seed)
-        placed = max(1, int((state.schedule.option >= 0).sum()))
-        waiting = int(state.presolved.problem.job_wait_value[state.schedule.option < 0].sum())
-        mean = max(1.0, (state.value - waiting) / placed)
-        now, count, rounds, began = state, self.first_moves, 0, budget.clock()
+        rounds = _Rounds.of(state, budget)
+        mean = _mean_value(state)
+        now, moves, done, began = state, self.first_moves, 0, budget.clock()
         progress = 0.0
         while progress < 1.0 and state.gap > budget.target_gap and not budget.stop():
             at = budget.clock()
             heat = mean * self.hot * (self.cold / self.hot) ** progress
-            now = one_round(now, budget, random, ground, count, heat)
+            now = rounds.run(now, moves, heat)
             state = state.better(now.schedule, now.value)
-            rounds += 1
+            done += 1
             if budget.iterations is not None:
-                progress = rounds / budget.iterations
+                progress = done / budget.iterations
                 continue
             spent = max(1e-4, budget.clock() - at)
-            wanted = int(count / spent * min(self.round_seconds, max(0.02, budget.left())))
-            count = min(max(10, wanted), 4 * count, MOST_MOVES)
+            wanted = int(moves / spent * min(self.round_seconds, max(0.02, budget.left())))
+            moves = min(max(10, wanted), 4 * moves, _MOST_MOVES)
             left, gone = budget.left(), budget.clock() - began
             progress = gone / (gone + left) if left > 0 else 1.0
         return state
 
 
+def _mean_value(state: SolverState) -> float:
+    """Mean value of a placed job, at least 1."""
+    placed = max(1, int((state.schedule.option >= 0).sum()))
+    waiting = int(state.presolved.problem.job_wait_value[state.schedule.option < 0].sum())
+    return max(1.0, (state.value - waiting) / placed)
+
+
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What does not change during the search."""
+class _Rounds:
+    """What is the same in every round of a search, and the random stream that deals out halls, jobs and seeds."""
 
-    order: Ints  # jobs by falling merit
-    merit: Floats
-    area: Floats
-    price: Floats
-    energy: Floats
-    block_profiles: tuple[Ints, Ints]
+    presolved: PresolvedProblem
+    budget: SolveBudget
+    order: Ints  # [J] jobs by falling merit
+    guidance: SearchGuidance
+    random: np.random.Generator
+
+    @staticmethod
+    def of(state: SolverState, budget: SolveBudget) -> _Rounds:
+        """Prepare the rounds at the prices of a state."""
+        presolved = state.presolved
+        capacity = presolved.problem.capacity
+        zero = np.zeros(capacity.shape)
+        price = state.price if state.price is not None else zero
+        merit, area = merits(presolved, evaluate(presolved, price, budget), profile_prices(presolved, price))
+        pairs = np.unique(np.stack((presolved.arrays.option_hall, presolved.arrays.option_profile)), axis=1)
+        guidance = SearchGuidance(
+            merit=merit,
+            area=area,
+            basis=PriceBasis(price, profile_prices(presolved, zero), np.maximum(1.0, capacity)),
+            hall_pointer=np.searchsorted(pairs[0], np.arange(presolved.halls + 1)).astype(np.int64),
+            hall_profile=np.ascontiguousarray(pairs[1]),
+        )
+        order = np.argsort(-merit, kind="stable")
+        return _Rounds(presolved, budget, order, guidance, np.random.default_rng(budget.seed))
+
+    def run(self, state: SolverState, moves: int, heat: float) -> SolverState:
+        """Make `moves` moves per thread on disjoint parts of the halls; the result may be worth less than `state`."""
+        presolved, random = self.presolved, self.random
+        problem = presolved.problem
+        option, start = state.schedule.option.copy(), state.schedule.start.copy()
+        free = problem.capacity - usage_of(problem, state.schedule)
+        workers = max(1, min(self.budget.workers, presolved.halls))
+        part_of_hall = random.permutation(np.arange(presolved.halls) % workers)
+        part_of_job = _parts(presolved, state.schedule, part_of_hall, random)
+        seeds = random.integers(0, 1 << 31, workers)
+        shared = presolved.resource_hall < 0
+
+        def work(worker: int) -> None:
+            mine = free.copy()
+            mine[shared] //= workers
+            halls = np.flatnonzero(part_of_hall == worker)
+            jobs = self.order[part_of_job[self.order] == worker]
+            if len(jobs) == 0 or len(halls) == 0:
+                return
+            search(
+                presolved.arrays,
+                Neighbourhood(halls, jobs),
+                self.guidance,
+                WorkingSchedule(option, start, mine),
+                MoveSettings(seeds[worker], moves, heat, _MOST_OUT, _MOST_IN),
+            )
+
+        list(self.budget.pool.map(work, range(workers)))
+        return replace(state, schedule=Schedule(option, start), value=value_of(presolved, option, start))
 
 
-def _ground(state: SolverState, budget: SolveBudget) -> Ground:
-    presolved = state.presolved
-    zero = np.zeros(presolved.problem.capacity.shape)
-    price = state.price if state.price is not None else zero
-    merit, area = merits(presolved, evaluate(presolved, price, budget), profile_prices(presolved, price))
-    pairs = np.unique(np.stack((presolved.arrays.option_block, presolved.arrays.option_profile)), axis=1)
-    pointers = np.searchsorted(pairs[0], np.arange(presolved.blocks + 1)).astype(np.int64)
-    profiles = (pointers, np.ascontiguousarray(pairs[1]))
-    return Ground(np.argsort(-merit, kind="stable"), merit, area, price, profile_prices(presolved, zero), profiles)
-
-
-def one_round(  # noqa: PLR0917
-    state: SolverState, budget: SolveBudget, random: np.random.Generator, ground: Ground, count: int, heat: float
-) -> SolverState:
-    """`count` moves per thread on disjoint parts of the halls, from this state's schedule to a neighbouring one."""
-    presolved = state.presolved
-    problem = presolved.problem
-    option, start = state.schedule.option.copy(), state.schedule.start.copy()
-    free = problem.capacity - usage_of(problem, state.schedule)
-    workers = max(1, min(budget.workers, presolved.blocks))
-    part_of_block = random.permutation(np.arange(presolved.blocks) % workers)
-    part_of_job = _parts(presolved, state.schedule, part_of_block, random)
-    seeds = random.integers(0, 1 << 31, workers)
-    shared = presolved.resource_block < 0
-    room = np.maximum(1.0, problem.capacity)
-
-    def work(worker: int) -> None:
-        mine = free.copy()
-        mine[shared] //= workers
-        blocks = np.flatnonzero(part_of_block == worker)
-        members = ground.order[part_of_job[ground.order] == worker]
-        if len(members) == 0 or len(blocks) == 0:
-            return
-        fixed = (ground.merit, ground.area, ground.block_profiles, ground.price, ground.energy, room)
-        moves.search(presolved.arrays, seeds[worker], count, blocks, members, *fixed, mine, option, start, heat, *SIZES)
-
-    list(budget.pool.map(work, range(workers)))
-    return replace(state, schedule=Schedule(option, start), value=value_of(presolved, option, start))
-
-
-def _parts(presolved: PresolvedProblem, schedule: Schedule, part_of_block: Ints, random: np.random.Generator) -> Ints:
-    """Thread of every job: that of its hall when it runs, that of a random one of its halls when it waits."""
+def _parts(presolved: PresolvedProblem, schedule: Schedule, part_of_hall: Ints, random: np.random.Generator) -> Ints:
+    """Part of every job [J]: that of its hall when it runs, that of a random one of its halls when it waits."""
     arrays = presolved.arrays
     counts = np.diff(arrays.job_options)
     pick = arrays.job_options[:-1] + (random.random(len(counts)) * counts).astype(np.int64)
-    shown = np.where(schedule.option >= 0, schedule.option, np.minimum(pick, len(arrays.option_block) - 1))
-    result: Ints = np.where(counts > 0, part_of_block[arrays.option_block[shown]], -1)
+    shown = np.where(schedule.option >= 0, schedule.option, np.minimum(pick, len(arrays.option_hall) - 1))
+    result: Ints = np.where(counts > 0, part_of_hall[arrays.option_hall[shown]], -1)
     return result

@@ -1,9 +1,9 @@
-"""The problem rearranged for the numerical stages: profiles, price columns, blocks and price groups.
+"""The problem rearranged for the numerical stages: profiles, columns, halls and price groups.
 
 * A *profile* is the usage (and energy) of an option divided by the greatest common divisor of its amounts: all gangs of
   one job class in one hall and mode share one profile, whatever their size. Priced once per profile, an option costs
   its multiple of the difference of two prefix sums.
-* A *block* is a hall: the first name of the option's label. A resource used by one block only is local to it.
+* A *hall* is the first name of the option's label. A resource used by one hall only is local to it.
 * A *price group* holds the resources that carry one common price. Halls whose options are the same job by job share
   prices: the bound stays valid for any prices, and by symmetry and convexity nothing is lost when capacities agree too.
 * A *column* is one representative of all options of a job that are equal under common prices.
@@ -17,36 +17,36 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints, Problem
-from powerhall_optimizer.solve.kernels import ProblemArrays
+from powerhall_optimizer.solve.kernels.kernel_arrays import ProblemArrays
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class PresolvedProblem:
-    """Arrays derived from a problem; J jobs, O options, P profiles, R resources, B blocks."""
+    """Arrays derived from a problem; J jobs, O options, P profiles, R resources, H halls."""
 
     problem: Problem
     arrays: ProblemArrays
     profile_tariff: Ints  # [P]
     profile_energy: Ints  # [P]
-    resource_block: Ints  # [R] block a resource is local to, -1 when shared (or unused)
+    resource_hall: Ints  # [R] hall a resource is local to, -1 when shared (or unused)
     resource_group: Ints  # [R] price group, numbered from 0
-    blocks: int
+    halls: int
     groups: int
     column_option: Ints  # options that represent columns, job by job
     job_columns: Ints  # [J + 1]
 
 
 def presolve(problem: Problem) -> PresolvedProblem:
-    """Derives profiles, blocks, groups and columns; linear in the number of options."""
+    """Derives profiles, halls, groups and columns; linear in the number of options."""
     tables = _profiles(problem)
     hall_names = {name: i for i, name in enumerate(dict.fromkeys(hall for hall, _ in problem.option_labels))}
-    label_block = np.array([hall_names[hall] for hall, _ in problem.option_labels], np.int64)
-    option_block = label_block[problem.option_label] if problem.options else np.zeros(0, np.int64)
-    blocks = max(1, len(hall_names))
-    resource_block = _resource_blocks(problem, option_block)
-    group = _groups(problem, option_block, resource_block, blocks)
+    label_hall = np.array([hall_names[hall] for hall, _ in problem.option_labels], np.int64)
+    option_hall = label_hall[problem.option_label] if problem.options else np.zeros(0, np.int64)
+    halls = max(1, len(hall_names))
+    resource_hall = _resource_halls(problem, option_hall)
+    group = _groups(problem, option_hall, resource_hall, halls)
     job = np.repeat(np.arange(problem.jobs), np.diff(problem.job_options))
     column_option = _columns(problem, tables, group, job)
     p = problem
@@ -57,7 +57,7 @@ def presolve(problem: Problem) -> PresolvedProblem:
             job_value=_job_value(p),
             option_profile=tables[0],
             option_multiple=tables[1],
-            option_block=option_block,
+            option_hall=option_hall,
             option_duration=p.option_duration,
             option_earliest=p.option_earliest,
             option_latest=p.option_latest,
@@ -68,9 +68,9 @@ def presolve(problem: Problem) -> PresolvedProblem:
         ),
         profile_tariff=tables[5],
         profile_energy=tables[6],
-        resource_block=resource_block,
+        resource_hall=resource_hall,
         resource_group=group,
-        blocks=blocks,
+        halls=halls,
         groups=int(group.max()) + 1 if len(group) else 0,
         column_option=column_option,
         job_columns=np.searchsorted(job[column_option], np.arange(problem.jobs + 1)).astype(np.int64),
@@ -148,8 +148,8 @@ def _profiles(problem: Problem) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Int
     )
 
 
-def _resource_blocks(problem: Problem, option_block: Ints) -> Ints:
-    owner = np.repeat(option_block, np.diff(problem.option_uses))
+def _resource_halls(problem: Problem, option_hall: Ints) -> Ints:
+    owner = np.repeat(option_hall, np.diff(problem.option_uses))
     low = np.full(problem.resources, np.iinfo(np.int64).max)
     high = np.full(problem.resources, -1)
     np.minimum.at(low, problem.use_resource, owner)
@@ -158,12 +158,12 @@ def _resource_blocks(problem: Problem, option_block: Ints) -> Ints:
     return result
 
 
-def _groups(problem: Problem, option_block: Ints, resource_block: Ints, blocks: int) -> Ints:
+def _groups(problem: Problem, option_hall: Ints, resource_hall: Ints, halls: int) -> Ints:
     """Price group per resource: the k-th local resource of equal halls form one group."""
     job = np.repeat(np.arange(problem.jobs), np.diff(problem.job_options))
     rank = np.full(problem.resources, -1, np.int64)
-    for block in range(blocks):
-        local = np.flatnonzero(resource_block == block)
+    for hall in range(halls):
+        local = np.flatnonzero(resource_hall == hall)
         rank[local] = np.arange(len(local))
     resource, amount = _padded_uses(problem)
     shown = np.where(resource < 0, -1, np.where(rank[resource] >= 0, rank[resource], problem.resources + resource))
@@ -183,8 +183,8 @@ def _groups(problem: Problem, option_block: Ints, resource_block: Ints, blocks: 
         ]
     )
     kinds: dict[bytes, int] = {}
-    kind = [kinds.setdefault(np.sort(key[option_block == b]).tobytes(), b) for b in range(blocks)]
-    name = [(-1, r) if b < 0 else (kind[b], int(rank[r])) for r, b in enumerate(resource_block.tolist())]
+    kind = [kinds.setdefault(np.sort(key[option_hall == b]).tobytes(), b) for b in range(halls)]
+    name = [(-1, r) if b < 0 else (kind[b], int(rank[r])) for r, b in enumerate(resource_hall.tolist())]
     numbers = {pair: i for i, pair in enumerate(dict.fromkeys(name))}
     return np.array([numbers[pair] for pair in name], np.int64)
 

@@ -19,7 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints, Schedule
-from powerhall_optimizer.solve import kernels
+from powerhall_optimizer.solve.kernels.decision_value import priced_values, total_value
+from powerhall_optimizer.solve.kernels.insertion import insert_all
+from powerhall_optimizer.solve.kernels.kernel_arrays import (
+    BONUS,
+    RATE,
+    WAIT_VALUE,
+    FillRule,
+    PriceBasis,
+    WorkingSchedule,
+)
 from powerhall_optimizer.solve.presolve import PresolvedProblem, profile_prices
 from powerhall_optimizer.solve.prices import Evaluation, evaluate
 from powerhall_optimizer.solve.stage import SolveBudget, SolverState, usage_of
@@ -96,7 +105,7 @@ class _SqueakyWheel:
     def turn(self, rank: Floats, schedule: Schedule) -> Floats:
         """The next rank after a schedule that came from `rank`."""
         got = np.zeros(len(rank))
-        kernels.job_worths(self.presolved.arrays, schedule.option, schedule.start, self.prefix, got)
+        priced_values(self.presolved.arrays, schedule.option, schedule.start, self.prefix, got)
         return rank + SQUEAK * np.clip((self.gain - got) / self.worth, 0.0, 1.0)
 
 
@@ -109,13 +118,15 @@ def merits(presolved: PresolvedProblem, at: Evaluation, prefix: Floats) -> tuple
     option = presolved.column_option
     arrays = presolved.arrays
     length = np.minimum(arrays.option_duration[option], prefix.shape[1] - 1)
-    worth = arrays.option_value[option, 0] * length + np.maximum(0, arrays.option_value[option, 1])
+    worth = arrays.option_value[option, RATE] * length + np.maximum(0, arrays.option_value[option, BONUS])
     most = np.ones(len(counts))
     np.maximum.at(most, job, worth)
     profile = arrays.option_profile[option]
     area = np.full(len(counts), 1.0)
     np.maximum.at(area, job, arrays.option_multiple[option] * prefix[profile, -1] / (prefix.shape[1] - 1) * length)
-    return np.maximum(-1.0, (top - np.minimum(0, arrays.job_value[:, 0])) / most), np.log(np.maximum(1.0, area))
+    return np.maximum(-1.0, (top - np.minimum(0, arrays.job_value[:, WAIT_VALUE])) / most), np.log(
+        np.maximum(1.0, area)
+    )
 
 
 def greedy_schedule(presolved: PresolvedProblem, merit: Floats, price: Floats, slope: float) -> tuple[Schedule, int]:
@@ -142,19 +153,18 @@ def fill(  # noqa: PLR0917
     """Place waiting jobs into what a feasible schedule leaves free; returns the new schedule and its value."""
     problem = presolved.problem
     free = problem.capacity - usage_of(problem, schedule)
-    room = np.maximum(1.0, problem.capacity)
-    option, start = schedule.option.copy(), schedule.start.copy()
+    working = WorkingSchedule(schedule.option.copy(), schedule.start.copy(), free)
     energy = profile_prices(presolved, np.zeros(problem.capacity.shape))
-    profiles = np.arange(len(energy))
+    basis = PriceBasis(price, energy, np.maximum(1.0, problem.capacity))
     cost = float(problem.slots) * len(presolved.arrays.profile_amount)
     every = max(8, int(np.ceil(len(order) * cost / RENEWALS)))
     for scale in scales:
         renew = every if scale == scales[0] and slope > 0 else len(order) + 1
-        kernels.insert(presolved.arrays, order, profiles, price, energy, free, room, slope, scale, renew, option, start)
-    return Schedule(option, start), value_of(presolved, option, start)
+        insert_all(presolved.arrays, order, basis, FillRule(0.0, slope, scale), renew, working)
+    return Schedule(working.option, working.start), value_of(presolved, working.option, working.start)
 
 
 def value_of(presolved: PresolvedProblem, option: Ints, start: Ints) -> int:
     """Value of a feasible schedule, exact (all sums stay below 2**53)."""
     energy = profile_prices(presolved, np.zeros(presolved.problem.capacity.shape))
-    return int(kernels.total_value(presolved.arrays, option, start, energy))
+    return int(total_value(presolved.arrays, option, start, energy))

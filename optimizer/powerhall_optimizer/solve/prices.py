@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints
-from powerhall_optimizer.solve import kernels
+from powerhall_optimizer.solve.kernels.kernel_arrays import Columns, PricedDecisions
+from powerhall_optimizer.solve.kernels.pricing import price_jobs
 from powerhall_optimizer.solve.presolve import PresolvedProblem, profile_prices
 from powerhall_optimizer.solve.stage import SolveBudget, SolverState
 
@@ -54,8 +55,8 @@ def evaluate(
 
     def part(worker: int) -> None:
         lo, hi = edges[worker], edges[worker + 1]
-        result = (gain, choice, start, change[worker], column_gain)
-        kernels.price_jobs(presolved.arrays, lo, hi, pointers, options, prefix, *result)
+        result = PricedDecisions(gain, choice, start, change[worker], column_gain)
+        price_jobs(presolved.arrays, lo, hi, Columns(pointers, options), prefix, result)
 
     list(budget.pool.map(part, range(workers)))
     usage = np.cumsum(change.sum(axis=0)[:, :-1], axis=1)
