@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from powerhall.jobs.job_reader import JobReader, header_cells
 from powerhall.jobs.model import Job, check_jobs
-from powerhall.jobs.readers.reader import JobReader, header_cells
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.settings import read_json
 from powerhall.timeseries import open_text, parse_time

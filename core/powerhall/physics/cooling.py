@@ -4,17 +4,18 @@ The models of the plants (`powerhall.physics.plants`) are monotone in the weathe
 planners can linearise them safely.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from powerhall.physics.plants.kinds import kind_of
 from powerhall.physics.plants.plant import Plant
 from powerhall.physics.weather import Weather
-from powerhall.site.topology import Hall, Site
 
 __all__ = [
+    "CooledHall",
     "HallLoad",
-    "facility_power_w",
+    "PowerChain",
     "hall_load",
     "media",
     "medium_load",
@@ -22,6 +23,25 @@ __all__ = [
     "plant_capacity_w",
     "plant_power_w",
 ]
+
+
+class PowerChain(Protocol):
+    """The power chain of a hall."""
+
+    def power_w(self, it_power_w: float) -> float:
+        """Return its losses in W at this IT power."""
+
+
+class CooledHall(Protocol):
+    """What the models of this module need of a hall."""
+
+    @property
+    def plants(self) -> Sequence[Plant]:
+        """The cooling plants of the hall."""
+
+    @property
+    def losses(self) -> PowerChain:
+        """The power chain, whose losses heat the air."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +75,12 @@ def plant_power_w(plant: Plant, heat_w: float, weather: Weather) -> float:
     return kind_of(plant).power_w(plant, heat_w, weather)
 
 
-def needs_weather(hall: Hall) -> bool:
+def needs_weather(hall: CooledHall) -> bool:
     """Say whether capacity or power of any plant of the hall depends on the weather."""
     return any(kind_of(plant).needs_weather for plant in hall.plants)
 
 
-def media(hall: Hall) -> tuple[str, ...]:
+def media(hall: CooledHall) -> tuple[str, ...]:
     """Return the media that the hall's heat is split into: ("all",), ("liquid", "air"), or () without a plant."""
     serves = {plant.serves for plant in hall.plants}
     if not serves:
@@ -68,7 +88,7 @@ def media(hall: Hall) -> tuple[str, ...]:
     return ("all",) if "all" in serves else ("liquid", "air")
 
 
-def medium_load(hall: Hall, medium: str, heat_w: float, weather: Weather) -> tuple[float, float]:
+def medium_load(hall: CooledHall, medium: str, heat_w: float, weather: Weather) -> tuple[float, float]:
     """Return (capacity, power) in W of the plants that take this medium's heat.
 
     Plants that serve the same medium share its heat in proportion to their capacity.
@@ -83,7 +103,7 @@ def medium_load(hall: Hall, medium: str, heat_w: float, weather: Weather) -> tup
 
 
 def hall_load(
-    hall: Hall, liquid_w: float, air_w: float, weather: Weather, stored_w: Mapping[str, float] | None = None
+    hall: CooledHall, liquid_w: float, air_w: float, weather: Weather, stored_w: Mapping[str, float] | None = None
 ) -> HallLoad:
     """Return the hall's load for IT power given off to liquid and to air in W; losses of the power chain heat the air.
 
@@ -99,8 +119,3 @@ def hall_load(
         capacity[medium], power_w = medium_load(hall, medium, heat_w, weather)
         cooling_w += power_w
     return HallLoad(it_w, heat, capacity, cooling_w, loss_w)
-
-
-def facility_power_w(site: Site, it_w: Mapping[str, tuple[float, float]], weather: Weather) -> float:
-    """Return the site's power at the meter in W for each hall's IT power as (liquid, air) in W."""
-    return sum(hall_load(hall, *it_w[hall.zone], weather).facility_power_w for hall in site.halls)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from powerhall.jobs.job_files import OWN
+from powerhall.jobs.job_reader import JobReader
 from powerhall.jobs.model import Job
 from powerhall.jobs.readers.philly import PHILLY
-from powerhall.jobs.readers.reader import JobReader
 from powerhall.jobs.readers.sacct import SACCT
 from powerhall.jobs.readers.swf import SWF
 from powerhall.runtime.errors import Rejected

@@ -3,8 +3,8 @@
 import csv
 from pathlib import Path
 
+from powerhall.jobs.job_reader import JobReader, checked_trace, header_cells, require_columns
 from powerhall.jobs.model import Job
-from powerhall.jobs.readers.reader import JobReader, checked_trace, header_cells, require_columns
 from powerhall.runtime.errors import Rejected
 from powerhall.timeseries import open_text, parse_time
 

@@ -4,8 +4,8 @@ import csv
 import re
 from pathlib import Path
 
+from powerhall.jobs.job_reader import JobReader, checked_trace, require_columns
 from powerhall.jobs.model import Job
-from powerhall.jobs.readers.reader import JobReader, checked_trace, require_columns
 from powerhall.runtime.errors import Rejected
 from powerhall.timeseries import open_text, parse_time
 

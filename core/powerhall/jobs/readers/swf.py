@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from powerhall.jobs.job_reader import JobReader, checked_trace
 from powerhall.jobs.model import Job
-from powerhall.jobs.readers.reader import JobReader, checked_trace
 from powerhall.runtime.errors import Rejected
 from powerhall.timeseries import open_text
 
