@@ -26,9 +26,9 @@ from powerhall.plan.plan import PLAN_VERSION, Assignment, Placement, Plan, Snaps
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, Row, Site
 from powerhall.store import Store, open_store
+from powerhall_agent.capper.capper import Capper
 from powerhall_agent.capper.carrier import newest_lease
 from powerhall_agent.capper.limiter import Range
-from powerhall_agent.capper.state import Capper
 from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.leases.grant_cycle import GrantCycle
 from powerhall_optimizer.leases.ledger import Ledger

@@ -14,6 +14,7 @@ from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.runtime.log import Log
 from powerhall.store import Query, Select, Store
 from powerhall.store.line_protocol import Point, encode
+from powerhall_agent.capper.capper import CapReason
 from powerhall_agent.capper.client import Reply
 
 __all__ = ["CapperEnd", "Carrier", "newest_lease", "store_confirmation"]
@@ -75,7 +76,7 @@ class Carrier:
         """
         try:
             reply = self._client.alive()
-            gave_up = reply.status.state == "safe" and reply.status.reason in ("agent_silent", "start")
+            gave_up = reply.status.state == "safe" and reply.status.reason in {CapReason.AGENT_SILENT, CapReason.START}
             signed = self._newest
             if signed is not None and signed.body != self._refused and (signed.body != self._offered or gave_up):
                 self._offered = self._refused = signed.body

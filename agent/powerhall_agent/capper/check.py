@@ -11,7 +11,7 @@ import pynvml
 from powerhall.lease import GpuCap
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
-from powerhall_agent.capper.limiter import NvmlLimiter
+from powerhall_agent.capper.limiter import CapsNotHeld, NvmlLimiter
 from powerhall_agent.nvml.driver import Driver
 
 __all__ = ["main"]
@@ -48,7 +48,7 @@ def main() -> int:
         changed = limiter.read()
     except PowerhallError as error:
         sys.stdout.write(f"limits cannot be set here: {error}\n")
-        return EXIT_OK if "ermission" in str(error) else EXIT_REFUSED
+        return EXIT_OK if isinstance(error, CapsNotHeld) and error.not_allowed else EXIT_REFUSED
     finally:
         if limiter.read() != found:
             limiter.apply(found)

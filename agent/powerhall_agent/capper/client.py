@@ -7,8 +7,8 @@ import msgspec
 
 from powerhall.lease import SignedConfirmation, SignedLease
 from powerhall.runtime.errors import Rejected, Retryable
+from powerhall_agent.capper.capper import Status
 from powerhall_agent.capper.server import Message
-from powerhall_agent.capper.state import Status
 
 __all__ = ["CapperClient", "Reply"]
 

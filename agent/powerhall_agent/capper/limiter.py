@@ -16,13 +16,21 @@ from powerhall.runtime.errors import PowerhallError, Rejected
 from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.nvml.driver import Driver, Gpu
 
-__all__ = ["DriverGone", "Limiter", "NvmlLimiter", "Range"]
+__all__ = ["CapsNotHeld", "DriverGone", "Limiter", "NvmlLimiter", "Range"]
 
 _TOLERANCE_W = 1.0
 
 
 class DriverGone(PowerhallError):  # noqa: N818 - says what happened
     """The driver that this process had opened is no longer loaded."""
+
+
+class CapsNotHeld(PowerhallError):  # noqa: N818 - says what happened
+    """Some GPUs do not hold their caps; `not_allowed` says that the driver forbids this user to set them."""
+
+    def __init__(self, text: str, *, not_allowed: bool = False) -> None:
+        super().__init__(text)
+        self.not_allowed = not_allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class Limiter(Protocol):
         """Return the SM clock of these GPUs; one that does not answer is left out."""
 
     def apply(self, caps: tuple[GpuCap, ...]) -> None:
-        """Set caps and read them back; raises PowerhallError naming the GPUs that do not hold theirs."""
+        """Set caps and read them back; raises CapsNotHeld naming the GPUs that do not hold theirs."""
 
 
 class NvmlLimiter:
@@ -90,7 +98,7 @@ class NvmlLimiter:
 
     def apply(self, caps: tuple[GpuCap, ...]) -> None:
         """Set each cap and read it back; a GPU that fails does not keep the others from theirs."""
-        failed = []
+        failed, not_allowed = [], False
         for cap in caps:
             try:
                 self._set(self._gpus[cap.gpu], cap)
@@ -98,8 +106,9 @@ class NvmlLimiter:
                 failed.append(f"GPU {cap.gpu}: not there")
             except (pynvml.NVMLError, Rejected) as error:
                 failed.append(f"GPU {cap.gpu}: {error}")
+                not_allowed |= isinstance(error, pynvml.NVMLError) and action(error.value) is Action.NO_PERMISSION
         if failed:
-            raise PowerhallError("caps not held: " + "; ".join(failed))
+            raise CapsNotHeld("caps not held: " + "; ".join(failed), not_allowed=not_allowed)
 
     def _set(self, gpu: Gpu, cap: GpuCap) -> None:
         if cap.sm_clock_mhz is None:

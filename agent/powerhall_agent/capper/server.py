@@ -19,7 +19,7 @@ import msgspec
 from powerhall.lease import SignedLease
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
-from powerhall_agent.capper.state import Capper
+from powerhall_agent.capper.capper import Capper
 
 __all__ = ["CapperServer", "Message", "owner_uids"]
 

@@ -17,7 +17,7 @@ from powerhall.units import parse_power
 from powerhall_agent.base.systemd import Notifier
 
 if TYPE_CHECKING:
-    from powerhall_agent.capper.state import Capper
+    from powerhall_agent.capper.capper import Capper
 
 __all__ = ["CapperSettings", "add_parser"]
 
@@ -76,8 +76,8 @@ def read_key(path: str) -> bytes:
 
 
 def _cap(args: argparse.Namespace) -> int:
+    from powerhall_agent.capper.capper import Capper
     from powerhall_agent.capper.limiter import NvmlLimiter
-    from powerhall_agent.capper.state import Capper
     from powerhall_agent.nvml.driver import Driver
 
     settings = read_toml(args.config, CapperSettings)

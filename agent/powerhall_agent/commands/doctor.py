@@ -1,6 +1,7 @@
 """`powerhall-agent doctor`: what works on this node, what does not, and what to do about it."""
 
 import argparse
+import contextlib
 import ctypes
 import importlib.metadata
 import json
@@ -18,7 +19,7 @@ import msgspec
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import PowerhallError, Rejected
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
-from powerhall_agent.commands.once import complaint, gpus_of
+from powerhall_agent.commands.once import gpus_of, why_no_gpus
 from powerhall_agent.commands.options import (
     add_config_option,
     add_delivery_options,
@@ -43,6 +44,16 @@ examples:
 _PROBE_S = 20.0
 _FREE_BYTES = 1 << 30
 _TIME_ERROR = 5
+_LOAD_DRIVER = "load the driver: modprobe nvidia; systemctl start nvidia-persistenced"
+_INSTALL = "install the NVIDIA driver (libnvidia-ml.so.1 is not there); without GPUs try --simulate"
+_DRIVER_TODOS: dict[int | None, str] = {
+    4: "let the agent's user open /dev/nvidia* (group video, or the unit's DeviceAllow=)",
+    6: _INSTALL,
+    12: _INSTALL,
+    13: _INSTALL,
+    18: "the driver was updated while in use: reload the kernel module or reboot",
+}
+"""What to do about an NVML return code (no permission; not found; library or driver not of one version)."""
 _PROBE = "import sys; from powerhall_agent.commands.doctor import probe_driver; probe_driver(sys.stdin.buffer.read())"
 
 
@@ -130,9 +141,7 @@ def _driver(settings: AgentSettings) -> Iterator[Finding]:
         return
     gpus = gpus_of(answer.stdout)
     if answer.returncode or not gpus:
-        failed = answer.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        detail = failed if answer.returncode else complaint(answer.stdout)
-        yield Finding("driver", "bad", detail, _driver_todo(detail))
+        yield _no_gpus(answer)
         return
     names = sorted({str(values.get("name", "unnamed GPU")) for _, values in gpus})
     kind = "simulated " if settings.sampler.simulate is not None else ""
@@ -143,14 +152,13 @@ def _driver(settings: AgentSettings) -> Iterator[Finding]:
             yield Finding("driver", "bad", f"GPU {gpu} is quarantined: {values['state']}", todo)
 
 
-def _driver_todo(detail: str) -> str:
-    if "Not Found" in detail:
-        return "install the NVIDIA driver (libnvidia-ml.so.1 is not there); without GPUs try --simulate"
-    if "Mismatch" in detail:
-        return "the driver was updated while in use: reload the kernel module or reboot"
-    if "Permission" in detail or "Insufficient" in detail:
-        return "let the agent's user open /dev/nvidia* (group video, or the unit's DeviceAllow=)"
-    return "load the driver: modprobe nvidia; systemctl start nvidia-persistenced"
+def _no_gpus(answer: "subprocess.CompletedProcess[bytes]") -> Finding:
+    """Say why the probe found no GPU: the last line of its log where it failed, else what the driver answered."""
+    found = None if answer.returncode else why_no_gpus(answer.stdout)
+    if found is None:
+        last_line = answer.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        return Finding("driver", "bad", last_line, _LOAD_DRIVER)
+    return Finding("driver", "bad", found.detail, _DRIVER_TODOS.get(found.nvml_code, _LOAD_DRIVER))
 
 
 def _devices(settings: AgentSettings) -> Iterator[Finding]:
@@ -212,14 +220,16 @@ def _store(settings: AgentSettings, output: OutputSettings) -> Iterator[Finding]
     where = output.url.partition("?")[0]
     started_s = time.monotonic()
     try:
-        open_output(output.url, settings.ship.timeout_s).send(b"\n")
+        opened = open_output(output.url, settings.ship.timeout_s)
+    except Rejected as error:
+        yield Finding("store", "bad", str(error), "correct the store URL")
+        return
+    try:
+        with contextlib.suppress(Rejected):  # the server let us in, and wants points
+            opened.send(b"\n")
     except SetupError as error:
         yield Finding("store", "bad", str(error), "correct the URL, the bucket or the token file; no restart is needed")
         return
-    except Rejected as error:
-        if "refused" not in str(error):
-            yield Finding("store", "bad", str(error), "correct the store URL")
-            return
     except PowerhallError as error:
         yield Finding("store", "bad", str(error), "points are spooled meanwhile; start the store or open the firewall")
         return

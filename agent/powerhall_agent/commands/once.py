@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from typing import NamedTuple
 
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import PowerhallError
@@ -13,7 +14,7 @@ from powerhall_agent.commands.options import add_config_option, add_sampling_opt
 from powerhall_agent.sampling.sampler import run_sampler
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 
-__all__ = ["add_parser", "complaint", "gpus_of", "sample", "table", "to_json"]
+__all__ = ["NoGpus", "add_parser", "gpus_of", "sample", "table", "to_json", "why_no_gpus"]
 
 _TEXT = """\
 Takes one full sample and prints it; needs no settings, store or spool.
@@ -50,8 +51,8 @@ def add_parser(commands: Commands) -> None:
 
 def _once(arguments: argparse.Namespace) -> int:
     lines = sample(once_settings(arguments))
-    if problem := complaint(lines):
-        raise PowerhallError(f"once: {problem}; `powerhall-agent doctor` says what to do")
+    if problem := why_no_gpus(lines):
+        raise PowerhallError(f"once: {problem.detail}; `powerhall-agent doctor` says what to do")
     if arguments.format == "line":
         sys.stdout.write(lines.decode())
     else:
@@ -83,12 +84,21 @@ def sample(settings: SamplerSettings) -> bytes:
     return collect.lines
 
 
-def complaint(lines: bytes) -> str:
-    """Say in the driver's words why there is no GPU; "" when there are some."""
+class NoGpus(NamedTuple):
+    """Why a sample holds no GPU: in the driver's words, and its return code where there was one."""
+
+    detail: str
+    nvml_code: int | None
+
+
+def why_no_gpus(lines: bytes) -> NoGpus | None:
+    """Return why the sample holds no GPU; None when it holds some."""
     if gpus_of(lines):
-        return ""
-    details = [str(p.fields["detail"]) for p in parse_lines(lines) if p.measurement == "event" and "detail" in p.fields]
-    return details[-1] if details else "the driver lists no GPU"
+        return None
+    events = [p.fields for p in parse_lines(lines) if p.measurement == "event" and "detail" in p.fields]
+    if not events:
+        return NoGpus("the driver lists no GPU", None)
+    return NoGpus(str(events[-1]["detail"]), int(events[-1].get("code", 0)))
 
 
 def table(lines: bytes) -> str:

@@ -15,6 +15,7 @@ import msgspec
 
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.log import Log
+from powerhall_agent.sampling.exit_code import SamplerExit
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 __all__ = ["SamplerSupervisor"]
@@ -25,8 +26,8 @@ _KILL_AFTER_S = 30.0
 _LAST_WORDS_S = 2.0
 """How long the pipe of a dead sampler is read (a program that it started may hold it open for ever)."""
 _BACKOFF_S, _BACKOFF_MAX_S, _WELL_S = 0.5, 30.0, 60.0
-_UNBIND, _MISMATCH, _REFUSED = 10, 11, 12
-"""Exit codes of a sampler that ended on purpose (sampler.SamplerExit, sampler_process.EXIT_REFUSED)."""
+_PAUSES_S: dict[int, float] = {SamplerExit.MISMATCH: 0.0, SamplerExit.UNBIND: 5.0}
+"""Before the next start, by the exit code of a sampler that ended on purpose."""
 _READ_BYTES = 1 << 16
 """What a pipe holds. A larger buffer would be mapped and unmapped by the C library at every read."""
 
@@ -148,12 +149,12 @@ class SamplerSupervisor:
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
         self._process, self._rest, self.stuck = None, b"", False
-        if code == _REFUSED:
+        if code == SamplerExit.REFUSED:
             raise ConfigError("the sampler refused its settings; its line above says why")
         self.restarts += 1
         if now_s - self._started_s > _WELL_S:
             self._pause_s = _BACKOFF_S
-        pause_s = {_MISMATCH: 0.0, _UNBIND: 5.0}.get(code)
+        pause_s = _PAUSES_S.get(code)
         self._start_at_s = now_s + (self._next_pause() if pause_s is None else pause_s)
         self._log.warning("sampler_ended", key=str(code), exit_code=code, starts_again_in_s=self._start_at_s - now_s)
 

@@ -8,11 +8,10 @@ point each time.
 from collections.abc import Callable
 
 from powerhall.runtime.errors import Rejected
+from powerhall_agent.delivery.outputs.refusals import PointsTooOld
 from powerhall_agent.delivery.spool import Batch
 
 __all__ = ["Bisection"]
-
-_PARTLY_WRITTEN = ("beyond retention", "retention policy", "outside retention")
 
 
 class Bisection:
@@ -41,11 +40,9 @@ class Bisection:
             self._left.pop()
 
     def _halve(self, part: list[bytes], refusal: Rejected) -> None:
-        reason = str(refusal)
-        if len(part) <= 1 or any(word in reason for word in _PARTLY_WRITTEN):
-            # Points older than the store keeps: it has taken the others of this part already.
+        if len(part) <= 1 or isinstance(refusal, PointsTooOld):  # of a part with old points, the store has the others
             if part:
-                self._keep(b"".join(part), reason)
+                self._keep(b"".join(part), str(refusal))
             return
         middle = len(part) // 2
         self._left += [part[middle:], part[:middle]]

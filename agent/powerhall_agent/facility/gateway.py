@@ -73,6 +73,7 @@ class DevicePoller:
         self._busy_since_s: float | None = None
         self._written_s = self._now_s()
         self._failures = 0
+        self._was_read = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"facility-{device.name}", daemon=True)
         self.state = DeviceStatus(device.name, 0, len(self._validators), "not read yet", {})
@@ -156,6 +157,7 @@ class DevicePoller:
                 else:
                     values[name] = found.value
             self._tell(problem, whys)
+            self._was_read = True
             self.state = DeviceStatus(self.device.name, len(values), len(whys), problem, whys)
             self._sink.write(self._encode(values, time_ms))
 
@@ -176,7 +178,7 @@ class DevicePoller:
         if problem:
             self._log.warning("device_silent", key=name, device=name, detail=problem)
             return
-        if before.problem and before.problem != "not read yet":
+        if before.problem and self._was_read:
             self._log.forget("device_silent", key=name)
             self._log.info("device_back", device=name)
         for point, why in whys.items():

@@ -5,8 +5,10 @@ from typing import Final
 
 from powerhall_agent.nvml.codes import Action, action, reason
 
-__all__ = ["GpuHealth"]
+__all__ = ["HUNG", "OK", "RETRY", "GpuHealth"]
 
+OK, HUNG, RETRY = "ok", "hung", "retry"
+"""Reasons beside those of return codes (nvml.codes.reason): well; a call does not return; tried again after that."""
 _STRIKES: Final = 3
 _FIRST_RETRY_S: Final = 5.0
 _LAST_RETRY_S: Final = 60.0
@@ -16,7 +18,7 @@ _LAST_RETRY_S: Final = 60.0
 class GpuHealth:
     """The state of one GPU; times are of the monotonic clock."""
 
-    reason: str = "ok"
+    reason: str = OK
     retry_ns: int = 0
     strikes: int = 0
     backoff_s: float = 0.0
@@ -24,7 +26,7 @@ class GpuHealth:
     @property
     def up(self) -> bool:
         """True while the GPU answers."""
-        return self.reason == "ok"
+        return self.reason == OK
 
     def fault(self, code: int, now_ns: int) -> bool:
         """Take a failed call; True when that quarantines the GPU."""
@@ -45,7 +47,7 @@ class GpuHealth:
     def well(self) -> bool:
         """Take a good call; True when that ends a quarantine."""
         was_up = self.up
-        self.reason, self.strikes = "ok", 0
+        self.reason, self.strikes = OK, 0
         return not was_up
 
     def due(self, now_ns: int) -> bool:

@@ -20,7 +20,7 @@ from powerhall_agent.sampling.collector_stats import CollectorStats
 from powerhall_agent.sampling.energy import EnergyAccumulator
 from powerhall_agent.sampling.fast_window import MAX_PENDING, FastWindow
 from powerhall_agent.sampling.flight_recorder import FlightRecorder
-from powerhall_agent.sampling.gpu_health import GpuHealth
+from powerhall_agent.sampling.gpu_health import HUNG, OK, RETRY, GpuHealth
 from powerhall_agent.sampling.record_queue import RecordQueue
 
 __all__ = ["FAST", "FULL", "IDENTITY", "SLOW", "GpuReader", "ReaderContext", "Tick"]
@@ -72,7 +72,7 @@ class GpuReader:
         self.due_ns: dict[int, int] = {}
         self.next_due_ns = 0
         """When each slow set is due next, and the earliest of these; kept by the session."""
-        self.reported_reason = "ok"
+        self.reported_reason = OK
         """The state that was last written."""
         self._series = {name: Series(name, self.tags) for name in ("gpu", "gpu_fast", "gpu_slow", "gpu_identity")}
         kept = context.checkpoint.totals(gpu.uuid)
@@ -111,7 +111,7 @@ class GpuReader:
         """Read power and energy in the present tick: what happens ten times a second."""
         if not self._quick():
             self.poll(self._tick.moment, FAST)
-        elif self.health.reason != "ok":  # the call took so long that the GPU was quarantined meanwhile
+        elif self.health.reason != OK:  # the call took so long that the GPU was quarantined meanwhile
             self._answered(self._tick.moment)
 
     def poll_full(self) -> None:
@@ -129,7 +129,7 @@ class GpuReader:
         except pynvml.NVMLError as error:
             self._fault(error.value, moment)
             return
-        if self.health.reason != "ok" or self.health.strikes:
+        if self.health.reason != OK or self.health.strikes:
             self._answered(moment)
 
     def _quick(self) -> bool:
@@ -138,7 +138,7 @@ class GpuReader:
         One function, because it runs ten times a second with cold caches, where each call costs microseconds.
         """
         shortcut = self._gpu_fast.shortcut
-        if shortcut is None or self.health.reason != "ok" or self.health.strikes:
+        if shortcut is None or self.health.reason != OK or self.health.strikes:
             return False
         time_ms, now, family = self._tick.moment.ms, self._monotonic_ns, self._family
         call, arguments, unpack, memory, power_status, energy_status = shortcut
@@ -178,7 +178,7 @@ class GpuReader:
         return times
 
     def _answered(self, moment: Moment) -> None:
-        if self.health.reason == "hung":
+        if self.health.reason == HUNG:
             self.health.retry_ns = moment.mono_ns
         elif self.health.well():
             self.event("gpu_recovered", 0, "the GPU answers again", 0, moment.ms)
@@ -191,8 +191,8 @@ class GpuReader:
         except pynvml.NVMLError as error:
             self._fault(error.value, moment)
             return
-        if self.health.reason == "hung":
-            self.health.reason = "retry"
+        if self.health.reason == HUNG:
+            self.health.reason = RETRY
         self.rebind_mig = True
         self.poll(moment, FAST | FULL | IDENTITY)
 

@@ -18,13 +18,11 @@ from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
 from powerhall.runtime.signals import StopFlag, end_with_parent
 from powerhall_agent.base.heap import trim_heap
+from powerhall_agent.sampling.exit_code import SamplerExit
 from powerhall_agent.sampling.sampler import run_sampler
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 
-__all__ = ["EXIT_REFUSED", "PipeSink", "main"]
-
-EXIT_REFUSED = 12
-"""Beside the values of SamplerExit: the settings make no sense, starting again would not help."""
+__all__ = ["PipeSink", "main"]
 
 _KEEP_BYTES = 1024 * 1024
 _BEAT_S = 1.2
@@ -130,9 +128,9 @@ def main() -> int:
             outcome = run_sampler(settings, sink, _Stop(sink, asked))
         except Rejected as error:
             Log().error("sampler_refused", detail=error)
-            return EXIT_REFUSED
+            return int(SamplerExit.REFUSED)
         sink.finish()
-        return int(outcome.value)
+        return int(outcome)
 
 
 if __name__ == "__main__":

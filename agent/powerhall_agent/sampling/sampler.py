@@ -7,7 +7,6 @@ the driver ends `run_sampler`, because only a new process can let go of the libr
 
 import random
 from collections import deque
-from enum import Enum
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,29 +23,20 @@ from powerhall_agent.sampling.collector_stats import CollectorStats
 from powerhall_agent.sampling.driver_events import DriverEvent
 from powerhall_agent.sampling.driver_session import DriverSession, boot_id, next_due
 from powerhall_agent.sampling.driver_thread import DriverThread, Steps, Task
-from powerhall_agent.sampling.gpu_health import GpuHealth
+from powerhall_agent.sampling.exit_code import SamplerExit
+from powerhall_agent.sampling.gpu_health import HUNG, GpuHealth
 from powerhall_agent.sampling.gpu_reader import IDENTITY, SLOW, GpuReader, ReaderContext, Tick
 from powerhall_agent.sampling.host_threads import start_attribution, start_host_threads
 from powerhall_agent.sampling.record_queue import RecordQueue
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 
-__all__ = ["Sampler", "SamplerExit", "run_sampler"]
+__all__ = ["Sampler", "run_sampler"]
 
 _log = Log(quiet=True)
 _DRIVER: Final = -1
 _REPORT_S: Final = 10.0
 _STUCK_NS: Final = 3_000_000_000
 _REINIT_FIRST_S, _REINIT_LAST_S = 1.0, 30.0
-
-
-class SamplerExit(Enum):
-    """Why `run_sampler` returned; its values are the exit codes of a sampler process."""
-
-    STOPPED = 0
-    UNBIND = 10
-    """The driver wants to be unbound: start again only after some seconds."""
-    MISMATCH = 11
-    """The loaded library does not fit the driver: start a new process at once."""
 
 
 class Stop(Protocol):
@@ -219,9 +209,9 @@ class Sampler:
         hung_ns = int(self.settings.hung_call_s * 1e9)
         for reader in session.readers:
             since_ns = self.driver_thread.blocked_since_ns(reader.gpu.index)
-            if since_ns is None or reader.health.reason == "hung":
+            if since_ns is None or reader.health.reason == HUNG:
                 continue
-            if self.clock.monotonic_ns() - since_ns >= hung_ns and reader.health.quarantine("hung", moment.mono_ns):
+            if self.clock.monotonic_ns() - since_ns >= hung_ns and reader.health.quarantine(HUNG, moment.mono_ns):
                 reader.event("gpu_quarantined", 0, "hung: a driver call does not return", 2, moment.ms)
                 reader.fast.record(moment.ms)
 

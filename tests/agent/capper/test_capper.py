@@ -12,8 +12,8 @@ from powerhall.lease import (
     sign_lease,
 )
 from powerhall.runtime.errors import PowerhallError, Rejected
+from powerhall_agent.capper.capper import Capper
 from powerhall_agent.capper.limiter import Range
-from powerhall_agent.capper.state import Capper
 
 KEY = node_key(bytes(range(32)), "n1")
 

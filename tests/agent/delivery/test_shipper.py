@@ -16,6 +16,7 @@ from powerhall.runtime.log import Log
 from powerhall_agent.delivery.bisection import Bisection
 from powerhall_agent.delivery.dead_letter import DeadLetters
 from powerhall_agent.delivery.outputs.base import SetupError, StoreBusy
+from powerhall_agent.delivery.outputs.refusals import PointsTooOld
 from powerhall_agent.delivery.pipeline import OutputPipeline
 from powerhall_agent.delivery.shipper import Shipper
 from powerhall_agent.delivery.spool import Batch, Spool
@@ -152,7 +153,7 @@ def test_bad_lines_in_the_stream_hold_up_nothing(rig):
 
 
 def test_points_older_than_the_store_keeps_are_not_sent_one_by_one(rig):
-    rig.store.error = Rejected("refused (400): partial write: points beyond retention policy dropped=8")
+    rig.store.error = PointsTooOld("in whatever words")
     rig.spool.append(_lines(0, 8))
     rig.step()
     assert rig.store.requests == 1

@@ -10,7 +10,8 @@ import pytest
 
 from powerhall.store.line_protocol import parse_lines
 from powerhall_agent.sampling import gpu_health as health
-from powerhall_agent.sampling.sampler import SamplerExit, run_sampler
+from powerhall_agent.sampling.exit_code import SamplerExit
+from powerhall_agent.sampling.sampler import run_sampler
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.faults import apply, parse_script

@@ -13,10 +13,10 @@ from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.runtime.log import Log
 from powerhall.store import open_store
 from powerhall.store.line_protocol import Point, encode
+from powerhall_agent.capper.capper import Capper
 from powerhall_agent.capper.carrier import Carrier
 from powerhall_agent.capper.client import Reply
 from powerhall_agent.capper.limiter import Range
-from powerhall_agent.capper.state import Capper
 from powerhall_optimizer.cli import main
 from powerhall_optimizer.leases.acks import read_acks
 from powerhall_optimizer.leases.caps import cap_requests, safe_caps_w

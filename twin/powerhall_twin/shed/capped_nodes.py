@@ -9,10 +9,10 @@ from typing import Final
 from powerhall.lease import GpuCap, SignedLease, node_key
 from powerhall.runtime.log import Log
 from powerhall.store.base import Store
+from powerhall_agent.capper.capper import Capper
 from powerhall_agent.capper.carrier import Carrier
 from powerhall_agent.capper.client import Reply
 from powerhall_agent.capper.limiter import Range
-from powerhall_agent.capper.state import Capper
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.state import StateFile
 from powerhall_twin.site.simulated_nodes import LiveNodes

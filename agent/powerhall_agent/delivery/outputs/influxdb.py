@@ -15,13 +15,12 @@ from powerhall.runtime.errors import ConfigError, Rejected, Retryable
 from powerhall.store.url import InfluxAddress
 from powerhall_agent.delivery.outputs.base import SetupError, StoreBusy
 from powerhall_agent.delivery.outputs.influx_client import write_client
+from powerhall_agent.delivery.outputs.refusals import PointsTooOld, Refusal, classify
 from powerhall_agent.delivery.outputs.sockets import track_sockets
 
 __all__ = ["InfluxOutput"]
 
 _GZIP_LEVEL: Final = 1
-_LINE_REFUSED: Final = (400, 413, 422)
-_NOT_ALLOWED: Final = (401, 403)
 
 
 class InfluxOutput:
@@ -86,7 +85,7 @@ class InfluxOutput:
                 urlopen_kw={"redirect": False},
             )
         except self._error as error:
-            if address.version == 1 and error.status == 404 and "database" not in _body(error):
+            if address.version == 1 and _meaning(error) is Refusal.NO_ENDPOINT:
                 self._v1_write = True  # before 1.8 there is no v2 endpoint
             else:
                 raise
@@ -125,16 +124,18 @@ class InfluxOutput:
     def _refusal(self, error: "_ServerError") -> Exception:
         """Turn a refusing answer into what the shipper does next."""
         status, name, text = int(error.status or 0), self._address.name, _body(error)
-        if status in _NOT_ALLOWED:
+        refusal = _meaning(error)
+        if refusal is Refusal.NOT_ALLOWED:
             return _NotAllowedError(f"{name}: not allowed ({status}): {text}; check the token file and its rights")
-        if status == 404:
+        if refusal in {Refusal.NO_BUCKET, Refusal.NO_ENDPOINT}:
             return SetupError(f"{name}: not found ({status}): {text}; does the bucket {self._address.bucket!r} exist?")
-        if status == 0:
+        if refusal is Refusal.TLS:
             return SetupError(f"{name}: TLS: {_line(error.reason)}")
-        if 300 <= status < 400:
+        if refusal is Refusal.REDIRECT:
             return SetupError(f"{name}: redirects ({status}); give the store's own address")
-        if status in _LINE_REFUSED and "timeout" not in text:
-            return Rejected(f"refused ({status}): {text}")
+        if refusal in {Refusal.LINES, Refusal.TOO_OLD}:
+            kind = Rejected if refusal is Refusal.LINES else PointsTooOld
+            return kind(f"refused ({status}): {text}")
         return StoreBusy(f"{name}: busy ({status}): {text}", _seconds((error.headers or {}).get("Retry-After")))
 
 
@@ -149,6 +150,10 @@ class _ServerError(Protocol):
 
 class _NotAllowedError(Exception):
     """The server refused the credentials that we last read."""
+
+
+def _meaning(error: "_ServerError") -> Refusal:
+    return classify(int(error.status or 0), _body(error))
 
 
 def _body(error: "_ServerError") -> str:

@@ -88,10 +88,11 @@ class ModbusReader:
     def __init__(self, device: ModbusDevice, points: DeviceMap) -> None:
         """Prepare; nothing is sent yet."""
         from pymodbus.client import ModbusTcpClient
-        from pymodbus.exceptions import ModbusException
+        from pymodbus.exceptions import ConnectionException, ModbusException, ModbusIOException
 
         logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
         self._failures = (ModbusException, OSError, struct.error)
+        self._reasons = {ConnectionException: "cannot connect", ModbusIOException: "no valid answer within the timeout"}
         self._device = device
         self._pacer = Pacer(device.pause_s)
         modbus = [point for point in points.points if isinstance(point, ModbusPoint)]
@@ -123,6 +124,10 @@ class ModbusReader:
         if problem:
             answer.problems.update({point.name: problem for point in block.points})
 
+    def _reason(self, error: Exception) -> str:
+        found = (text for kind, text in self._reasons.items() if isinstance(error, kind))
+        return next(found, f"{type(error).__name__}: {error}")
+
     def _read_block(self, block: Block, answer: ReadResult) -> str:
         """Read one block into the answer; return why the device refuses it, "" when it does not."""
         self._pacer.wait()
@@ -132,7 +137,7 @@ class ModbusReader:
             reply = call(block.address, count=block.count, device_id=self._device.unit)
         except self._failures as error:
             self.close()  # a late reply must not be taken for the next one
-            raise Retryable(f"{where}: {_reason(error)}") from None
+            raise Retryable(f"{where}: {self._reason(error)}") from None
         if reply.isError():
             if reply.exception_code not in _EXCEPTIONS:
                 raise Retryable(f"{where}: exception {reply.exception_code}: the device is busy or not reached")
@@ -149,13 +154,6 @@ class ModbusReader:
 def _singles(block: Block) -> list[Block]:
     """Split a block into one per point."""
     return [Block(block.kind, point.address, point.registers, (point,)) for point in block.points]
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).removeprefix("Modbus Error: ")
-    if "No response" in text or "CLOSING" in text:
-        return "no answer within the timeout"
-    return "cannot connect" if "connect" in text.lower() else text
 
 
 MODBUS = DeviceProtocol("modbus", ModbusDevice, MapFile[ModbusPoint], ModbusReader)

@@ -65,6 +65,7 @@ class SnmpReader:
         """Prepare; nothing is sent yet."""
         self._api: _Untyped = importlib.import_module("pysnmp.hlapi.v3arch.asyncio")
         values = importlib.import_module("pysnmp.proto.rfc1905")
+        self._timed_out = importlib.import_module("pysnmp.proto.errind").RequestTimedOut
         self._absent = (values.NoSuchObject, values.NoSuchInstance, values.EndOfMibView)
         if device.privacy_file and importlib.util.find_spec("cryptography") is None:
             raise ImportError("needed for privacy", name="cryptography")
@@ -117,7 +118,7 @@ class SnmpReader:
             self._engine, login, target, api.ContextData(), *wanted, lookupMib=False
         )
         if indication is not None:
-            raise Retryable(f"{self._device.address}: {_plain(indication)}")
+            raise Retryable(f"{self._device.address}: {self._reason(indication)}")
         if int(status) not in _BUSY:
             raise Retryable(f"{self._device.address}: SNMP error status {int(status)} at {oids[int(index) - 1]}")
         for oid, (_, value) in zip(oids, found, strict=True):
@@ -126,6 +127,9 @@ class SnmpReader:
                 answer.values[self._oids[oid]] = number
             else:
                 answer.problems[self._oids[oid]] = f"{oid}: {number}"
+
+    def _reason(self, indication: object) -> str:
+        return "no answer within the timeout" if isinstance(indication, self._timed_out) else str(indication)
 
     def _login(self) -> _Untyped:
         device, api = self._device, self._api
@@ -140,11 +144,6 @@ class SnmpReader:
             authProtocol=getattr(api, _AUTH[device.auth]) if auth else api.USM_AUTH_NONE,
             privProtocol=getattr(api, _PRIVACY[device.privacy]) if privacy else api.USM_PRIV_NONE,
         )
-
-
-def _plain(indication: object) -> str:
-    text = str(indication)
-    return "no answer within the timeout" if "before timeout" in text else text
 
 
 def _number(value: _Untyped) -> float | str:

@@ -20,6 +20,7 @@ Invariants:
 
 from collections.abc import Set
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -39,7 +40,7 @@ from powerhall.runtime.files import replace_file
 from powerhall.runtime.settings import read_json
 from powerhall_agent.capper.limiter import Limiter, Range
 
-__all__ = ["Capper", "Status"]
+__all__ = ["CapReason", "Capper", "Status"]
 
 AGENT_TIMEOUT_S = 1.5
 RECHECK_S = 1.0
@@ -47,11 +48,23 @@ _CLOCK_STEP_MHZ = 15.0
 """GPUs set clocks in steps of this size."""
 
 
+class CapReason(StrEnum):
+    """Why the caps that hold now do."""
+
+    LEASE = ""
+    START = "start"
+    EXPIRED = "expired"
+    AGENT_SILENT = "agent_silent"
+    WRITE_FAILED = "write_failed"
+    STOPPED = "stopped"
+    RESTORED = "restored"
+
+
 class Status(msgspec.Struct, frozen=True):
     """What the capper tells the agent: the state, the lease in force and the caps read back from the GPUs."""
 
     state: Literal["safe", "leased", "restored"]
-    reason: str
+    reason: CapReason
     sequence: int
     plan_id: str
     caps: tuple[GpuCap, ...]
@@ -99,7 +112,7 @@ class Capper:
         self._agent_timeout_s = agent_timeout_s
         self._held: _Held | None = None
         self._heard_s: float | None = None
-        self._reason = "start"
+        self._reason = CapReason.START
         self._error = ""
         self._ranges = limiter.ranges()
         self._safe_limit_w = safe_limit_w
@@ -112,7 +125,7 @@ class Capper:
         self._wanted: tuple[GpuCap, ...] = ()
         self._checked_s = 0.0
         self.rewrites = 0
-        self._to_safe("start")
+        self._to_safe(CapReason.START)
         self._error = self._error or unsaved
 
     def offer(self, signed: SignedLease, wall_s: float, mono_s: float) -> None:
@@ -138,9 +151,9 @@ class Capper:
         )
         if self._write(self._wanted):
             self._held = _Held(lease, mono_s + (lease.expires_s - wall_s))
-            self._reason = ""
+            self._reason = CapReason.LEASE
         else:
-            self._to_safe("write_failed", keep_error=True)
+            self._to_safe(CapReason.WRITE_FAILED, keep_error=True)
 
     def heard(self, mono_s: float) -> None:
         """The agent gave a sign of life."""
@@ -149,9 +162,9 @@ class Capper:
     def tick(self, mono_s: float) -> None:
         """Fall back to the safe caps when the lease has run out or the agent is silent; call it five times a second."""
         if self._held is not None and mono_s >= self._held.until_mono_s:
-            self._to_safe("expired")
+            self._to_safe(CapReason.EXPIRED)
         elif self._held is not None and (self._heard_s is None or mono_s - self._heard_s > self._agent_timeout_s):
-            self._to_safe("agent_silent")
+            self._to_safe(CapReason.AGENT_SILENT)
         if mono_s - self._checked_s >= RECHECK_S:
             self._checked_s = mono_s
             self._hold()
@@ -191,15 +204,15 @@ class Capper:
         if self._write(self._memory.found or ()):
             self._memory.found = None
             self._error = self._try_save()
-            self._reason = "restored"
+            self._reason = CapReason.RESTORED
 
     def leave(self) -> None:
         """Go to the safe caps and stay there; for an orderly stop of a node that must stay within its budget."""
-        self._to_safe("stopped")
+        self._to_safe(CapReason.STOPPED)
 
     def confirmation(self, wall_s: float) -> SignedConfirmation | None:
         """Return the signed word that nothing older than the newest lease can come; None while that is not certain."""
-        if not self._is_well or self._reason == "restored" or not self._memory.sequence:
+        if not self._is_well or self._reason is CapReason.RESTORED or not self._memory.sequence:
             return None
         return sign_confirmation(Confirmation(self._node, self._memory.sequence, wall_s), self._key)
 
@@ -220,7 +233,7 @@ class Capper:
         """Return the state with caps read back from the GPUs."""
         held = self._held
         state: Literal["safe", "leased", "restored"] = "leased" if held else "safe"
-        if self._reason == "restored":
+        if self._reason is CapReason.RESTORED:
             state = "restored"
         plan_id = held.lease.plan_id if held else ""
         return Status(state, self._reason, self._memory.sequence, plan_id, self._limiter.read(), self._error)
@@ -236,7 +249,7 @@ class Capper:
         if cap.sm_clock_mhz is not None and not 100 <= cap.sm_clock_mhz <= 10_000:
             raise Rejected.field("lease", "caps.sm_clock_mhz", cap.sm_clock_mhz, "must be from 100 to 10000 MHz")
 
-    def _to_safe(self, reason: str, *, keep_error: bool = False) -> None:
+    def _to_safe(self, reason: CapReason, *, keep_error: bool = False) -> None:
         self._held = None
         self._reason = reason
         error = self._error

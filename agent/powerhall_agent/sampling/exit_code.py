@@ -1,0 +1,17 @@
+"""Exit codes of the sampler process; the daemon, which loads neither NVML nor the sampler, reads them here."""
+
+from enum import IntEnum
+
+__all__ = ["SamplerExit"]
+
+
+class SamplerExit(IntEnum):
+    """Why the sampler ended."""
+
+    STOPPED = 0
+    UNBIND = 10
+    """The driver is to be unbound: start again only after some seconds."""
+    MISMATCH = 11
+    """The loaded library does not fit the driver: start a new process at once."""
+    REFUSED = 12
+    """The settings make no sense: starting again would not help."""
