@@ -24,12 +24,12 @@ from powerhall_optimizer.planning.multi_site import make_multi_site_plan
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.problem.certificate import from_prices, to_prices
 from powerhall_optimizer.report.page import report_html
-from powerhall_optimizer.rollup.service import Rollup
+from powerhall_optimizer.rollup.rollup_cycle import Rollup
 from powerhall_optimizer.round.publish import plan_points, publish
 from powerhall_optimizer.schedulers.file import FileSettings, FileWriter, orders
 from powerhall_optimizer.schedulers.slurm.desired_state import desired_jobs
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
-from powerhall_optimizer.shed.act import sealed, shed_plan
+from powerhall_optimizer.shed.act import shed_plan, with_frozen_budgets
 from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.verify.multi_site import verify_multi_site
 from powerhall_optimizer.verify.plan import verify_plan
@@ -178,7 +178,9 @@ def test_the_shed_ladder_and_the_schedulers_get_the_names(plan, tmp_path):
     steps = ladder(plan, float(NOW_S))
     assert HALL in {action.hall for action in steps.actions}
     target_w = 0.8 * steps.power_w
-    after = sealed(shed_plan(plan, steps, steps.rungs_to(target_w), target_w), target_w, NOW_S, NOW_S + 900.0)
+    after = with_frozen_budgets(
+        shed_plan(plan, steps, steps.rungs_to(target_w), target_w), target_w, NOW_S, NOW_S + 900.0
+    )
     assert {zone.zone for zone in after.zones} == {zone.zone for zone in plan.zones}
     assert HALL in {order.hall for order in orders(plan)}
     assert FileWriter(FileSettings(orders=str(tmp_path / "orders.csv"))).apply(after).failed == []

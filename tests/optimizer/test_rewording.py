@@ -18,11 +18,11 @@ from powerhall_optimizer.leases import texts as lease_texts
 from powerhall_optimizer.planning import texts as plan_texts
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.schedulers import texts as scheduler_texts
-from powerhall_optimizer.schedulers.base import Report
+from powerhall_optimizer.schedulers.base import WriteReport
 from powerhall_optimizer.schedulers.kubernetes.api import NotFound
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.kubernetes.leader_lease import take_lease
-from powerhall_optimizer.schedulers.reasons import DRAWS_NOTHING, Skip, SkipReason
+from powerhall_optimizer.schedulers.skip_reasons import DRAWS_NOTHING, Skip, SkipReason
 from powerhall_optimizer.shed import texts as shed_texts
 from powerhall_optimizer.shed.event_manager import EventManager
 from powerhall_optimizer.shed.ladder import ActionKind, ladder
@@ -108,8 +108,8 @@ class Writer:
     def __init__(self, code: Skip) -> None:
         self.why = SkipReason(code, "name", "value", 1, 2)
 
-    def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
-        report = Report("slurm", plan.plan_id, dry_run)
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
+        report = WriteReport("slurm", plan.plan_id, dry_run)
         for entry in plan.waiting:
             report.skip_job(entry.job_id, self.why)
         return report
@@ -153,12 +153,12 @@ def test_an_event_that_failed_is_tried_again_and_one_that_was_done_is_not(tmp_pa
 
     manager = EventManager(tmp_path / "state.json", None, act, Log(quiet=True), lambda: now_s[0])
     body = b'{"event_id": "e1", "duration": "1 h", "power_limit": "10 kW"}'
-    manager.take(parse_signals(body, "request", "phx", now_s[0])[0])
+    manager.receive(parse_signals(body, "request", "phx", now_s[0])[0])
     for _ in range(100):
         manager.tick()
         now_s[0] += 10.0
     assert len(acts) == 6
-    assert manager.one("e1").state == "announced"
+    assert manager.event("e1").state == "announced"
 
 
 class Cluster:

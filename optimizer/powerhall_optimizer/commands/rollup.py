@@ -17,7 +17,7 @@ from powerhall.store.sqlite import SqliteStore
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
 from powerhall_optimizer.rollup.readings import BUCKET_S
-from powerhall_optimizer.rollup.service import Rollup
+from powerhall_optimizer.rollup.rollup_cycle import Rollup
 
 __all__ = ["add_parser"]
 

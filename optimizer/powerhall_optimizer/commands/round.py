@@ -23,7 +23,7 @@ from powerhall_optimizer.inputs.round_settings import RoundSettings, read_settin
 from powerhall_optimizer.inputs.snapshot import Horizon, floor_slot
 from powerhall_optimizer.planning.figures import Figures, figures, multi_site_figures
 from powerhall_optimizer.round.multi_site import run_multi_site_round
-from powerhall_optimizer.round.single_site import RoundRequest, only_one, run_round
+from powerhall_optimizer.round.single_site import RoundRequest, one_round_at_a_time, run_round
 
 __all__ = ["add_parser"]
 
@@ -177,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             request = _request(args, settings, store)
             log = Log(quiet=args.quiet)
-            with only_one(None if request.dry_run else request.out):
+            with one_round_at_a_time(None if request.dry_run else request.out):
                 plan = _round(request, settings, stop, log)
             if args.what_if is not None:
                 base, plan = plan, _round(replace(request, what_if=args.what_if), settings, stop, log)

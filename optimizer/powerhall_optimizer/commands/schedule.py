@@ -16,7 +16,7 @@ from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.runtime.files import replace_file
 from powerhall.site.site_file import read_site
 from powerhall.store.url import open_store
-from powerhall_optimizer.schedulers.base import Queue, Report
+from powerhall_optimizer.schedulers.base import Queue, WriteReport
 from powerhall_optimizer.schedulers.registry import open_reader, open_releasing, open_writer, scheduler_names
 
 __all__ = ["add_parser"]
@@ -80,11 +80,11 @@ def run_schedule(args: argparse.Namespace) -> int:
     return EXIT_REFUSED if report.failed else EXIT_OK
 
 
-def _json(report: Report) -> str:
+def _json(report: WriteReport) -> str:
     return json.dumps(_plain(report) | {"failed": len(report.failed)}) + "\n"
 
 
-def _plain(report: Report) -> dict[str, object]:
+def _plain(report: WriteReport) -> dict[str, object]:
     skipped = [{"subject": one.subject, "reason": one.reason, "code": one.why.code} for one in report.skipped]
     return {
         "scheduler": report.scheduler,
@@ -96,7 +96,7 @@ def _plain(report: Report) -> dict[str, object]:
     }
 
 
-def _lines(report: Report) -> str:
+def _lines(report: WriteReport) -> str:
     lines = [command.text + (f"  # FAILED: {command.error}" if command.error else "") for command in report.commands]
     lines += [f"# {skipped.subject}: {skipped.reason}" for skipped in report.skipped]
     verb = "would be issued" if report.dry_run else "issued"

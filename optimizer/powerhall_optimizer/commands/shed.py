@@ -87,7 +87,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.watch is not None or args.serve is not None:
         if args.to or args.by or args.show or args.dry_run:
             raise Rejected("shed: --watch and --serve wait for events: not with --to, --by, --show or --dry-run")
-        from powerhall_optimizer.shed.service import ServiceOptions, serve
+        from powerhall_optimizer.shed.shed_service import ServiceOptions, serve
 
         service = ServiceOptions(
             args.plan,

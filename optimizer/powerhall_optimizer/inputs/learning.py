@@ -14,13 +14,15 @@ from powerhall_optimizer.inputs.forecast import History, learned_classes, measur
 from powerhall_optimizer.inputs.margins import CoolingReading, margins_w, scaled_plants
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 
-__all__ = ["learn"]
+__all__ = ["learn_from_telemetry"]
 
 _READ_S = 600.0
 _HOUR_S = 3600.0
 
 
-def learn(store: Store, snapshot: Snapshot, now_s: float, settings: RoundSettings, *, keep: bool) -> Snapshot:
+def learn_from_telemetry(
+    store: Store, snapshot: Snapshot, now_s: float, settings: RoundSettings, *, keep: bool
+) -> Snapshot:
     """Return the snapshot with what telemetry teaches; `keep` writes the new history to the store (kind "draws")."""
     site = snapshot.site
     history = _history(store, site.name)

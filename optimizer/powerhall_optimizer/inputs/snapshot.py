@@ -16,7 +16,7 @@ from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import Planning
 from powerhall.site.topology import Site
 from powerhall.timeseries import read_series
-from powerhall_optimizer.problem.eligibility import may_be_at, may_use, running_type, whole_gpus
+from powerhall_optimizer.problem.eligibility import may_run_at, may_run_on, running_type, whole_gpus
 
 __all__ = [
     "Horizon",
@@ -63,9 +63,9 @@ class SiteFit:
                 if value not in known:
                     allowed = f"must be one of {', '.join(sorted(known))}"
                     raise Rejected.field(source, f"{where}: {field}", value, allowed)
-        if not may_be_at(job, self.site.name):
+        if not may_run_at(job, self.site.name):
             return
-        fits = {key: gpus for key, gpus in self.room.items() if may_use(job, *key)}
+        fits = {key: gpus for key, gpus in self.room.items() if may_run_on(job, *key)}
         if all(whole_gpus(job.gpus, self.site.node_types[key[1]].gpus) > gpus for key, gpus in fits.items()):
             most = max(fits.values(), default=0)
             allowed = f"is larger than any hall that it may use; the largest has {most} GPUs of one type"
@@ -89,7 +89,7 @@ def multi_site_queue(sites: Sequence[Site], jobs: Sequence[Job], source: str) ->
         if job.state == "running":
             job = _with_site(job, fits, source)  # noqa: PLW2901
         refused: Rejected | None = None
-        homes = [fit for name, fit in fits.items() if may_be_at(job, name)]
+        homes = [fit for name, fit in fits.items() if may_run_at(job, name)]
         for fit in homes:
             try:
                 fit.check(job, source)

@@ -9,10 +9,10 @@ from powerhall.site.curtailment import NO_LIMIT_W, Event, Ramp, curtailed
 from powerhall.site.index import SiteIndex
 from powerhall.timeseries import Series
 
-__all__ = ["limited"]
+__all__ = ["with_event_limits"]
 
 
-def limited(snapshot: Snapshot, events: Sequence[Event], ramp: Ramp | None = None) -> Snapshot:
+def with_event_limits(snapshot: Snapshot, events: Sequence[Event], ramp: Ramp | None = None) -> Snapshot:
     """Return the snapshot with budgets no higher than these events allow, with their ramps."""
     site = snapshot.site
     limits = SiteIndex.of(site).limits_w

@@ -13,7 +13,7 @@ from powerhall_optimizer.leases import texts
 from powerhall_optimizer.leases.acks import read_acks
 from powerhall_optimizer.leases.budgets import lease_budgets
 from powerhall_optimizer.leases.caps import cap_requests, grant_leases
-from powerhall_optimizer.leases.event_limits import limited
+from powerhall_optimizer.leases.event_limits import with_event_limits
 from powerhall_optimizer.leases.lease_points import publish_leases
 from powerhall_optimizer.leases.ledger import Budget, Ledger
 
@@ -58,7 +58,7 @@ class GrantCycle:
 
     def _budgets(self, now_s: float, until_s: float) -> tuple[list[Budget] | None, Rejected | None]:
         """Return the budgets, those of events included; None, and the refusal, where only lowering is left."""
-        narrow = msgspec.structs.replace(self.plan, snapshot=limited(self.plan.snapshot, self.events))
+        narrow = msgspec.structs.replace(self.plan, snapshot=with_event_limits(self.plan.snapshot, self.events))
         budgets = lease_budgets(narrow, now_s, until_s)
         try:
             self.ledger.check(budgets)

@@ -14,14 +14,14 @@ from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.placement.zone_headroom import ZoneHeadroom
 from powerhall_optimizer.problem.arrays import Ints
 
-__all__ = ["NodeOccupancy", "Split", "spread"]
+__all__ = ["NodeOccupancy", "Split", "spread_gpus"]
 
 Split = list[tuple[int, int]]
 """Pairs of a node's number and the GPUs taken on it."""
 _AT_ONCE = 256
 
 
-def spread(job: Job, nodes: Sequence[str]) -> list[tuple[str, int]]:
+def spread_gpus(job: Job, nodes: Sequence[str]) -> list[tuple[str, int]]:
     """Spread a running job's GPUs evenly over its nodes."""
     each, more = divmod(job.gpus, len(nodes))
     return [(node, each + (i < more)) for i, node in enumerate(nodes) if each + (i < more) > 0]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.placement.placer import PlacedSchedule, Placer
-from powerhall_optimizer.placement.ramps import smooth
-from powerhall_optimizer.placement.ruin_recreate import improve
+from powerhall_optimizer.placement.ramps import keep_ramp_limits
+from powerhall_optimizer.placement.ruin_recreate import ruin_and_recreate
 from powerhall_optimizer.problem.arrays import Schedule
 from powerhall_optimizer.problem.build import Built
 
@@ -35,12 +35,12 @@ def place(
     """
     placer = Placer(conditions_of, built, schedule, time.monotonic() + _LEAST_S)
     placer.run()
-    smooth(placer)
+    keep_ramp_limits(placer)
     if fill:
         placer.fill(time.monotonic() + _FILL_S)
         placer.deadline_s = math.inf
-        improve(placer, schedule, settings or RoundSettings(), late)
+        ruin_and_recreate(placer, schedule, settings or RoundSettings(), late)
         placer.fill(time.monotonic() + _FILL_S)
         placer.deadline_s = time.monotonic() + _LEAST_S
-        smooth(placer)
+        keep_ramp_limits(placer)
     return placer.placed()

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from powerhall.hostlist import compress, expand
 from powerhall.plan.plan import Placement
 from powerhall_optimizer.physics.site_conditions import SiteConditions
-from powerhall_optimizer.placement.node_occupancy import NodeOccupancy, Split, spread
-from powerhall_optimizer.placement.reasons import PlacementCause, PlacementReason
+from powerhall_optimizer.placement.node_occupancy import NodeOccupancy, Split, spread_gpus
+from powerhall_optimizer.placement.placement_reasons import PlacementCause, PlacementReason
 from powerhall_optimizer.placement.site_power import SitePower
 from powerhall_optimizer.placement.zone_headroom import ZoneHeadroom
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
@@ -98,7 +98,7 @@ class Placer:
             self.users[key] = [set() for _ in self.occupancies[key].nodes]
         return self.occupancies[key]
 
-    def on(self, choice: Choice) -> list[set[int]]:
+    def users_of(self, choice: Choice) -> list[set[int]]:
         """Return for each node that a choice is about the jobs on it at any time."""
         self.occupancy(choice)
         return self.users[choice.site, choice.hall, choice.node_type]
@@ -136,12 +136,12 @@ class Placer:
         self.site_powers[choice.site].add(choice, begin, end)
         self.splits[job] = split
         for node, _ in split:
-            self.on(choice)[node].add(job)
+            self.users_of(choice)[node].add(job)
 
     def _split(self, choice: Choice, occupancy: NodeOccupancy, gpu_w: float, start: int, end: int) -> Split | None:
         if not (choice.running and choice.job.nodes):
             return occupancy.find(choice.job.gpus, gpu_w, start, end)
-        stays = spread(choice.job, expand(choice.job.nodes))
+        stays = spread_gpus(choice.job, expand(choice.job.nodes))
         split = [(occupancy.index[node], gpus) for node, gpus in stays if node in occupancy.index]
         fits = occupancy.has(split, start, end) and self.headroom[choice.site].fits(
             occupancy.loads(split, gpu_w), start, end
@@ -157,11 +157,11 @@ class Placer:
             self.occupancy(choice).take(split, self.gpu_w(choice), begin, end, -1)
             self.site_powers[choice.site].add(choice, begin, end, -1)
             for node, _ in split:
-                self.on(choice)[node].discard(job)
+                self.users_of(choice)[node].discard(job)
         self._use(job, -1)
         self.option[job] = self.start[job] = -1
 
-    def settle(self, job: int) -> bool:
+    def place_best(self, job: int) -> bool:
         """Schedule and place a job at its best hall, mode and start that fit and pay; False where none do."""
         return any(self._ramps(option, start) and self.put(job, option, start) for option, start in self._ways(job))
 
@@ -238,7 +238,7 @@ class Placer:
         for _, job, _ in homeless:
             self.drop(job)
         for _, job, option in sorted(homeless):
-            if self.settle(job):
+            if self.place_best(job):
                 self.moved[job] = self._no_nodes(option)
             else:
                 self.left_out[job] = self._no_nodes(option)
@@ -261,7 +261,7 @@ class Placer:
                 continue
             if time.monotonic() >= deadline_s:
                 break
-            if self.settle(job):
+            if self.place_best(job):
                 self.left_out.pop(job, None)
 
     def _no_nodes(self, option: int) -> PlacementReason:
@@ -279,7 +279,9 @@ class Placer:
         occupancy = self.occupancy(choice)
         if choice.running and choice.job.nodes:
             rack_of = self.conditions_of[choice.site].index.rack_of
-            named = [(rack_of[node].zone, node, gpus) for node, gpus in spread(choice.job, expand(choice.job.nodes))]
+            named = [
+                (rack_of[node].zone, node, gpus) for node, gpus in spread_gpus(choice.job, expand(choice.job.nodes))
+            ]
         else:
             named = [
                 (occupancy.racks[int(occupancy.rack_of[node])], occupancy.nodes[node], gpus) for node, gpus in split

@@ -8,16 +8,16 @@ steep already.
 import numpy as np
 import numpy.typing as npt
 
+from powerhall_optimizer.placement.placement_reasons import PlacementCause, PlacementReason
 from powerhall_optimizer.placement.placer import Placer
-from powerhall_optimizer.placement.reasons import PlacementCause, PlacementReason
 from powerhall_optimizer.placement.site_power import SitePower
 
-__all__ = ["smooth"]
+__all__ = ["keep_ramp_limits"]
 
 _MOST_MOVES = 8
 
 
-def smooth(placer: Placer) -> None:
+def keep_ramp_limits(placer: Placer) -> None:
     """Move jobs until every site's ramp limits hold; a job that was moved often, or fits nowhere, waits."""
     for site, power in placer.site_powers.items():
         if power.limited:
@@ -101,7 +101,7 @@ class _Smoother:
         self.moves[job] = self.moves.get(job, 0) + 1
         placer.drop(job)
         reason = self.power.ramp_reason(up, slot)
-        if self.moves[job] <= _MOST_MOVES and placer.settle(job):
+        if self.moves[job] <= _MOST_MOVES and placer.place_best(job):
             placer.moved[job] = reason
             return min(before, int(placer.start[job]))
         placer.moved.pop(job, None)

@@ -12,7 +12,7 @@ from powerhall_optimizer.placement.node_occupancy import Split
 from powerhall_optimizer.placement.placer import Placer
 from powerhall_optimizer.problem.arrays import Ints, Schedule
 
-__all__ = ["improve"]
+__all__ = ["ruin_and_recreate"]
 
 _SMALL = 0.1
 _PATIENCE = 3000
@@ -23,7 +23,7 @@ _MOST_OUT = 40
 _Was = tuple[int, int, Split | None]
 
 
-def improve(placer: Placer, wanted: Schedule, settings: RoundSettings, late: Callable[[], bool]) -> None:
+def ruin_and_recreate(placer: Placer, wanted: Schedule, settings: RoundSettings, late: Callable[[], bool]) -> None:
     """Bring the placed value closer to that of the schedule that was wanted.
 
     Ends when what is lost is a small part of the gap that the round aims at, when nothing helps any more, or when time
@@ -68,11 +68,11 @@ class _Search:
         for j in {job, *out}:
             self._out(j)
         if not self.placer.put_new(job, option, start):
-            self.placer.settle(job)
+            self.placer.place_best(job)
         rest = [j for j in out if j != job]
         rest.sort(key=lambda j: (-self.placer.built.jobs[j].gpus, self.draw.random()))
         for j in rest:
-            self.placer.settle(j)
+            self.placer.place_best(j)
         after = sum(self.placer.value_of(j) for j in self.was)
         if after < before:
             self._undo()
@@ -106,7 +106,7 @@ class _Search:
         occupancy = self.placer.occupancy(choice)
         begin, end = self.placer.span(option, start)
         costs: list[tuple[float, int, set[int]]] = []
-        for node, users in enumerate(self.placer.on(choice)):
+        for node, users in enumerate(self.placer.users_of(choice)):
             there = {j for j in users if self._overlaps(j, begin, end)}
             if all(self.movable[j] for j in there):
                 value = sum(max(0, self.placer.value_of(j)) / self.placer.built.jobs[j].gpus for j in there)

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from powerhall.physics.cooling import hall_load
 from powerhall_optimizer.physics.plan_loads import power_now_w
 from powerhall_optimizer.physics.site_conditions import SiteConditions
-from powerhall_optimizer.placement.reasons import PlacementCause, PlacementReason
+from powerhall_optimizer.placement.placement_reasons import PlacementCause, PlacementReason
 from powerhall_optimizer.problem.build import Choice
 
 __all__ = ["SitePower"]

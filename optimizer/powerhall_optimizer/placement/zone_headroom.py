@@ -50,7 +50,7 @@ class ZoneHeadroom:
         """Return the least that is left of a zone's budget from slot start to end."""
         return float(self.left[zone][start : min(end, self.slots)].min())
 
-    def against(self, loads: Mapping[str, float], start: int, end: int) -> dict[str, int]:
+    def exceeded(self, loads: Mapping[str, float], start: int, end: int) -> dict[str, int]:
         """Return the zones that do not take the loads of these racks, each with the first slot in which it does not."""
         total: dict[str, float] = {}
         for rack, power_w in loads.items():
@@ -65,7 +65,7 @@ class ZoneHeadroom:
 
     def fits(self, loads: Mapping[str, float], start: int, end: int) -> bool:
         """Whether every zone takes the loads of these racks."""
-        return not self.against(loads, start, end)
+        return not self.exceeded(loads, start, end)
 
     def add(self, loads: Mapping[str, float], start: int, end: int) -> None:
         """Take the loads off what is left."""

@@ -84,8 +84,8 @@ def _waiting(built: Built, placed: PlacedSchedule, retained: RetainedJobs, expla
     for number, job in sorted(enumerate(built.jobs), key=lambda item: -item[1].weight * item[1].gpus):
         if placed.schedule.option[number] >= 0 or job.job_id in retained.stops:
             continue
-        if job.job_id in built.without:
-            why = built.without[job.job_id]
+        if job.job_id in built.no_options:
+            why = built.no_options[job.job_id]
             yield Waiting(job.job_id, why.code, texts.no_option_text(why))
         elif deep >= _MOST_EXPLAINED:
             yield Waiting(job.job_id, WaitCode.CAPACITY, texts.not_explained_text())

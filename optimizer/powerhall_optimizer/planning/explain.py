@@ -17,7 +17,7 @@ from powerhall.plan.plan import Plan, Snapshot
 from powerhall.units import format_power
 from powerhall_optimizer.physics.site_conditions import time_text
 from powerhall_optimizer.planning import texts
-from powerhall_optimizer.planning.reasons import Alternative, Shortage, Slowdown, WaitReason
+from powerhall_optimizer.planning.wait_reasons import Alternative, Shortage, Slowdown, WaitReason
 from powerhall_optimizer.problem.arrays import Certificate, Ints, Schedule
 from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import to_prices
@@ -245,8 +245,8 @@ def _elsewhere(part: Plan, job: Job) -> Iterator[str]:
     model = build_storage_model(snapshot, built)
     built = with_dispatch(built, model, plan_dispatch(part, model))
     explainer = Explainer(snapshot, built, schedule_of(part, built), None)
-    if job.job_id in built.without:
-        yield f"  {texts.no_option_text(built.without[job.job_id])}"
+    if job.job_id in built.no_options:
+        yield f"  {texts.no_option_text(built.no_options[job.job_id])}"
     for found in explainer.best(job.job_id):
         yield _alternative_line(explainer, found)
 

@@ -37,7 +37,7 @@ from powerhall_optimizer.planning.site_storage import SiteStorage
 from powerhall_optimizer.problem.arrays import Schedule
 from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import for_site
-from powerhall_optimizer.problem.eligibility import may_be_at
+from powerhall_optimizer.problem.eligibility import may_run_at
 from powerhall_optimizer.problem.join_sites import Joined, join
 from powerhall_optimizer.storage.joint import joint_storage
 from powerhall_optimizer.storage.model import Dispatch, with_dispatch
@@ -92,7 +92,7 @@ def make_multi_site_plan(
         conditions_of = {s.site.name: r.conditions for s, r in zip(snapshots, prepared, strict=True)}
         placed = place(
             conditions_of,
-            storage.opened(joined.built, candidate.dispatch),
+            storage.with_capacities(joined.built, candidate.dispatch),
             candidate.schedule,
             late=task.placing(),
             settings=settings,
@@ -116,7 +116,7 @@ class _JointStorage:
         self.model = joint_storage(joined, [part.model for part in parts])
         self.dispatch: Dispatch = tuple(row for part in parts for row in part.dispatch)
 
-    def opened(self, built: Built, dispatch: Dispatch | None) -> Built:
+    def with_capacities(self, built: Built, dispatch: Dispatch | None) -> Built:
         """Return the joint problem with the capacities that a dispatch leaves (None: the one for the running jobs)."""
         return with_dispatch(built, self.model, self.dispatch if dispatch is None else dispatch)
 
@@ -159,7 +159,7 @@ class _Writer:
             built = build(own, one.conditions, one.retained.stops)
             part = _part(numbers, self.joint, built, self.placed)
             storage = SiteStorage(own, built, one.conditions, self.settings.lp_solver, self.log)
-            dispatch = storage.settled(built, part, before)
+            dispatch = storage.final_dispatch(built, part, before)
             value -= math.ceil(one.storage.model.cost(dispatch))
             certificate = candidate.certificate
             if certificate is not None:
@@ -172,7 +172,7 @@ class _Writer:
                 )
             plan = assemble(
                 own,
-                storage.opened(built, dispatch),
+                storage.with_capacities(built, dispatch),
                 part,
                 one.retained,
                 status="fallback" if candidate.status == "fallback" else "feasible",
@@ -222,7 +222,7 @@ def _home(snapshots: Sequence[Snapshot], built: Built, placed: PlacedSchedule, n
         best = max(options, key=lambda o: (int(built.problem.values(number, o).max()), -o))
         return built.choices[best].site
     sites = [s.site.name for s in snapshots]
-    return next((name for name in sites if may_be_at(job, name)), sites[0])
+    return next((name for name in sites if may_run_at(job, name)), sites[0])
 
 
 def _part(numbers: Sequence[int], joint: Built, built: Built, placed: PlacedSchedule) -> PlacedSchedule:

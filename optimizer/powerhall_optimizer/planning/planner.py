@@ -101,7 +101,7 @@ class PlannedStorage(Protocol):
     model: StorageModel
     dispatch: Dispatch
 
-    def opened(self, built: Built, dispatch: Dispatch | None) -> Built:
+    def with_capacities(self, built: Built, dispatch: Dispatch | None) -> Built:
         """Return the problem with the capacities that a dispatch leaves (None: the one for the running jobs)."""
         ...
 
@@ -151,7 +151,7 @@ def prepare_site(
     conditions = SiteConditions(snapshot)
     built = build(snapshot, conditions)
     storage = SiteStorage(snapshot, built, conditions, settings.lp_solver, log)
-    retained = retain_running_jobs(conditions, storage.covering(built))
+    retained = retain_running_jobs(conditions, storage.with_room_for_running_jobs(built))
     every = {**(stops or {}), **retained.stops}
     if every:
         before, built = built, build(snapshot, conditions, every)
@@ -187,16 +187,16 @@ def make_plan(
     for step, candidate in candidate_plans(task):
         placed = place(
             {snapshot.site.name: prepared.conditions},
-            storage.opened(built, candidate.dispatch),
+            storage.with_capacities(built, candidate.dispatch),
             candidate.schedule,
             late=task.placing(),
             settings=settings,
             fill=step is not PlanningStep.KEPT,
         )
-        dispatch = storage.settled(built, placed, candidate.dispatch)
+        dispatch = storage.final_dispatch(built, placed, candidate.dispatch)
         plan = assemble(
             snapshot,
-            storage.opened(built, dispatch),
+            storage.with_capacities(built, dispatch),
             placed,
             retained,
             status=status_of(candidate, placed),
@@ -300,7 +300,7 @@ def _solved(task: PlanningTask) -> CandidatePlan:
             compile_best_response()
 
     answer = guarded(prepare, call, deadline_s=task.solved_by_s, grace_s=_GRACE_S, stop=task.stop)
-    opened = storage.opened(task.built, answer.dispatch).problem
+    opened = storage.with_capacities(task.built, answer.dispatch).problem
     if (broken := next(check_schedule(opened, answer.schedule), None)) is not None:
         raise PowerhallError(f"the solver's schedule breaks a limit: {broken}")
     certificate = from_prices(problem, answer.certificate)
@@ -344,7 +344,7 @@ def _as_planned(task: PlanningTask) -> Schedule:
 
 
 def _greedy(task: PlanningTask) -> CandidatePlan:
-    problem = task.storage.opened(task.built, None).problem
+    problem = task.storage.with_capacities(task.built, None).problem
     schedule = fill_by_density(problem, task.retained.schedule, max(task.deadline_s, time.monotonic() + 5.0))
     return CandidatePlan(schedule, "fallback", _trivial(task), notes=(texts.GREEDY_NOTE,))
 

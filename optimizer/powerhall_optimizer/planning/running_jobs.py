@@ -13,7 +13,7 @@ import numpy as np
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
 from powerhall_optimizer.physics.site_conditions import SiteConditions
-from powerhall_optimizer.placement.node_occupancy import spread
+from powerhall_optimizer.placement.node_occupancy import spread_gpus
 from powerhall_optimizer.placement.zone_headroom import ZoneHeadroom
 from powerhall_optimizer.problem.arrays import Ints, Schedule
 from powerhall_optimizer.problem.build import Built
@@ -51,13 +51,13 @@ class _Retention:
         gpu_w = max(0.0, choice.gpu_power_w - kind.idle_gpu_power_w)
         loads: dict[str, float] = {}
         closed = self.conditions.stale | self.conditions.down
-        for node, gpus in spread(choice.job, expand(choice.job.nodes)) if choice.job.nodes else ():
+        for node, gpus in spread_gpus(choice.job, expand(choice.job.nodes)) if choice.job.nodes else ():
             if node not in closed:
                 rack = self.conditions.index.rack_of[node].zone
                 loads[rack] = loads.get(rack, 0.0) + gpus * gpu_w
         return loads
 
-    def against(self, option: int) -> dict[Resource, int]:
+    def exceeded(self, option: int) -> dict[Resource, int]:
         """Return the limits that an option would break, with the first slot in which it would break each."""
         end = min(int(self.problem.option_duration[option]), self.problem.slots)
         found: dict[Resource, int] = {}
@@ -65,7 +65,7 @@ class _Retention:
             over = self.usage[resource, :end] + amount > self.problem.capacity[resource, :end]
             if over.any():
                 found[self.problem.resource_keys[resource]] = int(np.argmax(over))
-        against = self.headroom.against(self.loads(option), 0, end)
+        against = self.headroom.exceeded(self.loads(option), 0, end)
         return found | {Resource(zone): slot for zone, slot in against.items()}
 
     def add(self, option: int, sign: int, slots: int | None = None) -> None:
@@ -77,7 +77,7 @@ class _Retention:
 
     def first_fit(self, options: Iterable[int]) -> int | None:
         """Return the first option that fits."""
-        return next((option for option in options if not self.against(option)), None)
+        return next((option for option in options if not self.exceeded(option)), None)
 
 
 def retain_running_jobs(conditions: SiteConditions, built: Built) -> RetainedJobs:
@@ -92,7 +92,7 @@ def retain_running_jobs(conditions: SiteConditions, built: Built) -> RetainedJob
         options = sorted(built.problem.options_of(number), key=lambda o: built.choices[o].gpu_power_w)
         option = retention.first_fit(options)
         if option is None:
-            against = retention.against(options[0])
+            against = retention.exceeded(options[0])
             broken[built.jobs[number].job_id] = tuple(sorted(against, key=str))
             stops[built.jobs[number].job_id] = left = min(against.values())
             option = options[0]

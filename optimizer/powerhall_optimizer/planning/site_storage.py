@@ -51,11 +51,11 @@ class SiteStorage:
         self.log = log
         self.dispatch = self.model.idle()
 
-    def opened(self, built: Built, dispatch: Dispatch | None) -> Built:
+    def with_capacities(self, built: Built, dispatch: Dispatch | None) -> Built:
         """Return the problem with the capacities that a dispatch leaves (None: the one for the running jobs)."""
         return with_dispatch(built, self.model, self.dispatch if dispatch is None else dispatch)
 
-    def covering(self, built: Built) -> Built:
+    def with_room_for_running_jobs(self, built: Built) -> Built:
         """Let the stores make room for the running jobs, and return the problem with the capacities that result."""
         if not self.model.units:
             return built
@@ -64,11 +64,11 @@ class SiteStorage:
         problem, model, solver = built.problem, self.model, self.solver
         usage = running_usage(built)
         found = self._guarded("cover", lambda _late_s: covering_dispatch(problem, model, usage, solver))
-        if found is not None and model.ends_well(found):
+        if found is not None and model.meets_end_content(found):
             self.dispatch = found
-        return self.opened(built, None)
+        return self.with_capacities(built, None)
 
-    def settled(self, built: Built, placed: PlacedSchedule, dispatch: Dispatch | None) -> Dispatch:
+    def final_dispatch(self, built: Built, placed: PlacedSchedule, dispatch: Dispatch | None) -> Dispatch:
         """Return the cheapest dispatch for what is placed, which neither exports nor cools below the heat there is."""
         before = self.dispatch if dispatch is None else dispatch
         if not self.model.units:
@@ -92,7 +92,7 @@ class SiteStorage:
             part = np.clip((ceiling.most_w + taken) / np.maximum(given, 1e-9), 0.0, 1.0)
             for k in ceiling.shares:
                 power_w[k] = np.where(power_w[k] > 0, power_w[k] * part, power_w[k])
-        return self.model.whole(power_w)
+        return self.model.in_whole_watts(power_w)
 
     def _ceilings(self, built: Built, placed: PlacedSchedule) -> list[Ceiling]:
         """Return the heat of every hall that has stores of cooling, and what the meter shows without any store."""

@@ -77,15 +77,15 @@ def _missing(problem: Problem, model: StorageModel, usage: Ints, roundings: int 
 
 def covering_dispatch(problem: Problem, model: StorageModel, usage: Ints, solver: str) -> Dispatch:
     """Return the cheapest dispatch that makes room for a usage, as far as stores can."""
-    return model.whole(Program(model, solver).solve(None, _missing(problem, model, usage)).power_w)
+    return model.in_whole_watts(Program(model, solver).solve(None, _missing(problem, model, usage)).power_w)
 
 
 def settled_dispatch(problem: Problem, program: Program, usage: Ints) -> Dispatch:
     """Return the cheapest dispatch for a final usage; one that does not hold it after rounding is refused."""
     model = program.model
-    found = model.whole(program.solve(None, _missing(problem, model, usage, 1)).power_w)
+    found = model.in_whole_watts(program.solve(None, _missing(problem, model, usage, 1)).power_w)
     shortages = usage - problem.capacity - model.added(found, problem.resources)
-    if shortages.max(initial=0) > 0 or not model.ends_well(found):
+    if shortages.max(initial=0) > 0 or not model.meets_end_content(found):
         raise PowerhallError(f"the dispatch lacks {shortages.max(initial=0)} W, or what must be left at the end")
     return found
 
@@ -128,8 +128,8 @@ def _feasible_dispatch(
     need = _missing(problem, model, floor)
     total = sum((added_w(s, w, problem.resources) for s, w in zip(model.units, power_w, strict=True)), 0.0)
     need = np.maximum(need, np.floor(total).astype(np.int64))
-    found = model.whole(program.solve(None, need).power_w)
-    return found if model.ends_well(found) else start
+    found = model.in_whole_watts(program.solve(None, need).power_w)
+    return found if model.meets_end_content(found) else start
 
 
 def solve_without_storage(problem: Problem, request: SolveRequest) -> SolvedSchedule:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from powerhall.units import format_power
 from powerhall_optimizer.physics.site_conditions import time_text
-from powerhall_optimizer.placement.reasons import PlacementCause, PlacementReason
-from powerhall_optimizer.planning.reasons import Shortage, Slowdown, WaitReason
+from powerhall_optimizer.placement.placement_reasons import PlacementCause, PlacementReason
+from powerhall_optimizer.planning.wait_reasons import Shortage, Slowdown, WaitReason
 from powerhall_optimizer.problem.no_option import NoOption, NoOptionCause
 from powerhall_optimizer.problem.resources import Resource, ResourceKind
 

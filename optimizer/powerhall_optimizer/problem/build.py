@@ -1,4 +1,4 @@
-"""Snapshot into the integer problem: what each job may choose, what that uses, and what it is worth.
+"""Snapshot into the integer problem: what each job may choose, what that uses, and its value.
 
 The problem is conservative: usage is rounded up and capacity down (`pool_resources`). Jobs that may choose from the
 same halls, node types and modes share their options' arrays.
@@ -17,7 +17,7 @@ from powerhall.site.topology import Mode, NodeType
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, Problem
 from powerhall_optimizer.problem.builder import JobTable, OptionTable, ProblemBuilder, columns, make_problem
-from powerhall_optimizer.problem.eligibility import may_be_at, may_use, running_type, whole_gpus
+from powerhall_optimizer.problem.eligibility import may_run_at, may_run_on, running_type, whole_gpus
 from powerhall_optimizer.problem.no_option import NoOption, NoOptionCause
 from powerhall_optimizer.problem.pool_resources import NodePool, PoolResources
 
@@ -26,7 +26,7 @@ __all__ = ["Built", "Choice", "build", "energy_usd_per_mwh"]
 Floats = npt.NDArray[np.float64]
 _VALUE_ROOM = 2.0**50
 _STOP_FACTOR = 1000
-"""Stopping a job that may not be stopped costs this many times its worth: it never pays."""
+"""Stopping a job that may not be stopped costs this many times its value: it never pays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Built:
     problem: Problem
     choices: tuple[Choice, ...]
     jobs: tuple[Job, ...]
-    without: Mapping[str, NoOption]
+    no_options: Mapping[str, NoOption]
     unit_usd: float
     """Value of one unit of the objective."""
 
@@ -65,7 +65,7 @@ def energy_usd_per_mwh(snapshot: Snapshot) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class _Menu:
+class _OptionSet:
     """The pools and modes that jobs of one kind may choose from, as arrays; `use_w` is per GPU."""
 
     pairs: list[tuple[NodePool, Mode]]
@@ -80,13 +80,13 @@ class _Menu:
     use_w: Floats
 
     @property
-    def heads(self) -> Ints:
+    def first_uses(self) -> Ints:
         """Where in the uses each option begins."""
         result: Ints = np.cumsum(self.use_counts) - self.use_counts
         return result
 
 
-class _Jobs:
+class _OptionTables:
     """Collects jobs and their options."""
 
     def __init__(
@@ -103,7 +103,7 @@ class _Jobs:
         self.builder = builder
         self.pools = {(pool.hall, pool.kind.name): pool for pool in pools}
         self.choices: list[Choice] = []
-        self.menus: dict[tuple[object, ...], _Menu | None] = {}
+        self.option_sets: dict[tuple[object, ...], _OptionSet | None] = {}
         self.labels: dict[tuple[str, str], int] = {}
         self.job_rows: list[tuple[int, ...]] = []
         self.counts: list[int] = []
@@ -111,16 +111,16 @@ class _Jobs:
         self.resources: list[Ints] = []
         self.amounts: list[Ints] = []
         self.use_counts: list[Ints] = []
-        self.without: dict[str, NoOption] = {}
+        self.no_options: dict[str, NoOption] = {}
         self.planned = {entry.job_id: entry for entry in snapshot.planned}
         self.unit_usd = self._unit()
         self.energy_unit_w, self.tariff = self._tariff()
 
-    def _worth_usd(self, job: Job) -> float:
+    def _value_usd(self, job: Job) -> float:
         return job.weight * job.gpus * job.duration_s / 3600 * self.snapshot.objective.usd_per_gpu_h
 
     def _unit(self) -> float:
-        total = sum(self._worth_usd(job) for job in self.snapshot.jobs) * (_STOP_FACTOR + 10)
+        total = sum(self._value_usd(job) for job in self.snapshot.jobs) * (_STOP_FACTOR + 10)
         return float(10.0 ** max(-6, math.ceil(math.log10(max(total, 1e-9) / _VALUE_ROOM))))
 
     def _tariff(self) -> tuple[float, int]:
@@ -135,61 +135,61 @@ class _Jobs:
 
     def add(self, job: Job) -> None:
         s = self.snapshot
-        worth = max(1, round(self._worth_usd(job) / self.unit_usd))
-        within = self._within(job, worth)
+        value = max(1, round(self._value_usd(job) / self.unit_usd))
+        in_horizon = self._value_within_horizon(job, value)
         running = job.state == "running"
         planned = self.planned.get(job.job_id)
         keep = running and not job.preemptible and self.stops.get(job.job_id) != 0
-        stop = round(within * s.objective.move_share + worth * min(1.0, job.checkpoint_cost_s / job.duration_s))
-        wait = -_STOP_FACTOR * worth if keep else -stop if running else 0
-        delay = self._delay(job, worth)
-        deadline, fine = self._deadline(job, worth)
+        stop = round(in_horizon * s.objective.move_share + value * min(1.0, job.checkpoint_cost_s / job.duration_s))
+        wait = -_STOP_FACTOR * value if keep else -stop if running else 0
+        delay = self._delay(job, value)
+        deadline, fine = self._deadline(job, value)
         at = -1 if planned is None else (planned.start_s - s.start_s) // s.slot_s
-        shift = 0 if planned is None else round(within * s.objective.shift_share / s.slots)
+        shift = 0 if planned is None else round(in_horizon * s.objective.shift_share / s.slots)
         self.job_rows.append((wait, delay, deadline, 0, fine, at, shift))
         first = 0 if running else max(0, math.ceil((max(job.submit_s, job.earliest_s or 0.0) - s.start_s) / s.slot_s))
-        menu = None
+        option_set = None
         if self.stops.get(job.job_id) != 0 and first < s.slots:
-            menu = self._menu(job)
-        count = 0 if menu is None else self._options(job, menu, worth, first)
+            option_set = self._option_set(job)
+        count = 0 if option_set is None else self._options(job, option_set, value, first)
         self.counts.append(count)
         if count == 0:
-            self.without[job.job_id] = self.no_option(job)
+            self.no_options[job.job_id] = self.no_option(job)
 
-    def _within(self, job: Job, worth: int) -> float:
-        """Return what a job can be worth within the horizon."""
-        return worth * min(1.0, self.snapshot.slots * self.snapshot.slot_s / job.duration_s)
+    def _value_within_horizon(self, job: Job, value: int) -> float:
+        """Return the value that a job can have within the horizon."""
+        return value * min(1.0, self.snapshot.slots * self.snapshot.slot_s / job.duration_s)
 
-    def _delay(self, job: Job, worth: int) -> int:
+    def _delay(self, job: Job, value: int) -> int:
         """Return what a slot of delay costs."""
         share = 0.0 if job.state == "running" else self.snapshot.objective.delay_share
-        return round(self._within(job, worth) * share / self.snapshot.slots)
+        return round(self._value_within_horizon(job, value) * share / self.snapshot.slots)
 
-    def _deadline(self, job: Job, worth: int) -> tuple[int, int]:
+    def _deadline(self, job: Job, value: int) -> tuple[int, int]:
         if job.deadline_s is None or job.state == "running":
             return NO_DEADLINE, 0
-        return math.floor((job.deadline_s - self.snapshot.start_s) / self.snapshot.slot_s), worth
+        return math.floor((job.deadline_s - self.snapshot.start_s) / self.snapshot.slot_s), value
 
-    def _menu(self, job: Job) -> _Menu | None:
+    def _option_set(self, job: Job) -> _OptionSet | None:
         """Return what a job may choose from; jobs alike share one."""
         running = job.state == "running"
-        if not may_be_at(job, self.snapshot.site.name):
+        if not may_run_at(job, self.snapshot.site.name):
             return None
         key: tuple[object, ...]
         if running:
             key = True, job.hall, running_type(self.snapshot.site, job), job.mode, job.job_class
         else:
             key = False, job.halls, job.node_types, self._too_small(job), job.job_class
-        if key not in self.menus:
-            self.menus[key] = self._new_menu(job)
-        return self.menus[key]
+        if key not in self.option_sets:
+            self.option_sets[key] = self._new_option_set(job)
+        return self.option_sets[key]
 
     def _pools_of(self, job: Job) -> Iterator[NodePool]:
         for (hall, kind), pool in self.pools.items():
             if job.state == "running":
                 if hall == job.hall and kind == running_type(self.snapshot.site, job):
                     yield pool
-            elif may_use(job, hall, kind) and whole_gpus(job.gpus, pool.kind.gpus) <= pool.gpus:
+            elif may_run_on(job, hall, kind) and whole_gpus(job.gpus, pool.kind.gpus) <= pool.gpus:
                 yield pool
 
     def _modes_of(self, job: Job, kind: NodeType) -> Iterator[Mode]:
@@ -201,7 +201,7 @@ class _Jobs:
     def _too_small(self, job: Job) -> tuple[tuple[str, str], ...]:
         return tuple(key for key, pool in self.pools.items() if whole_gpus(job.gpus, pool.kind.gpus) > pool.gpus)
 
-    def _new_menu(self, job: Job) -> _Menu | None:
+    def _new_option_set(self, job: Job) -> _OptionSet | None:
         pairs = [(pool, mode) for pool in self._pools_of(job) for mode in self._modes_of(job, pool.kind)]
         if not pairs:
             return None
@@ -211,7 +211,7 @@ class _Jobs:
         per_watt = [(w * slope, r) for w, (pool, _) in zip(added_w, pairs, strict=True) for r, slope in pool.per_watt]
         for pool, mode in pairs:
             self.labels.setdefault((pool.hall, f"{pool.kind.name}:{mode.name}"), len(self.labels))
-        return _Menu(
+        return _OptionSet(
             pairs,
             power_w,
             np.array([self.labels[pool.hall, f"{pool.kind.name}:{mode.name}"] for pool, mode in pairs], np.int64),
@@ -224,50 +224,52 @@ class _Jobs:
             np.array([w for w, _ in per_watt]),
         )
 
-    def _options(self, job: Job, menu: _Menu, worth: int, first: int) -> int:
+    def _options(self, job: Job, option_set: _OptionSet, value: int, first: int) -> int:
         s = self.snapshot
         running = job.state == "running"
-        size = len(menu.pairs)
+        size = len(option_set.pairs)
         counted = self.conditions.counted_gpus(job) if running else job.gpus
-        length = np.maximum(1, np.ceil(job.duration_s / menu.speed / s.slot_s - 1e-9)).astype(np.int64)
-        rate = np.maximum(1, np.rint(worth * (1 - s.objective.slow_share * (1 / menu.speed - 1)) / length))
-        bonus = np.rint(self._churn(job, menu, self._within(job, worth))).astype(np.int64)
-        bonus = bonus + self._given_back(job, length) * self._delay(job, worth)
-        per_node = menu.per_node
+        length = np.maximum(1, np.ceil(job.duration_s / option_set.speed / s.slot_s - 1e-9)).astype(np.int64)
+        rate = np.maximum(1, np.rint(value * (1 - s.objective.slow_share * (1 / option_set.speed - 1)) / length))
+        bonus = np.rint(self._churn(job, option_set, self._value_within_horizon(job, value))).astype(np.int64)
+        bonus = bonus + self._free_delay_slots(job, length) * self._delay(job, value)
+        per_node = option_set.per_node
         whole = np.where(counted <= per_node, counted, -(-counted // per_node) * per_node)
-        amounts = np.insert(np.ceil(menu.use_w * counted - 1e-6).astype(np.int64), menu.heads, whole)
-        resources = np.insert(menu.use_resource, menu.heads, menu.gpu_resource)
+        amounts = np.insert(np.ceil(option_set.use_w * counted - 1e-6).astype(np.int64), option_set.first_uses, whole)
+        resources = np.insert(option_set.use_resource, option_set.first_uses, option_set.gpu_resource)
         used = amounts > 0
         self.amounts.append(amounts[used])
         self.resources.append(resources[used])
-        self.use_counts.append(np.add.reduceat(used, menu.heads + np.arange(size)))
+        self.use_counts.append(np.add.reduceat(used, option_set.first_uses + np.arange(size)))
         last = np.zeros(size, np.int64) if running else np.full(size, s.slots - 1, np.int64)
         stop = np.minimum(length, self.stops.get(job.job_id, s.slots + int(length.max())))
-        energy = np.rint(menu.meter_w * job.gpus / self.energy_unit_w)
+        energy = np.rint(option_set.meter_w * job.gpus / self.energy_unit_w)
         tariff = np.full(size, self.tariff, np.int64)
         start = np.full(size, first, np.int64)
         self.columns.append(
-            np.stack((menu.label, stop, start, last, rate.astype(np.int64), bonus, tariff, energy.astype(np.int64)))
+            np.stack(
+                (option_set.label, stop, start, last, rate.astype(np.int64), bonus, tariff, energy.astype(np.int64))
+            )
         )
         self.choices += [
             Choice(job, pool.hall, pool.kind.name, mode.name, power_w, running, s.site.name)
-            for (pool, mode), power_w in zip(menu.pairs, menu.power_w, strict=True)
+            for (pool, mode), power_w in zip(option_set.pairs, option_set.power_w, strict=True)
         ]
         return size
 
-    def _churn(self, job: Job, menu: _Menu, within: float) -> Floats:
+    def _churn(self, job: Job, option_set: _OptionSet, in_horizon: float) -> Floats:
         """Cost of another hall or mode than the last plan foresaw, or than the job runs in."""
         planned = self.planned.get(job.job_id)
-        lost = -within * self.snapshot.objective.move_share
+        lost = -in_horizon * self.snapshot.objective.move_share
         if job.state == "running":
-            return np.array([0.0 if mode.name == job.mode else lost for _, mode in menu.pairs])
+            return np.array([0.0 if mode.name == job.mode else lost for _, mode in option_set.pairs])
         if planned is None:
-            return np.zeros(len(menu.pairs))
+            return np.zeros(len(option_set.pairs))
         here = planned.site in (None, self.snapshot.site.name)
-        same = [here and (pool.hall, mode.name) == (planned.hall, planned.mode) for pool, mode in menu.pairs]
+        same = [here and (pool.hall, mode.name) == (planned.hall, planned.mode) for pool, mode in option_set.pairs]
         return np.where(same, 0.0, lost)
 
-    def _given_back(self, job: Job, length: Ints) -> Ints:
+    def _free_delay_slots(self, job: Job, length: Ints) -> Ints:
         """Slots of the completion time whose delay cost is not the start's doing.
 
         The problem charges delay on the whole completion time; given back is the time that the job takes in its fastest
@@ -310,7 +312,7 @@ class _Jobs:
             return NoOption(NoOptionCause.RUNS_ELSEWHERE, s.site.name, (str(job.site),))
         if job.sites and s.site.name not in job.sites:
             return NoOption(NoOptionCause.NOT_RESIDENT, s.site.name, job.sites)
-        fits = [pool for (hall, kind), pool in self.pools.items() if may_use(job, hall, kind)]
+        fits = [pool for (hall, kind), pool in self.pools.items() if may_run_on(job, hall, kind)]
         if not fits:
             return NoOption(NoOptionCause.NO_NODE_TYPE)
         if all(whole_gpus(job.gpus, pool.kind.gpus) > pool.gpus for pool in fits):
@@ -330,7 +332,7 @@ def build(
     conditions = conditions or SiteConditions(snapshot)
     builder = ProblemBuilder(snapshot.slots, snapshot.slot_s)
     pools = PoolResources(conditions, builder).pools()
-    jobs = _Jobs(snapshot, conditions, builder, pools, stops or {})
+    jobs = _OptionTables(snapshot, conditions, builder, pools, stops or {})
     for job in snapshot.jobs:
         jobs.add(job)
-    return Built(jobs.problem(), tuple(jobs.choices), snapshot.jobs, jobs.without, jobs.unit_usd)
+    return Built(jobs.problem(), tuple(jobs.choices), snapshot.jobs, jobs.no_options, jobs.unit_usd)

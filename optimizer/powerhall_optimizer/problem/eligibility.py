@@ -5,7 +5,7 @@ from powerhall.jobs import Job
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 
-__all__ = ["may_be_at", "may_use", "running_type", "whole_gpus"]
+__all__ = ["may_run_at", "may_run_on", "running_type", "whole_gpus"]
 
 
 def whole_gpus(gpus: int, per_node: int) -> int:
@@ -13,12 +13,12 @@ def whole_gpus(gpus: int, per_node: int) -> int:
     return gpus if gpus <= per_node else -(-gpus // per_node) * per_node
 
 
-def may_use(job: Job, hall: str, node_type: str) -> bool:
+def may_run_on(job: Job, hall: str, node_type: str) -> bool:
     """Whether the job may run on this node type in this hall: a filter, never a preference."""
     return (not job.halls or hall in job.halls) and (not job.node_types or node_type in job.node_types)
 
 
-def may_be_at(job: Job, site: str) -> bool:
+def may_run_at(job: Job, site: str) -> bool:
     """Whether a site comes into question for a job: it runs there, or it waits and its data may be there."""
     if job.state == "running" and job.site not in (None, site):
         return False

@@ -123,6 +123,6 @@ def _without(names: Sequence[str], parts: Sequence[Built], joint: Problem) -> di
     found: dict[str, NoOption] = {}
     for number in np.flatnonzero(np.diff(joint.job_options) == 0).tolist():
         job_id = joint.job_names[number]
-        by_site = tuple((name, part.without[job_id]) for name, part in zip(names, parts, strict=True))
+        by_site = tuple((name, part.no_options[job_id]) for name, part in zip(names, parts, strict=True))
         found[job_id] = NoOption(NoOptionCause.AT_NO_SITE, by_site=by_site)
     return found

@@ -53,7 +53,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class _Site:
+class _SyntheticSite:
     halls: int
     hall_type: Ints  # [H]
     capacity: Ints  # [3 H + 1, T] nodes, IT watts, heat watts of each hall in turn, then site watts
@@ -61,7 +61,7 @@ class _Site:
 
 
 @dataclass(frozen=True, slots=True)
-class _Jobs:
+class _SyntheticJobs:
     nodes: Ints
     work: Ints  # slots at full power (what is left of it, for running jobs)
     kind: Ints  # class index
@@ -94,7 +94,7 @@ def _open(jobs: int, slots: int, rng: np.random.Generator, halls: int) -> Proble
     kind_of_hall = rng.choice(3, jobs, p=(0.4, 0.3, 0.3))  # both types, type 0 only, type 1 only
     fits = np.array([[True, True], [True, False], [False, True]])
     release = np.where(rng.random(jobs) < 0.5, rng.integers(1, max(2, int(0.9 * slots)), jobs), 0)
-    queue = _Jobs(
+    queue = _SyntheticJobs(
         nodes,
         work,
         rng.choice(3, jobs, p=CLASS_SHARE),
@@ -122,7 +122,7 @@ def _pinned(jobs: int, slots: int, rng: np.random.Generator, halls: int) -> Prob
     eligible = np.where((reach < 0.3)[:, None], hall == own_hall[:, None], hall // 4 == own_hall[:, None] // 4)
     eligible |= (reach >= 0.6)[:, None]
     release = np.where(rng.random(queued) < 0.5, rng.integers(1, max(2, int(0.9 * slots)), queued), 0)
-    merged = _Jobs(
+    merged = _SyntheticJobs(
         np.concatenate((run_nodes, nodes)),
         np.concatenate((run_work, work)),
         rng.choice(3, jobs, p=CLASS_SHARE),
@@ -148,7 +148,7 @@ def _site(  # noqa: PLR0917
     hall_type: npt.NDArray[np.int64],
     cuts: list[tuple[float, int, float]],
     site_w: float,
-) -> _Site:
+) -> _SyntheticSite:
     """Capacities left beside a diurnal inference base load; cuts are (begin as share of the horizon, slots, depth)."""
     day = 2 * np.pi * np.arange(slots) / SLOTS_PER_DAY
     per_hall = NODES // halls
@@ -165,7 +165,7 @@ def _site(  # noqa: PLR0917
         limit[int(begin * slots) : int(begin * slots) + length] *= 1 - depth
     capacity[-1] = limit - (base * NODE_W * 0.75 * overhead[:, None]).sum(axis=0)
     tariff = np.rint(8 + 4 * np.sin(day - np.pi / 3)).astype(np.int64)
-    return _Site(halls, hall_type.astype(np.int64), np.floor(capacity).astype(np.int64), tariff[None, :])
+    return _SyntheticSite(halls, hall_type.astype(np.int64), np.floor(capacity).astype(np.int64), tariff[None, :])
 
 
 def _durations(jobs: int, slots: int, rng: np.random.Generator) -> Ints:
@@ -190,7 +190,7 @@ def _scaled(sizes: Callable[[float], Floats], work: Ints, target: float) -> Ints
     return result
 
 
-def _running(site: _Site, most: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+def _running(site: _SyntheticSite, most: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
     """Gangs of powers of two that hold 70 % of each hall's nodes free of base load at slot 0, at most `most`."""
     sizes: list[int] = []
     halls: list[int] = []
@@ -205,7 +205,9 @@ def _running(site: _Site, most: int, rng: np.random.Generator) -> tuple[Ints, In
     return np.array(sizes, np.int64), np.array(halls, np.int64)
 
 
-def _problem(site: _Site, jobs: _Jobs, *, falls: float, deadlines: float, rng: np.random.Generator) -> Problem:
+def _problem(
+    site: _SyntheticSite, jobs: _SyntheticJobs, *, falls: float, deadlines: float, rng: np.random.Generator
+) -> Problem:
     count, slots = len(jobs.nodes), site.capacity.shape[1]
     job, hall = np.nonzero(jobs.eligible)
     job, hall = np.repeat(job, 4), np.repeat(hall, 4)

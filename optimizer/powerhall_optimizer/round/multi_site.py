@@ -19,10 +19,10 @@ from powerhall_optimizer.inputs.telemetry import store_queue
 from powerhall_optimizer.inputs.what_if import multi_site_what_if
 from powerhall_optimizer.planning.figures import multi_site_figures
 from powerhall_optimizer.planning.multi_site import make_multi_site_plan
-from powerhall_optimizer.problem.eligibility import may_be_at
+from powerhall_optimizer.problem.eligibility import may_run_at
 from powerhall_optimizer.round.publish import multi_site_key, publish_multi_site
 from powerhall_optimizer.round.single_site import RoundRequest, check_down, with_observed_nodes
-from powerhall_optimizer.storage.state import with_stored
+from powerhall_optimizer.storage.state import with_storage_content
 from powerhall_optimizer.verify.multi_site import verify_multi_site
 
 __all__ = ["observe_sites", "run_multi_site_round"]
@@ -61,7 +61,7 @@ def observe_sites(request: RoundRequest, settings: RoundSettings, log: Log) -> l
     check_down(request.down_nodes, sites)
     snapshots = []
     for site, planning in read:
-        own = tuple(job for job in jobs if job.state == "waiting" or may_be_at(job, site.name))
+        own = tuple(job for job in jobs if job.state == "waiting" or may_run_at(job, site.name))
         snapshot = site_snapshot(site, planning, own, request.horizon, settings.objective)
         snapshots.append(with_observed_nodes(snapshot, down, request, settings, log))
     expected = _longest([s.jobs for s in snapshots])
@@ -119,7 +119,7 @@ def run_multi_site_round(
     snapshots = observe_sites(request, settings, log)
     previous = _last_plan(request, snapshots, log)
     last = {} if previous is None else {part.snapshot.site.name: part for part in previous.plans}
-    snapshots = [with_stored(s, last.get(s.site.name), request.store, request.now_s) for s in snapshots]
+    snapshots = [with_storage_content(s, last.get(s.site.name), request.store, request.now_s) for s in snapshots]
     plan_id = multi_site_hash(snapshots, snapshots[0].jobs)
     if previous is not None and previous.plan_id == plan_id and not verify_multi_site(previous):
         log.info("unchanged", plan_id=plan_id[:12])

@@ -23,7 +23,7 @@ from powerhall.site.site_file import read_site
 from powerhall.site.topology import Site
 from powerhall.store import Store
 from powerhall.store.line_protocol import Point, encode
-from powerhall_optimizer.inputs.learning import learn
+from powerhall_optimizer.inputs.learning import learn_from_telemetry
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.snapshot import Horizon, check_fit, site_snapshot
 from powerhall_optimizer.inputs.telemetry import node_state, store_queue
@@ -31,10 +31,10 @@ from powerhall_optimizer.inputs.what_if import what_if
 from powerhall_optimizer.planning.figures import figures
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.round.publish import publish
-from powerhall_optimizer.storage.state import with_stored
+from powerhall_optimizer.storage.state import with_storage_content
 from powerhall_optimizer.verify.plan import verify_plan
 
-__all__ = ["RoundRequest", "check_down", "observe", "only_one", "run_round", "with_observed_nodes"]
+__all__ = ["RoundRequest", "check_down", "observe", "one_round_at_a_time", "run_round", "with_observed_nodes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class RoundRequest:
 
 
 @contextmanager
-def only_one(out: Path | None) -> Iterator[None]:
+def one_round_at_a_time(out: Path | None) -> Iterator[None]:
     """Hold the lock beside the plan file; Retryable while another round holds it. The lock dies with its process."""
     if out is None:
         yield
@@ -154,7 +154,7 @@ def _with_telemetry(
     snapshot = msgspec.structs.replace(snapshot, stale_nodes=stale, allow_raises=not alarm)
     if settings.learn_days == 0:
         return snapshot
-    return learn(store, snapshot, request.now_s, settings, keep=not request.dry_run)
+    return learn_from_telemetry(store, snapshot, request.now_s, settings, keep=not request.dry_run)
 
 
 def _alarm(store: Store, snapshot: Snapshot, active: bool, detail: str) -> None:
@@ -169,7 +169,7 @@ def run_round(
     """Run a round and return the plan in force after it."""
     snapshot = observe(request, settings, log)
     previous = last_plan(request, snapshot.site.name, log)
-    snapshot = with_stored(snapshot, previous, request.store, request.now_s)
+    snapshot = with_storage_content(snapshot, previous, request.store, request.now_s)
     plan_id = snapshot_hash(snapshot)
     if previous is not None and previous.plan_id == plan_id and not verify_plan(previous):
         log.info("unchanged", plan_id=plan_id[:12])

@@ -11,7 +11,7 @@ from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import Rejected
 from powerhall.site.topology import Site
 from powerhall_optimizer.schedulers import texts
-from powerhall_optimizer.schedulers.reasons import SkipReason
+from powerhall_optimizer.schedulers.skip_reasons import SkipReason
 
 __all__ = [
     "Command",
@@ -19,9 +19,9 @@ __all__ = [
     "Queue",
     "QueueReader",
     "Releasing",
-    "Report",
     "Scheduler",
     "Skipped",
+    "WriteReport",
     "check_fresh",
     "check_numbers",
 ]
@@ -64,7 +64,7 @@ class Skipped:
 
 
 @dataclass(slots=True)
-class Report:
+class WriteReport:
     """What one application of a plan did; in a dry run `commands` would have been issued."""
 
     scheduler: str
@@ -99,7 +99,7 @@ class QueueReader(Protocol):
 class PlanWriter(Protocol):
     """Writes a plan."""
 
-    def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
         """Write what differs from the plan and read it back; the same plan again writes nothing."""
         ...
 
@@ -115,7 +115,7 @@ def check_fresh(plan: Plan, now_s: float) -> None:
 class Releasing(Protocol):
     """A plan writer that can undo what it wrote into the workload manager."""
 
-    def release_all(self, *, dry_run: bool = False) -> Report:
+    def release_all(self, *, dry_run: bool = False) -> WriteReport:
         """Restore every job as its user submitted it."""
         ...
 

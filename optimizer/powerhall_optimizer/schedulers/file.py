@@ -13,7 +13,7 @@ from powerhall.jobs.job_files import read_jobs
 from powerhall.plan.plan import Assignment, Plan
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.files import replace_file
-from powerhall_optimizer.schedulers.base import Command, Queue, Report, Scheduler, check_fresh
+from powerhall_optimizer.schedulers.base import Command, Queue, Scheduler, WriteReport, check_fresh
 
 __all__ = ["SCHEDULER", "FileReader", "FileSettings", "FileWriter", "Order", "orders"]
 
@@ -103,10 +103,10 @@ class FileWriter:
         if self._path.suffix not in (".csv", ".json"):
             raise ConfigError.field("settings", "file.orders", settings.orders, "must end in .csv or .json")
 
-    def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
         """Write the orders of a plan."""
         check_fresh(plan, self._clock())
-        report = Report("file", plan.plan_id, dry_run)
+        report = WriteReport("file", plan.plan_id, dry_run)
         found = orders(plan)
         text = _text(found, self._path)
         if self._path.is_file() and self._path.read_text(encoding="utf-8") == text:

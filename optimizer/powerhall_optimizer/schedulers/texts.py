@@ -4,7 +4,7 @@ Nothing reads these texts back.
 """
 
 from powerhall.plan.plan import Assignment, Waiting
-from powerhall_optimizer.schedulers.reasons import LeftOut, LeftOutCause, Skip, SkipReason
+from powerhall_optimizer.schedulers.skip_reasons import LeftOut, LeftOutCause, Skip, SkipReason
 
 __all__ = ["ended_plan_text", "left_out_text", "planned_text", "runs_text", "skip_text", "waits_text"]
 

@@ -7,14 +7,14 @@ import msgspec
 from powerhall.jobs import Job
 from powerhall.plan.plan import Assignment, Plan, Snapshot, WaitCode, Waiting, gpu_power_w, gpu_speed, snapshot_hash
 from powerhall.site.curtailment import Event
-from powerhall_optimizer.leases.event_limits import limited
+from powerhall_optimizer.leases.event_limits import with_event_limits
 from powerhall_optimizer.physics.plan_loads import plan_loads
 from powerhall_optimizer.planning.assemble import zone_plans
 from powerhall_optimizer.shed import texts
 from powerhall_optimizer.shed.ladder import ActionKind, Ladder, by_job
 from powerhall_optimizer.verify.value import value_and_bound
 
-__all__ = ["sealed", "shed_modes", "shed_plan"]
+__all__ = ["shed_modes", "shed_plan", "with_frozen_budgets"]
 
 
 def shed_modes(steps: Ladder, rungs: int) -> dict[str, str]:
@@ -23,7 +23,7 @@ def shed_modes(steps: Ladder, rungs: int) -> dict[str, str]:
 
 
 def shed_plan(plan: Plan, steps: Ladder, rungs: int, target_w: float) -> Plan:
-    """Return what runs after `rungs` rungs, its zones not yet counted (see `sealed`).
+    """Return what runs after `rungs` rungs, its zones not yet counted (see `with_frozen_budgets`).
 
     Lowered jobs run on, longer; paused and stopped ones wait with a reason, and so do jobs that would start later.
     """
@@ -50,7 +50,7 @@ def shed_plan(plan: Plan, steps: Ladder, rungs: int, target_w: float) -> Plan:
     )
 
 
-def sealed(after: Plan, target_w: float, time_s: float, until_s: float) -> Plan:
+def with_frozen_budgets(after: Plan, target_w: float, time_s: float, until_s: float) -> Plan:
     """Return the shed plan with budgets that let nothing take the freed power until `until_s`, its zones counted.
 
     The site's budget is the target (or what is left, where the ladder was too short), a hall's what it draws after the
@@ -66,7 +66,7 @@ def sealed(after: Plan, target_w: float, time_s: float, until_s: float) -> Plan:
     for zone, level_w in levels.items():
         left_w = float(max(loads[zone][slot:]))
         events.append(Event(zone, start_s, max(until_s, start_s + snapshot.slot_s), max(level_w, left_w + 1.0)))
-    narrow: Snapshot = limited(snapshot, events)
+    narrow: Snapshot = with_event_limits(snapshot, events)
     draft = msgspec.structs.replace(draft, snapshot=narrow, plan_id=snapshot_hash(narrow), certificate=None)
     draft = msgspec.structs.replace(draft, zones=zone_plans(draft, {}))
     try:

@@ -67,7 +67,7 @@ class EventManager:
         self._others = [] if events is None else _others(events, self._known)
         self._write()
 
-    def take(self, signal: Signal) -> ShedEvent:
+    def receive(self, signal: Signal) -> ShedEvent:
         """Take an event: a new one, or a changed one with a higher modification; anything else changes nothing."""
         now_s = self._clock()
         with self._lock:
@@ -92,12 +92,12 @@ class EventManager:
             return old.state in ("announced", "active")
         return signal.modification > old.modification
 
-    def known(self) -> list[ShedEvent]:
+    def events(self) -> list[ShedEvent]:
         """Return all events, the newest first."""
         with self._lock:
             return [_copy(known) for known in sorted(self._known.values(), key=lambda k: -k.taken_s)]
 
-    def one(self, event_id: str) -> ShedEvent | None:
+    def event(self, event_id: str) -> ShedEvent | None:
         """Return one event."""
         with self._lock:
             found = self._known.get(event_id)

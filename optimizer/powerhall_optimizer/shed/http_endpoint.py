@@ -165,8 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif self._is_allowed():
             manager, event_id = self.server.endpoint.manager, self.path.removeprefix(_EVENTS + "/")
             if self.path == _EVENTS:
-                self._answer(200, {"events": [msgspec.to_builtins(known) for known in manager.known()]})
-            elif self.path.startswith(_EVENTS + "/") and (known := manager.one(event_id)) is not None:
+                self._answer(200, {"events": [msgspec.to_builtins(known) for known in manager.events()]})
+            elif self.path.startswith(_EVENTS + "/") and (known := manager.event(event_id)) is not None:
                 self._answer(200, known)
             else:
                 self._answer(404, {"error": f"{self.path[:200]}: not known"})
@@ -190,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
             signals = parse_signals(self.rfile.read(int(length)), "request", endpoint.site, time.time())
             if len(signals) != 1:
                 raise Rejected("request: must hold one event")  # noqa: TRY301 - one answer for all refusals
-            self._answer_done(endpoint.manager.take(signals[0]))
+            self._answer_done(endpoint.manager.receive(signals[0]))
         except Rejected as error:
             self._answer(400, {"error": str(error)})
         except PowerhallError as error:
@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
             if time.monotonic() > deadline_s:
                 break
             time.sleep(_LOOK_S)
-            known = manager.one(known.event_id) or known
+            known = manager.event(known.event_id) or known
         self._answer(202 if known.state == "announced" else 200, known)
 
     def _is_allowed(self) -> bool:

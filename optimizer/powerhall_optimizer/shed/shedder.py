@@ -20,9 +20,9 @@ from powerhall_optimizer.leases.caps import CapRequest, cap_requests, grant_leas
 from powerhall_optimizer.leases.lease_points import publish_leases
 from powerhall_optimizer.leases.ledger import Ledger as LeaseLedger
 from powerhall_optimizer.schedulers.base import PlanWriter
-from powerhall_optimizer.schedulers.reasons import DRAWS_NOTHING
+from powerhall_optimizer.schedulers.skip_reasons import DRAWS_NOTHING
 from powerhall_optimizer.shed import texts
-from powerhall_optimizer.shed.act import sealed, shed_modes, shed_plan
+from powerhall_optimizer.shed.act import shed_modes, shed_plan, with_frozen_budgets
 from powerhall_optimizer.shed.ladder import ActionKind, Ladder
 from powerhall_optimizer.shed.stages import stages
 
@@ -128,7 +128,7 @@ class Shedder:
         ended = {action.job_id for action in steps.actions[:rungs] if action.kind is not ActionKind.LOWER}
         if self.writer is None and self.out is None:
             return [texts.no_scheduler(len(ended))] if ended else []
-        after = sealed(shed_plan(plan, steps, rungs, target_w), target_w, steps.time_s, until_s)
+        after = with_frozen_budgets(shed_plan(plan, steps, rungs, target_w), target_w, steps.time_s, until_s)
         if self.out is not None:
             write_plan(after, self.out)
         if self.writer is None:

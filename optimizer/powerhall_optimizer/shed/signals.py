@@ -24,7 +24,7 @@ _OVER = ("cancelled", "canceled", "completed")
 _STATUS = ("active", "near", "far", "none", *_OVER)
 
 
-class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _SignalRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     event_id: str
     start: str | float = ""
     end: str | float = ""
@@ -64,15 +64,15 @@ def parse_signals(text: bytes, source: str, site: str, now_s: float) -> list[Sig
     return [_signal(row, source, site, now_s) for row in rows]
 
 
-def _json_rows(text: bytes, source: str) -> list[_Row]:
+def _json_rows(text: bytes, source: str) -> list[_SignalRow]:
     try:
         data = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Rejected(f"{source}: not valid JSON: {error}") from None
-    return [convert(row, _Row, source) for row in (data if isinstance(data, list) else [data])]
+    return [convert(row, _SignalRow, source) for row in (data if isinstance(data, list) else [data])]
 
 
-def _csv_rows(text: bytes, source: str) -> list[_Row]:
+def _csv_rows(text: bytes, source: str) -> list[_SignalRow]:
     rows = []
     try:
         lines = list(csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline="")))
@@ -86,7 +86,7 @@ def _csv_rows(text: bytes, source: str) -> list[_Row]:
                     plain[name] = kind(str(plain[name]))
         except ValueError:
             raise Rejected(f"{source}: line {number}: {name}: {plain[name]!r}: must be a number") from None
-        rows.append(convert(plain, _Row, f"{source}: line {number}"))
+        rows.append(convert(plain, _SignalRow, f"{source}: line {number}"))
     return rows
 
 
@@ -106,7 +106,7 @@ def _duration_s(text: str) -> float:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def _signal(row: _Row, source: str, site: str, now_s: float) -> Signal:
+def _signal(row: _SignalRow, source: str, site: str, now_s: float) -> Signal:
     where = f"{source}: event {row.event_id[:128]!r}"
     if not _ID.fullmatch(row.event_id):
         raise Rejected.field(source, "event_id", row.event_id[:128], "must be 1 to 128 letters, digits and ._:-")

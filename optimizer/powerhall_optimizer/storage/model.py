@@ -146,7 +146,7 @@ class StorageModel:
             total += store.short_cost * max(Fraction(0), store.end_j - end_j)
         return total / COST_SCALE
 
-    def ends_well(self, dispatch: Sequence[Sequence[int]]) -> bool:
+    def meets_end_content(self, dispatch: Sequence[Sequence[int]]) -> bool:
         """Whether every store holds at the end what it must."""
         return all(
             trajectory(store.storage, store.start_j, watts, self.slot_s)[-1] >= store.low_j[-1]
@@ -163,7 +163,7 @@ class StorageModel:
             found.append(StoragePlan(store.storage.name, tuple(watts), tuple(int(j) for j in held), temps))
         return tuple(found)
 
-    def whole(self, power_w: Sequence[Floats]) -> Dispatch:
+    def in_whole_watts(self, power_w: Sequence[Floats]) -> Dispatch:
         """Return the nearest dispatch in whole W that keeps every store within its limits, slot after slot."""
         return tuple(self._whole(s, w) for s, w in zip(self.units, power_w, strict=True))
 

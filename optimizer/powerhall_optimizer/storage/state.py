@@ -12,12 +12,12 @@ from powerhall.plan.plan import Plan, Snapshot
 from powerhall.site.storage import Storage
 from powerhall.store import Query, Select, Store
 
-__all__ = ["with_stored"]
+__all__ = ["with_storage_content"]
 
 _FRESH_S = 900.0
 
 
-def with_stored(snapshot: Snapshot, previous: Plan | None, store: Store | None, now_s: float) -> Snapshot:
+def with_storage_content(snapshot: Snapshot, previous: Plan | None, store: Store | None, now_s: float) -> Snapshot:
     """Return the snapshot with what is known of its stores; unchanged for a site without any."""
     storages = {storage.name: storage for storage in snapshot.site.storages}
     if not storages:

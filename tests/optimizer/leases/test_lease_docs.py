@@ -9,7 +9,7 @@ import pytest
 from powerhall.site.curtailment import parse_ramp, read_events
 from powerhall_agent.commands.cap import CapperSettings
 from powerhall_optimizer.cli import parser
-from powerhall_optimizer.shed.signals import _Row, parse_signals
+from powerhall_optimizer.shed.signals import _SignalRow, parse_signals
 
 NOW_S = 1_782_900_000.0  # before the event of the page
 
@@ -31,7 +31,7 @@ def test_the_event_of_the_page_is_one_and_every_field_is_named(pages):
     text = re.search(r"```json\n(.*?)```", pages["shed"], re.DOTALL)[1]
     (signal,) = parse_signals(text.encode(), "page", "phx", NOW_S)
     assert (signal.share, signal.end_s - signal.start_s, signal.within_s) == (0.3, 7200.0, 10.0)
-    for field in msgspec.structs.fields(_Row):
+    for field in msgspec.structs.fields(_SignalRow):
         assert f"`{field.name}`" in pages["shed"], field.name
 
 

@@ -19,7 +19,7 @@ from powerhall.timeseries import Series
 from powerhall_optimizer.commands import rollup as command_module
 from powerhall_optimizer.rollup.planned_power import GANTT_ROWS, PlannedPower, gantt_points
 from powerhall_optimizer.rollup.readings import NodeReading, node_power_w
-from powerhall_optimizer.rollup.service import Rollup, buckets
+from powerhall_optimizer.rollup.rollup_cycle import Rollup, buckets
 
 START_S = 1_790_000_100
 KIND = NodeType(

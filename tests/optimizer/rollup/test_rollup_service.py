@@ -13,7 +13,7 @@ from powerhall.site.site_file import read_site
 from powerhall.store import Query, Select, open_store
 from powerhall.store.line_protocol import Point, encode
 from powerhall_optimizer.commands import rollup as command_module
-from powerhall_optimizer.rollup.service import Rollup
+from powerhall_optimizer.rollup.rollup_cycle import Rollup
 
 SITE_TOML = Path(__file__).parents[3] / "twin/powerhall_twin/demo/demo_site/site.toml"
 

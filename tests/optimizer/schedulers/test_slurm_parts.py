@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from powerhall.jobs.model import Job
 from powerhall.plan.plan import ZonePlan
 from powerhall.runtime.errors import ConfigError, Rejected
-from powerhall_optimizer.schedulers.base import Report
-from powerhall_optimizer.schedulers.reasons import Skip
+from powerhall_optimizer.schedulers.base import WriteReport
+from powerhall_optimizer.schedulers.skip_reasons import Skip
 from powerhall_optimizer.schedulers.slurm.apply import write_changes
 from powerhall_optimizer.schedulers.slurm.commands import SlurmTool
 from powerhall_optimizer.schedulers.slurm.desired_state import Change, DesiredJob, decide
@@ -241,6 +241,6 @@ def test_nothing_in_a_plan_or_a_comment_can_become_a_command_of_its_own():
     assert change.comment == "powerhall: quote   and scancel 1"
     assert change.mark.rest == "quote   and scancel 1"
     evil = replace(change, values={"feat": "hall1\nscancel 1"})
-    report = Report("slurm", "", dry_run=True)
+    report = WriteReport("slurm", "", dry_run=True)
     with pytest.raises(Rejected, match=r"job 5: feat: .*must be one word"):
         write_changes(SlurmTool(1), [evil], SETTINGS, lambda: 1000.0, report)

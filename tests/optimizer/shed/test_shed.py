@@ -14,7 +14,7 @@ from powerhall_optimizer.cli import main
 from powerhall_optimizer.commands.shed import read_target
 from powerhall_optimizer.physics.plan_loads import plan_loads
 from powerhall_optimizer.round.publish import publish
-from powerhall_optimizer.shed.act import sealed, shed_plan
+from powerhall_optimizer.shed.act import shed_plan, with_frozen_budgets
 from powerhall_optimizer.shed.ladder import Ladder, ladder
 
 KEY = bytes(range(32))
@@ -48,7 +48,7 @@ def test_the_shed_plan_draws_what_the_ladder_says(plan, steps, share):
     target_w = steps.power_w * (1 - share)
     rungs = steps.rungs_to(target_w)
     now_s = plan.snapshot.start_s + 1.0
-    after = sealed(shed_plan(plan, steps, rungs, target_w), target_w, now_s, now_s + 3600)
+    after = with_frozen_budgets(shed_plan(plan, steps, rungs, target_w), target_w, now_s, now_s + 3600)
     left_w = plan_loads(after).zone_w[plan.snapshot.site.name][0]
     assert left_w == pytest.approx(steps.actions[rungs - 1].left_w, rel=1e-6)
     assert left_w <= target_w

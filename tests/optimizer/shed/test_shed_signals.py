@@ -132,17 +132,17 @@ def test_an_event_acts_once_however_often_it_comes_and_also_after_a_restart(tmp_
     desk = desk_of(tmp_path, acts, clock)
     (signal,) = parse(GOOD)
     for _ in range(3):
-        desk.take(signal)
+        desk.receive(signal)
         desk.tick()
     again = desk_of(tmp_path, acts, clock)
-    again.take(signal)
+    again.receive(signal)
     again.tick()
     assert acts.calls == [(350e6, 0.0)]
-    assert again.one("dr-1").state == "active"
+    assert again.event("dr-1").state == "active"
 
 
 def test_a_desk_that_died_before_it_acted_acts_when_it_is_back(tmp_path, clock):
-    desk_of(tmp_path, Acts(), clock).take(parse(GOOD)[0])
+    desk_of(tmp_path, Acts(), clock).receive(parse(GOOD)[0])
     acts = Acts()
     desk_of(tmp_path, acts, clock).tick()
     assert len(acts.calls) == 1
@@ -151,7 +151,7 @@ def test_a_desk_that_died_before_it_acted_acts_when_it_is_back(tmp_path, clock):
 def test_an_announced_event_acts_at_its_start(tmp_path, clock):
     acts = Acts()
     desk = desk_of(tmp_path, acts, clock)
-    desk.take(parse(GOOD | {"start": NOW_S + 600})[0])
+    desk.receive(parse(GOOD | {"start": NOW_S + 600})[0])
     desk.tick()
     assert acts.calls == []
     assert read_events(tmp_path / "events.json", "phx")[0].start_s == NOW_S + 600, "rounds see it ahead"
@@ -164,7 +164,7 @@ def test_a_higher_modification_acts_anew_and_a_lower_one_does_not(tmp_path, cloc
     acts = Acts()
     desk = desk_of(tmp_path, acts, clock)
     for number, limit in ((1, "350 MW"), (2, "300 MW"), (1, "10 MW")):
-        desk.take(parse(GOOD | {"modification": number, "power_limit": limit})[0])
+        desk.receive(parse(GOOD | {"modification": number, "power_limit": limit})[0])
         desk.tick()
     assert [limit for limit, _ in acts.calls] == [350e6, 300e6]
 
@@ -172,16 +172,16 @@ def test_a_higher_modification_acts_anew_and_a_lower_one_does_not(tmp_path, cloc
 def test_the_lowest_limit_of_all_active_events_holds(tmp_path, clock):
     acts = Acts()
     desk = desk_of(tmp_path, acts, clock)
-    desk.take(parse(GOOD | {"power_limit": "60 MW"})[0])
+    desk.receive(parse(GOOD | {"power_limit": "60 MW"})[0])
     desk.tick()
-    desk.take(parse({"event_id": "dr-2", "duration": "2 h", "reduce_percent": 10})[0])
+    desk.receive(parse({"event_id": "dr-2", "duration": "2 h", "reduce_percent": 10})[0])
     desk.tick()
     assert acts.calls == [(60e6, 0.0), (60e6, 0.1)]
 
 
 def test_a_share_is_settled_when_it_acts_and_rounds_get_it_in_watts(tmp_path, clock):
     desk = desk_of(tmp_path, Acts(), clock)
-    desk.take(parse({"event_id": "dr-2", "duration": "2 h", "reduce_percent": 30})[0])
+    desk.receive(parse({"event_id": "dr-2", "duration": "2 h", "reduce_percent": 30})[0])
     assert read_events(tmp_path / "events.json", "phx") == ()
     desk.tick()
     (event,) = read_events(tmp_path / "events.json", "phx")
@@ -192,7 +192,7 @@ def test_a_share_is_settled_when_it_acts_and_rounds_get_it_in_watts(tmp_path, cl
 def test_what_failed_is_tried_again_with_pauses_and_not_for_ever(tmp_path, clock, acts):
     desk = desk_of(tmp_path, acts, clock)
     acts.calls.clear()
-    desk.take(parse(GOOD | {"duration": "6 h"})[0])
+    desk.receive(parse(GOOD | {"duration": "6 h"})[0])
     desk.tick()
     desk.tick()
     assert len(acts.calls) == 1
@@ -207,32 +207,32 @@ def test_what_failed_is_tried_again_with_pauses_and_not_for_ever(tmp_path, clock
 
 def test_a_cancelled_event_ends_now_and_rounds_ramp_up_from_there(tmp_path, clock):
     desk = desk_of(tmp_path, Acts(), clock)
-    desk.take(parse(GOOD)[0])
+    desk.receive(parse(GOOD)[0])
     desk.tick()
     clock.now_s += 60
-    assert desk.take(parse({"event_id": "dr-1", "status": "cancelled"})[0]).state == "cancelled"
+    assert desk.receive(parse({"event_id": "dr-1", "status": "cancelled"})[0]).state == "cancelled"
     (event,) = read_events(tmp_path / "events.json", "phx")
     assert event.end_s == NOW_S + 60
 
 
 def test_events_end_and_are_forgotten_a_day_later(tmp_path, clock):
     desk = desk_of(tmp_path, Acts(), clock)
-    desk.take(parse(GOOD)[0])
+    desk.receive(parse(GOOD)[0])
     desk.tick()
     clock.now_s += 3601
     desk.tick()
-    assert desk.one("dr-1").state == "ended"
+    assert desk.event("dr-1").state == "ended"
     assert read_events(tmp_path / "events.json", "phx"), "its ramp up is still ahead of the rounds"
     clock.now_s += 86_400
     desk.tick()
-    assert desk.known() == []
+    assert desk.events() == []
 
 
 def test_a_full_disk_keeps_nothing_from_acting(tmp_path, clock):
     acts = Acts()
     desk = desk_of(tmp_path, acts, clock)
     (tmp_path / ".state.json.part").mkdir()
-    desk.take(parse(GOOD)[0])
+    desk.receive(parse(GOOD)[0])
     desk.tick()
     assert len(acts.calls) == 1
 
@@ -241,7 +241,7 @@ def test_events_that_a_person_wrote_into_the_file_stay(tmp_path, clock):
     own = {"event_id": "maintenance", "start": NOW_S, "end": NOW_S + 9e4, "zone": "hall1", "power_limit": "1 MW"}
     (tmp_path / "events.json").write_text(json.dumps([own]))
     desk = desk_of(tmp_path, Acts(), clock)
-    desk.take(parse(GOOD)[0])
+    desk.receive(parse(GOOD)[0])
     desk_of(tmp_path, Acts(), clock)
     assert [event.zone for event in read_events(tmp_path / "events.json", "phx")] == ["hall1", "phx"]
     with pytest.raises(ConfigError, match="json"):
@@ -315,7 +315,7 @@ def test_a_folder_that_everybody_may_write_to_is_refused(folder):
 
 def test_the_desks_memory_is_readable_json(tmp_path, clock):
     desk = desk_of(tmp_path, Acts(), clock)
-    desk.take(parse(GOOD)[0])
+    desk.receive(parse(GOOD)[0])
     desk.tick()
     (known,) = msgspec.json.decode((tmp_path / "state.json").read_bytes()).values()
     assert known["outcome"]["met"] is True

@@ -105,11 +105,11 @@ def some_dispatch(model: StorageModel, seed: int) -> tuple[tuple[int, ...], ...]
     rng = np.random.default_rng(seed)
     wishes = [rng.uniform(-s.charge_w, s.discharge_w, model.slots) * (rng.random() < 0.8) for s in model.units]
     late = [np.where(np.arange(model.slots) < model.slots // 2, w, -abs(w)) for w in wishes]
-    found = [model.whole([*wishes[:k], w, *wishes[k + 1 :]])[k] for k, w in enumerate(late)]
-    return tuple(w if ends_well(model, k, w) else model.idle()[k] for k, w in enumerate(found))
+    found = [model.in_whole_watts([*wishes[:k], w, *wishes[k + 1 :]])[k] for k, w in enumerate(late)]
+    return tuple(w if meets_end_content(model, k, w) else model.idle()[k] for k, w in enumerate(found))
 
 
-def ends_well(model: StorageModel, number: int, watts) -> bool:
+def meets_end_content(model: StorageModel, number: int, watts) -> bool:
     store = model.units[number]
     return trajectory(store.storage, store.start_j, watts, model.slot_s)[-1] >= store.low_j[-1]
 
@@ -189,8 +189,8 @@ def test_the_dual_of_the_program_proves_its_optimum(case, seed):
     scale = 2**prices.scale_bits * STORED_VALUE_SCALE
     worth = {s.storage.name: [round(v * scale) for v in row] for s, row in zip(model.units, answer.worth, strict=True)}
     assert float(stored_bound(model, prices, worth)) == pytest.approx(answer.objective, rel=1e-6)
-    dispatch = model.whole(answer.power_w)
-    assert model.ends_well(dispatch)
+    dispatch = model.in_whole_watts(answer.power_w)
+    assert model.meets_end_content(dispatch)
     assert worth_of(model, dispatch, price) == pytest.approx(answer.objective, rel=1e-3)
 
 
@@ -221,7 +221,7 @@ def test_doing_nothing_is_always_possible_and_costs_what_is_missing_at_the_end(c
     snapshot, built, _ = case
     empty = msgspec.structs.replace(snapshot, stored_j={"bess": 0.0, "tank": 0.0})
     model = build_storage_model(empty, built)
-    assert model.ends_well(model.idle())
+    assert model.meets_end_content(model.idle())
     assert model.cost(model.idle()) > 0
     full = build_storage_model(msgspec.structs.replace(snapshot, stored_j={"tank": 144e6}), built)
     assert full.cost(full.idle()) == 0

@@ -28,7 +28,7 @@ from powerhall_optimizer.problem.build import build
 from powerhall_optimizer.report.page import report_html
 from powerhall_optimizer.round.publish import plan_points
 from powerhall_optimizer.shed.ladder import ladder
-from powerhall_optimizer.storage.state import with_stored
+from powerhall_optimizer.storage.state import with_storage_content
 from powerhall_optimizer.verify.plan import verify_plan
 from rigs.stores import SITE, SLOTS, START_S, STORES, doing, entry_of, kinds, plan_of, snapshot_of, storage_with
 
@@ -200,12 +200,12 @@ def test_a_battery_keeps_the_ramp_limits_of_the_site(tmp_path):
 def test_what_a_store_holds_comes_from_its_meter_else_from_the_last_plan_else_from_the_site(plan, tmp_path):
     s = plan.snapshot
     store = open_store(f"sqlite:///{tmp_path}/s.db")
-    assert with_stored(s, None, store, START_S).stored_j == {}
+    assert with_storage_content(s, None, store, START_S).stored_j == {}
     later = replace(s, start_s=START_S + 40 * 300)
-    foreseen = with_stored(later, plan, store, later.start_s).stored_j
+    foreseen = with_storage_content(later, plan, store, later.start_s).stored_j
     assert foreseen == {entry.name: float(entry.stored_j[40]) for entry in plan.storages}
-    assert with_stored(replace(s, start_s=START_S + 90), plan, store, START_S + 90).stored_j == {}
-    assert with_stored(s, plan, store, START_S).stored_j == s.stored_j
+    assert with_storage_content(replace(s, start_s=START_S + 90), plan, store, START_S + 90).stored_j == {}
+    assert with_storage_content(s, plan, store, START_S).stored_j == s.stored_j
     now_ms = later.start_s * 1000
     for device, point, value, quality in (
         ("bess", "soc_percent", 25.0, 1.0),
@@ -214,7 +214,7 @@ def test_what_a_store_holds_comes_from_its_meter_else_from_the_last_plan_else_fr
     ):
         tags = {"site": "dam", "hall": "", "device": device, "point": point}
         store.write(encode(Point("facility", tags, {"value": value, "quality": quality}, now_ms)))
-    measured = with_stored(later, plan, store, later.start_s + 1.0).stored_j
+    measured = with_storage_content(later, plan, store, later.start_s + 1.0).stored_j
     store.close()
     assert measured["bess"] == 0.25 * 200 * 3.6e6
     assert measured["loop"] == pytest.approx(2.5 * 4.18e7)
@@ -268,7 +268,7 @@ def test_a_dispatch_that_nobody_settles_is_cut_to_the_load_that_there_is(tmp_pat
     assert loads.zone_w["dam"].min() >= -0.5
     assert loads.halls["a"].heat_w["all"].min() >= -0.5
     assert max(cut[0]) > 10_000
-    assert stores.model.ends_well(cut)
+    assert stores.model.meets_end_content(cut)
 
 
 @pytest.mark.parametrize("solver", ["highs", "pdlp"])

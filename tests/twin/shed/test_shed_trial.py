@@ -88,7 +88,7 @@ def test_after_the_event_the_site_comes_back_in_the_steps_that_the_ramp_allows(s
         desk = EventManager(tmp_path / "state.json", tmp_path / "events.json", act, Log(quiet=True), lambda: twin.now_s)
         event = {"event_id": "dr", "duration": "6 min", "reduce_percent": 20}
         (signal,) = parse_signals(json.dumps(event).encode(), "test", "demo", twin.now_s)
-        desk.take(signal)
+        desk.receive(signal)
         desk.tick()
         assert outcomes[0].met, outcomes[0].problems
         twin.settings = dataclasses.replace(small, step_s=2.0)
@@ -101,7 +101,7 @@ def test_after_the_event_the_site_comes_back_in_the_steps_that_the_ramp_allows(s
                 twin.queue.stopped(run)
             twin.lease(plan)
             twin.advance(290.0)
-    assert desk.one("dr").state == "ended"
+    assert desk.event("dr").state == "ended"
     seen = [
         (at_s, power_w, SiteIndex.of(twin.site).budgets_at(at_s)["demo"])
         for at_s, power_w in zip(twin.at_s, twin.meter_w, strict=True)

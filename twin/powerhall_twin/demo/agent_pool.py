@@ -13,7 +13,7 @@ from powerhall.runtime.errors import PowerhallError
 from powerhall.site.topology import Site
 from powerhall_twin.site.simulated_nodes import state_path
 
-__all__ = ["Fleet", "NodeSpec", "Report", "Step", "WorkerSpec", "fleet"]
+__all__ = ["Fleet", "NodeSpec", "Step", "WorkerSpec", "WriteReport", "fleet"]
 
 
 class NodeSpec(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ class Step(msgspec.Struct, frozen=True):
     sample: bool
 
 
-class Report(msgspec.Struct, frozen=True):
+class WriteReport(msgspec.Struct, frozen=True):
     """A worker's answer to a step: points delivered, waiting and dropped since the start."""
 
     sent: int = 0
@@ -60,14 +60,14 @@ class Fleet:
 
     workers: list[subprocess.Popen[bytes]]
 
-    def step(self, step: Step) -> list[Report]:
+    def step(self, step: Step) -> list[WriteReport]:
         """Send the order to all workers, then collect their answers; one that died raises PowerhallError."""
         line = msgspec.json.encode(step) + b"\n"
         for worker in self.workers:
             _send(worker, line)
         return [_answer(worker) for worker in self.workers]
 
-    def close(self) -> list[Report]:
+    def close(self) -> list[WriteReport]:
         """Let the workers deliver what is spooled and end; returns their last reports."""
         reports = []
         for worker in self.workers:
@@ -88,12 +88,12 @@ def _send(worker: subprocess.Popen[bytes], line: bytes) -> None:
         raise PowerhallError(f"agents: worker {worker.pid} has ended; its messages are in agents.log") from None
 
 
-def _answer(worker: subprocess.Popen[bytes]) -> Report:
+def _answer(worker: subprocess.Popen[bytes]) -> WriteReport:
     assert worker.stdout is not None
     line = worker.stdout.readline()
     if not line:
         raise PowerhallError(f"agents: worker {worker.pid} has ended; its messages are in agents.log")
-    return msgspec.json.decode(line, type=Report)
+    return msgspec.json.decode(line, type=WriteReport)
 
 
 @contextmanager

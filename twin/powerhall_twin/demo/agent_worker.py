@@ -21,7 +21,7 @@ from powerhall_agent.settings.agent_settings import AgentSettings, OutputSetting
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 from powerhall_agent.simulate.install import install
 from powerhall_agent.simulate.state import StateFile
-from powerhall_twin.demo.agent_pool import NodeSpec, Report, Step, WorkerSpec
+from powerhall_twin.demo.agent_pool import NodeSpec, Step, WorkerSpec, WriteReport
 from powerhall_twin.site.simulated_nodes import advance_nodes
 
 __all__ = ["main"]
@@ -92,7 +92,7 @@ def _pipeline(spec: WorkerSpec, log: Log) -> OutputPipeline:
 
 def _report(pipeline: OutputPipeline) -> bytes:
     stats = pipeline.spool.stats()
-    report = Report(
+    report = WriteReport(
         pipeline.shipper.stats.sent_points, stats.points_waiting, stats.dropped_points, pipeline.dead_letters.points
     )
     return msgspec.json.encode(report) + b"\n"

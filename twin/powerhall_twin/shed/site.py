@@ -27,7 +27,7 @@ from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.leases.grant_cycle import GrantCycle
 from powerhall_optimizer.leases.ledger import Ledger
 from powerhall_optimizer.planning.planner import make_plan
-from powerhall_optimizer.schedulers.base import Command, Report
+from powerhall_optimizer.schedulers.base import Command, WriteReport
 from powerhall_optimizer.shed.shedder import Shedder
 from powerhall_twin.jobs.generator import generate
 from powerhall_twin.policies.admission import Admission
@@ -152,9 +152,9 @@ class ShedSite:
         self.advance(seconds)
         self.mark = time.perf_counter()
 
-    def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
         """Take a plan as a scheduler does: its stops happen a little later."""
-        report = Report("twin", plan.plan_id, dry_run)
+        report = WriteReport("twin", plan.plan_id, dry_run)
         self.pending.append((self.now_s + self.settings.scheduler_s, plan))
         report.commands.append(Command("take plan", plan.plan_id))
         return report

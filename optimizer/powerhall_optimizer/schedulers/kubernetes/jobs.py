@@ -20,7 +20,7 @@ from powerhall.units import parse_duration
 from powerhall_optimizer.schedulers import texts
 from powerhall_optimizer.schedulers.kubernetes.api import Object
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
-from powerhall_optimizer.schedulers.reasons import LeftOut, LeftOutCause, Skip, SkipReason
+from powerhall_optimizer.schedulers.skip_reasons import LeftOut, LeftOutCause, Skip, SkipReason
 
 __all__ = ["JobPatch", "decide", "job_id", "status_of", "to_job"]
 

@@ -13,7 +13,7 @@ from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall_optimizer.schedulers import texts
 from powerhall_optimizer.schedulers.allowed import allowed_units, budget_zone
-from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
+from powerhall_optimizer.schedulers.base import Command, Queue, WriteReport, check_fresh
 from powerhall_optimizer.schedulers.kubernetes.api import (
     Conflict,
     Gone,
@@ -26,7 +26,7 @@ from powerhall_optimizer.schedulers.kubernetes.api import (
 from powerhall_optimizer.schedulers.kubernetes.jobs import JobPatch, decide, job_id, part, status_of, to_job
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.kubernetes.leader_lease import take_lease
-from powerhall_optimizer.schedulers.reasons import Skip, SkipReason
+from powerhall_optimizer.schedulers.skip_reasons import Skip, SkipReason
 
 __all__ = ["KubernetesReader", "KubernetesWriter"]
 
@@ -81,11 +81,11 @@ class KubernetesWriter:
         self._api = api or open_api(settings)
         self._holder = holder or settings.identity or identity()
 
-    def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
         """Write what differs from the plan; a lowered quota first, a raised one last."""
         now_s = self._clock()
         check_fresh(plan, now_s)
-        report = Report("kubernetes", plan.plan_id, dry_run)
+        report = WriteReport("kubernetes", plan.plan_id, dry_run)
         if not dry_run:
             take_lease(self._api, self._settings, self._holder, now_s)
         renew_s = now_s + self._settings.lease_s / 2
@@ -107,7 +107,7 @@ class KubernetesWriter:
         return report
 
     def _job(
-        self, raw: Object | None, desired: Assignment | Waiting, plan: Plan, report: Report, wrote: dict[str, bool]
+        self, raw: Object | None, desired: Assignment | Waiting, plan: Plan, report: WriteReport, wrote: dict[str, bool]
     ) -> None:
         stops = {job.job_id for job in plan.snapshot.jobs if job.state == "running" and job.preemptible}
         subject = f"job {desired.job_id}"
@@ -142,7 +142,7 @@ class KubernetesWriter:
         except NotFound:
             return None
 
-    def _write(self, raw: Object, made: JobPatch, report: Report, wrote: dict[str, bool]) -> None:
+    def _write(self, raw: Object, made: JobPatch, report: WriteReport, wrote: dict[str, bool]) -> None:
         """Patch one job, read it back, and say so in an event."""
         name = job_id(raw)
         text = f"{made.event_reason.lower()} {name}: {made.message}"
@@ -182,7 +182,7 @@ class KubernetesWriter:
             "reportingInstance": self._holder,
         }
 
-    def _quota(self, plan: Plan, now_s: float, report: Report, *, lower: bool) -> bool:
+    def _quota(self, plan: Plan, now_s: float, report: WriteReport, *, lower: bool) -> bool:
         """Set the queue's quota in watts to what jobs may hold now; return whether it is to be raised at the end."""
         name = self._settings.cluster_queue
         zone = budget_zone(plan, self._settings.zone, "kubernetes.zone") if name else None
@@ -219,7 +219,7 @@ class KubernetesWriter:
         report.commands.append(Command(f"quota of clusterqueue {name}", name, "changed by others again and again"))
         return False
 
-    def _settle(self, version: str, wrote: dict[str, bool], report: Report) -> None:
+    def _settle(self, version: str, wrote: dict[str, bool], report: WriteReport) -> None:
         """Watch for a while whether somebody (another controller) turns a write back; then it counts as failed."""
         seen: dict[str, Object] = {}
         try:

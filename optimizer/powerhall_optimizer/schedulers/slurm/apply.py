@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from powerhall.runtime.errors import Rejected
-from powerhall_optimizer.schedulers.base import Command, Report
+from powerhall_optimizer.schedulers.base import Command, WriteReport
 from powerhall_optimizer.schedulers.slurm.commands import SlurmTool, time_text
 from powerhall_optimizer.schedulers.slurm.desired_state import Change, current_values
 from powerhall_optimizer.schedulers.slurm.ownership_mark import parse_mark
@@ -97,7 +97,7 @@ def _differences(change: Change, after: Record | None, settings: SlurmSettings, 
 
 
 def write_changes(
-    tool: SlurmTool, changes: Sequence[Change], settings: SlurmSettings, clock: Callable[[], float], report: Report
+    tool: SlurmTool, changes: Sequence[Change], settings: SlurmSettings, clock: Callable[[], float], report: WriteReport
 ) -> None:
     """Issue marks and fields in one go, read them back, then write the final marks."""
     now_s = clock()

@@ -7,7 +7,7 @@ from powerhall.hostlist import compress, expand
 from powerhall.plan.plan import Assignment, Plan, Waiting
 from powerhall_optimizer.schedulers import texts
 from powerhall_optimizer.schedulers.allowed import units
-from powerhall_optimizer.schedulers.reasons import Skip, SkipReason
+from powerhall_optimizer.schedulers.skip_reasons import Skip, SkipReason
 from powerhall_optimizer.schedulers.slurm.ownership_mark import OwnershipMark, one_word, parse_mark
 from powerhall_optimizer.schedulers.slurm.records import Record
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings

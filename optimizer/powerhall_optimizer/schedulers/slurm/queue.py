@@ -8,7 +8,7 @@ from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall_optimizer.schedulers import texts
 from powerhall_optimizer.schedulers.base import Queue
-from powerhall_optimizer.schedulers.reasons import LeftOut, LeftOutCause
+from powerhall_optimizer.schedulers.skip_reasons import LeftOut, LeftOutCause
 from powerhall_optimizer.schedulers.slurm.ownership_mark import OwnershipMark, one_word, parse_mark
 from powerhall_optimizer.schedulers.slurm.records import NodeRecord, Record
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings

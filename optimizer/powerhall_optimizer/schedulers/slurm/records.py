@@ -63,7 +63,7 @@ class NodeRecord:
     states: frozenset[str]
 
 
-class _Row:
+class _JsonRow:
     """One object of Slurm's JSON, read by field in either shape."""
 
     def __init__(self, data: dict[str, object]) -> None:
@@ -100,10 +100,10 @@ class _Row:
             return [value]
         return [str(item) for item in value] if isinstance(value, list) else []
 
-    def row(self, key: str) -> "_Row":
+    def row(self, key: str) -> "_JsonRow":
         """Return a nested object."""
         value = self.data.get(key)
-        return _Row(value if isinstance(value, dict) else {})
+        return _JsonRow(value if isinstance(value, dict) else {})
 
 
 def tres_gpus(text: str) -> tuple[int, str]:
@@ -119,7 +119,7 @@ def tres_gpus(text: str) -> tuple[int, str]:
     return max(total, typed), kind
 
 
-def _gpus(row: _Row, nodes: int) -> tuple[int, str]:
+def _gpus(row: _JsonRow, nodes: int) -> tuple[int, str]:
     """Return GPUs and type of a job: allocated ones where it runs, otherwise from what it asked for."""
     allocated, kind = tres_gpus(row.text("tres_alloc_str"))
     if allocated:
@@ -162,7 +162,7 @@ def _tasks(text: str) -> list[int] | None:
     return tasks
 
 
-def _ids(row: _Row) -> list[str]:
+def _ids(row: _JsonRow) -> list[str]:
     array = row.whole("array_job_id")
     if not array:
         return [str(row.whole("job_id"))]
@@ -172,7 +172,7 @@ def _ids(row: _Row) -> list[str]:
     return [str(array)] if tasks is None else [f"{array}_{task}" for task in tasks]
 
 
-def _records(row: _Row) -> list[Record]:
+def _records(row: _JsonRow) -> list[Record]:
     nodes = max(1, row.whole("node_count"))
     gpus, kind = _gpus(row, nodes)
     limit_min = row.whole("time_limit")
@@ -206,7 +206,7 @@ def _records(row: _Row) -> list[Record]:
     ]
 
 
-def _rows(text: str, program: str, *keys: str) -> list[_Row]:
+def _rows(text: str, program: str, *keys: str) -> list[_JsonRow]:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
@@ -214,7 +214,7 @@ def _rows(text: str, program: str, *keys: str) -> list[_Row]:
     if isinstance(data, dict):
         for key in keys:
             if isinstance(data.get(key), list):
-                return [_Row(item) for item in data[key] if isinstance(item, dict)]
+                return [_JsonRow(item) for item in data[key] if isinstance(item, dict)]
     raise _refusal(program, f"must have a list {' or '.join(keys)}")
 
 

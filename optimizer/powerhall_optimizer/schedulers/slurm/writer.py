@@ -16,8 +16,8 @@ from powerhall.hostlist import compress
 from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import ConfigError
 from powerhall.site.topology import Site
-from powerhall_optimizer.schedulers.base import Command, Queue, Report, check_fresh
-from powerhall_optimizer.schedulers.reasons import Skip, SkipReason
+from powerhall_optimizer.schedulers.base import Command, Queue, WriteReport, check_fresh
+from powerhall_optimizer.schedulers.skip_reasons import Skip, SkipReason
 from powerhall_optimizer.schedulers.slurm import level_files as slurm_levels
 from powerhall_optimizer.schedulers.slurm import reservations as slurm_reservations
 from powerhall_optimizer.schedulers.slurm.apply import read_records, restored, write_changes
@@ -60,9 +60,9 @@ class SlurmWriter:
         self._settings, self._clock = settings, clock
         self._tool = tool or SlurmTool(settings.timeout_s)
 
-    def apply(self, plan: Plan, *, dry_run: bool = False) -> Report:
+    def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
         """Write what differs from the plan: first what tightens and delays, then what starts, last what loosens."""
-        report = Report("slurm", plan.plan_id, dry_run)
+        report = WriteReport("slurm", plan.plan_id, dry_run)
         now_s = self._clock()
         check_fresh(plan, now_s)
         settings = self._licensed(report)
@@ -74,9 +74,9 @@ class SlurmWriter:
         self._power(plan, now_s, report)
         return report
 
-    def release_all(self, *, dry_run: bool = False) -> Report:
+    def release_all(self, *, dry_run: bool = False) -> WriteReport:
         """Give every waiting job back as its user submitted it, and delete Powerhall's reservations."""
-        report = Report("slurm", "", dry_run)
+        report = WriteReport("slurm", "", dry_run)
         settings, now_s = self._licensed(report), self._clock()
         changes = [
             restored(record, settings, now_s) for record in read_records(self._tool).values() if _is_ours(record)
@@ -86,7 +86,7 @@ class SlurmWriter:
         self._plain(loosen, "budget", report)
         return report
 
-    def _licensed(self, report: Report) -> SlurmSettings:
+    def _licensed(self, report: WriteReport) -> SlurmSettings:
         """Return the settings, without a licence where the cluster has none of this name."""
         name = self._settings.licence
         if name and not self._total(name):
@@ -112,13 +112,13 @@ class SlurmWriter:
         want = slurm_reservations.wanted(plan, settings, self._total(settings.licence), now_s)
         return slurm_reservations.changes(want, self._reserved(settings), settings.licence, now_s)
 
-    def _plain(self, lines: Sequence[str], subject: str, report: Report) -> None:
+    def _plain(self, lines: Sequence[str], subject: str, report: WriteReport) -> None:
         """Issue commands one by one; their own answer says whether they worked."""
         for line in lines:
             error = "" if report.dry_run else self._tool.one(line)
             report.commands.append(Command(f"scontrol {line}", subject, error))
 
-    def _jobs(self, plan: Plan, settings: SlurmSettings, now_s: float, report: Report) -> None:
+    def _jobs(self, plan: Plan, settings: SlurmSettings, now_s: float, report: WriteReport) -> None:
         records = read_records(self._tool)
         planned = {job.job_id for job in plan.snapshot.jobs}
         forgotten = [r for r in records.values() if _is_ours(r) and r.job_id not in planned]
@@ -133,7 +133,7 @@ class SlurmWriter:
         write_changes(self._tool, changes, settings, self._clock, report)
 
     def _change(
-        self, record: Record | None, desired: DesiredJob, settings: SlurmSettings, now_s: float, report: Report
+        self, record: Record | None, desired: DesiredJob, settings: SlurmSettings, now_s: float, report: WriteReport
     ) -> Change | SkipReason | None:
         if record is None or record.state not in ("PENDING", "RUNNING"):
             return SkipReason(Skip.GONE)
@@ -151,7 +151,7 @@ class SlurmWriter:
             return None
         return change
 
-    def _stop(self, record: Record, report: Report) -> SkipReason | None:
+    def _stop(self, record: Record, report: WriteReport) -> SkipReason | None:
         """Requeue a running job that the plan preempts; the next round reschedules it."""
         if record.state != "RUNNING":
             return SkipReason(Skip.WAITS_ALREADY)
@@ -160,7 +160,7 @@ class SlurmWriter:
         self._plain([f"requeue {record.job_id}"], f"job {record.job_id}", report)
         return None
 
-    def _levels(self, plan: Plan, report: Report) -> None:
+    def _levels(self, plan: Plan, report: WriteReport) -> None:
         if not self._settings.level_dir:
             return
         folder = Path(self._settings.level_dir)
@@ -182,7 +182,7 @@ class SlurmWriter:
             if not report.dry_run:
                 path.unlink(missing_ok=True)
 
-    def _power(self, plan: Plan, now_s: float, report: Report) -> None:
+    def _power(self, plan: Plan, now_s: float, report: WriteReport) -> None:
         if not self._settings.power_save_s:
             return
         if re.search(r"SuspendProgram\s*=\s*\(null\)", self._tool.ask("scontrol", "show", "config")):

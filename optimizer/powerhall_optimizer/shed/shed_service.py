@@ -58,7 +58,7 @@ def serve(args: ServiceOptions, shed: ShedOptions) -> int:
         return shedder.act(plan, steps, target_w, until_s=end_s, within_s=within_s)
 
     manager = EventManager(args.state, args.events, act, log)
-    folder = None if args.watch is None else SignalInbox(args.watch, site, manager.take, log)
+    folder = None if args.watch is None else SignalInbox(args.watch, site, manager.receive, log)
     endpoint = None
     if args.serve is not None and args.token_file is not None:
         endpoint = HttpEndpoint(args.serve, args.token_file, manager, site, log, cert=args.tls_cert, key=args.tls_key)
