@@ -1,1 +1,1 @@
-"""The site: topology, site.toml, stores of energy, and curtailments."""
+"""The site: topology, site.toml, storage, and curtailments."""
