@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.store import open_store
-from powerhall.store.http import InfluxHttp
-from powerhall.store.influxql import identifier
+from powerhall.store.influxdb.address import InfluxAddress, parse_influx_url
+from powerhall.store.influxdb.http import InfluxHttp
+from powerhall.store.influxdb.influxql import identifier
 from powerhall.store.schema import RETENTION_DAYS, Retention
-from powerhall.store.url import InfluxAddress, parse_influx_url
 
 __all__ = ["DEFAULT_DAYS", "init_store"]
 

@@ -11,7 +11,7 @@ import yaml
 from powerhall.runtime.errors import ConfigError, Rejected, Retryable
 from powerhall.runtime.settings import Secret
 from powerhall.store import open_store
-from powerhall.store.url import parse_influx_url
+from powerhall.store.influxdb.address import parse_influx_url
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.cli import main
 from powerhall_dashboards.live.client import Grafana

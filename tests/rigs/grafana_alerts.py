@@ -7,7 +7,7 @@ reduced queries joined by equal labels, and thresholds. The `for` duration is no
 import statistics
 from collections.abc import Callable
 
-from powerhall.store.influxdb import InfluxStore
+from powerhall.store.influxdb.store import InfluxStore
 
 Labels = tuple[tuple[str, str], ...]
 _REDUCERS: dict[str, Callable[[list[float]], float]] = {

@@ -27,7 +27,8 @@ from powerhall_agent.commands.options import (
     agent_settings,
     once_settings,
 )
-from powerhall_agent.delivery.outputs.base import SetupError, open_output
+from powerhall_agent.delivery.errors import SetupError
+from powerhall_agent.delivery.outputs.open import open_output
 from powerhall_agent.delivery.spool import segments_of
 from powerhall_agent.settings.agent_settings import AgentSettings, OutputSettings
 

@@ -14,7 +14,7 @@ from powerhall.runtime.log import Log
 from powerhall_agent.commands.options import add_config_option, add_delivery_options, agent_settings
 from powerhall_agent.delivery.bisection import Bisection
 from powerhall_agent.delivery.dead_letter import DeadLetters
-from powerhall_agent.delivery.outputs.base import open_output
+from powerhall_agent.delivery.outputs.open import open_output
 from powerhall_agent.delivery.segment import scan, unpack
 from powerhall_agent.delivery.spool import Spool, segments_of
 from powerhall_agent.settings.agent_settings import AgentSettings

@@ -8,7 +8,7 @@ point each time.
 from collections.abc import Callable
 
 from powerhall.runtime.errors import Rejected
-from powerhall_agent.delivery.outputs.refusals import PointsTooOld
+from powerhall_agent.delivery.errors import PointsTooOld
 from powerhall_agent.delivery.spool import Batch
 
 __all__ = ["Bisection"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from powerhall.runtime.log import Log
 from powerhall_agent.delivery.dead_letter import DeadLetters
-from powerhall_agent.delivery.outputs.base import open_output
+from powerhall_agent.delivery.outputs.open import open_output
 from powerhall_agent.delivery.shipper import Shipper
 from powerhall_agent.delivery.spool import Spool
 from powerhall_agent.settings.agent_settings import AgentSettings, OutputSettings

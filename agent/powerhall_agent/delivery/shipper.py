@@ -21,7 +21,8 @@ from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.runtime.log import Log
 from powerhall_agent.delivery.bisection import Bisection
 from powerhall_agent.delivery.dead_letter import DeadLetters
-from powerhall_agent.delivery.outputs.base import Output, StoreBusy
+from powerhall_agent.delivery.errors import StoreBusy
+from powerhall_agent.delivery.outputs.base import Output
 from powerhall_agent.delivery.spool import Batch, Spool
 from powerhall_agent.settings.agent_settings import ShipSettings
 

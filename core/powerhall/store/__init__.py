@@ -1,7 +1,7 @@
 """Where points and documents are kept: SQLite on one machine, InfluxDB 1, 2 or 3 for a site."""
 
 from powerhall.store.base import Store
+from powerhall.store.open import open_store
 from powerhall.store.query import Filter, Query, Row, Select, Variable
-from powerhall.store.url import open_store
 
 __all__ = ["Filter", "Query", "Row", "Select", "Store", "Variable", "open_store"]

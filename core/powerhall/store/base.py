@@ -1,10 +1,12 @@
-"""What every store can do: write points, answer queries, keep documents."""
+"""The interface of a store, and how a kind of store is described for the registry."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from powerhall.store.query import Query, Row
 
-__all__ = ["Store"]
+__all__ = ["Store", "StoreKind"]
 
 
 class Store(Protocol):
@@ -32,3 +34,16 @@ class Store(Protocol):
     def close(self) -> None:
         """Give back connections and files."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKind:
+    """A kind of store: what its URLs begin with, their form, the options of their query part, and how one is opened.
+
+    `open` gets the whole URL; it sends nothing to a server and raises ConfigError for a URL that it refuses.
+    """
+
+    prefix: str
+    form: str
+    options: tuple[str, ...]
+    open: Callable[[str], Store]

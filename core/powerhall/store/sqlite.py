@@ -15,14 +15,16 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from powerhall.runtime.errors import ConfigError, PowerhallError, Retryable
+from powerhall.store.base import StoreKind
 from powerhall.store.points import Batch, batches
 from powerhall.store.query import Query, Row
 from powerhall.store.schema import MEASUREMENTS, SCHEMA_VERSION, Measurement
 from powerhall.store.sql import render_sql
 
-__all__ = ["SqliteStore"]
+__all__ = ["KIND", "SqliteStore"]
 
 _BUSY_TIMEOUT_S = 10.0
 _WAL_LIMIT_BYTES = 32 * 1024 * 1024
@@ -229,3 +231,13 @@ class _First(_Edge):
 
 class _Last(_Edge):
     newer = staticmethod(lambda time_ms, kept_ms: time_ms >= kept_ms)
+
+
+def _open(url: str) -> SqliteStore:
+    path = unquote(url.removeprefix("sqlite:///"))
+    if not path:
+        raise ConfigError(f"store URL: {url}: names no file; must be sqlite:///PATH")
+    return SqliteStore(path)
+
+
+KIND = StoreKind("sqlite:///", "sqlite:///PATH", (), _open)

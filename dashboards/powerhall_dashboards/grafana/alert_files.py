@@ -2,7 +2,7 @@
 
 import json
 
-from powerhall.store.influxql import render_grafana
+from powerhall.store.influxdb.influxql import render_grafana
 from powerhall_dashboards.alerts import RULES, Rule
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.grafana.query import policy_of

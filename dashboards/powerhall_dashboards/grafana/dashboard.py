@@ -5,7 +5,7 @@
 import json
 from typing import Any
 
-from powerhall.store.influxql import identifier
+from powerhall.store.influxdb.influxql import identifier
 from powerhall_dashboards.boards.parts import JOBS_SINCE_S, MARKED
 from powerhall_dashboards.grafana.panels import build_panel
 from powerhall_dashboards.grafana.query import DATASOURCE, AnnotationTarget, policy_of

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from powerhall.store import Query, Select, Variable
-from powerhall.store.influxql import literal, render_grafana
+from powerhall.store.influxdb.influxql import literal, render_grafana
 from powerhall.store.schema import MEASUREMENTS
 from powerhall_dashboards.grafana.sdk import Builder, Dataquery, common
 from powerhall_dashboards.model import Panel

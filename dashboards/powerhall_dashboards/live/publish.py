@@ -4,7 +4,7 @@ import json
 
 from powerhall import __version__
 from powerhall.runtime.errors import ConfigError
-from powerhall.store.url import InfluxAddress, parse_influx_url
+from powerhall.store.influxdb.address import InfluxAddress, parse_influx_url
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.grafana.dashboard import board_json
 from powerhall_dashboards.live.client import Grafana, Json

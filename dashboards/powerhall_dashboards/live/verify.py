@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 from powerhall.runtime.errors import Rejected
 from powerhall.store import Query, Select
-from powerhall.store.influxql import render_grafana
+from powerhall.store.influxdb.influxql import render_grafana
 from powerhall.store.schema import MEASUREMENTS
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.grafana.query import interpolate, policy_of, targets

@@ -15,7 +15,7 @@ from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.runtime.files import replace_file
 from powerhall.site.site_file import read_site
-from powerhall.store.url import open_store
+from powerhall.store import open_store
 from powerhall_optimizer.schedulers.base import Queue, WriteReport
 from powerhall_optimizer.schedulers.registry import open_reader, open_releasing, open_writer, scheduler_names
 

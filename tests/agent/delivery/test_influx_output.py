@@ -10,10 +10,11 @@ import pytest
 
 from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.runtime.log import Log
-from powerhall.store.url import parse_influx_url
+from powerhall.store.influxdb.address import parse_influx_url
 from powerhall_agent.delivery.dead_letter import DeadLetters
-from powerhall_agent.delivery.outputs.base import SetupError, StoreBusy, open_output
+from powerhall_agent.delivery.errors import SetupError, StoreBusy
 from powerhall_agent.delivery.outputs.influxdb import InfluxOutput
+from powerhall_agent.delivery.outputs.open import open_output
 from powerhall_agent.delivery.shipper import Shipper
 from powerhall_agent.delivery.spool import Spool
 from powerhall_agent.settings.agent_settings import ShipSettings
@@ -184,7 +185,7 @@ def _python(script: str) -> str:
 def test_the_write_service_comes_without_the_rest_of_the_client():
     """Memory of every GPU host depends on it: neither NumPy nor ReactiveX nor the 400 management modules."""
     script = (
-        "import sys; from powerhall_agent.delivery.outputs.influx_client import write_client; "
+        "import sys; from powerhall.store.influxdb.client import write_client; "
         "before = len(sys.modules); "
         "import urllib3, multiprocessing.pool, tempfile, mimetypes, ssl; between = len(sys.modules); "
         "write_client(lambda c: None); "
@@ -195,7 +196,7 @@ def test_the_write_service_comes_without_the_rest_of_the_client():
 
 def test_the_lean_client_leaves_the_whole_one_alone_before_and_after():
     script = (
-        "from powerhall_agent.delivery.outputs.influx_client import write_client; write_client(lambda c: None); "
+        "from powerhall.store.influxdb.client import write_client; write_client(lambda c: None); "
         "from influxdb_client.client.write_api import WriteApi; import influxdb_client; "
         "client, service, error = write_client(lambda c: None); "
         "assert influxdb_client.InfluxDBClient and 'influxdb_client.domain.bucket' in __import__('sys').modules; "

@@ -15,8 +15,7 @@ from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.runtime.log import Log
 from powerhall_agent.delivery.bisection import Bisection
 from powerhall_agent.delivery.dead_letter import DeadLetters
-from powerhall_agent.delivery.outputs.base import SetupError, StoreBusy
-from powerhall_agent.delivery.outputs.refusals import PointsTooOld
+from powerhall_agent.delivery.errors import PointsTooOld, SetupError, StoreBusy
 from powerhall_agent.delivery.pipeline import OutputPipeline
 from powerhall_agent.delivery.shipper import Shipper
 from powerhall_agent.delivery.spool import Batch, Spool

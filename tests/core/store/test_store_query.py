@@ -4,7 +4,7 @@ import pytest
 
 from powerhall.runtime.errors import Rejected
 from powerhall.store import Filter, Query, Select, Variable
-from powerhall.store.influxql import render_grafana, render_influxql
+from powerhall.store.influxdb.influxql import render_grafana, render_influxql
 from powerhall.store.sql import render_sql
 
 MEAN = (Select("power_w", "mean"),)

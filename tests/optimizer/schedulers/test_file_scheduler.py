@@ -10,7 +10,7 @@ import pytest
 from powerhall.jobs import Job, read_jobs, write_jobs
 from powerhall.plan.plan import write_plan
 from powerhall.runtime.errors import ConfigError, Rejected
-from powerhall.store.url import open_store
+from powerhall.store import open_store
 from powerhall_optimizer.cli import main
 from powerhall_optimizer.schedulers.base import Queue
 from powerhall_optimizer.schedulers.file import FileReader, FileSettings, FileWriter, Order

@@ -20,7 +20,7 @@ from powerhall.runtime.errors import Rejected
 from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import Planning, read_site
 from powerhall.site.topology import Site
-from powerhall.store.url import open_store
+from powerhall.store import open_store
 from powerhall.timeseries import parse_time, read_series
 from powerhall_twin.demo.agent_pool import fleet
 from powerhall_twin.demo.dashboard_data import Shown

@@ -4,7 +4,7 @@ import sys
 
 import msgspec
 
-from powerhall.store.url import open_store
+from powerhall.store import open_store
 from powerhall_twin.demo.demo import DemoResult
 from powerhall_twin.report.measured import Telemetry, agents_against_meters, read_telemetry
 from powerhall_twin.report.page import write_report

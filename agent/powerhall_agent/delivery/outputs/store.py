@@ -1,10 +1,10 @@
-"""Output to the embedded store (SQLite) of this machine."""
+"""Output to any store of `powerhall.store` that has no output of its own, such as SQLite."""
 
 from powerhall.runtime.errors import ConfigError
-from powerhall.store.url import open_store
-from powerhall_agent.delivery.outputs.base import SetupError
+from powerhall.store.open import open_store
+from powerhall_agent.delivery.errors import SetupError
 
-__all__ = ["StoreOutput"]
+__all__ = ["StoreOutput", "open_output"]
 
 
 class StoreOutput:
@@ -21,4 +21,9 @@ class StoreOutput:
             raise SetupError(str(error)) from None
 
     def cut(self) -> None:
-        """A local file needs no cutting: SQLite's own busy timeout ends every wait."""
+        """Do nothing: SQLite's own busy timeout ends every wait."""
+
+
+def open_output(url: str, _timeout_s: float) -> StoreOutput:
+    """Open the store of this URL as an output."""
+    return StoreOutput(url)

@@ -6,8 +6,8 @@ import pytest
 
 from powerhall.runtime.errors import ConfigError
 from powerhall.store import open_store
+from powerhall.store.influxdb.address import parse_influx_url
 from powerhall.store.schema import RETENTION_DAYS
-from powerhall.store.url import parse_influx_url
 
 
 @pytest.mark.parametrize(

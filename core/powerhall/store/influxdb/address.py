@@ -1,4 +1,4 @@
-"""Store URLs: `sqlite:///PATH` and `influxdb://HOST:PORT/BUCKET?version=1|2|3&token_file=...`."""
+"""URLs of InfluxDB stores: `influxdb://HOST:PORT/BUCKET?version=1|2|3&token_file=...`."""
 
 import ipaddress
 from dataclasses import dataclass, replace
@@ -6,12 +6,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.settings import Secret
-from powerhall.store.base import Store
 from powerhall.store.schema import Retention
 
-__all__ = ["InfluxAddress", "open_store", "parse_influx_url"]
+__all__ = ["OPTIONS", "InfluxAddress", "parse_influx_url"]
 
-_KEYS = (
+OPTIONS = (
     "version",
     "org",
     "token_file",
@@ -23,7 +22,6 @@ _KEYS = (
     "timeout_s",
     "retention",
 )
-_FORMS = "sqlite:///PATH or influxdb://HOST:PORT/BUCKET?version=1|2|3&token_file=FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +100,8 @@ def _options(query: str, where: str) -> dict[str, str]:
     for key in options:
         if key in ("token", "password"):
             raise ConfigError(f"{where}: {key}: must not stand in the URL; put it into a file and name it {key}_file")
-        if key not in _KEYS:
-            raise ConfigError.field(where, "option", key, f"must be one of {', '.join(_KEYS)}")
+        if key not in OPTIONS:
+            raise ConfigError.field(where, "option", key, f"must be one of {', '.join(OPTIONS)}")
     return options
 
 
@@ -115,7 +113,7 @@ def _choice(where: str, options: dict[str, str], key: str, default: str, allowed
 
 
 def _scheme(where: str, host: str, options: dict[str, str]) -> str:
-    """TLS unless the server is on this machine or plain http is allowed in so many words."""
+    """Return https, or http where the server is on this machine or the URL says allow_http=true."""
     local = _is_loopback(host)
     tls = _choice(where, options, "tls", "false" if local else "true", ("true", "false"))
     allow_http = _choice(where, options, "allow_http", "false", ("true", "false"))
@@ -141,19 +139,3 @@ def _seconds(where: str, text: str) -> float:
     if not 0.0 < value <= 3600.0:
         raise ConfigError.field(where, "timeout_s", text, "must be a number of seconds up to 3600")
     return value
-
-
-def open_store(url: str) -> Store:
-    """Open the store of this URL; nothing is sent to an InfluxDB server before the first read or write."""
-    if url.startswith("sqlite:///"):
-        path = unquote(url.removeprefix("sqlite:///"))
-        if not path:
-            raise ConfigError(f"store URL: {url}: names no file; must be sqlite:///PATH")
-        from powerhall.store.sqlite import SqliteStore
-
-        return SqliteStore(path)
-    if url.startswith("influxdb://"):
-        from powerhall.store.influxdb import InfluxStore
-
-        return InfluxStore(parse_influx_url(url))
-    raise ConfigError(f"store URL: {url.partition('?')[0]!r}: must be {_FORMS}")

@@ -1,4 +1,4 @@
-"""InfluxDB 1, 2 and 3 as a store: v2 writes through influxdb-client, reads by InfluxQL over /query with Basic auth.
+"""InfluxDB 1, 2 and 3 as a store: writes through influxdb-client, reads by InfluxQL over /query with Basic auth.
 
 Only what the three generations answer alike is used. A version 1 server without a v2 endpoint (before 1.8) is written
 to by /write; the first write finds out. Secret files are read again at every call, so that a token can be rotated.
@@ -13,15 +13,16 @@ from collections.abc import Sequence
 import msgspec
 
 from powerhall.runtime.errors import Rejected
+from powerhall.store.base import StoreKind
 from powerhall.store.classes import retention_of, split_lines
 from powerhall.store.documents import DOCUMENT, join_parts, split_document
-from powerhall.store.http import InfluxHttp
-from powerhall.store.influxql import identifier, literal, render_influxql
+from powerhall.store.influxdb.address import OPTIONS, InfluxAddress, parse_influx_url
+from powerhall.store.influxdb.http import InfluxHttp
+from powerhall.store.influxdb.influxql import identifier, literal, render_influxql
 from powerhall.store.query import Query, Row
 from powerhall.store.schema import RETENTION_DAYS, Retention
-from powerhall.store.url import InfluxAddress
 
-__all__ = ["InfluxStore"]
+__all__ = ["KIND", "InfluxStore"]
 
 _DOCUMENT_TRIES = 3
 """How many of the newest documents are looked at before the search for a complete one ends."""
@@ -132,6 +133,10 @@ class InfluxStore:
         return [series for result in answer.results for series in result.series]
 
 
+def _open(url: str) -> InfluxStore:
+    return InfluxStore(parse_influx_url(url))
+
+
 def _rows(series: _Series, names: Sequence[str], tags: Sequence[str], whole_range_ms: int | None) -> list[Row]:
     at = {name: series.columns.index(name) for name in names}
     group = {tag: series.tags.get(tag, "") or "" for tag in tags}
@@ -154,3 +159,6 @@ def _value(value: float | str | bool | None) -> float | str | None:
 def _int(value: float | str | bool | None) -> int:
     assert isinstance(value, int | float)
     return int(value)
+
+
+KIND = StoreKind("influxdb://", "influxdb://HOST:PORT/BUCKET?version=1|2|3&token_file=FILE", OPTIONS, _open)

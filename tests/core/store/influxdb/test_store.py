@@ -16,7 +16,7 @@ import pytest
 
 from powerhall.runtime.errors import ConfigError, Rejected, Retryable
 from powerhall.store import Query, Select, open_store
-from powerhall.store.influxdb import InfluxStore
+from powerhall.store.influxdb.store import InfluxStore
 
 LINE = b"gpu,site=s,node=a power_w=1.0 1700000000000\n"
 COUNT = Query("gpu", (Select("power_w", "count", "n"),))

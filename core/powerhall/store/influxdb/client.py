@@ -10,12 +10,16 @@ makes `write_client` fall back on the ordinary import.
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["write_client"]
+if TYPE_CHECKING:
+    import urllib3
+
+__all__ = ["ApiClient", "Configuration", "RestClient", "WriteService", "write_client"]
 
 _ROOT = "influxdb_client"
 _PACKAGES = ("", ".client", ".domain", ".service", "._sync")
@@ -26,13 +30,51 @@ _NAMES = {
 }
 
 
-def write_client(configure: Callable[[Any], None]) -> tuple[Any, Any, Any]:
+class Configuration(Protocol):
+    """What is set of influxdb-client's Configuration; `timeout` is for the whole request, in milliseconds."""
+
+    host: str
+    ssl_ca_cert: str | None
+    timeout: int
+
+
+class RestClient(Protocol):
+    """The transport of an ApiClient."""
+
+    pool_manager: "urllib3.PoolManager"
+
+
+class ApiClient(Protocol):
+    """influxdb-client's ApiClient."""
+
+    default_headers: dict[str, str]
+    rest_client: RestClient
+
+    def call_api(self, path: str, method: str, **options: object) -> object:
+        """Send one request; a refusing answer raises ApiException."""
+
+
+class WriteService(Protocol):
+    """influxdb-client's WriteService."""
+
+    def post_write(self, **options: object) -> object:
+        """Send one request to /api/v2/write; a refusing answer raises ApiException."""
+
+
+_lock = threading.Lock()
+_modules: dict[str, ModuleType] = {}
+"""What the first client imported; later ones use it again."""
+
+
+def write_client(configure: Callable[[Configuration], None]) -> tuple[ApiClient, WriteService, type[Exception]]:
     """Make an ApiClient, its Configuration filled in by `configure`; return it, its WriteService and ApiException."""
-    try:
-        with _lean():
+    with _lock:
+        try:
+            with _lean():
+                return _make(configure)
+        except (ImportError, AttributeError):
+            _modules.clear()
             return _make(configure)
-    except (ImportError, AttributeError):
-        return _make(configure)
 
 
 @contextmanager
@@ -42,10 +84,13 @@ def _lean() -> Iterator[None]:
         raise ImportError(_ROOT)
     before = _take_out()
     try:
-        _enter_bare_packages(next(iter(spec.submodule_search_locations)))
+        if _modules:
+            sys.modules.update(_modules)
+        else:
+            _enter_bare_packages(next(iter(spec.submodule_search_locations)))
         yield
     finally:
-        _take_out()
+        _modules.update(_take_out())
         sys.modules.update(before)
 
 
@@ -65,7 +110,7 @@ def _enter_bare_packages(folder: str) -> None:
         setattr(sys.modules[_ROOT], name, getattr(importlib.import_module(_ROOT + module), name))
 
 
-def _make(configure: Callable[[Any], None]) -> tuple[Any, Any, Any]:
+def _make(configure: Callable[[Configuration], None]) -> tuple[ApiClient, WriteService, type[Exception]]:
     importlib.import_module(_ROOT)
     configuration = importlib.import_module(_ROOT + ".configuration").Configuration()
     configure(configuration)
