@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from powerhall.runtime.errors import ConfigError, Rejected, Retryable
 from powerhall.store.classes import split_lines
 from powerhall.store.influxdb.address import InfluxAddress, parse_influx_url
+from powerhall.store.influxdb.answers import AnswerKind, InfluxRefused, InfluxUnreachable
 from powerhall.store.influxdb.credentials import write_authorization
-from powerhall.store.influxdb.refusals import InfluxRefused, InfluxUnreachable, Refusal
 from powerhall.store.influxdb.writer import InfluxWriter
 from powerhall.store.schema import RETENTION_DAYS, Retention
 from powerhall_agent.delivery.errors import PointsTooOld, SetupError, StoreBusy
@@ -69,19 +69,18 @@ class InfluxOutput:
         """Turn a refusing answer into what the shipper does next."""
         name, status, text = self._address.name, error.status, error.message
         match error.kind:
-            case Refusal.NOT_ALLOWED:
+            case AnswerKind.NOT_ALLOWED:
                 return _NotAllowedError(f"{name}: not allowed ({status}): {text}; check the token file and its rights")
-            case Refusal.NO_BUCKET | Refusal.NO_ENDPOINT:
+            case AnswerKind.NO_BUCKET | AnswerKind.NO_ENDPOINT:
                 bucket = self._address.bucket
                 return SetupError(f"{name}: not found ({status}): {text}; does the bucket {bucket!r} exist?")
-            case Refusal.TLS:
+            case AnswerKind.TLS:
                 return SetupError(f"{name}: TLS: {text}")
-            case Refusal.REDIRECT:
+            case AnswerKind.REDIRECT:
                 return SetupError(f"{name}: redirects ({status}); give the store's own address")
-            case Refusal.LINES:
-                return Rejected(f"refused ({status}): {text}")
-            case Refusal.TOO_OLD:
-                return PointsTooOld(f"refused ({status}): {text}")
+            case AnswerKind.LINES | AnswerKind.TOO_OLD:
+                kind = Rejected if error.kind is AnswerKind.LINES else PointsTooOld
+                return kind(f"refused ({status}): {text}")
         return StoreBusy(f"{name}: busy ({status}): {text}", error.retry_after_s)
 
 

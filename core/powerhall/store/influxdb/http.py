@@ -5,15 +5,15 @@ from urllib.parse import urlencode
 
 from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected, Retryable
 from powerhall.store.influxdb.address import InfluxAddress
-from powerhall.store.influxdb.credentials import basic_authorization, token_authorization, write_authorization
-from powerhall.store.influxdb.refusals import (
+from powerhall.store.influxdb.answers import (
+    AnswerKind,
     InfluxRefused,
     InfluxUnreachable,
-    Refusal,
     classify,
     one_line,
     server_message,
 )
+from powerhall.store.influxdb.credentials import basic_authorization, token_authorization, write_authorization
 from powerhall.store.influxdb.writer import InfluxWriter
 
 __all__ = ["InfluxHttp"]
@@ -65,16 +65,18 @@ class InfluxHttp:
         """Close the connections."""
         self._writer.close()
 
-    def _refusal(self, kind: Refusal, status: int, message: str) -> PowerhallError:
+    def _refusal(self, kind: AnswerKind, status: int, message: str) -> PowerhallError:
         """Return the error for an answer; an error of InfluxQL comes with any status, so that its text counts too."""
         name = self.address.name
-        if kind is Refusal.TLS:
+        if kind is AnswerKind.TLS:
             return ConfigError(f"{name}: TLS: {message}")
-        if kind is Refusal.NOT_ALLOWED or _has(message, "authorization failed", "unable to parse authentication"):
+        if kind is AnswerKind.NOT_ALLOWED or _has(message, "authorization failed", "unable to parse authentication"):
             return ConfigError(f"{name}: not allowed ({status}): {message}; check user, token and their rights")
-        if kind in {Refusal.NO_BUCKET, Refusal.NO_ENDPOINT} or _has(message, "database not found", "retention policy not found"):
+        if kind in {AnswerKind.NO_BUCKET, AnswerKind.NO_ENDPOINT} or _has(
+            message, "database not found", "retention policy not found"
+        ):
             return ConfigError(f"{name}: not found ({status}): {message}; make it by 'powerhall-dashboards init-store'")
-        if kind is Refusal.BUSY or _has(message, "timeout"):
+        if kind is AnswerKind.BUSY or _has(message, "timeout"):
             return Retryable(f"{name}: busy ({status}): {message}")
         return Rejected(f"{name}: refused ({status}): {message}")
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from powerhall.runtime.errors import ConfigError
 from powerhall.store.influxdb.address import InfluxAddress
+from powerhall.store.influxdb.answers import AnswerKind, InfluxRefused, InfluxUnreachable, one_line, server_message
 from powerhall.store.influxdb.client import Configuration, write_client
-from powerhall.store.influxdb.refusals import InfluxRefused, InfluxUnreachable, Refusal, one_line, server_message
 
 if TYPE_CHECKING:
     import urllib3
@@ -86,7 +86,7 @@ class InfluxWriter:
             )
         except self._api_error as error:
             refused = _refused(cast("_ApiError", error))
-            if address.version == 1 and refused.kind is Refusal.NO_ENDPOINT:
+            if address.version == 1 and refused.kind is AnswerKind.NO_ENDPOINT:
                 self._v1_write = True  # before 1.8 there is no v2 endpoint
             else:
                 raise

@@ -8,15 +8,15 @@ import pytest
 
 from powerhall.runtime.errors import ConfigError
 from powerhall.store.influxdb.address import parse_influx_url
-from powerhall.store.influxdb.credentials import basic_authorization, token_authorization, write_authorization
-from powerhall.store.influxdb.refusals import (
+from powerhall.store.influxdb.answers import (
+    AnswerKind,
     InfluxRefused,
     InfluxUnreachable,
-    Refusal,
     classify,
     one_line,
     server_message,
 )
+from powerhall.store.influxdb.credentials import basic_authorization, token_authorization, write_authorization
 from powerhall.store.influxdb.writer import InfluxWriter
 from rigs import answers
 
@@ -64,27 +64,32 @@ def test_a_secret_that_cannot_be_read_is_named(address):
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"),
+    ("status", "text", "kind"),
     [
-        (0, Refusal.TLS),
-        (302, Refusal.REDIRECT),
-        (400, Refusal.BAD_LINES),
-        (401, Refusal.NOT_ALLOWED),
-        (403, Refusal.NOT_ALLOWED),
-        (404, Refusal.NOT_FOUND),
-        (405, Refusal.OTHER),
-        (408, Refusal.BUSY),
-        (413, Refusal.BAD_LINES),
-        (422, Refusal.BAD_LINES),
-        (429, Refusal.BUSY),
-        (500, Refusal.BUSY),
-        (503, Refusal.BUSY),
-        (599, Refusal.BUSY),
+        (400, "unable to parse 'gpu power_w=oops': invalid number", AnswerKind.LINES),
+        (422, "failure writing points: field type conflict", AnswerKind.LINES),
+        (413, "request entity too large", AnswerKind.LINES),
+        (400, "partial write: points beyond retention policy dropped=8", AnswerKind.TOO_OLD),
+        (422, "write failed: points outside retention policy", AnswerKind.TOO_OLD),
+        (400, "timeout", AnswerKind.BUSY),
+        (401, "unauthorized", AnswerKind.NOT_ALLOWED),
+        (403, "forbidden", AnswerKind.NOT_ALLOWED),
+        (404, 'database not found: "power"', AnswerKind.NO_BUCKET),
+        (404, "404 page not found", AnswerKind.NO_ENDPOINT),
+        (301, "", AnswerKind.REDIRECT),
+        (0, "CERTIFICATE_VERIFY_FAILED", AnswerKind.TLS),
+        (408, "", AnswerKind.BUSY),
+        (429, "", AnswerKind.BUSY),
+        (500, "partial write: points beyond retention policy", AnswerKind.BUSY),
+        (503, "", AnswerKind.BUSY),
+        (599, "", AnswerKind.BUSY),
+        (405, "", AnswerKind.OTHER),
+        (200, "query timeout reached", AnswerKind.BUSY),
     ],
 )
-def test_each_status_has_one_meaning(status, kind):
-    assert classify(status) is kind
-    assert InfluxRefused(status, "x").kind is kind
+def test_status_and_message_have_one_meaning(status, text, kind):
+    assert classify(status, text) is kind
+    assert InfluxRefused(status, text).kind is kind
 
 
 @pytest.mark.parametrize(

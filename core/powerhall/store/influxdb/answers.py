@@ -7,15 +7,14 @@ import json
 from enum import Enum, auto
 from typing import Final
 
-__all__ = ["InfluxRefused", "InfluxUnreachable", "Refusal", "classify", "one_line", "server_message"]
+__all__ = ["AnswerKind", "InfluxRefused", "InfluxUnreachable", "classify", "one_line", "server_message"]
 
 _MESSAGE_CHARS: Final = 300
-_BUSY: Final = (408, 429)
 _LINES_REFUSED: Final = (400, 413, 422)
 _TOO_OLD: Final = ("beyond retention", "retention policy", "outside retention")
 
 
-class Refusal(Enum):
+class AnswerKind(Enum):
     """Why a server did not do what was asked."""
 
     LINES = auto()
@@ -34,21 +33,28 @@ class Refusal(Enum):
     OTHER = auto()
 
 
-def classify(status: int, text: str) -> Refusal:
+_BY_STATUS: Final = {
+    0: AnswerKind.TLS,
+    401: AnswerKind.NOT_ALLOWED,
+    403: AnswerKind.NOT_ALLOWED,
+    408: AnswerKind.BUSY,
+    429: AnswerKind.BUSY,
+}
+
+
+def classify(status: int, text: str) -> AnswerKind:
     """Return what an answer other than 2xx means, from its status (0: none came) and its message."""
-    if status in {401, 403}:
-        return Refusal.NOT_ALLOWED
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
     if status == 404:
-        return Refusal.NO_BUCKET if "database" in text else Refusal.NO_ENDPOINT
-    if status == 0:
-        return Refusal.TLS
+        return AnswerKind.NO_BUCKET if "database" in text else AnswerKind.NO_ENDPOINT
     if 300 <= status < 400:
-        return Refusal.REDIRECT
-    if status in _BUSY or status >= 500 or "timeout" in text:
-        return Refusal.BUSY
+        return AnswerKind.REDIRECT
+    if status >= 500 or "timeout" in text:
+        return AnswerKind.BUSY
     if status in _LINES_REFUSED:
-        return Refusal.TOO_OLD if any(words in text for words in _TOO_OLD) else Refusal.LINES
-    return Refusal.OTHER
+        return AnswerKind.TOO_OLD if any(words in text for words in _TOO_OLD) else AnswerKind.LINES
+    return AnswerKind.OTHER
 
 
 class InfluxRefused(Exception):  # noqa: N818 - named after what the server did
