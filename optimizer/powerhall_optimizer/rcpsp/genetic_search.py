@@ -1,4 +1,8 @@
-"""A genetic search over task lists, compiled; every child is justified before it is judged.
+"""A genetic algorithm over task lists, compiled; every child is justified before it is ranked.
+
+A population fills with sampled schedules first. Then each step crosses two members, mutates the child's task list,
+decodes and justifies it, and lets it replace a worse member. Members are kept as starts, which are turned back into
+task lists when they are crossed: after justification the list that was decoded no longer fits the schedule.
 
 Two-point crossover: Hartmann, Naval Research Logistics 45 (1998). Children of justified schedules as in Valls,
 Ballestin, Quintanilla, EJOR 185 (2008). Ranking: makespan first, then the sum of starts (earlier is denser).
@@ -8,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from powerhall_optimizer.jit import inner_kernel, kernel
 from powerhall_optimizer.rcpsp.instance import ProjectSchedule
-from powerhall_optimizer.rcpsp.project_arrays import Ints, ProjectArrays, compiled, mirror_of
+from powerhall_optimizer.rcpsp.project_arrays import Ints, ProjectArrays, mirror_of
 from powerhall_optimizer.rcpsp.schedule_generation import by_key, decode, improve
 
 __all__ = ["Population"]
@@ -20,18 +25,22 @@ _PATIENCE = 400
 
 
 class _Pool(NamedTuple):
-    """Members are starts, shape (capacity, tasks); `totals` are their sums; `fill` and `state` have one entry."""
+    """The population, changed in place; M members at most. Single numbers are arrays because kernels change them."""
 
-    members: Ints
-    makespans: Ints
-    totals: Ints
-    fill: Ints
-    state: Ints
+    members: Ints  # [M, N] starts
+    makespans: Ints  # [M] periods
+    totals: Ints  # [M] sum of starts
+    fill: Ints  # [1] members so far
+    state: Ints  # [1] state of the random stream, 1 .. 2**32 - 1
 
 
-@compiled
+@inner_kernel
 def _random(state: Ints, below: int) -> int:
-    """Return a number in [0, below) by a 32-bit xorshift (Marsaglia, 2003)."""
+    """Return the next number of the stream in [0, below), by a 32-bit xorshift (Marsaglia, 2003).
+
+    Every population has a stream of its own, so that its course does not depend on what other threads draw; the bias
+    of the remainder is below 2**-20 for the ranges used here.
+    """
     x = int(state[0])
     x ^= (x << 13) & 0xFFFFFFFF
     x ^= x >> 17
@@ -40,11 +49,15 @@ def _random(state: Ints, below: int) -> int:
     return x % below
 
 
-@compiled
+@inner_kernel
 def _sampled_list(project: ProjectArrays, noise: int, state: Ints) -> Ints:
-    """Draw a list by the longest tail first, each task's tail blurred by up to `noise` periods."""
+    """Draw a list by the longest tail first, each task's tail blurred by up to `noise` periods.
+
+    The longest tail (latest finish time) is the strongest of the simple priority rules; noise makes the samples
+    differ. A task is eligible once all its predecessors are in the list.
+    """
     size = len(project.tails)
-    waiting = project.before_at[1:] - project.before_at[:-1]
+    waiting = project.before_at[1:] - project.before_at[:-1]  # predecessors not in the list yet; -1: in the list
     blurred = np.empty(size, dtype=np.int64)
     for task in range(size):
         blurred[task] = project.tails[task] + _random(state, noise + 1)
@@ -61,9 +74,13 @@ def _sampled_list(project: ProjectArrays, noise: int, state: Ints) -> Ints:
     return tasks
 
 
-@compiled
+@inner_kernel
 def _cross(father: Ints, mother: Ints, state: Ints) -> Ints:
-    """The father's head and tail, the mother's order in the middle; precedence survives."""
+    """Cross two task lists at two points: head and tail as in the father, the middle in the mother's order.
+
+    The middle is a quarter to three quarters of the list. Any two tasks that a path binds stand in the same order in
+    both parents, and so in the child: it is a task list, too.
+    """
     size = len(father)
     width = size // 4 + _random(state, size // 2 + 1)
     first = _random(state, size - width + 1)
@@ -86,9 +103,9 @@ def _cross(father: Ints, mother: Ints, state: Ints) -> Ints:
     return child
 
 
-@compiled
+@inner_kernel
 def _mutate(tasks: Ints, closure: Ints, swaps: int, state: Ints) -> None:
-    """Swap about `swaps` pairs of neighbours that no path binds."""
+    """Swap up to `swaps` pairs of neighbours that no path binds; the list remains a task list."""
     size = len(tasks)
     if size < 2:
         return
@@ -99,12 +116,13 @@ def _mutate(tasks: Ints, closure: Ints, swaps: int, state: Ints) -> None:
             tasks[at], tasks[at + 1] = other, one
 
 
-@compiled
+@inner_kernel
 def _better(one_makespan: int, one_sum: int, makespan: int, total: int) -> bool:
+    """Whether the one ranks before the other; most schedules tie on the makespan, so the sum of starts decides."""
     return one_makespan < makespan or (one_makespan == makespan and one_sum < total)
 
 
-@compiled
+@inner_kernel
 def _next_list(pool: _Pool, project: ProjectArrays) -> Ints:
     """A sampled list while the pool fills, a child of two members afterwards."""
     size = len(project.durations)
@@ -116,9 +134,12 @@ def _next_list(pool: _Pool, project: ProjectArrays) -> Ints:
     return child
 
 
-@compiled
+@kernel
 def _breed(children: int, floor: int, pool: _Pool, sides: tuple[ProjectArrays, ProjectArrays], load: Ints) -> None:
-    """Make up to `children` members; stop at once when a makespan reaches `floor`."""
+    """Make up to `children` schedules; stop at once when a makespan reaches `floor`, the proved lower bound.
+
+    `sides` are the project and its mirror, `load` is scratch [sum of durations, R].
+    """
     starts = np.empty(len(sides[0].durations), dtype=np.int64)
     for _ in range(children):
         makespan = decode(_next_list(pool, sides[0]), sides[0], load, starts)
@@ -137,16 +158,19 @@ def _breed(children: int, floor: int, pool: _Pool, sides: tuple[ProjectArrays, P
             break
 
 
-@compiled
+@inner_kernel
 def _pick(pool: _Pool) -> int:
-    """Binary tournament."""
+    """Pick a parent: the better of two members drawn at random (binary tournament)."""
     one, other = _random(pool.state, len(pool.makespans)), _random(pool.state, len(pool.makespans))
     return one if _better(pool.makespans[one], pool.totals[one], pool.makespans[other], pool.totals[other]) else other
 
 
-@compiled
+@inner_kernel
 def _victim(pool: _Pool, makespan: int, total: int) -> int:
-    """Whom the child replaces: the worst of three drawn, if the child is better than it and new; else -1."""
+    """Return the member that the child replaces: the worst of three drawn, if the child is better and new; else -1.
+
+    Two schedules of the same makespan and sum count as the same: duplicates would let the population converge early.
+    """
     victim = _random(pool.state, len(pool.makespans))
     for _ in range(2):
         other = _random(pool.state, len(pool.makespans))

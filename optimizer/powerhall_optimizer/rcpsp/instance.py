@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from powerhall.runtime.errors import Rejected
 
-__all__ = ["Instance", "ProjectSchedule", "predecessors_of", "topological_order", "turned_round"]
+__all__ = ["Instance", "ProjectSchedule", "predecessors_of", "reversed_in_time", "topological_order"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ProjectSchedule:
         return max((start + duration for start, duration in zip(self.starts, durations, strict=True)), default=0)
 
 
-def turned_round(schedule: ProjectSchedule, durations: Sequence[int]) -> ProjectSchedule:
+def reversed_in_time(schedule: ProjectSchedule, durations: Sequence[int]) -> ProjectSchedule:
     """Run a schedule backwards in time: the last task to finish is the first to start."""
     makespan = schedule.makespan(durations)
     starts = zip(schedule.starts, durations, strict=True)

@@ -10,7 +10,7 @@ from powerhall.runtime.errors import PowerhallError
 from powerhall_optimizer.rcpsp import lower_bounds
 from powerhall_optimizer.rcpsp.feasibility import broken_rules
 from powerhall_optimizer.rcpsp.genetic_search import Population
-from powerhall_optimizer.rcpsp.instance import Instance, ProjectSchedule, turned_round
+from powerhall_optimizer.rcpsp.instance import Instance, ProjectSchedule, reversed_in_time
 from powerhall_optimizer.rcpsp.makespan_model import MakespanModel, ProgressListener
 from powerhall_optimizer.rcpsp.project_arrays import ProjectArrays, arrays_of, mirror_of
 
@@ -225,4 +225,4 @@ class _Mirrored:
 
     def schedule(self, schedule: ProjectSchedule) -> None:
         """Take a schedule of the mirror."""
-        self._race.schedule(turned_round(schedule, self._race.durations))
+        self._race.schedule(reversed_in_time(schedule, self._race.durations))

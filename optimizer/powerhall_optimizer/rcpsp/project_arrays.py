@@ -1,47 +1,37 @@
-"""The project as numpy arrays, the shape that compiled code reads."""
+"""The project as numpy arrays, the form that compiled kernels read.
 
-from collections.abc import Callable
-from typing import NamedTuple, ParamSpec, TypeVar, cast
+All numbers are int64 and exact: durations and times in whole periods of the file's own unit, demands and capacities in
+the units of the resource.
+"""
 
-import numba
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
+from powerhall_optimizer.jit import kernel
 from powerhall_optimizer.rcpsp.instance import Instance, predecessors_of, topological_order
 
-__all__ = ["Ints", "ProjectArrays", "arrays_of", "compiled", "mirror_of"]
+__all__ = ["Ints", "ProjectArrays", "arrays_of", "mirror_of"]
 
 Ints = npt.NDArray[np.int64]
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile for speed; the machine code is cached on disk and runs without Python's global lock."""
-    return cast("Callable[P, R]", numba.njit(cache=True, nogil=True)(function))
 
 
 class ProjectArrays(NamedTuple):
-    """Shapes: tasks n, resources r; compiled code takes named tuples, so this is one.
+    """N tasks, dummies included, R resources, E precedence relations; read only."""
 
-    `before[before_at[i]:before_at[i + 1]]` are the predecessors of task i, `after` likewise its successors.
-    `order` is topological, `rank` its inverse. `closure[i, j]` (n, n) is the longest path from the start of i to the
-    start of j, -1 where there is none. `heads[i]` is the earliest start, `tails[i]` the least time from the start of i
-    to the end of the project, its own duration included.
-    """
-
-    durations: Ints
-    demands: Ints
-    capacities: Ints
-    before: Ints
-    before_at: Ints
-    after: Ints
-    after_at: Ints
-    order: Ints
-    rank: Ints
-    closure: Ints
-    heads: Ints
-    tails: Ints
+    durations: Ints  # [N]
+    demands: Ints  # [N, R] units per period while the task runs
+    capacities: Ints  # [R]
+    before: Ints  # [E] predecessors of task i: before[before_at[i]] .. before[before_at[i + 1] - 1]
+    before_at: Ints  # [N + 1]
+    after: Ints  # [E] successors of task i, likewise
+    after_at: Ints  # [N + 1]
+    order: Ints  # [N] tasks in topological order
+    rank: Ints  # [N] place of each task in `order`
+    closure: Ints  # [N, N] longest path from the start of task i to the start of task j, -1 where there is none
+    heads: Ints  # [N] earliest start by precedence alone
+    tails: Ints  # [N] least time from the start of the task to the end of the project, its own duration included
 
 
 def arrays_of(instance: Instance) -> ProjectArrays:
@@ -86,8 +76,9 @@ def _ragged(lists: list[list[int]]) -> tuple[Ints, Ints]:
     return flat, ends
 
 
-@compiled
+@kernel
 def _longest_paths(durations: Ints, order: Ints, after: Ints, after_at: Ints) -> Ints:
+    """Return `closure`; from the last task to the first, so that the paths of a task's successors are known."""
     size = len(durations)
     closure = np.full((size, size), -1, dtype=np.int64)
     for at in range(size - 1, -1, -1):

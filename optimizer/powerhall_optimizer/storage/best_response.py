@@ -1,16 +1,17 @@
-"""What one store does best at given prices, by dynamic programming over its content on a grid: fast, and near enough.
+"""The best dispatch of one storage unit at given prices, by dynamic programming over its content on a grid.
 
-It guides the search for prices, hundreds of times; the exact optimum at the final prices is the linear program's.
-Losses over time are left out here.
+It approximates: content moves in whole steps of the grid, and losses over time are left out. That is enough to guide
+the search for prices, which asks hundreds of times; the linear program finds the exact optimum at the final prices.
 """
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from powerhall_optimizer.jit import kernel
 from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.storage.model import COST_SCALE, SCALE, StorageModel, StorageUnit
 
@@ -18,23 +19,23 @@ __all__ = ["Grid", "added_w", "best_power", "compile_best_response", "grid_of"]
 
 Floats = npt.NDArray[np.float64]
 _STEPS = 4
-"""Steps of the content that a slot at full discharge makes."""
+"""Grid steps that the content falls by in one slot at full discharge, where the number of levels allows it."""
 _MOST_LEVELS = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A store on a grid: levels of `step_j` from `low_j`, how many a slot may rise or fall, and what the end costs."""
+    """A storage unit on a grid of content levels, `step_j` apart from its lowest content on."""
 
     store: StorageUnit
     levels: int
     step_j: float
-    start: int
-    up: int
-    down: int
-    up_w: float
-    down_w: float
-    end: Floats
+    start: int  # level at the start of the horizon
+    up: int  # steps that a slot may rise by
+    down: int  # steps that a slot may fall by
+    up_w: float  # charging power of one step per slot, losses included
+    down_w: float  # discharging power of one step per slot
+    end: Floats  # [levels] value of ending at each level: minus the cost of what is missing, -inf where not allowed
 
 
 def grid_of(store: StorageUnit, model: StorageModel) -> Grid:
@@ -62,9 +63,10 @@ def best_power(grid: Grid, price: Floats) -> tuple[Floats, float]:
     for effect in store.effects:
         gain = gain + price[effect.resource] * effect.gain / SCALE
         load = load + price[effect.resource] * effect.load / SCALE
+    levels = _Levels(grid.start, grid.up, grid.down, grid.end)
     moves = np.zeros(len(gain), np.int64)
-    worth = _program(grid.levels, grid.start, grid.up, grid.down, gain * grid.down_w, load * grid.up_w, grid.end, moves)
-    return np.where(moves > 0, -moves * grid.up_w, -moves * grid.down_w), float(worth)
+    value = _best_path(levels, gain * grid.down_w, load * grid.up_w, moves)
+    return np.where(moves > 0, -moves * grid.up_w, -moves * grid.down_w), float(value)
 
 
 def added_w(store: StorageUnit, power_w: Floats, resources: int) -> Floats:
@@ -77,34 +79,48 @@ def added_w(store: StorageUnit, power_w: Floats, resources: int) -> Floats:
 
 
 def compile_best_response() -> None:
-    """Compile the loop below, once per installation."""
-    _program(2, 0, 1, 1, np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(2, np.int64))
+    """Compile the kernel below, once per installation."""
+    _best_path(_Levels(0, 1, 1, np.zeros(2)), np.zeros(2), np.zeros(2), np.zeros(2, np.int64))
 
 
-@njit(cache=True, nogil=True)
-def _program(  # noqa: PLR0917 - numba takes plain arguments
-    levels: int, start: int, up: int, down: int, gain: Floats, load: Floats, end: Floats, moves: Ints
-) -> float:
-    slots = len(gain)
-    best = end.copy()
-    choice = np.zeros((slots, levels), np.int32)
-    after = np.zeros(levels)
+class _Levels(NamedTuple):
+    """The fields of `Grid` that the kernel reads."""
+
+    start: int
+    up: int
+    down: int
+    end: Floats  # [levels]
+
+
+@kernel
+def _best_path(levels: _Levels, gain: Floats, load: Floats, moves: Ints) -> float:
+    """Write the best move of every slot, in steps, into `moves` [T]; return the value of the whole path.
+
+    `gain` and `load` [T] are the value that one step down earns and one step up costs in each slot. Backward
+    induction: the value from each level on is known for the end, then slot by slot towards the start; the moves are
+    then read forward from the level at the start. Of equal moves staying comes first, then falling, and short moves
+    before long ones.
+    """
+    slots, count, up, down = len(gain), len(levels.end), levels.up, levels.down
+    later = levels.end.copy()  # value from each level on, after the slot
+    now = np.zeros(count)  # the same before the slot
+    choice = np.zeros((slots, count), np.int32)
     for slot in range(slots - 1, -1, -1):
-        for level in range(levels):
-            most, move = best[level], 0
+        for level in range(count):
+            best, move = later[level], 0
             for step in range(1, min(down, level) + 1):
-                worth = best[level - step] + step * gain[slot]
-                if worth > most:
-                    most, move = worth, -step
-            for step in range(1, min(up, levels - 1 - level) + 1):
-                worth = best[level + step] - step * load[slot]
-                if worth > most:
-                    most, move = worth, step
-            after[level] = most
+                value = later[level - step] + step * gain[slot]
+                if value > best:
+                    best, move = value, -step
+            for step in range(1, min(up, count - 1 - level) + 1):
+                value = later[level + step] - step * load[slot]
+                if value > best:
+                    best, move = value, step
+            now[level] = best
             choice[slot, level] = move
-        best[:] = after
-    level = start
+        later[:] = now
+    level = levels.start
     for slot in range(slots):
         moves[slot] = choice[slot, level]
         level += moves[slot]
-    return float(best[start])
+    return float(later[levels.start])

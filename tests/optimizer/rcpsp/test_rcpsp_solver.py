@@ -16,7 +16,7 @@ from powerhall_optimizer import cli
 from powerhall_optimizer.rcpsp import lower_bounds, psplib
 from powerhall_optimizer.rcpsp.feasibility import broken_rules
 from powerhall_optimizer.rcpsp.genetic_search import Population
-from powerhall_optimizer.rcpsp.instance import Instance, ProjectSchedule, turned_round
+from powerhall_optimizer.rcpsp.instance import Instance, ProjectSchedule, reversed_in_time
 from powerhall_optimizer.rcpsp.makespan_model import MakespanModel, ProgressListener
 from powerhall_optimizer.rcpsp.portfolio import solve
 from powerhall_optimizer.rcpsp.project_arrays import arrays_of, mirror_of
@@ -145,12 +145,12 @@ def test_the_exact_solve_decides_whether_one_makespan_can_be_reached() -> None:
         assert (refuted.lower, refuted.schedules) == (optimum, [])
 
 
-def test_a_schedule_of_the_mirror_turned_round_is_one_of_the_project() -> None:
+def test_a_schedule_of_the_mirror_reversed_is_one_of_the_project() -> None:
     instance = psplib.parse(HARD, "hard.sm")
     arrays = arrays_of(instance)
     lower = max(lower_bounds.critical_path(arrays), lower_bounds.resource_work(arrays))
     backwards = Population(mirror_of(arrays), seed=1, capacity=20).breed(300, lower)
-    turned = turned_round(backwards, instance.durations)
+    turned = reversed_in_time(backwards, instance.durations)
     assert broken_rules(instance, turned) == []
     assert broken_rules(instance, backwards) != []
     assert turned.makespan(instance.durations) == backwards.makespan(instance.durations)
@@ -216,7 +216,7 @@ def test_real_j30_projects_are_proved_at_the_best_known_makespan(name: str) -> N
     assert (result.makespan, result.lower_bound) == (best, best)
 
 
-def test_no_climb_passes_the_optimum_where_default_parameters_let_it_pass() -> None:
+def test_a_climb_proves_no_bound_above_the_optimum() -> None:
     instance, best = published("j6037_3")
     for seed in range(60):
         heard = Heard()
