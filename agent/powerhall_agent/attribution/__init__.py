@@ -1,1 +1,1 @@
-"""Which job uses which GPU, from when to when: an interval table, never a tag of the readings."""
+"""Job attribution: which job used which GPU from when to when, as a table of intervals and not as tags."""

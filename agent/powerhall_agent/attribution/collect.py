@@ -1,4 +1,4 @@
-"""Looks every few seconds who holds the GPUs, and writes the intervals that began or ended."""
+"""Finds the holders of the GPUs every few seconds, and writes the intervals that began or ended."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["Attribution", "user_hasher"]
 
 
 def user_hasher(salt_file: str) -> Callable[[int], str]:
-    """Return what turns a user id into a salted hash; without a salt file users are not stored at all."""
+    """Return a function from user id to salted hash; without a salt file it returns the empty text."""
     if not salt_file:
         return lambda _user: ""
     import hashlib
@@ -23,7 +23,7 @@ def user_hasher(salt_file: str) -> Callable[[int], str]:
 
 
 class Attribution:
-    """Kubernetes where its socket is there, else Slurm's control groups, else the GPU's processes."""
+    """Attributes GPUs to pods where the kubelet's socket exists, else to Slurm jobs, else to processes."""
 
     def __init__(
         self,
@@ -32,12 +32,12 @@ class Attribution:
         gpus: Callable[[], dict[int, GpuSnapshot]],
         kubelet: Path = SOCKET,
     ) -> None:
-        """`gpus` gives the node's GPUs at the moment."""
+        """`gpus` returns the present state of the node's GPUs."""
         self._tags, self._host, self._gpus, self._kubelet = tags, host, gpus, kubelet
         self._intervals = IntervalTracker()
 
     def observe(self, now_s: float) -> list[Record]:
-        """Take a sighting at `now_s` (seconds since the epoch) and return the points to write."""
+        """Observe the holders at `now_s` (seconds since the epoch) and return the points to write."""
         gpus = self._gpus()
         holders = self._host.holders(gpus)
         if self._kubelet.exists():

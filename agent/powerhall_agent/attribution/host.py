@@ -1,4 +1,4 @@
-"""Jobs as the host shows them: control groups of Slurm and Kubernetes, and the environment of processes.
+"""Finds jobs on the host: by control groups of Slurm and Kubernetes, and by the environment of processes.
 
 A GPU's processes lead to their job by /proc/PID/cgroup, which every user may read. A job that holds a GPU without
 using it is found by the devices that its control group may open (version 1), or by SLURM_JOB_GPUS in the environment
@@ -89,7 +89,7 @@ class HostJobs:
         return []
 
     def _minor(self, now: GpuSnapshot, gpu: int) -> int:
-        """Return the device's minor number; its index where the driver's /proc tree is not there."""
+        """Return the device's minor number; its index where the driver's /proc tree is absent."""
         name = now.bus_id.lower()[4:]
         try:
             text = (self._proc / "driver/nvidia/gpus" / name / "information").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Turns repeated sightings of "this job holds this GPU" into intervals with a start, an end and an energy."""
+"""Turns repeated observations of GPU holders into intervals with a start, an end and an energy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Final
 __all__ = ["GpuSnapshot", "Holder", "Interval", "IntervalTracker"]
 
 _GRACE: Final = 2
-"""Sightings that may fail in a row before an interval ends: /proc can miss a process that is just starting."""
+"""Observations that may miss a holder in a row before its interval ends: /proc can miss a starting process."""
 _REFRESH_S: Final = 300.0
 
 
@@ -36,7 +36,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class GpuSnapshot:
-    """What is known of a GPU at a sighting: its UUID, its processes, its energy so far and its MIG instances' UUIDs."""
+    """A GPU at one observation: its UUID, its processes, its energy so far and its MIG instances' UUIDs."""
 
     uuid: str
     bus_id: str
@@ -55,7 +55,7 @@ class IntervalTracker:
     def observe(
         self, now_s: float, gpus: Mapping[int, GpuSnapshot], holders: Mapping[int, list[Holder]]
     ) -> list[Interval]:
-        """Take a sighting; returns intervals that began, ended, or have not been shown for five minutes."""
+        """Take an observation; return intervals that began, ended, or were last written five minutes ago."""
         changed: list[Interval] = []
         seen = {(gpu, holder.job): holder for gpu, found in holders.items() for holder in found if gpu in gpus}
         for key, holder in seen.items():

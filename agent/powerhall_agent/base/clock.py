@@ -1,4 +1,4 @@
-"""Time: the clocks that the agent reads, and timestamps that always rise."""
+"""The clocks that the agent reads, and timestamps that strictly rise."""
 
 import time
 from typing import Final, Protocol
@@ -14,35 +14,35 @@ class Clock(Protocol):
     """The two clocks of a machine, in nanoseconds."""
 
     def monotonic_ns(self) -> int:
-        """Return a clock that is never set."""
+        """Return the monotonic clock."""
 
     def time_ns(self) -> int:
         """Return the wall clock since the epoch."""
 
 
 class SystemClock:
-    """The clocks of this machine, without a Python function around them: they are read at every tick."""
+    """The clocks of this machine; they are read at every tick, so no Python function wraps them."""
 
     monotonic_ns = staticmethod(time.monotonic_ns)
     time_ns = staticmethod(time.time_ns)
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
-    """When a tick happens: by the monotonic clock, and the timestamp of its records."""
+    """The time of a tick by the monotonic clock, and the timestamp of its records."""
 
     mono_ns: int
     ms: int
 
 
 class Stamper:
-    """Gives millisecond timestamps that strictly rise, whatever happens to the wall clock.
+    """Makes millisecond timestamps that strictly rise, however the wall clock is set.
 
-    After the wall clock was set back, stamps go on from the last one at half the pace of the monotonic clock until
-    the wall clock has caught up: no point is written where an older one may lie. A step forward is followed at once.
+    After the wall clock is set back, timestamps continue from the last one at half the pace of the monotonic clock
+    until the wall clock has caught up, so that no older point is overwritten. A step forward is followed at once.
     """
 
     def __init__(self, last_ms: int = 0) -> None:
-        """Go on after `last_ms`, the last stamp of an earlier run."""
+        """Continue after `last_ms`, the last timestamp of an earlier run."""
         self.last_ms = last_ms
         self._last_mono_ns: int | None = None
 

@@ -4,10 +4,10 @@ __all__ = ["CounterUnwrapper"]
 
 
 class CounterUnwrapper:
-    """Adds up the steps of a counter of `bits` bits; a step back is a wrap, or a restart when it is a long one.
+    """Adds up the steps of a counter of `bits` bits that may wrap or restart.
 
-    A wrap is believed when the step it implies is under half the counter's range; otherwise the counter has restarted
-    at zero and what it shows now is new. A counter that shows more than `bits` hold has 64.
+    A step back counts as a wrap when the step that it implies is under half the range of the counter; otherwise the
+    counter has restarted at zero. A counter whose value does not fit into `bits` has 64.
     """
 
     __slots__ = ("_last", "_range", "_total")

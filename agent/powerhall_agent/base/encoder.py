@@ -19,10 +19,11 @@ _EQUALS = bytes.maketrans(b":", b"=")
 
 
 class Series:
-    """One time series: encodes points of always the same measurement and tags.
+    """One time series: encodes points of one measurement with fixed tags.
 
-    Numbers go through msgspec's JSON encoder: `{"a":1.5,"b":2}` is but for its quotes the fields of a line. A whole
-    number is written without a fraction; line protocol reads it as a float.
+    Numbers are encoded by msgspec as JSON, which is faster than formatting them one by one: without its
+    quotes and braces, and with `=` for `:`, `{"a":1.5,"b":2}` is the field part of a line. A whole number has no
+    fraction; line protocol reads it as a float.
 
     A field that the schema does not have, or text where the schema has a number, raises ValueError. Values that are NaN
     or infinite are left out; a point without values encodes to nothing.
@@ -55,14 +56,14 @@ class Series:
                 head += self._text(key, numbers.pop(key)) + b","
         body = _NUMBERS.encode(numbers)
         line = body.translate(_EQUALS, b'{"}')
-        # Nothing but the two braces and the quotes of the keys was left out: these are numbers. JSON writes null for
-        # those that are not finite.
+        # If exactly the two braces and the quotes of the keys were removed, all values are numbers; JSON writes null
+        # for those that are not finite.
         if numbers and len(body) - len(line) == 2 * len(numbers) + 2 and b"null" not in line:
             return b"%b%b %d\n" % (head, line, time_ms)
         return self._encode_each(fields, time_ms)
 
     def _text(self, key: str, value: float | str) -> bytes:
-        """Return `key="value"`; most texts are the same as the time before."""
+        """Return `key="value"`; the last text of each key is cached, because most texts repeat."""
         known = self._last_text.get(key)
         if known is not None and known[0] == value:
             return known[1]
@@ -89,7 +90,7 @@ class Series:
         return b"%b%b %d\n" % (self._prefix, ",".join(parts).encode(), time_ms)
 
     def _key(self, key: str) -> tuple[bool, str]:
-        """Say whether a field is text, and how its part of a line begins."""
+        """Return whether a field is text, and the start of its part of a line."""
         found = self._keys.get(key)
         if found is None:
             try:

@@ -1,4 +1,4 @@
-"""Memory that the start needed and the rest of the life does not."""
+"""Trims the heap once start-up is complete."""
 
 import ctypes
 import gc
@@ -6,14 +6,14 @@ import gc
 __all__ = ["trim_heap"]
 
 _COLLECT_EVERY = 10_000
-"""New objects between two collections: Python's 700 would make several a second, nearly all for nothing."""
+"""New objects between two collections; Python's default of 700 means several a second that free almost nothing."""
 
 
 def trim_heap() -> None:
     """Return free heap to the system (glibc): compiling modules without cached bytecode leaves megabytes behind."""
     gc.collect()
     gc.set_threshold(_COLLECT_EVERY, 10, 10)
-    gc.freeze()  # what the start made lives as long as the process; later collections need not look at it
+    gc.freeze()  # objects made so far live as long as the process; later collections skip them
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,7 +1,7 @@
 """The Redfish client (DMTF DSP0266) of node and facility: GET over a kept connection, with a Basic or session login.
 
-It goes straight to the device: no proxy, no redirect, no retry of its own. A connection that is kept and was closed by
-the service meanwhile is opened again. Passwords are read from their file at every login and are in no message.
+Requests go to the device directly: no proxy, no redirect, no retry. A kept connection that the service has closed is
+opened again. Passwords are read from their file at every login and appear in no message.
 """
 
 import json
@@ -47,7 +47,7 @@ class Reply:
 
 
 class RedfishClient:
-    """One service; used by one thread at a time. What goes wrong raises Retryable and ends connection and session."""
+    """One service; used by one thread at a time. Any failure raises Retryable and ends connection and session."""
 
     def __init__(self, login: RedfishLogin, wait: Callable[[], None] | None = None) -> None:
         """`wait` is called before every request, to keep them apart; nothing is sent yet."""

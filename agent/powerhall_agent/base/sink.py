@@ -1,4 +1,4 @@
-"""The seam between measuring and shipping: finished line-protocol bytes go in, nothing comes back."""
+"""The interface between sampling and delivery: finished line-protocol bytes."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ __all__ = ["Sink"]
 
 
 class Sink(Protocol):
-    """Where records go; `lines` is one or more newline-terminated lines with their final timestamps."""
+    """Takes records as newline-terminated lines with their final timestamps."""
 
     def write(self, lines: bytes) -> None:
         """Take the lines; must return quickly and must not raise for a full or slow destination."""

@@ -1,4 +1,4 @@
-"""The daemon's words to systemd (sd_notify): ready, alive, reloading, stopping; silent where nothing listens.
+"""sd_notify: reports ready, alive, reloading and stopping to systemd; does nothing where NOTIFY_SOCKET is not set.
 
 Protocol: datagrams of KEY=VALUE lines to the socket in NOTIFY_SOCKET (sd_notify(3), systemd 252).
 """
@@ -20,26 +20,26 @@ class Notifier:
         mine = values.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         usec = values.get("WATCHDOG_USEC", "")
         self.watchdog_s = int(usec) / 2e6 if usec.isdigit() and mine and self._address else None
-        """Seconds between signs of life: half of what the unit asks for; None when it asks for none."""
+        """Seconds between watchdog notifications: half of WATCHDOG_USEC; None without a watchdog."""
 
     def ready(self, status: str) -> None:
-        """Start or reload is complete."""
+        """Report that start or reload is complete."""
         self._send(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
+        """Set the line that `systemctl status` shows."""
         self._send(f"STATUS={text}")
 
     def alive(self) -> None:
-        """Tell the watchdog that the main loop runs."""
+        """Notify the watchdog that the main loop runs."""
         self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """A reload begins (Type=notify-reload wants the monotonic time with it)."""
+        """Report that a reload begins (Type=notify-reload needs the monotonic time)."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The shutdown begins."""
+        """Report that the shutdown begins."""
         self._send("STOPPING=1")
 
     def _send(self, text: str) -> None:

@@ -1,1 +1,1 @@
-"""The capper: the only privileged process; it holds the node to its power-cap leases and knows no network."""
+"""The capper: the only privileged process; it applies power-cap leases to the GPUs of this node and has no network."""

@@ -1,13 +1,13 @@
-"""The capper's decisions, without sockets and clocks: which caps hold now, and why.
+"""The decisions of the capper, without sockets and clocks: which caps are in force, and why.
 
 Invariants:
 
 * A cap is set only from a lease that is signed for this node, not older than any lease before, not run out, and within
-  the range of every GPU it names: all of it is checked before the first GPU is touched. The newest lease may come again
-  after the agent was silent or the capper started anew.
-* Without a lease in force, without word from the agent for `agent_timeout_s`, or after a failed write, the safe caps
-  hold. A lease's end is a moment of the monotonic clock, fixed when it is accepted: no step of the wall clock can make
-  it live longer than it said.
+  the range of every GPU it names: all of it is checked before the first GPU is touched. The newest lease may be
+  offered again after the agent was silent or the capper restarted.
+* Without a lease in force, without a message from the agent for `agent_timeout_s`, or after a failed write, the safe
+caps hold. A lease's end is a moment of the monotonic clock, fixed when it is accepted: a step of the wall clock cannot
+prolong it.
 * Once a second the caps are read back; a GPU whose limit was changed by somebody else gets it again, and a write that
   failed is tried again. A clock lock cannot be read back: it is set again when the clock is seen above it.
 * The caps found at the first start are written to disk before the first change, and restored on an orderly stop; after
@@ -49,7 +49,7 @@ _CLOCK_STEP_MHZ = 15.0
 
 
 class CapReason(StrEnum):
-    """Why the caps that hold now do."""
+    """Why the present caps are in force."""
 
     LEASE = ""
     START = "start"
@@ -72,7 +72,10 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class _Memory(msgspec.Struct, forbid_unknown_fields=True):
-    """`found` is None after an orderly stop, when the GPUs have it; `since_s` is when this memory begins."""
+    """State that outlives a restart; `since_s` is when it begins.
+
+    `found` are the caps at the first start; None after an orderly stop, which restores them.
+    """
 
     found: tuple[GpuCap, ...] | None
     sequence: int = 0
@@ -131,7 +134,9 @@ class Capper:
     def offer(self, signed: SignedLease, wall_s: float, mono_s: float) -> None:
         """Take a lease; one that is not sound raises Rejected and changes nothing."""
         self.heard(mono_s)
-        newest = self._memory.sequence - (self._held is None)  # the newest may come again when it is not in force
+        newest = self._memory.sequence - (
+            self._held is None
+        )  # the newest may be offered again while it is not in force
         lease = open_lease(signed, self._key, self._node, newest, wall_s)
         if lease.issued_s < self._memory.since_s:
             allowed = "must not lie before this capper's first start: which leases held before is not known"
@@ -143,7 +148,7 @@ class Capper:
             if unsaved := self._try_save():
                 self._memory.sequence = before
                 raise Rejected(unsaved)
-        # GPUs that the lease does not name keep the safe cap: a lease speaks for the whole node.
+        # GPUs that the lease does not name keep the safe cap: a lease covers the whole node.
         named = {cap.gpu for cap in lease.caps}
         self._wanted = (
             *(self._whole(cap) for cap in lease.caps),
@@ -156,7 +161,7 @@ class Capper:
             self._to_safe(CapReason.WRITE_FAILED, keep_error=True)
 
     def heard(self, mono_s: float) -> None:
-        """The agent gave a sign of life."""
+        """Record a message of the agent."""
         self._heard_s = mono_s
 
     def tick(self, mono_s: float) -> None:
@@ -188,7 +193,7 @@ class Capper:
             self._take_in(unmanaged)
 
     def _take_in(self, gpus: Set[int]) -> None:
-        """Give GPUs that did not answer at the start their safe cap, now that they do."""
+        """Apply the safe cap to GPUs that answer now and did not at the start."""
         ranges = self._limiter.ranges()
         new = tuple(_safe_cap(gpu, self._safe_limit_w, ranges[gpu]) for gpu in sorted(gpus) if gpu in ranges)
         self._ranges |= {cap.gpu: ranges[cap.gpu] for cap in new}
@@ -211,7 +216,7 @@ class Capper:
         self._to_safe(CapReason.STOPPED)
 
     def confirmation(self, wall_s: float) -> SignedConfirmation | None:
-        """Return the signed word that nothing older than the newest lease can come; None while that is not certain."""
+        """Return the signed statement that no older lease can come into force; None while that is not certain."""
         if not self._is_well or self._reason is CapReason.RESTORED or not self._memory.sequence:
             return None
         return sign_confirmation(Confirmation(self._node, self._memory.sequence, wall_s), self._key)
@@ -225,7 +230,7 @@ class Capper:
 
     @property
     def summary(self) -> str:
-        """State and reason without touching the GPUs: changes when there is something to say."""
+        """State and reason without reading the GPUs; a change of it is logged."""
         plan = self._held.lease.plan_id if self._held else ""
         return f"{plan}/{self._reason}/{self._error}"
 

@@ -1,7 +1,7 @@
 """Carries leases from the store to the capper, and the capper's confirmations back.
 
-The carrier is trusted with nothing: leases and confirmations are signed, and whatever it loses, repeats or reorders
-costs work but never a budget. It tells the capper twice a second that it is alive, whether the store answers or not.
+The carrier is not trusted: leases and confirmations are signed, and what it loses, repeats or reorders costs work but
+never exceeds a budget. It reports to the capper twice a second that it is alive, whether the store answers or not.
 """
 
 import base64
@@ -43,7 +43,7 @@ def store_confirmation(store: Store, node: str, reply: Reply, now_s: float) -> N
 
 
 class CapperEnd(Protocol):
-    """What the carrier needs of the capper: `CapperClient`, or a capper in the same process."""
+    """The interface of the capper: `CapperClient`, or a capper in the same process."""
 
     def alive(self) -> Reply:
         """Say that the agent is alive."""
@@ -53,26 +53,27 @@ class CapperEnd(Protocol):
 
 
 class Carrier:
-    """One node's carrier: `turn` speaks to the capper twice a second, `exchange` to the stores in its own thread."""
+    """The carrier of one node: `turn` contacts the capper twice a second, `exchange` the stores in its own thread."""
 
-    def __init__(self, leases: Store, told: Store, client: CapperEnd, node: str, log: Log) -> None:
-        """`leases` is where leases come from, `told` where confirmations go."""
-        self._leases, self._told, self._client, self._node, self._log = leases, told, client, node, log
+    def __init__(self, leases: Store, confirmations: Store, client: CapperEnd, node: str, log: Log) -> None:
+        """Leases are read from the first store, confirmations written to the second."""
+        self._leases, self._confirmations, self._client = leases, confirmations, client
+        self._node, self._log = node, log
         self._newest: SignedLease | None = None
         self._reply: Reply | None = None
         self._offered = self._refused = b""
-        self._told_sequence, self._told_s = 0, 0.0
+        self._stored_sequence, self._stored_s = 0, 0.0
 
     @property
     def has_news(self) -> bool:
-        """Say whether the capper confirmed something that the store has not seen."""
+        """Return whether the capper has confirmed something that is not in the store yet."""
         reply = self._reply
-        return reply is not None and reply.confirmation is not None and reply.status.sequence != self._told_sequence
+        return reply is not None and reply.confirmation is not None and reply.status.sequence != self._stored_sequence
 
     def turn(self) -> None:
-        """Say that the agent lives, and offer a lease that the capper has not seen.
+        """Report that the agent is alive, and offer a lease that the capper has not seen.
 
-        A lease that the capper gave up because the agent was silent, or it died itself, is offered again.
+        A lease that the capper gave up because the agent was silent or the capper restarted is offered again.
         """
         try:
             reply = self._client.alive()
@@ -88,7 +89,7 @@ class Carrier:
             self._log.warning("lease", key=type(error).__name__, detail=error)
 
     def exchange(self, wall_s: float, mono_s: float) -> bool:
-        """Look for a lease; store a confirmation when it is new, and now and then again, because a store may lose it.
+        """Read the newest lease; write a confirmation when it is new, and again every minute, in case a store loses it.
 
         Returns whether the stores answered.
         """
@@ -98,9 +99,9 @@ class Carrier:
             if reply is None or reply.confirmation is None:
                 return True
             sequence = reply.status.sequence
-            if self.has_news or mono_s - self._told_s >= _CONFIRM_AGAIN_S:
-                store_confirmation(self._told, self._node, reply, wall_s)
-                self._told_sequence, self._told_s = sequence, mono_s
+            if self.has_news or mono_s - self._stored_s >= _CONFIRM_AGAIN_S:
+                store_confirmation(self._confirmations, self._node, reply, wall_s)
+                self._stored_sequence, self._stored_s = sequence, mono_s
         except (Retryable, Rejected) as error:
             self._log.warning("store", key=type(error).__name__, detail=error)
             return False

@@ -1,6 +1,6 @@
 """Sets, reads back and restores the power limit of every GPU of this host: `python -m powerhall_agent.capper.check`.
 
-A part of `make gpu-check`. Without the right to set limits it says so and changes nothing.
+A part of `make gpu-check`. Without permission to set limits it reports that and changes nothing.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The agent's end of the capper's socket: offers leases, says that it is alive, and hands back what the capper says."""
+"""The agent's end of the capper's socket: offers leases, sends heartbeats, and returns the replies."""
 
 import socket
 from pathlib import Path
@@ -14,7 +14,7 @@ __all__ = ["CapperClient", "Reply"]
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The capper's answer: its status, why it refused the message where it did, and its word for the ledger."""
+    """The reply of the capper: its status, why it refused the message (or ""), and its confirmation for the ledger."""
 
     status: Status
     refused: str = ""
@@ -37,11 +37,11 @@ class CapperClient:
         return reply
 
     def alive(self) -> Reply:
-        """Say that the agent is alive; do so at least once a second."""
+        """Send a heartbeat; needed at least once a second."""
         return self._ask(Message(alive=True))
 
     def close(self) -> None:
-        """Close the connection; the capper falls back to the safe caps when nobody else speaks to it."""
+        """Close the connection; without another one the capper falls back to the safe caps."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

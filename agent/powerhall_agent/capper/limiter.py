@@ -2,7 +2,7 @@
 
 pynvml's `nvmlDeviceSetPowerManagementLimit_v2` drops the return code (seen in nvidia-ml-py 13.615), so the first
 version of the setter is used, and every write is read back. NVML takes milliwatts. Limits do not survive a driver
-reload, after which only a new process can speak to the driver: `DriverGone` ends the capper and systemd starts it anew.
+reload, after which only a new process can use the driver: `DriverGone` ends the capper and systemd starts it anew.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Range:
 
 
 class Limiter(Protocol):
-    """What the capper needs of the GPUs."""
+    """Sets and reads the caps of the GPUs of a node."""
 
     def ranges(self) -> dict[int, Range]:
         """Return the accepted range per GPU number."""
@@ -58,7 +58,7 @@ class Limiter(Protocol):
 
 
 class NvmlLimiter:
-    """The GPUs that the driver lists, or the simulated ones where the library has been put in its place."""
+    """The GPUs that the driver lists; simulated ones where the library has been replaced."""
 
     def __init__(self, driver: Driver) -> None:
         self._gpus: dict[int, Gpu] = {gpu.index: gpu for gpu in driver.gpus}
@@ -97,7 +97,7 @@ class NvmlLimiter:
         return found
 
     def apply(self, caps: tuple[GpuCap, ...]) -> None:
-        """Set each cap and read it back; a GPU that fails does not keep the others from theirs."""
+        """Set each cap and read it back; a GPU that fails does not stop the others."""
         failed, not_allowed = [], False
         for cap in caps:
             try:

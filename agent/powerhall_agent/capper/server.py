@@ -1,7 +1,7 @@
 """The capper's socket: one JSON message per line from the agent, one status line back.
 
 Messages: `{"lease": {"body": "...", "signature": "..."}}`, `{"alive": true}`, `{"status": true}`. Only root and the
-user that the settings name may connect (the kernel tells who is at the other end). One agent at a time is served; a
+user that the settings name may connect (by the peer credentials of the socket). One agent at a time is served; a
 second connection takes the place of the first, so that a restarted agent is never locked out by its dead predecessor.
 """
 
@@ -28,7 +28,7 @@ _LINE_BYTES = 256 * 1024
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the agent may say; exactly one field is set."""
+    """A message of the agent; exactly one field is set."""
 
     lease: SignedLease | None = None
     alive: bool = False

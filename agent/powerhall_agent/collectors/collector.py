@@ -1,4 +1,4 @@
-"""What a collector is: one sensor family behind one method."""
+"""The interface of a collector: one sensor family behind one method."""
 
 from typing import Protocol
 

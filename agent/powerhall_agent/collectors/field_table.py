@@ -1,4 +1,4 @@
-"""From rows of the GPU field table (powerhall.store.gpu_fields) to what the driver is asked for."""
+"""Turns rows of the GPU field table (powerhall.store.gpu_fields) into field values and getter calls of the driver."""
 
 import ctypes
 from collections.abc import Collection, Iterator, Sequence

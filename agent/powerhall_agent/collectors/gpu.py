@@ -1,6 +1,6 @@
 """The full set of one GPU, once a second.
 
-Each reading has fallbacks for older drivers; whole-GPU readings that MIG takes away (utilization) are left out.
+Each reading has fallbacks for older drivers; readings of the whole GPU that MIG disables (utilization) are left out.
 """
 
 from collections.abc import Collection

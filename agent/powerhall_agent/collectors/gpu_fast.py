@@ -31,7 +31,7 @@ FastSample = tuple[int | None, int | None]
 class Shortcut(NamedTuple):
     """Call the driver with the arguments, unpack the memory: status and mW of power, status and mJ of energy.
 
-    Where the call fails, a status is another or the power is 0, `GpuFast.sample` says what to make of it.
+    Where the call fails, a status differs or the power is 0, `GpuFast.sample` handles the reading.
     """
 
     call: Callable[..., int]
@@ -46,7 +46,7 @@ class GpuFast:
     """Collects `gpu_fast` of one GPU; the energy is the raw counter of the driver."""
 
     def __init__(self, driver: Driver, gpu: Gpu) -> None:
-        """Start with both ways of either reading; what the driver lacks drops out at the first read."""
+        """Start with both sources of either reading; those that the driver lacks are dropped at the first read."""
         self.batch = driver.batch(gpu, [INSTANT, ENERGY, AVERAGE, TOTAL_ENERGY])
         self._power = Probe[float](lambda: pynvml.nvmlDeviceGetPowerUsage(gpu.handle) / 1000.0)
         self._energy = Probe[float](lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle) / 1000.0)
@@ -55,7 +55,7 @@ class GpuFast:
         """The same reading as one call and one unpack; None until the driver has shown how it answers."""
 
     def sample(self) -> FastSample:
-        """Read power and energy as integers, in any way that the driver has; then the shortcut is learned anew."""
+        """Read power and energy as integers by any source that the driver has, and set up the shortcut again."""
         fields = self.collect()
         self._learn()
         return _milli(fields.get("power_w")), _milli(fields.get("energy_j"))
@@ -77,7 +77,7 @@ class GpuFast:
         return fields
 
     def _settle(self, values: dict[str, float]) -> None:
-        """Keep only the better way of each reading once the driver has shown it."""
+        """Keep only the better source of each reading, once the driver has answered with it."""
         worse = {AVERAGE.name} if values.get("power_w") else set()
         worse |= {TOTAL_ENERGY.name} if "energy_j" in values else set()
         if values:
@@ -85,7 +85,7 @@ class GpuFast:
             self._settled = True
 
     def _learn(self) -> None:
-        """Remember how the driver answers where it gives power and energy, both good and unsigned."""
+        """Set up the shortcut where the driver gives power and energy, both good and unsigned."""
         specs = self.batch.specs
         self.shortcut = None
         if len(specs) == 2 and specs[0] in (INSTANT, AVERAGE) and specs[1] in (ENERGY, TOTAL_ENERGY):

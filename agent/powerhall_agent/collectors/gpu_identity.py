@@ -1,4 +1,4 @@
-"""What a GPU is: read when it is bound, on every rebind and every ten minutes."""
+"""Identity of a GPU: read when it is bound, on every rebind and every ten minutes."""
 
 import pynvml
 

@@ -1,8 +1,8 @@
 """Health counters and settings of one GPU, every ten seconds.
 
-Power smoothing and workload power profiles are those of Blackwell; the driver of older GPUs does not support them.
-Thresholds come as absolute temperatures: from the getters (before Ada), or from the T-limit fields, which count down
-from the maximum operating temperature, together with the present temperature and margin.
+Power smoothing and workload power profiles exist since Blackwell; older GPUs do not support them.
+Thresholds are absolute temperatures: from the getters (before Ada), or from the T-limit fields, which count down from
+the maximum operating temperature, together with the present temperature and margin.
 """
 
 import ctypes

@@ -35,7 +35,7 @@ from powerhall_agent.settings.agent_settings import AgentSettings, OutputSetting
 __all__ = ["Finding", "add_parser", "examine", "report"]
 
 _TEXT = """\
-Says in plain words what works, what is missing and what to do: driver, permissions, clock, spool, store, token.
+Reports what works, what is missing and what to do: driver, permissions, clock, spool, store, token.
 Exit code 1 when something needs a person.
 
 examples:
@@ -184,7 +184,7 @@ def _clock() -> Iterator[Finding]:
     elif state < 0:
         yield Finding("clock", "note", "the kernel does not tell whether it is synchronised (sandboxed)")
     elif state == _TIME_ERROR:
-        yield Finding("clock", "note", "is not synchronised, says the kernel", "run chrony or systemd-timesyncd")
+        yield Finding("clock", "note", "is not synchronised (adjtimex)", "run chrony or systemd-timesyncd")
     else:
         yield Finding("clock", "ok", "synchronised")
 

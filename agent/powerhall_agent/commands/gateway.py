@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["SpoolSink", "add_parser"]
 
 _TEXT = """\
-Reads power meters, PDUs, CDUs, chillers and weather stations by Modbus TCP, Redfish and SNMP, and ships what they say
-through the same spool and to the same stores as the GPUs. A meter that gives nothing believable gets quality 0 and no
+Reads power meters, PDUs, CDUs, chillers and weather stations by Modbus TCP, Redfish and SNMP, and ships their readings
+through the same spool and to the same stores as the GPUs. A meter without a plausible reading gets quality 0 and no
 value, never a zero. Needs pip install 'powerhall[facility]'.
 
 examples:

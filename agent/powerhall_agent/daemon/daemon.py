@@ -1,4 +1,4 @@
-"""The daemon: one loop that moves lines from the sampler into the spools and watches over both.
+"""The daemon: one loop that moves lines from the sampler into the spools and supervises both.
 
 Threads and processes: this loop; one thread per output (pipeline.py); one sampler process (sampler_supervisor.py);
 one more thread for the Prometheus endpoint, where there is one. Nothing in the loop waits for the driver or a store.
@@ -36,7 +36,7 @@ _SAMPLER_STOPS_S = 2.0
 
 
 class Daemon:
-    """One life of the daemon with one set of settings; a reload makes the next life."""
+    """The daemon with one set of settings; a reload makes a new one."""
 
     def __init__(self, settings: AgentSettings, log: Log, notifier: Notifier) -> None:
         self.settings, self._log, self._notifier = settings, log, notifier
@@ -81,13 +81,13 @@ class Daemon:
         if self._notifier.watchdog_s is not None and now_s - self._alive_s >= self._notifier.watchdog_s:
             self._alive_s = now_s
             self._notifier.alive()
-        if self._untold:  # last of all, so that the shippers do not wake into what this thread is still doing
+        if self._untold:  # last, so that the shippers do not wake while this thread still works
             self._untold = False
             for pipeline in self.pipelines:
                 pipeline.shipper.notify()
 
     def _pause_s(self) -> float:
-        """Return how long nothing is due, unless lines or a signal come in."""
+        """Return how long to wait for lines or a signal until something is due."""
         pause_s = min(_POLL_S, self.supervisor.patience_s + _GRAIN_S)
         if self._notifier.watchdog_s is not None:
             pause_s = min(pause_s, self._alive_s + self._notifier.watchdog_s - time.monotonic())
@@ -96,7 +96,7 @@ class Daemon:
         return max(0.0, pause_s)
 
     def stop(self) -> None:
-        """End the sampler, spool its last words and deliver what is live, all within the deadline."""
+        """End the sampler, spool its last lines and deliver the live ones, all within the deadline."""
         deadline_s = time.monotonic() + self.settings.daemon.stop_within_s
         self.supervisor.terminate()
         quiet_s = time.monotonic() + min(_SAMPLER_STOPS_S, self.settings.daemon.stop_within_s / 2)
@@ -113,7 +113,7 @@ class Daemon:
             self._exposition.close()
 
     def _from_sampler(self) -> bytes:
-        """Read lines; our own points go on from their timestamps, which rise whatever happens to the wall clock."""
+        """Read lines; points of the daemon itself continue from their timestamps, which always rise."""
         lines = self.supervisor.read()
         self._stamper.last_ms = max(self._stamper.last_ms, newest_ms(lines))
         return lines
@@ -134,7 +134,7 @@ class Daemon:
             self._untold = True
 
     def _report(self, now_s: float) -> None:
-        """Spool our own metrics when they are due, and at once when the driver begins or ends to be stuck."""
+        """Spool the metrics of the daemon when due, and at once when the driver gets stuck or answers again."""
         stuck = self.supervisor.stuck
         if stuck == self._was_stuck and now_s - self._measured_s < self.settings.daemon.metrics_s:
             return
@@ -151,7 +151,7 @@ class Daemon:
 
 
 def _exposition(settings: AgentSettings) -> "Exposition | None":
-    """Make the endpoint where one is wanted; its HTTP server is not loaded otherwise."""
+    """Make the endpoint if the settings ask for one; its HTTP server is not loaded otherwise."""
     if not settings.prometheus.listen:
         return None
     from powerhall_agent.daemon.prometheus import Exposition
@@ -160,7 +160,7 @@ def _exposition(settings: AgentSettings) -> "Exposition | None":
 
 
 def run_daemon(load: Callable[[], AgentSettings], log: Log, duration_s: float | None = None) -> int:
-    """Run until SIGTERM or SIGINT (or for `duration_s`); SIGHUP calls `load` again and goes on with what it returns."""
+    """Run until SIGTERM or SIGINT (or for `duration_s`); SIGHUP calls `load` again and continues with its settings."""
     notifier = Notifier()
     end_s = None if duration_s is None else time.monotonic() + duration_s
     daemon = Daemon(load(), log, notifier)
@@ -187,7 +187,7 @@ def run_daemon(load: Callable[[], AgentSettings], log: Log, duration_s: float | 
 
 
 def _successor(fresh: AgentSettings, before: AgentSettings, log: Log, notifier: Notifier) -> Daemon:
-    """Make the next life; settings that turn out not to work (a store's folder, a port) leave the old ones in force."""
+    """Make the daemon of new settings; those that do not work (a folder, a port) leave the old ones in force."""
     try:
         return Daemon(fresh, log, notifier)
     except PowerhallError as error:
@@ -198,7 +198,7 @@ def _successor(fresh: AgentSettings, before: AgentSettings, log: Log, notifier: 
 def _live(
     daemon: Daemon, signals: ServiceSignals, load: Callable[[], AgentSettings], log: Log, end_s: float | None
 ) -> AgentSettings | None:
-    """Cycle until the end (None) or until new settings are in force."""
+    """Cycle until the end (None) or until a reload (its settings)."""
     while not signals.stopped and (end_s is None or time.monotonic() < end_s):
         daemon.cycle(signals.descriptor)
         signals.drain()

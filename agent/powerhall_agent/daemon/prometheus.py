@@ -29,13 +29,13 @@ class Exposition:
         self.server: http.server.ThreadingHTTPServer | None = None
 
     def update(self, lines: bytes) -> None:
-        """Remember lines; nothing is parsed before someone asks."""
+        """Keep the newest lines; they are parsed at a scrape."""
         with self._lock:
             for line in lines.splitlines():
                 self._newest[_series(line)] = line
 
     def text(self) -> str:
-        """Render what is not older than a minute, measured from the newest point."""
+        """Render the points of the last minute, counted from the newest."""
         with self._lock:
             lines = b"\n".join(self._newest.values())
         points = list(parse_lines(lines))
@@ -63,7 +63,7 @@ class Exposition:
         log.info("prometheus", listen=settings.listen, tls=bool(settings.cert_file), auth=bool(settings.user))
 
     def close(self) -> None:
-        """Stop to serve."""
+        """Stop the server."""
         if self.server is not None:
             self.server.shutdown()
             self.server.server_close()

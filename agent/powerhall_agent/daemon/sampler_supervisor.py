@@ -1,4 +1,4 @@
-"""The daemon's side of the sampler process: starts it, reads its lines, sees that it is silent or gone.
+"""Supervises the sampler process: starts it, reads its lines, and detects that it is silent or gone.
 
 Invariants: at most one sampler of this daemon exists, also when one cannot be killed (a process in an uninterruptible
 driver call): nothing is started before the old one has been reaped. No call here waits for the sampler.
@@ -24,12 +24,12 @@ _FIRST_WORD_S = 20.0
 """Silence that is normal while Python and the driver start."""
 _KILL_AFTER_S = 30.0
 _LAST_WORDS_S = 2.0
-"""How long the pipe of a dead sampler is read (a program that it started may hold it open for ever)."""
+"""How long the pipe of a dead sampler is read (a program that it started may keep it open)."""
 _BACKOFF_S, _BACKOFF_MAX_S, _WELL_S = 0.5, 30.0, 60.0
 _PAUSES_S: dict[int, float] = {SamplerExit.MISMATCH: 0.0, SamplerExit.UNBIND: 5.0}
 """Before the next start, by the exit code of a sampler that ended on purpose."""
 _READ_BYTES = 1 << 16
-"""What a pipe holds. A larger buffer would be mapped and unmapped by the C library at every read."""
+"""The capacity of a pipe. A larger buffer would be mapped and unmapped by the C library at every read."""
 
 
 class SamplerSupervisor:
@@ -60,13 +60,13 @@ class SamplerSupervisor:
 
     @property
     def descriptor(self) -> int | None:
-        """What to poll for lines."""
+        """The descriptor to poll for lines."""
         out = self._process.stdout if self._process is not None else None
         return out.fileno() if out is not None and not out.closed else None
 
     @property
     def patience_s(self) -> float:
-        """Seconds until the sampler's silence means something."""
+        """Seconds until the silence of the sampler has a consequence."""
         if self._process is None:
             return max(0.0, self._start_at_s - self._clock())
         limit_s = self._limit_s() + (_KILL_AFTER_S if self.stuck else 0.0)
@@ -76,7 +76,7 @@ class SamplerSupervisor:
         return self._stuck_after_s if self._spoke else max(_FIRST_WORD_S, self._stuck_after_s)
 
     def check(self) -> None:
-        """Start, restart or give up on the sampler, as the time says; call it about once a second."""
+        """Start, restart or kill the sampler when due; call it about once a second."""
         now_s = self._clock()
         if self._process is None:
             if now_s >= self._start_at_s:
@@ -96,7 +96,7 @@ class SamplerSupervisor:
             self._process.kill()
 
     def read(self) -> bytes:
-        """Return the whole lines that have come in; b"" also at the end of the pipe."""
+        """Return the complete lines that have arrived; b"" also at the end of the pipe."""
         descriptor = self.descriptor
         if descriptor is None or self._process is None or self._process.stdout is None:
             return b""
@@ -117,12 +117,12 @@ class SamplerSupervisor:
         return _without_beats(lines + newline)
 
     def terminate(self) -> None:
-        """Ask the sampler to end."""
+        """Send SIGTERM to the sampler."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End the sampler now; one that hangs in the driver is left to the kernel."""
+        """Kill the sampler; one that hangs in the driver is left to the kernel."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
 

@@ -1,4 +1,4 @@
-"""What the agent says about itself: the `agent` measurement and the numbers behind the Prometheus endpoint."""
+"""Metrics of the agent itself: the `agent` measurement."""
 
 import os
 import time

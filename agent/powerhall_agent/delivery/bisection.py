@@ -1,4 +1,4 @@
-"""Finding the lines that a store refuses: a refused batch is halved until single lines are left.
+"""Finds the lines that a store refuses: a refused batch is halved until single lines are left.
 
 One bad line among n costs at most 2 * log2(n) requests besides the first; every other line is delivered on the way. The
 same line may reach the store more than once (some servers write the good part of a batch they refuse); it is the same
@@ -15,7 +15,7 @@ __all__ = ["Bisection"]
 
 
 class Bisection:
-    """One refused batch on its way to being sorted into delivered and refused lines."""
+    """A refused batch that is being split into delivered and refused lines."""
 
     def __init__(self, batch: Batch, refusal: Rejected, keep: Callable[[bytes, str], None]) -> None:
         self.batch = batch
@@ -40,7 +40,7 @@ class Bisection:
             self._left.pop()
 
     def _halve(self, part: list[bytes], refusal: Rejected) -> None:
-        if len(part) <= 1 or isinstance(refusal, PointsTooOld):  # of a part with old points, the store has the others
+        if len(part) <= 1 or isinstance(refusal, PointsTooOld):  # the store has written the points that are not too old
             if part:
                 self._keep(b"".join(part), str(refusal))
             return

@@ -1,4 +1,4 @@
-"""Lines that the store refused, kept in a file of bounded size with the store's reason, for a person to look at."""
+"""Dead letters: lines that the store refused, kept in a file of bounded size with the store's reason."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _MAX_BYTES = 4 * 1024 * 1024
 
 
 class DeadLetters:
-    """Appends to `rejected.lines`; when that is full it becomes `rejected.lines.1` and a new one is begun."""
+    """Appends to `rejected.lines`, which is rotated to `rejected.lines.1` when it is full."""
 
     def __init__(self, folder: Path, log: Log) -> None:
         self.path = folder / "rejected.lines"
@@ -18,7 +18,7 @@ class DeadLetters:
         self._log = log
 
     def add(self, lines: bytes, reason: str) -> None:
-        """Keep refused lines; a disk that does not take them costs the lines, never the daemon."""
+        """Keep refused lines; where the disk fails they are lost, and the daemon continues."""
         points = lines.count(b"\n")
         self.points += points
         self._log.warning("points_rejected", key=str(self.path), points=points, file=self.path, reason=reason)

@@ -1,4 +1,4 @@
-"""One output with all that belongs to it: spool, shipper, dead letters and the thread that delivers."""
+"""The pipeline of one output: spool, shipper, dead letters and the thread that delivers."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ _FAULT_PAUSE_S = 1.0
 
 
 class OutputPipeline:
-    """Delivers to one store in a thread of its own, so that a slow store holds up nothing else."""
+    """Delivers to one store in a thread of its own, so that a slow store delays nothing else."""
 
     def __init__(self, settings: AgentSettings, output: OutputSettings, log: Log) -> None:
         self.name, self._log = output.name, log
@@ -30,7 +30,7 @@ class OutputPipeline:
         self._thread = threading.Thread(target=self._run, name=f"ship-{output.name}", daemon=True)
 
     def _run(self) -> None:
-        """Ship for as long as the daemon lives; a fault of ours costs a pause, never the output."""
+        """Ship until stopped; an internal error pauses the output and does not end it."""
         while not self.shipper.stopping:
             try:
                 self.shipper.run()
@@ -49,7 +49,7 @@ class OutputPipeline:
         self.shipper.notify()
 
     def stop(self, deadline_s: float) -> None:
-        """Ask the thread to deliver what is live and to end before the monotonic clock reaches `deadline_s`."""
+        """Let the thread deliver the live lines and end before the monotonic clock reaches `deadline_s`."""
         self.shipper.stop(deadline_s)
 
     def join(self, seconds: float) -> None:

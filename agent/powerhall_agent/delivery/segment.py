@@ -10,7 +10,7 @@ On-disk format (little endian):
 `packing` says how the payload is stored: 0 as it is, 1 by bz2. Unpacked it is `points` newline-terminated lines.
 
 Invariants:
-* what `scan` gives is a prefix of what was appended, record by record: nothing after a bad record is believed;
+* what `scan` returns is a prefix of what was appended, record by record: everything after a bad record is ignored;
 * reading never raises for damage, only for a file that cannot be read at all.
 """
 
@@ -39,7 +39,7 @@ class SegmentRecord:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The believable part of a segment: its records, and the offset where belief ends."""
+    """The valid part of a segment: its records, and the offset where it ends."""
 
     records: tuple[SegmentRecord, ...]
     good_bytes: int

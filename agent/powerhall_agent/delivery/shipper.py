@@ -32,16 +32,16 @@ _SUSPECT_REQUESTS = 32
 """Requests that one cycle spends on finding refused lines."""
 _SUSPECTS = 4
 _HASTE = 0.9
-"""Share of the interval after which new lines may go. Lines come in once an interval, too: with a share of 1 a delivery
-that once was late would stay late for ever; so it catches up by a tenth of the interval each time."""
+"""Share of the interval after which new lines may go. Lines also arrive once per interval: with a share of 1, a
+delivery that was late once would stay late; with 0.9 it catches up by a tenth of the interval each time."""
 _MIN_RATE = 20.0
-"""Points per second that the backlog's allowance assumes at least, so that it drains without live data, too."""
+"""Lowest rate of points per second for the allowance of the backlog, so that it drains without live data."""
 _ALLOWANCE_S = 30.0
 
 
 @dataclass(slots=True)
 class ShipStats:
-    """Counters since the start, and how the store was at the last try."""
+    """Counters since the start, and the outcome of the last try."""
 
     sent_points: int = 0
     retries: int = 0
@@ -116,7 +116,7 @@ class Shipper:
         self.flush(self._deadline_s)
 
     def notify(self) -> None:
-        """Say that new lines were appended."""
+        """Wake the shipper: new lines were appended."""
         self._wake.set()
 
     def stop(self, deadline_s: float) -> None:
@@ -139,7 +139,7 @@ class Shipper:
         return False
 
     def enforce_deadline(self) -> None:
-        """Cut a request that has been under way for longer than the timeout allows (called from another thread)."""
+        """Cut a request that exceeds its timeout (called from another thread)."""
         since = self._busy_since
         if since is not None and self._clock() - since > 1.5 * self._settings.timeout_s:
             self._busy_since = None

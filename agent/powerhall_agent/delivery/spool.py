@@ -1,7 +1,7 @@
 """The spool of one output: what was appended stays on disk until the store has acknowledged it.
 
 On disk, in the output's folder: `NNNNNNNNNNNNNNNN.seg` (segments by rising number, format in segment.py), `lock`
-(held by the process that owns the spool), `damaged/` (tails that failed their checksum, for a person to look at),
+(held by the process that owns the spool), `damaged/` (tails that failed their checksum, for inspection),
 `rejected.lines` (written by dead_letter.py, not here).
 
 Invariants:
@@ -12,9 +12,9 @@ Invariants:
 * segments only grow at their end, and only the newest one; `delivered` counts acknowledged records from the front;
 * a segment is replaced by its packed form through a temporary file and rename, so that a crash leaves one of the two;
 * the files never take more than `max_bytes`; the oldest segment goes first, and its points are counted as dropped;
-* a disk that is full or broken never raises out of `append`: the newest lines are kept in memory (up to the size of one
+* `append` never raises for a disk that is full or broken: the newest lines are kept in memory (up to the size of one
   segment) and the next append tries the disk again;
-* damage never blocks the start: the believable prefix is kept, the rest is set aside and counted.
+* damage never blocks the start: the valid prefix is kept, the rest is moved to `damaged/` and counted.
 """
 
 import errno
@@ -146,7 +146,7 @@ class Spool:
             return _batch(taken, ((segment, segment.delivered + len(taken)),))
 
     def backlog(self, max_bytes: int) -> Batch | None:
-        """Take the oldest closed segments that nobody works on, as many as fit (at least one)."""
+        """Take the oldest closed segments that are not in flight, as many as fit (at least one)."""
         with self._lock:
             chosen: list[_Segment] = []
             for segment in self._closed:
@@ -215,7 +215,7 @@ class Spool:
             ready = False
         with self._lock:
             segment.in_flight -= 1
-            segment.packed = True  # a disk too full for the packed copy will not be asked again for this one
+            segment.packed = True  # where the disk is too full for the packed copy, do not try this segment again
             if ready and not segment.gone:
                 beside.replace(segment.path)
                 segment.size, segment.counts, segment.delivered = len(data), [points], 0
@@ -224,7 +224,7 @@ class Spool:
         return True
 
     def stats(self) -> SpoolStats:
-        """Sum up what waits; points that only memory holds count, too."""
+        """Sum up what waits, including points that only memory holds."""
         with self._lock:
             points = (
                 sum(s.points for s in self._closed) + sum(p for _, p in self._live) + sum(p for _, p in self._loose)
@@ -301,7 +301,7 @@ class Spool:
             self._closed.append(segment)
 
     def _drop_oldest(self) -> bool:
-        """Give up the oldest undelivered segment; False when only the newest is left."""
+        """Drop the oldest undelivered segment; False when only the newest is left."""
         if not self._closed:
             return False
         segment = next((s for s in self._closed if not s.in_flight), self._closed[0])
@@ -326,7 +326,7 @@ class Spool:
             self._log.warning("spool_unlink", key=str(self.folder), file=segment.path, detail=error.strerror)
 
     def _read(self, segment: _Segment) -> bytes:
-        """Return the undelivered lines of a segment; what cannot be read is set aside and counted as dropped."""
+        """Return the undelivered lines of a segment; damage is moved to `damaged/` and counted as dropped."""
         try:
             data = segment.path.read_bytes()
         except OSError as error:
@@ -343,7 +343,7 @@ class Spool:
         return unpack(data, found.records[segment.delivered :])
 
     def _load(self, path: Path) -> _Segment | None:
-        """Take over a segment of an earlier process: cut what is torn or damaged, keep it aside."""
+        """Load a segment of an earlier process; a torn or damaged end is cut off and moved to `damaged/`."""
         try:
             data = path.read_bytes()
             found = scan(data)

@@ -1,4 +1,4 @@
-"""What the gateway remembers over a restart."""
+"""State of wrapping counters that outlives a restart of the gateway."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class CounterStateFile:
         self._path, self._log = path, log
 
     def load(self) -> dict[str, dict[str, CounterState]]:
-        """Read the file; one that is damaged is logged, and the sums start afresh."""
+        """Read the file; a damaged one is logged, and the sums start again."""
         if self._path is None or not self._path.exists():
             return {}
         try:

@@ -1,4 +1,4 @@
-"""What the settings of a device of any protocol hold."""
+"""Settings that devices of all protocols have."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ Pause = Annotated[float, msgspec.Meta(ge=0, le=60)]
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="protocol"):
-    """What every device has; `pause_s` is the least time between two requests to it."""
+    """A device; `pause_s` is the least time between two requests to it."""
 
     name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     address: str
@@ -37,6 +37,6 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return bool(colon) and port.isdigit() and (":" not in host or host.endswith("]"))
 
     def check_host(self) -> None:
-        """Refuse an address that is no HOST[:PORT]."""
+        """Refuse an address that is not HOST[:PORT]."""
         if not self.host or any(char in self.address for char in "/ @") or not 0 < self.port(1) < 65536:
             raise ValueError(f"{self.name}: address: {self.address!r}: must be HOST or HOST:PORT")

@@ -1,7 +1,7 @@
-"""The gateway: reads every device at its own pace, judges what it says, and writes lines.
+"""The gateway: reads every device at its own interval, validates its readings, and writes lines.
 
-Invariants: every device has one thread, so a device that hangs holds up no other; while a device gives nothing, each of
-its points gets quality 0 at the device's own pace, without a value; a value is written only with quality 1.
+Invariants: every device has one thread, so a device that hangs delays no other; while a device does not answer, each
+of its points gets quality 0 at the interval of the device, without a value; a value is written only with quality 1.
 """
 
 import random
@@ -29,13 +29,13 @@ _GOOD, _BAD = 1.0, 0.0
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
-    """How a device was at its last turn."""
+    """Outcome of the last read of a device."""
 
     name: str
     good: int
     bad: int
     problem: str
-    """Why it gave nothing at all, "" when it gave something."""
+    """Why there is no reading at all, "" when there are some."""
     points: Mapping[str, str]
     """Why single points have no value."""
 
@@ -49,7 +49,7 @@ class Opener(Protocol):
 
 
 class DevicePoller:
-    """One device: its thread, its reader, the judges of its points."""
+    """Polls one device: its thread, its reader, the validators of its points."""
 
     def __init__(
         self,
@@ -79,11 +79,11 @@ class DevicePoller:
         self.state = DeviceStatus(device.name, 0, len(self._validators), "not read yet", {})
 
     def start(self) -> None:
-        """Begin to read, at a random moment of the first interval."""
+        """Start reading at a random time within the first interval."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end after the read under way."""
+        """Let the thread end after the read under way."""
         self._stop.set()
 
     def join(self, seconds: float) -> None:
@@ -110,7 +110,7 @@ class DevicePoller:
         self._reader.close()
 
     def watch(self) -> None:
-        """Write that the points are stale when the device gives nothing; called often, from another thread."""
+        """Mark the points as stale when the device does not answer; called often, from another thread."""
         now_s, since_s, device = self._now_s(), self._busy_since_s, self.device
         patience_s = max(device.interval_s, 2 * device.timeout_s)
         silent = since_s is not None and now_s - since_s >= patience_s
@@ -173,7 +173,7 @@ class DevicePoller:
         return b"".join(lines)
 
     def _tell(self, problem: str, whys: Mapping[str, str]) -> None:
-        """Log what has changed since the last turn."""
+        """Log what has changed since the last read."""
         name, before = self.device.name, self.state
         if problem:
             self._log.warning("device_silent", key=name, device=name, detail=problem)
@@ -226,12 +226,12 @@ class Gateway:
             poller.start()
 
     def watch(self) -> None:
-        """See to devices that hang; call it several times a second."""
+        """Mark devices that hang; call it several times a second."""
         for poller in self.pollers:
             poller.watch()
 
     def once(self) -> None:
-        """Read every device once, side by side; one that hangs is given up after its patience."""
+        """Read every device once, in parallel; one that hangs is given up after its timeout."""
         threads = [threading.Thread(target=poller.once, daemon=True) for poller in self.pollers]
         for thread in threads:
             thread.start()
@@ -242,7 +242,7 @@ class Gateway:
         self.watch()
 
     def stop(self, within_s: float) -> None:
-        """End all threads, as far as their devices let them."""
+        """End the threads of all devices that answer in time."""
         for poller in self.pollers:
             poller.stop()
         end_s = time.monotonic() + within_s
@@ -250,7 +250,7 @@ class Gateway:
             poller.join(end_s - time.monotonic())
 
     def states(self) -> list[DeviceStatus]:
-        """Return how every device was at its last turn."""
+        """Return the outcome of the last read of every device."""
         return [poller.state for poller in self.pollers]
 
     def counters(self) -> dict[str, dict[str, CounterState]]:

@@ -1,4 +1,4 @@
-"""Maps: which registers, resources or OIDs of a device hold which reading; one TOML file per kind of device."""
+"""Maps from registers, resources or OIDs of a kind of device to readings; one TOML file each."""
 
 from typing import Annotated, Generic, TypeVar
 
@@ -13,7 +13,7 @@ _UNITS = (
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every reading has; the value is what the device shows, times `scale`, plus `offset`.
+    """A reading; its value is the number that the device shows, times `scale`, plus `offset`.
 
     `min` and `max` bound what the device can plausibly show, in the unit of the name. `wraps_at` makes it a counter:
     the number, as the device shows it, at which the counter starts again at zero; `max_per_s` is its fastest rise.

@@ -1,4 +1,4 @@
-"""What the gateway asks of every protocol."""
+"""The interface of a protocol: reader, result and pacing."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ __all__ = ["DeviceProtocol", "Pacer", "ReadResult", "Reader"]
 
 @dataclass(slots=True)
 class ReadResult:
-    """What a device said: raw values by point, and why other points have none."""
+    """Result of one read: raw values by point, and why other points have none."""
 
     values: dict[str, float] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Is a reading believable? Range, NaN, denormal floats, stuck values, jumps; counters that wrap are unrolled."""
+"""Validates readings: range, NaN, denormal floats, stuck values, jumps; counters that wrap are unrolled."""
 
 import math
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class CounterState:
 
 
 class PointValidator:
-    """Judges the readings of one point in order; what is not believed is never passed on, nor taken for zero."""
+    """Validates the readings of one point in order; an implausible reading gives no value, and never zero."""
 
     def __init__(self, point: Point, counter: CounterState | None = None) -> None:
         self.point = point
@@ -42,7 +42,7 @@ class PointValidator:
         self._same_since_s = self._counted_s = 0.0
 
     def take(self, raw: float, now_s: float) -> Validation:
-        """Validate what the device shows at this time of a clock that is never set."""
+        """Validate a reading at this time of the monotonic clock."""
         why = self._implausible(raw) or self._stuck(raw, now_s)
         if why:
             return Validation(None, why)

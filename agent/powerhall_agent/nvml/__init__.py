@@ -1,1 +1,1 @@
-"""NVML through unmodified pynvml: return codes, field batches, and one loaded driver generation."""
+"""NVML through unmodified pynvml: return codes, batches of fields and getters, and one driver session."""

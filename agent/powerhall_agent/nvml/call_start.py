@@ -1,4 +1,4 @@
-"""Keeps, for the thread that makes driver calls, when its current call began: a watcher can tell slow from hung."""
+"""Start time of the current driver call of each thread, by which a watcher tells a slow call from a hung one."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ _local = threading.local()
 
 
 class CallStart:
-    """When the latest driver call of a thread began, by the monotonic clock."""
+    """Start of the latest driver call of a thread, by the monotonic clock."""
 
     __slots__ = ("call_ns",)
 
@@ -21,16 +21,16 @@ _NOBODY = CallStart()
 
 
 def track_calls(watched: CallStart) -> None:
-    """Keep the calls that this thread makes from now on in `watched`."""
+    """Record the calls of this thread in `watched` from now on."""
     _local.call_start = watched
 
 
 def call_start() -> CallStart:
-    """Return this thread's call_start; whoever makes several calls in a row sets its `call_ns` before each."""
+    """Return the record of this thread; a caller that makes several calls in a row sets `call_ns` before each."""
     found: CallStart = getattr(_local, "call_start", _NOBODY)
     return found
 
 
 def note_call_start() -> None:
-    """Note that this thread begins a driver call."""
+    """Record that this thread begins a driver call."""
     call_start().call_ns = time.monotonic_ns()

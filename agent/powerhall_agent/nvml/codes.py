@@ -7,18 +7,18 @@ __all__ = ["Action", "action", "reason"]
 
 
 class Action(Enum):
-    """What follows from a return code other than success."""
+    """What the agent does after a return code other than success."""
 
     UNSUPPORTED = auto()
-    """Not asked again in this driver generation, unless it has once succeeded."""
+    """Not read again in this driver session, unless it has succeeded before."""
     NO_PERMISSION = auto()
-    """Warned about once, asked again after the next refresh."""
+    """Logged once, read again after the next refresh."""
     NO_SAMPLE = auto()
     """Nothing to report this time."""
     QUARANTINE = auto()
-    """This GPU alone is set aside and tried again later."""
+    """Only this GPU is quarantined and tried again later."""
     REINIT = auto()
-    """The driver generation is dead: initialise again, with backoff."""
+    """The driver session has ended: initialise again, with backoff."""
     RESPAWN = auto()
     """The loaded library does not fit the driver: only a new process can load another one."""
     STRIKE = auto()
@@ -53,5 +53,5 @@ def action(code: int) -> Action:
 
 
 def reason(code: int) -> str:
-    """Return the word for a GPU's state that a return code means."""
+    """Return the state of a GPU, as it is stored, for a return code."""
     return _REASONS.get(code, f"error_{code}")

@@ -1,4 +1,4 @@
-"""One loaded generation of the NVIDIA driver: initialise, list the GPUs, find symbols, shut down."""
+"""One session of the NVIDIA driver: initialise, list the GPUs, find symbols, shut down."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ __all__ = ["Driver", "Gpu"]
 
 @dataclass(slots=True)
 class Gpu:
-    """One GPU of a node: its number there, its handle in this generation, and how to find it again."""
+    """One GPU of a node: its number, its handle in this session, and its PCI bus id to find it again."""
 
     index: int
     handle: Any
@@ -50,7 +50,7 @@ class Driver:
 
     @property
     def number(self) -> tuple[int, ...]:
-        """The first two parts of the driver's version, to compare with."""
+        """The first two parts of the driver version, such as (580, 82)."""
         return tuple(int(part) for part in self.version.split(".")[:2] if part.isdigit())
 
     def open(self, index: int) -> Gpu:
@@ -62,7 +62,7 @@ class Driver:
 
     @staticmethod
     def has(symbol: str) -> bool:
-        """Say whether the loaded library has a function."""
+        """Return whether the loaded library has a function."""
         return hasattr(pynvml.nvmlLib, symbol)
 
     def batch(self, gpu: Gpu, specs: list[FieldSpec]) -> FieldBatch:

@@ -1,7 +1,7 @@
 """Field values in batches: one driver call per GPU and cadence, into an array allocated once.
 
-`nvmlDeviceGetFieldValues` succeeds when any value was filled, so the code of every value is looked at. A field that is
-not supported is dropped from the batch, but never one that has once succeeded.
+`nvmlDeviceGetFieldValues` succeeds when any value was filled, so the return code of every value is checked. A field
+that is not supported is dropped from the batch, unless it has succeeded before.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from powerhall_agent.nvml.codes import Action, action
 __all__ = ["FieldBatch", "FieldSpec"]
 
 _RECORD: Final = "24xqq"
-"""Field id, scope id, timestamp (us) and latency (us) are passed over; then value type and return code, value bits."""
+"""One record: field id, scope id, timestamp (us) and latency (us) are skipped; then type, return code and value."""
 _DOUBLE: Final = struct.Struct("<d")
 _BITS: Final = struct.Struct("<q")
 _MASKS: Final = {1: 0xFFFFFFFF, 2: 0xFFFFFFFFFFFFFFFF, 3: 0xFFFFFFFFFFFFFFFF, 6: 0xFFFF}
@@ -60,7 +60,7 @@ class FieldBatch:
             entry.fieldId, entry.scopeId = spec.field_id, spec.scope_id
 
     def times_s(self) -> dict[str, float]:
-        """Return the driver's own figure of how long each field took at the last read."""
+        """Return how long each field took at the last read, as the driver reports it."""
         rows = zip(self.specs, self._array, strict=False)
         return {spec.name: entry.latencyUsec / 1e6 for spec, entry in rows if entry.timestamp}
 
@@ -83,7 +83,7 @@ class FieldBatch:
         return self._sift(raw[::2], raw[1::2])
 
     def _sift(self, statuses: tuple[int, ...], bits: tuple[int, ...]) -> dict[str, float]:
-        """Look at each value's own code; where all are good and unsigned, the next read need not."""
+        """Check the return code of each value; when all are good and unsigned, the next read uses the fast path."""
         values: dict[str, float] = {}
         dropped: list[FieldSpec] = []
         for spec, status, value in zip(self.specs, statuses, bits, strict=True):

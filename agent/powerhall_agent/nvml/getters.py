@@ -1,8 +1,8 @@
-"""Many getters of one GPU as one reading: called one after the other into one buffer, which is unpacked at once.
+"""A batch of getters of one GPU: called one after the other into one buffer, which is unpacked at once.
 
 pynvml's wrapper of a getter looks its symbol up, makes a structure, and checks and copies the result at every call.
-Here all of that is done once per driver generation; a reading is the bare library calls and a single unpack. A getter
-may have several ways (newer and older symbols, best first): the first that works stays.
+Here that is done once per driver session; a reading is the bare library calls and one unpack. A getter may have
+alternatives (newer and older symbols, best first): the first that works is kept.
 """
 
 import ctypes
@@ -26,14 +26,14 @@ _ALIGN: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class GetterCall:
-    """One library function: its symbol, the type of its last argument, and which of our values lie where in that."""
+    """One library function: its symbol, the type of its last argument, and which values are read from it."""
 
     symbol: str
     out: Any
     reads: tuple[tuple[str, str], ...]
     """Our name and the structure's attribute; "" where `out` is a plain number."""
     arguments: tuple[int, ...] = ()
-    """What stands between the handle and `out`."""
+    """Arguments between the handle and `out`."""
     preset: tuple[tuple[str, int], ...] = ()
     """Attributes of the structure that the caller fills in."""
 
@@ -42,7 +42,7 @@ class GetterBatch:
     """Reads a fixed set of getters of one GPU."""
 
     def __init__(self, library: object, handle: object, wanted: Sequence[Sequence[GetterCall]]) -> None:
-        """Take the ways of each getter, best first; symbols that the library lacks are left out."""
+        """Take the alternatives of each getter, best first; symbols that the library lacks are left out."""
         self._library, self._handle = library, handle
         self._left = [[way for way in ways if hasattr(library, way.symbol)] for ways in wanted]
         self._worked: set[GetterCall] = set()
@@ -50,7 +50,7 @@ class GetterBatch:
         self._compile()
 
     def _compile(self) -> None:
-        """Lay the outputs of the best ways out in one buffer."""
+        """Lay out the outputs of the best alternatives in one buffer."""
         self._ways = [ways[0] for ways in self._left if ways]
         sizes = [-(-ctypes.sizeof(way.out) // _ALIGN) * _ALIGN for way in self._ways]
         self._buffer = bytearray(sum(sizes))
@@ -93,7 +93,7 @@ class GetterBatch:
         return times
 
     def _settle(self, values: dict[str, float], refused: Mapping[int, int]) -> dict[str, float]:
-        """Leave out what was refused; a way that never worked and is not supported gives place to the next one."""
+        """Leave out refused values; an unsupported alternative that has never worked is replaced by the next one."""
         self._worked.update(way for number, way in enumerate(self._ways) if number not in refused)
         again = dropped = False
         for number, code in refused.items():
@@ -111,9 +111,9 @@ class GetterBatch:
 
 
 def _places(way: GetterCall) -> list[tuple[int, str, str]]:
-    """Return offset, format and our name of every value that is read from a way's output.
+    """Return offset, format and name of every value that is read from a call's output.
 
-    Of an attribute that is a structure or an array itself (a bit mask), the first number is read.
+    Of an attribute that is itself a structure or an array (a bit mask), the first number is read.
     """
     found = []
     for name, attribute in way.reads:

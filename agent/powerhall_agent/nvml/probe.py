@@ -1,4 +1,4 @@
-"""A reading that drivers of different age give in different ways: the first way that works is kept."""
+"""A reading with alternatives for older drivers: the first that works is kept."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class Probe(Generic[T]):
-    """Tries alternatives in order until one works in this driver generation; None where none does.
+    """Tries alternatives in order until one works in this driver session; None where none does.
 
-    A way that has once worked stays, even when it says "not supported" later. Errors that mean the GPU or the driver is
-    gone are raised as NVMLError.
+    An alternative that has worked is kept, even when it answers "not supported" later. Errors that mean the GPU or the
+    driver is gone are raised as NVMLError.
     """
 
     __slots__ = ("_ways", "_worked")

@@ -1,7 +1,7 @@
 """Energy totals and the last timestamp of a node, kept over restarts in a small mapped file.
 
 Invariants: every record has two slots that are written in turn, each with a sequence number and a CRC, so that one is
-always whole; a file that is damaged or of another version is started afresh, never an error. The file is written in
+always whole; a damaged file, or one of another version, is initialised again without an error. The file is written in
 place without syncing: it outlives a killed process, and after a power cut the driver's counters restart anyway.
 
     header, 64 bytes     magic, version
@@ -42,7 +42,7 @@ class Checkpoint:
     """The mapped file; without a path nothing is kept."""
 
     def __init__(self, path: Path | None) -> None:
-        """Map the file, made or started afresh where needed."""
+        """Map the file; it is created or initialised where needed."""
         size = _HEADER + 2 * _SLOT * _RECORDS
         if path is None:
             self._map = mmap.mmap(-1, size)

@@ -1,4 +1,4 @@
-"""Wraps collectors: counts success and time per family, so that a broken sensor is data and never stops another."""
+"""Runs collectors and counts success and time per family: a broken sensor is reported as data and stops no other."""
 
 import time
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class FamilyStats:
         return self.call(collector.collect, {})
 
     def call(self, read: Callable[[], T], nothing: T) -> T:
-        """Read in any way, as `run` does; a failed sensor gives `nothing`."""
+        """Call any reading function as `run` does; a failed sensor gives `nothing`."""
         started_ns = time.perf_counter_ns()
         self.runs += 1
         try:
@@ -48,7 +48,7 @@ class FamilyStats:
         except (OSError, PowerhallError, ValueError) as error:
             self._failed(str(error))
         except Exception as error:  # noqa: BLE001  # logged and counted, see below
-            # The last resort of the sampler: a fault in one collector must not end the others.
+            # A fault in one collector must not end the others.
             self._failed(f"{type(error).__name__}: {error}")
             _log.exception("collector_failed", family=self.name)
         finally:
@@ -63,7 +63,7 @@ class FamilyStats:
             _log.warning("collector_failed", family=self.name, detail=detail)
 
     def report(self) -> Fields:
-        """Return success and mean duration since the last report, and start afresh."""
+        """Return success and mean duration since the last report, and reset them."""
         fields: dict[str, float | str] = {
             "success": 0.0 if self.failures else 1.0,
             "duration_s": self.spent_ns / self.runs / 1e9 if self.runs else 0.0,
@@ -78,7 +78,7 @@ class FamilyStats:
 
 @dataclass(slots=True)
 class CollectorStats:
-    """All stats by name."""
+    """The statistics of all families by name."""
 
     by_name: dict[str, FamilyStats] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
 """Waits for the driver's events in a thread of its own: XID, ECC, MIG changes, lost GPUs, driver bind and unbind.
 
-Handles are mapped to GPU numbers at registration, because a lost GPU can no longer be asked. Drivers without a kind of
-event refuse it at registration; drivers without event sets at all leave the polling collectors as the only source.
+Handles are mapped to GPU numbers at registration, because a lost GPU does not answer. A driver without a kind of event
+refuses it at registration; a driver without event sets is watched by polling alone.
 """
 
 import ctypes
@@ -97,7 +97,7 @@ class EventWatch:
                     self._wait_gpu(_WAIT_MS)
                 failures = 0
             except pynvml.NVMLError as error:
-                lost = action(error.value) is Action.QUARANTINE  # one GPU of the set is gone; the others still report
+                lost = action(error.value) is Action.QUARANTINE  # one GPU of the set is lost; the others still report
                 failures += not lost
                 if failures >= _FAILURES or action(error.value) is Action.REINIT:
                     self._ended("GPU", error.value)
@@ -111,11 +111,11 @@ class EventWatch:
                 self._system = None
 
     def _ended(self, what: str, code: int) -> None:
-        """Report that there will be no more events of a kind; polling still sees what they would have said."""
+        """Report that a kind of events has ended; polling still detects what they would have reported."""
         self.events.put(DriverEvent("events_ended", None, code, f"the driver reports no more {what} events", 1))
 
     def _wait_gpu(self, timeout_ms: int) -> None:
-        """Wait by the bare call: most waits time out, and pynvml raises an exception for that."""
+        """Wait by the bare library call: most waits time out, for which pynvml raises an exception."""
         data = self._data
         code = pynvml.nvmlLib.nvmlEventSetWait_v2(self._set, ctypes.byref(data), ctypes.c_uint(timeout_ms))
         if code == _TIMEOUT:
@@ -135,7 +135,7 @@ class EventWatch:
             kind, severity, text = _SYSTEM.get(entry["eventType"], ("system_event", 1, "driver event"))
             self.events.put(DriverEvent(kind, None, int(entry["gpuId"]), text, severity))
             if entry["eventType"] == _UNBIND:
-                self._stop.set()  # everything is to be freed now: no further wait
+                self._stop.set()  # the driver must be freed now: do not wait again
 
     def close(self) -> None:
         """Stop waiting and free the event sets; takes at most one wait."""

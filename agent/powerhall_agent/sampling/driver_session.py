@@ -23,7 +23,7 @@ _log = Log(quiet=True)
 
 
 class DriverSession:
-    """Everything that lives from one `nvmlInit` to the next; made and freed on a driver thread."""
+    """The state from one `nvmlInit` to the next; made and freed on the driver thread."""
 
     def __init__(self, settings: SamplerSettings, context: ReaderContext, now_ns: int) -> None:
         """Open the driver and bind to its GPUs; raises NVMLError when the driver is not there."""
@@ -40,9 +40,9 @@ class DriverSession:
         self._series: dict[int, Series] = {}
         self.fast_tasks: Sequence[Task] = ()
         self.full_tasks: Sequence[Task] = ()
-        """The fast set of every GPU; the fast and the full set."""
+        """The tasks that read the fast set of every GPU, and those that read the full set as well."""
         self.quiet_until_ns = 0
-        """Until then these are all that is due, as long as no GPU fails and nothing else happens."""
+        """Until then nothing else is due, unless a GPU fails or the driver reports an event."""
         _log.info(
             "driver_bound",
             version=self.driver.version,
@@ -52,7 +52,7 @@ class DriverSession:
         )
 
     def tasks(self, moment: Moment, *, full: bool) -> Sequence[Task]:
-        """Return what is to be read of each GPU now."""
+        """Return the readings that are due now."""
         tasks = [task for reader in self.readers if (task := self._task(reader, moment, full=full)) is not None]
         for index, health in self.missing.items():
             if health.due(moment.mono_ns):
@@ -60,7 +60,7 @@ class DriverSession:
         return tasks
 
     def rest(self) -> None:
-        """Find out until when nothing but the fast set is due of any GPU, if all are well."""
+        """Compute until when only the fast set is due, if all GPUs answer."""
         if len(self.fast_tasks) != len(self.readers):
             self.fast_tasks = [Task(reader.gpu.index, reader.poll_fast) for reader in self.readers]
             self.full_tasks = [Task(reader.gpu.index, reader.poll_full) for reader in self.readers]
@@ -73,14 +73,14 @@ class DriverSession:
             return Task(reader.gpu.index, functools.partial(reader.retry, moment)) if due else None
         first = not reader.due_ns
         kinds = self._slow_kinds(reader, moment) if moment.mono_ns >= reader.next_due_ns else FAST
-        if full and not first:  # the first interval of a GPU has only just begun
+        if full and not first:  # the first interval of a GPU is not complete yet
             kinds |= FULL
         return Task(
             reader.gpu.index, reader.poll_fast if kinds == FAST else functools.partial(reader.poll, moment, kinds)
         )
 
     def _slow_kinds(self, reader: GpuReader, moment: Moment) -> int:
-        """Return what is due of a GPU besides the full set; the slow set of each GPU has a tick of its own."""
+        """Return which sets besides the full one are due; each GPU reads its slow set at a different tick."""
         kinds, due, settings = FAST, reader.due_ns, self._settings
         for kind, seconds, shift_s in (
             (SLOW, settings.slow_interval_s, reader.gpu.index * settings.fast_interval_s),
@@ -110,7 +110,7 @@ class DriverSession:
         self._found.append(reader)
 
     def adopt(self) -> None:
-        """Take in GPUs that have appeared since."""
+        """Add GPUs that have been opened since."""
         while self._found:
             reader = self._found.popleft()
             self.missing.pop(reader.gpu.index, None)
@@ -118,7 +118,7 @@ class DriverSession:
             self.watch.register(reader.gpu)
 
     def dead_code(self) -> int:
-        """Return the code that says the whole session is gone, 0 while it is alive."""
+        """Return the code that ended the session, 0 while it is open."""
         return next((reader.dead_code for reader in self.readers if reader.dead_code), 0)
 
     def series(self, index: int) -> Series:
@@ -136,7 +136,7 @@ class DriverSession:
 
 
 def next_due(due_ns: int, now_ns: int, seconds: float) -> int:
-    """Return the next due time on the same grid, after now; a grid that has not begun begins now."""
+    """Return the next due time after now on the same grid; a grid that has not begun begins now."""
     step_ns = int(seconds * 1e9)
     if due_ns == 0:
         return now_ns + step_ns

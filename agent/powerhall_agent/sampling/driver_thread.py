@@ -1,11 +1,11 @@
-"""Runs the sampler's steps and its driver calls on one thread, and leaves behind a call that does not return.
+"""Runs the steps of the sampler and its driver calls on one thread, and replaces it when a call does not return.
 
 A caller hands in a generator that yields the driver calls to make next. One thread, the worker, makes the calls and
-resumes the generator. When a call takes longer than the patience, a watching thread retires the worker and lets a fresh
-one go on with the remaining calls and the same generator: a generator can be resumed from any thread as long as it is
-not running, and it is not while a call is.
+resumes the generator. When a call takes longer than the limit, a watching thread retires the worker and starts
+another, which continues with the remaining calls and the same generator. A generator can be resumed from any thread
+while it is not running, which holds while a call is under way.
 
-Invariants: tasks of one owner never run at the same time; a blocked task costs the others at most the patience, once;
+Invariants: tasks of one owner never run at the same time; a blocked task delays the others once, by at most the limit;
 an owner whose task is blocked gets no new task until that call returns. Without a blocked call no thread but the worker
 ever wakes.
 """
@@ -33,11 +33,11 @@ Steps = Iterator[Sequence[Task]]
 
 
 class _Worker:
-    """A thread that leads, or has been retired; times are of the monotonic clock, 0 outside a task."""
+    """A thread that runs tasks, or has been retired; times are of the monotonic clock, 0 outside a task."""
 
     def __init__(self, tasks: Sequence[Task], first: int = 0) -> None:
         self.tasks, self.number = tasks, first
-        """The tasks of the present step, and which of them is under way or comes first."""
+        """The tasks of the current step, and the number of the one under way or next."""
         self.owner = 0
         self.started_ns = 0
         self.call_start = CallStart()
@@ -45,10 +45,10 @@ class _Worker:
 
 
 class DriverThread:
-    """Runs steps in order, whatever a single task does."""
+    """Runs steps in order, even when a task blocks."""
 
     def __init__(self, call_limit_s: float = 0.05) -> None:
-        """`call_limit_s` is how long a task may take before the others go on without it."""
+        """`call_limit_s` is how long a task may take before the others continue without it."""
         self.busy_ns = 0
         self.slowest_ns: dict[int, int] = {}
         """Time inside tasks: in all, and of the longest of each owner."""
@@ -71,7 +71,7 @@ class DriverThread:
                 self._note(task.owner, time.monotonic_ns() - begun_ns)
 
     def run(self, steps: Steps) -> None:
-        """Run all steps on a leading thread and wait for their end; an exception of the steps is raised here."""
+        """Run all steps on a worker thread and wait for their end; an exception of the steps is raised here."""
         _SupervisedRun(self, steps).run()
 
     def _note(self, owner: int, elapsed_ns: int) -> None:
@@ -80,7 +80,7 @@ class DriverThread:
             self.slowest_ns[owner] = elapsed_ns
 
     def run_tasks(self, worker: _Worker) -> bool:
-        """Run the worker's tasks from its place on; False when it was retired meanwhile.
+        """Run the remaining tasks of the worker; False when it was retired meanwhile.
 
         One function, because it runs with cold caches: each further call costs microseconds.
         """
@@ -112,7 +112,7 @@ class DriverThread:
         return True
 
     def overdue(self, worker: _Worker) -> int:
-        """Retire a worker whose task has used up the patience; returns 0 then, else the nanoseconds that are left."""
+        """Retire a worker whose task has exceeded the limit; returns 0 then, else the nanoseconds that are left."""
         with self._lock:
             if not worker.started_ns:
                 return self._call_limit_ns
@@ -129,7 +129,7 @@ class DriverThread:
 
 
 class _SupervisedRun:
-    """One run of steps: the worker of the moment, the watcher, and the end."""
+    """One run of steps: the current worker, the watcher, and the end."""
 
     def __init__(self, driver_thread: DriverThread, steps: Steps) -> None:
         self._calls, self._steps = driver_thread, steps

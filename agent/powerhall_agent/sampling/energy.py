@@ -1,8 +1,8 @@
 """Energy of one GPU, twice: from the driver's counter and integrated from power samples, both in integers.
 
-The counter restarts on a driver reload or GPU reset and may wrap at 2^32 mJ; both are told apart by what the GPU could
-have used in the meantime. Published totals never fall. Gaps longer than two seconds are filled from the counter.
-Powers are kept in mW and times in ns, so their product is pJ; totals are kept in mJ with the rest in pJ.
+The counter restarts on a driver reload or GPU reset and may wrap at 2^32 mJ; the energy that the GPU can have used in
+the meantime tells one from the other. Published totals never fall. Gaps longer than two seconds are filled from the
+counter. Powers are kept in mW and times in ns, so their product is pJ; totals are kept in mJ with the rest in pJ.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ _WRAP: Final = 1 << 32
 
 
 class EnergyAccumulator:
-    """Monotonic counter and integral of one GPU, and how well they close."""
+    """Monotonic counter and integral of one GPU, and their closure."""
 
     def __init__(self, counter_mj: int = 0, integral_mj: int = 0, raw_mj: int | None = None) -> None:
-        """Go on from totals of an earlier run; `raw_mj` is what the driver's counter showed then."""
+        """Continue from totals of an earlier run; `raw_mj` is the driver's counter at its end."""
         self.counter_mj = counter_mj
         self.raw_mj = raw_mj
         self.resets = 0
@@ -72,7 +72,7 @@ class EnergyAccumulator:
     def _add_smooth(
         self, times_ns: Sequence[int], powers_mw: Sequence[int | None], raws_mj: Sequence[int | None]
     ) -> list[int] | None:
-        """Take samples of an ordinary stretch all at once: none is missing, nothing restarts or jumps, no gap."""
+        """Take samples at once where none is missing and there is no gap, restart or jump; None otherwise."""
         if self._last_ns is None or self._last_mw is None or self.raw_mj is None or len(times_ns) < 2:
             return None
         watts = [power_mw for power_mw in powers_mw if power_mw is not None]
@@ -118,7 +118,7 @@ class EnergyAccumulator:
         return (sampled_pj or 0) // _PJ_PER_MJ, True
 
     def closure(self) -> float | None:
-        """Return counter over integral, less one, since the last call; None when a gap or restart lies between."""
+        """Return counter over integral, less one, since the last call; None after a gap or restart."""
         whole, counter_mj, integral_pj = self._window_whole, self._window_mj, self._window_pj
         self._window_mj = self._window_pj = 0
         self._window_whole = True

@@ -14,4 +14,4 @@ class SamplerExit(IntEnum):
     MISMATCH = 11
     """The loaded library does not fit the driver: start a new process at once."""
     REFUSED = 12
-    """The settings make no sense: starting again would not help."""
+    """The settings are refused: starting again does not help."""

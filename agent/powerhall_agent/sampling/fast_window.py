@@ -1,7 +1,7 @@
-"""What the fast readings of one GPU come to: energy, the extremes of power, power steps, the flight recorder's ring.
+"""The 10 Hz window of one GPU: energy, extremes of power, power steps, and the ring of the flight recorder.
 
-Ten times a second a reading is only put aside (`add`); once a second all of them are worked off together (`digest`).
-That costs a fraction of doing it reading by reading, because a thread that has just been woken runs with cold caches.
+Ten times a second a reading is only appended (`add`); once a second all of them are processed together (`drain`). That
+costs a fraction of processing each reading, because a thread that has just been woken runs with cold caches.
 """
 
 from collections import deque
@@ -16,10 +16,10 @@ from powerhall_agent.sampling.flight_recorder import FlightRecorder, RecordedSam
 __all__ = ["MAX_PENDING", "FastEvents", "FastWindow", "Reading"]
 
 _POWER_STEP: Final = 0.3
-"""Of the power limit."""
+"""Share of the power limit that counts as a step."""
 _HISTORY: Final = 10
 MAX_PENDING: Final = 100
-"""As many readings are put aside at most; then it is time for a digest."""
+"""Readings that may wait; then they are processed."""
 
 Reading = tuple[int, int, int | None, int | None]
 """Time by the monotonic clock (ns), timestamp (ms), power (mW), the driver's energy counter (mJ)."""
@@ -27,35 +27,35 @@ Reading = tuple[int, int, int | None, int | None]
 
 @dataclass(slots=True)
 class FastEvents:
-    """What happened since the last digest; times are timestamps in ms."""
+    """What happened in the processed readings; times are timestamps in ms."""
 
     restarts: list[int] = field(default_factory=list)
-    """When the driver's energy counter had restarted."""
+    """Restarts of the driver's energy counter."""
     steps: list[tuple[int, float]] = field(default_factory=list)
-    """When power had moved by a step, and by how many watts."""
+    """Steps of power: time and size in W."""
 
 
 class FastWindow:
     """The fast readings of one GPU."""
 
     def __init__(self, energy: EnergyAccumulator, recorder: FlightRecorder | None) -> None:
-        """Go on from energy totals; without a recorder nothing is kept at full rate."""
+        """Continue from energy totals; without a recorder nothing is kept at full rate."""
         self.energy, self._recorder = energy, recorder
         self.power_w: float | None = None
         """The last power."""
         self.limit_w: float | None = None
-        """The power limit, which says how much a power step is."""
+        """The power limit, from which the size of a power step follows."""
         self.pending: list[Reading] = []
-        """Readings that wait for the next digest; `add` puts one here, and whoever is in a hurry does it himself."""
+        """Readings that wait to be processed; the hot path appends here directly instead of calling `add`."""
         self._recent_mw: deque[int] = deque(maxlen=_HISTORY)
         self._low_mw = self._high_mw = self._sum_mw = self._count = 0
 
     def add(self, reading: Reading) -> None:
-        """Put a reading aside."""
+        """Append a reading."""
         self.pending.append(reading)
 
     def drain(self) -> FastEvents:
-        """Work off what was put aside."""
+        """Process the pending readings."""
         found = FastEvents()
         if not self.pending:
             return found
@@ -83,7 +83,7 @@ class FastWindow:
         self.power_w = powers_mw[-1] / 1000.0
 
     def _find_steps(self, stamps_ms: Sequence[int], powers_mw: Sequence[int], steps: list[tuple[int, float]]) -> None:
-        """Compare each power with the one a second before; after a step the comparison starts afresh."""
+        """Compare each power with that of a second before; after a step the comparison starts again."""
         recent = self._recent_mw
         step_mw = _POWER_STEP * 1000.0 * (self.limit_w or 0.0)
         lowest, highest = min(powers_mw), max(powers_mw)
@@ -99,7 +99,7 @@ class FastWindow:
             recent.append(power_mw)
 
     def interval(self) -> dict[str, float | str]:
-        """Return power and energy of the interval since the last call, by field of the schema; digest first."""
+        """Return power and energy since the last call, by field of the schema; call `drain` first."""
         fields: dict[str, float | str] = {}
         if self._count:
             fields["power_w"] = round(self._sum_mw / self._count / 1000.0, 3)
@@ -112,7 +112,7 @@ class FastWindow:
         return fields
 
     def record(self, time_ms: int) -> bool:
-        """Start or extend a recording around this moment; False where there is none to be had."""
+        """Start or extend a recording around this time; False when none is made."""
         return self._recorder is not None and self._recorder.trigger(time_ms)
 
     def take_recorded(self) -> list[RecordedSample]:

@@ -1,7 +1,7 @@
 """The flight recorder of one GPU: a ring of full-rate samples, shipped around a trigger.
 
 A trigger ships the minute before it and the minute after it; triggers within that minute extend it. A GPU may start a
-recording six times an hour. Samples are handed out in small portions, so that a recording never floods the spool.
+recording six times an hour. Samples are shipped in small portions, so that a recording does not flood the spool.
 """
 
 from array import array
@@ -47,7 +47,7 @@ class FlightRecorder:
             self.add(time_ms, power_mw, energy_mj)
 
     def trigger(self, time_ms: int) -> bool:
-        """Start or extend a recording; False when this GPU has had its recordings of the hour."""
+        """Start or extend a recording; False when this GPU has reached its recordings per hour."""
         if time_ms > self._until_ms:
             self._starts = [start for start in self._starts if start > time_ms - _HOUR_MS]
             if len(self._starts) >= _PER_HOUR:

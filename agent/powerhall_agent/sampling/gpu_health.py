@@ -1,4 +1,4 @@
-"""Whether a GPU answers: quarantine with a reason, strikes, and retries with backoff."""
+"""The health of one GPU: quarantine with a reason, strikes, and retries with backoff."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -29,7 +29,7 @@ class GpuHealth:
         return self.reason == OK
 
     def fault(self, code: int, now_ns: int) -> bool:
-        """Take a failed call; True when that quarantines the GPU."""
+        """Count a failed call; True when that quarantines the GPU."""
         if action(code) is Action.STRIKE:
             self.strikes += 1
             if self.strikes < _STRIKES:
@@ -37,19 +37,19 @@ class GpuHealth:
         return self.quarantine(reason(code), now_ns)
 
     def quarantine(self, why: str, now_ns: int) -> bool:
-        """Set the GPU aside; True when it was up or the reason is new. A further fault doubles the wait."""
+        """Quarantine the GPU; True when it was up or the reason is new. A further fault doubles the wait."""
         changed = why != self.reason
         self.backoff_s = _FIRST_RETRY_S if self.up else min(_LAST_RETRY_S, self.backoff_s * 2)
         self.reason = why
         self.retry_ns = now_ns + int(self.backoff_s * 1e9)
         return changed
 
-    def well(self) -> bool:
-        """Take a good call; True when that ends a quarantine."""
+    def recover(self) -> bool:
+        """Count a good call; True when that ends a quarantine."""
         was_up = self.up
         self.reason, self.strikes = OK, 0
         return not was_up
 
     def due(self, now_ns: int) -> bool:
-        """Say whether a quarantined GPU should be tried again."""
+        """Return whether a quarantined GPU is to be tried again."""
         return not self.up and now_ns >= self.retry_ns

@@ -35,7 +35,7 @@ _NOTHING: Final[FastSample] = (None, None)
 
 @dataclass(frozen=True, slots=True)
 class ReaderContext:
-    """What all GPUs of a node share."""
+    """State that all GPUs of a node share."""
 
     tags: dict[str, str]
     checkpoint: Checkpoint
@@ -45,13 +45,13 @@ class ReaderContext:
     queue: RecordQueue
     tick: "Tick"
     fields: frozenset[str]
-    """What to read of the full set; empty: all."""
+    """Fields of the full set to read; empty: all."""
     recorder: bool
     fast_interval_s: float
 
 
 class Tick:
-    """The tick that is being taken, shared by all GPUs."""
+    """The current tick, shared by all GPUs."""
 
     __slots__ = ("moment",)
 
@@ -63,7 +63,7 @@ class GpuReader:
     """Reads one GPU; `poll` and `poll_fast` run on a driver thread."""
 
     def __init__(self, driver: Driver, gpu: Gpu, context: ReaderContext) -> None:
-        """Bind to the GPU and go on from the energy totals of an earlier run."""
+        """Bind to the GPU and continue from the energy totals of an earlier run."""
         self.gpu, self._driver, self._context = gpu, driver, context
         self.tags = {**context.tags, "gpu": str(gpu.index)}
         self.health = GpuHealth()
@@ -83,7 +83,7 @@ class GpuReader:
         self._family = context.stats.family("gpu_fast")
         self._wants_times = False
         self.field_times_s: dict[str, float] = {}
-        """How long the driver takes for each reading; measured after an identity, taken by the sampler's report."""
+        """Driver time of each reading; measured after an identity, taken by the report of the sampler."""
         self._slowdowns = 0
         self._off_closures = 0
         self.mig: list[tuple[MigInstance, Series]] = []
@@ -99,7 +99,7 @@ class GpuReader:
 
     @property
     def now(self) -> GpuSnapshot:
-        """What job attribution needs to know of this GPU."""
+        """The state of this GPU for job attribution."""
         slow = self._collectors["gpu_slow"]
         pids = slow.pids if isinstance(slow, GpuSlow) else ()
         instances = [instance for instance, _ in self.mig]
@@ -108,14 +108,14 @@ class GpuReader:
         return GpuSnapshot(self.gpu.uuid, self.gpu.bus_id, tuple(sorted(every)), self.energy.counter_mj / 1000.0, uuids)
 
     def poll_fast(self) -> None:
-        """Read power and energy in the present tick: what happens ten times a second."""
+        """Read power and energy in the current tick; runs ten times a second."""
         if not self._quick():
             self.poll(self._tick.moment, FAST)
         elif self.health.reason != OK:  # the call took so long that the GPU was quarantined meanwhile
             self._answered(self._tick.moment)
 
     def poll_full(self) -> None:
-        """Read the full set, too, in the present tick: what happens once a second."""
+        """Read the full set as well in the current tick; runs once a second."""
         self.poll(self._tick.moment, FAST | FULL)
 
     def poll(self, moment: Moment, kinds: int) -> None:
@@ -133,7 +133,7 @@ class GpuReader:
             self._answered(moment)
 
     def _quick(self) -> bool:
-        """Read power and energy by the shortcut, while all is well; False where the longer way has to be taken.
+        """Read power and energy by the fast path; False where the general path has to be taken.
 
         One function, because it runs ten times a second with cold caches, where each call costs microseconds.
         """
@@ -180,7 +180,7 @@ class GpuReader:
     def _answered(self, moment: Moment) -> None:
         if self.health.reason == HUNG:
             self.health.retry_ns = moment.mono_ns
-        elif self.health.well():
+        elif self.health.recover():
             self.event("gpu_recovered", 0, "the GPU answers again", 0, moment.ms)
 
     def retry(self, moment: Moment) -> None:
@@ -199,25 +199,25 @@ class GpuReader:
     def _fault(self, code: int, moment: Moment) -> None:
         if action(code) in {Action.REINIT, Action.RESPAWN}:
             self.dead_code = code
-            self._context.queue.urgent = True  # the sampler looks at it within this tick
+            self._context.queue.urgent = True  # the sampler handles it within this tick
         elif self.health.fault(code, moment.mono_ns):
             self.event("gpu_quarantined", code, f"{self.health.reason}: NVML code {code}", 2, moment.ms)
             self.fast.record(moment.ms)
             self.drain_fast()
 
     def event(self, kind: str, code: float, detail: str, severity: int, time_ms: int) -> None:
-        """Put an event of this GPU into the output."""
+        """Queue an event of this GPU."""
         series = Series("event", {**self.tags, "kind": kind})
         fields: Fields = {"code": float(code), "detail": detail, "severity": float(severity)}
         self._context.queue.put(Record(series, fields, time_ms), urgent=True)
 
     def trigger(self, kind: str, code: float, detail: str, severity: int, time_ms: int) -> None:
-        """Put an event into the output and start the flight recorder."""
+        """Queue an event and start the flight recorder."""
         if not self._context.recorder or self.fast.record(time_ms) or severity > 0:
             self.event(kind, code, detail, severity, time_ms)
 
     def drain_fast(self) -> None:
-        """Work off the fast readings, and ship what a recording wants of them; not while a reading is under way."""
+        """Process the fast readings and queue those of a recording; not while a reading is under way."""
         found = self.fast.drain()
         for time_ms in found.restarts:
             self.event("counter_reset", 0, "the energy counter restarted", 1, time_ms)
@@ -271,7 +271,7 @@ class GpuReader:
             self._context.queue.put(Record(series, found, moment.ms))
 
     def _watch_closure(self, closure: float, moment: Moment) -> None:
-        """Raise an event when counter and integral are apart for a minute; once per stretch."""
+        """Queue an event when counter and integral differ for a minute; once per period of difference."""
         self._off_closures = self._off_closures + 1 if abs(closure) > _CLOSURE_ALARM else 0
         if self._off_closures == _CLOSURES_PER_ALARM:
             detail = f"energy counter and integrated power differ by {closure:+.1%}"
@@ -299,5 +299,5 @@ class GpuReader:
 
 
 def _resume(kept: Totals, boot: int) -> EnergyAccumulator:
-    """Go on from kept totals; after a reboot the driver's counter has restarted."""
+    """Continue from stored totals; after a reboot the driver's counter has restarted."""
     return EnergyAccumulator(kept.counter_mj, kept.integral_mj, kept.raw_mj if kept.boot == boot else 0)

@@ -1,4 +1,4 @@
-"""Readings of the host beside the GPUs, each in a thread of its own: a slow BMC costs nobody a tick."""
+"""Readings of the host, each in a thread of its own, so that a slow BMC delays no GPU."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ _log = Log(quiet=True)
 
 
 class HostThread:
-    """Runs something again and again in a thread, with a pause between."""
+    """Runs a function at an interval in a thread."""
 
     def __init__(self, name: str, run: Callable[[], None], interval_s: float) -> None:
         """Start the thread; `run` must not raise."""
@@ -34,7 +34,7 @@ class HostThread:
                 return
 
     def close(self) -> None:
-        """Let the thread end after what it is doing."""
+        """End the thread after the current run."""
         self._stop.set()
 
 
@@ -50,7 +50,7 @@ def collect_into(ready: deque[Fields], family: FamilyStats, collector: Collector
 
 
 def observe_into(ready: deque[Record], look: Callable[[float], Sequence[Record]]) -> Callable[[], None]:
-    """Return a run that puts the points of a look for jobs into `ready`; a repeated failure is logged once."""
+    """Return a run that puts the points of job attribution into `ready`; a repeated failure is logged once."""
     logged: list[str] = []
 
     def run() -> None:

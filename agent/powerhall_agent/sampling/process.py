@@ -1,8 +1,8 @@
 """The sampler in a process of its own: settings come in on stdin as JSON, lines go out on stdout.
 
 A driver call that never returns, or a library that no longer fits the driver, costs this process and not the daemon.
-A line `#` is a sign of life when there is nothing to say. The process ends with the daemon: by SIGTERM, by the death
-signal of its parent, or because nobody reads its pipe any more.
+A line `#` is a heartbeat when there are no records. The process ends with the daemon: by SIGTERM, by the death signal
+of its parent, or when its pipe is closed.
 """
 
 import os
@@ -26,13 +26,13 @@ __all__ = ["PipeSink", "main"]
 
 _KEEP_BYTES = 1024 * 1024
 _BEAT_S = 1.2
-"""Longer than the usual pause between two blocks of lines: most of the time there is no need for a sign of life."""
+"""Longer than the usual pause between two blocks of lines, so that a heartbeat is rarely needed."""
 _SLICE_S = 0.2
 _LAST_WORDS_S = 1.0
 
 
 class PipeSink:
-    """Writes lines to a pipe without ever waiting for its reader; the oldest lines go when a megabyte waits."""
+    """Writes lines to a pipe without waiting for its reader; beyond a megabyte the oldest lines are dropped."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
@@ -42,7 +42,7 @@ class PipeSink:
         self._waiting: deque[bytes] = deque()
         self._rest = b""
         self.beat_at_s = 0.0
-        """When `beat` is wanted next, by the monotonic clock."""
+        """When the next heartbeat is due, by the monotonic clock."""
 
     def write(self, lines: bytes) -> None:
         """Queue whole lines and write what the pipe takes."""
@@ -52,7 +52,7 @@ class PipeSink:
         self._push()
 
     def beat(self) -> None:
-        """Write what the pipe did not take before; give a sign of life when nothing was written for a while."""
+        """Write what the pipe did not take before; send a heartbeat when nothing was written for a while."""
         if self._rest:
             self._push()
         elif time.monotonic() >= self.beat_at_s:
@@ -82,7 +82,7 @@ class PipeSink:
 
 
 class _Stop:
-    """Ends the sampler on SIGTERM or a closed pipe; every wait is a chance for a sign of life."""
+    """Ends the sampler on SIGTERM or a closed pipe; sends heartbeats while it waits."""
 
     def __init__(self, sink: PipeSink, asked: StopFlag) -> None:
         self._sink, self._asked = sink, asked
@@ -134,7 +134,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Threads that hang in the driver would keep an ordinary exit waiting.
+    # An ordinary exit would wait for threads that hang in the driver.
     code = main()
     sys.stderr.flush()
     os._exit(code)

@@ -1,6 +1,5 @@
-"""What waits to be handed over: records of the sampler's threads, written in one block with the next full set.
-
-A record that somebody waits for (an event, a change of state) is marked urgent, and the block is written at once.
+"""Records of all threads of the sampler, written in one block with the next full set. An urgent record (an event, a
+change of state) makes the block be written at once.
 """
 
 from collections import deque
@@ -24,7 +23,7 @@ class RecordQueue:
             self.urgent = True
 
     def take(self) -> list[Record]:
-        """Take out all that wait."""
+        """Remove and return all records."""
         self.urgent = False
         taken = []
         while self.records:

@@ -40,7 +40,7 @@ _REINIT_FIRST_S, _REINIT_LAST_S = 1.0, 30.0
 
 
 class Stop(Protocol):
-    """Says when to end, such as a `threading.Event`."""
+    """A stop flag, such as a `threading.Event`."""
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait; True when the sampler should end."""
@@ -161,7 +161,7 @@ class Sampler:
         self._write(moment, full=full)
 
     def _read(self, session: DriverSession, moment: Moment, *, full: bool) -> Steps:
-        """Take in what the driver reported, and read what is due."""
+        """Handle what the driver reported, and read what is due."""
         while not session.watch.events.empty():
             self._handle(session, session.watch.events.get(), moment)
         tasks = session.tasks(moment, full=full)
@@ -171,7 +171,7 @@ class Sampler:
         session.rest()
 
     def _judge(self, session: DriverSession, moment: Moment, *, full: bool) -> Steps:
-        """Write changes of state; let go of a driver that is gone."""
+        """Write changes of state; close the session of a driver that is gone."""
         if self.driver_thread.blocked:
             self._flag_hung(session, moment)
         for reader in session.readers:
@@ -181,7 +181,7 @@ class Sampler:
                 self.queue.urgent = True
                 session.quiet_until_ns = 0
             if full and not reader.health.up and self.driver_thread.blocked_since_ns(reader.gpu.index) is None:
-                reader.drain_fast()  # a GPU that is lost still ships what was recorded before
+                reader.drain_fast()  # ship what was recorded before the GPU was lost
         code = session.dead_code()
         if code:
             self._event(DriverEvent("driver_gone", None, code, f"driver gone: {pynvml.NVMLError(code)}", 2), moment)
@@ -189,7 +189,7 @@ class Sampler:
             yield from self.closing()
 
     def _write(self, moment: Moment, *, full: bool) -> None:
-        """Add what the sampler says of itself, and write what waits when it is time or urgent."""
+        """Add the metrics of the sampler, and write the queue when it is due or urgent."""
         if full:
             self._full_ns = next_due(self._full_ns, moment.mono_ns, self.settings.interval_s)
             self._node(moment)
@@ -227,7 +227,7 @@ class Sampler:
         if event.kind == "driver_unbind":
             self.exit = SamplerExit.UNBIND
 
-    # What the sampler says about itself and the node.
+    # Metrics of the sampler and the node.
 
     def _event(self, event: DriverEvent, moment: Moment) -> None:
         tags = {**self.tags, "gpu": "" if event.gpu is None else str(event.gpu), "kind": event.kind}
@@ -269,7 +269,7 @@ class Sampler:
         self.queue.put(Record(self._own["agent"], fields, moment.ms))
 
     def _report_field_times(self, moment: Moment) -> None:
-        """Write how long the driver took for each reading on its slowest GPU, where that was just measured."""
+        """Write the driver time of each reading on its slowest GPU, where it was just measured."""
         slowest_s: dict[str, float] = {}
         for reader in self._readers():
             times_s, reader.field_times_s = reader.field_times_s, {}
@@ -280,7 +280,7 @@ class Sampler:
             self.queue.put(Record(series, {"success": 1.0, "duration_s": round(seconds, 9)}, moment.ms))
 
     def driver_stuck(self, moment: Moment) -> bool:
-        """Say whether no GPU has answered for three seconds because driver calls do not return."""
+        """Return whether no GPU has answered for three seconds because driver calls do not return."""
         if not self.driver_thread.blocked:
             return False
         owners = [reader.gpu.index for reader in self._readers()] or [_DRIVER]
@@ -288,7 +288,7 @@ class Sampler:
         return all(begun is not None and moment.mono_ns - begun >= _STUCK_NS for begun in since)
 
     def gpus(self) -> dict[int, GpuSnapshot]:
-        """Return what job attribution needs to know of the GPUs that answer."""
+        """Return the GPUs that answer, for job attribution."""
         return {reader.gpu.index: reader.now for reader in self._readers() if reader.health.up}
 
     def _readers(self) -> list[GpuReader]:
@@ -301,7 +301,7 @@ class Sampler:
 
 
 def _checkpoint(settings: SamplerSettings) -> Checkpoint:
-    """Open what earlier runs kept; a folder that cannot be written is logged and costs only the memory of restarts."""
+    """Open the checkpoint of earlier runs; a folder that cannot be written is logged, and totals start at zero."""
     if not settings.state_dir:
         return Checkpoint(None)
     path = Path(settings.state_dir) / f"{settings.node.replace('/', '_')}.energy"
@@ -315,7 +315,7 @@ def _checkpoint(settings: SamplerSettings) -> Checkpoint:
 def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock | None = None) -> SamplerExit:
     """Sample until `stop` is set or the process must be replaced; lines go to the sink from the calling thread.
 
-    With `settings.simulate` the simulated GPUs are put in the driver's place first; bad settings raise Rejected.
+    With `settings.simulate` the driver is replaced by simulated GPUs first; bad settings raise Rejected.
     """
     if settings.simulate is not None:
         from powerhall_agent.simulate.setup import start_simulation
@@ -333,7 +333,7 @@ def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock 
 
 
 def _ticks(sampler: Sampler, stop: Stop) -> Steps:
-    """Take a tick at every fast interval, moved by the jitter, until told to stop; then free the driver."""
+    """Take a tick at every fast interval, shifted by the jitter, until stopped; then free the driver."""
     settings, clock = sampler.settings, sampler.clock
     period_ns = int(settings.fast_interval_s * 1e9)
     rng = random.Random(settings.node)  # noqa: S311  # phase jitter, nothing secret

@@ -1,7 +1,7 @@
-"""A one-shot timer that wakes one waiting thread, and costs nothing while it is set and cleared in time.
+"""A one-shot timer that wakes one waiting thread only when it expires.
 
 Linux' timerfd: setting and clearing are single system calls, and the waiting thread sleeps in `read` until the timer
-really runs out. A condition with a timeout would wake its thread at every setting.
+expires. A condition with a timeout would wake its thread at every setting.
 """
 
 import ctypes
@@ -27,20 +27,20 @@ class TimerFd:
         if self._file < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
         self.set_usual = functools.partial(self._settime, self._file, 0, _spec(usual_ns), None)
-        """Run out after the usual time from now."""
+        """Expire after the usual time from now."""
         self.clear = functools.partial(self._settime, self._file, 0, _spec(0), None)
-        """Do not run out."""
+        """Do not expire."""
 
     def set(self, after_ns: int) -> None:
-        """Run out after this many nanoseconds from now, in place of what was set before."""
+        """Expire after this many nanoseconds from now, in place of the earlier setting."""
         self._settime(self._file, 0, _spec(max(1, after_ns)), None)
 
     def wait(self) -> None:
-        """Sleep until the timer has run out."""
+        """Sleep until the timer has expired."""
         os.read(self._file, 8)
 
     def close(self) -> None:
-        """Free the timer; nobody may be waiting."""
+        """Free the timer; no thread may be waiting."""
         os.close(self._file)
 
 

@@ -129,10 +129,10 @@ def load_settings(
     spool: str | None = None,
     overrides: Mapping[str, Mapping[str, object]] | None = None,
 ) -> AgentSettings:
-    """Read agent.toml, if one is named, and lay the command line's values over it.
+    """Read agent.toml, if one is named, and override it by the command line.
 
-    `stores` replaces the file's outputs, `overrides` single keys of a table (None leaves a key alone). The node is
-    named after the host where nothing names it. What is wrong raises Rejected.
+    `stores` replaces the file's outputs, `overrides` single keys of a table (None leaves a key alone). Without a name
+    of its own, the node is named after the host. Invalid settings raise Rejected.
     """
     data = read_toml(config, dict[str, Any]) if config is not None else {}
     for path, values in (overrides or {}).items():

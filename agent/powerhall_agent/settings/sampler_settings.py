@@ -1,4 +1,4 @@
-"""Settings of the measuring half of the agent: where the node is, how often to read, what to read besides the GPUs."""
+"""Settings of the sampler: where the node is, how often to read, what to read besides the GPUs."""
 
 from typing import Annotated
 
@@ -42,7 +42,7 @@ class SimulateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that the sampler needs to know."""
+    """Settings of the sampler."""
 
     node: str
     site: str = ""
@@ -57,7 +57,7 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     jitter: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.2
     """Share of the fast interval by which a reading is moved at random, against aliasing with periodic kernels."""
     slow_call_s: Annotated[float, msgspec.Meta(ge=0.005, le=10)] = 0.05
-    """A driver call that takes longer loses its turn; the other GPUs are read without it."""
+    """A driver call that takes longer is left behind; the other GPUs are read without it."""
     hung_call_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.3
     """A driver call that takes longer quarantines its GPU."""
     fields: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Reads what `nvidia-smi -q` (text) and `nvidia-smi -q -x` (XML) print, as GPUs that can be shown by the simulation.
+"""Reads what `nvidia-smi -q` (text) and `nvidia-smi -q -x` (XML) print, as simulated GPUs.
 
 Both are turned into flat texts by path ("Temperature/GPU Current Temp", "temperature/gpu_temp"), and one table says
 which NVML field or getter a path stands for. "N/A" and the like mean: not supported. Captures hold no energy counter

@@ -1,7 +1,7 @@
 """Moves the physics of simulated nodes: by a given time step, or by the wall clock in a process of its own.
 
 A twin drives many nodes from one process: it opens one `StateFile` per node, sets `set_load` and `set_limit` per GPU,
-and calls `advance(state, dt_s)` with its own (fast) time. A file that nobody claims is moved by whoever reads it.
+and calls `advance(state, dt_s)` with its own (fast) time. A file that no process has claimed is advanced by its reader.
 """
 
 import os
@@ -19,12 +19,12 @@ __all__ = ["advance", "advance_by_clock", "claim", "release_orphan", "run_world"
 
 
 def claim(state: StateFile) -> None:
-    """Say that this process moves the node's physics, so that readers do not."""
+    """Mark this process as the one that advances the physics of the node, so that readers do not."""
     state.ints[at.H_WORLD_PID] = os.getpid()
 
 
 def release_orphan(state: StateFile) -> None:
-    """Let readers move the physics again when the process that claimed the node is gone; its time stood still."""
+    """Let readers advance the physics again when the process that claimed the node is gone."""
     owner = state.ints[at.H_WORLD_PID]
     if owner and not Path(f"/proc/{owner}").exists():
         state.ints[at.H_WORLD_PID] = state.ints[at.H_STEPPED_NS] = 0

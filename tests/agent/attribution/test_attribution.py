@@ -126,7 +126,7 @@ def test_interval_has_start_end_and_energy():
     assert (ended.start_s, ended.end_s, ended.energy_j) == (100, 140, 3500)
 
 
-def test_interval_survives_a_sighting_that_failed():
+def test_interval_continues_after_one_missed_observation():
     intervals = IntervalTracker()
     intervals.observe(100, gpus(), {0: [Holder("1")]})
     assert intervals.observe(105, gpus(), {}) == []
@@ -231,7 +231,7 @@ def test_kubelet_is_asked_by_grpc_over_its_socket(kubelet):
     assert b"/v1.PodResourcesLister/List" in box["asked"]
 
 
-def test_pods_take_the_place_of_what_the_host_shows(host, kubelet):
+def test_pods_replace_the_jobs_found_on_the_host(host, kubelet):
     host.process(7, f"0::/kubepods/pod{POD}/x")
     attribution = Attribution({"node": "n"}, host.jobs(), lambda: gpus(pids=(7,)), kubelet=kubelet[0])
     assert {record.fields["job"] for record in attribution.observe(5.0)} == {"ml/train-0"}
@@ -243,7 +243,7 @@ def test_pods_on_mig_instances_share_their_gpu(host, kubelet):
     assert {record.fields["job"] for record in attribution.observe(5.0)} == {"ml/serve", "ml/train-0"}
 
 
-def test_kubelet_that_refuses_or_babbles_can_be_tried_again(kubelet, tmp_path):
+def test_kubelet_that_refuses_or_answers_garbage_is_retryable(kubelet, tmp_path):
     path, box, frame = kubelet
     for frames in (frame(3, 0, 1, bytes(4)), frame(7, 0, 0, bytes(8)), b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0"):
         box["frames"] = frames

@@ -56,7 +56,7 @@ def test_every_finite_number_survives_encoding_exactly(fields, time_ms):
         assert point.tags["node"] == "n,1"
 
 
-def test_point_without_values_is_no_line():
+def test_point_without_values_encodes_to_nothing():
     assert Series("gpu", {"node": "n"}).encode({"power_w": float("inf")}, 1) == b""
 
 
@@ -75,7 +75,7 @@ def test_counter_beyond_32_bits_is_taken_as_one_of_64():
     assert unwrap.total(7) == 2**33 + 12, "a restart, not a wrap"
 
 
-def test_state_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path, capsys):
+def test_state_folder_that_cannot_be_written_does_not_stop_the_sampler(tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.write_text("")
     settings = SamplerSettings(node="n", state_dir=str(blocked / "state"))

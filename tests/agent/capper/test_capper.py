@@ -107,7 +107,7 @@ def test_a_step_of_the_wall_clock_does_not_prolong_a_lease(capper, gpus):
     ],
     ids=["above the range", "unknown GPU", "absurd clock", "run out", "another node", "another key"],
 )
-def test_an_unsound_lease_changes_nothing(capper, gpus, signed):
+def test_an_invalid_lease_changes_nothing(capper, gpus, signed):
     before = dict(gpus.limits)
     with pytest.raises(Rejected):
         capper.offer(signed, 100.0, 0.0)
@@ -170,7 +170,7 @@ def test_caps_that_were_found_come_back_after_a_crash_and_an_orderly_stop(gpus, 
     assert gpus.limits == {0: 600.0, 1: 600.0}, "after an orderly stop they are found anew"
 
 
-def test_after_a_boot_the_caps_are_found_anew(gpus, tmp_path):
+def test_after_a_boot_the_found_caps_are_read_again(gpus, tmp_path):
     again(gpus, tmp_path, boot="one")  # and the host dies here
     gpus.limits = {0: 700.0, 1: 700.0}
     again(gpus, tmp_path, boot="two").restore()
@@ -252,7 +252,7 @@ def test_a_lease_never_passes_for_a_confirmation(capper):
         open_confirmation(word, node_key(bytes(range(32)), "n2"), "n2")
 
 
-def test_a_signature_in_other_letters_is_refused_and_ends_nothing(capper):
+def test_a_signature_with_invalid_characters_is_refused_and_changes_nothing(capper):
     with pytest.raises(Rejected, match="signature"):
         capper.offer(SignedLease(lease().body, "\u00fc" * 64), 100.0, 0.0)
 

@@ -109,7 +109,7 @@ def test_a_killed_capper_starts_safe_and_still_restores_what_was_found(process):
     assert process.limit_in_state_w() == 700.0
 
 
-def test_a_user_that_is_not_named_may_not_speak(process, tmp_path):
+def test_a_user_that_is_not_named_may_not_connect(process, tmp_path):
     if os.geteuid() != 0:
         pytest.skip("needs root to become another user")
     tmp_path.chmod(0o755)

@@ -148,7 +148,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), Retryable("later"), ValueError("odd"), ZeroDivisionError("bug")])
-def test_failing_collector_is_data_and_no_exception(error):
+def test_failing_collector_is_reported_as_data_and_raises_nothing(error):
     family = FamilyStats("x")
     assert family.run(Failing(error)) == {}
     report = family.report()

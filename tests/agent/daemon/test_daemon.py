@@ -117,7 +117,7 @@ def test_without_a_store_everything_waits_and_arrives_after_a_restart(agent, tmp
     assert {int(line.rpartition(b" ")[2]) for line in waiting} <= there
 
 
-def test_two_stores_at_once_and_a_dead_one_holds_up_nothing(agent, tmp_path):
+def test_with_two_stores_a_dead_one_does_not_delay_the_other(agent, tmp_path):
     running = agent("--store", f"sqlite:///{tmp_path}/t.db", "--store", DEAD)
     _until(lambda: _count(tmp_path / "t.db") >= 6)
     running.stop()
@@ -167,7 +167,7 @@ def test_a_sampler_that_hangs_is_reported_within_five_seconds_and_stops_nobody(a
     assert running.stop() == 0, "a stopped sampler does not hold up the end"
 
 
-def test_systemd_hears_ready_alive_reloading_and_stopping(agent, tmp_path):
+def test_systemd_is_notified_of_ready_alive_reloading_and_stopping(agent, tmp_path):
     address = str(tmp_path / "notify")
     config = tmp_path / "agent.toml"
     config.write_text('[sampler]\nsite = "one"\n')
@@ -298,7 +298,7 @@ def test_once_prints_line_protocol_a_table_and_json():
     assert any(entry["measurement"] == "gpu" for entry in json.loads(as_json.stdout))
 
 
-def test_once_and_doctor_say_that_there_is_no_driver(tmp_path):
+def test_once_and_doctor_report_a_missing_driver(tmp_path):
     if any(Path("/dev").glob("nvidia[0-9]*")):
         pytest.skip("this machine has a GPU")
     done = subprocess.run([*COMMAND, "once"], capture_output=True, text=True, check=False)
@@ -320,7 +320,7 @@ def test_top_draws_as_many_pictures_as_asked():
     assert "█" in drawn.stdout, "with rich and a terminal there are bars"
 
 
-def test_doctor_tells_what_is_missing_and_what_to_do(tmp_path):
+def test_doctor_reports_what_is_missing_and_what_to_do(tmp_path):
     spool = ["--spool", str(tmp_path / "s")]
     well = subprocess.run(
         [*COMMAND, "doctor", "--simulate", *spool, "--store", f"sqlite:///{tmp_path}/t.db", "--json"],

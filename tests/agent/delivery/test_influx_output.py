@@ -61,7 +61,7 @@ def test_refused_lines_are_rejected(status):
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_busy_store_is_retryable_and_its_pause_is_heard(status):
+def test_a_busy_store_is_retryable_and_its_retry_after_is_honoured(status):
     with (
         answers.start(lambda _: answers.http(status, b"later", "Retry-After: 7\r\n")) as store,
         pytest.raises(StoreBusy) as caught,
@@ -73,7 +73,7 @@ def test_a_busy_store_is_retryable_and_its_pause_is_heard(status):
 @pytest.mark.parametrize(
     ("status", "words"), [(404, "does the bucket 'site' exist"), (401, "check the token"), (302, "redirects")]
 )
-def test_what_a_person_must_mend_says_so_and_is_retryable(status, words):
+def test_setup_errors_name_their_remedy_and_are_retryable(status, words):
     with (
         answers.start(lambda _: answers.http(status, b"", "Location: http://127.0.0.1:1/\r\n")) as store,
         pytest.raises(SetupError, match=words),
@@ -93,12 +93,12 @@ def test_what_a_person_must_mend_says_so_and_is_retryable(status, words):
         b"HTTP/1.1 204 X\r\n" + b"A: b\r\n" * 300 + b"\r\n",
     ],
 )
-def test_an_answer_that_is_no_answer_is_retryable(raw):
+def test_a_malformed_or_missing_answer_is_retryable(raw):
     with answers.start(lambda _: raw) as store, pytest.raises(Retryable):
         _output(store.port).send(LINES)
 
 
-def test_nobody_at_the_port_is_retryable():
+def test_a_closed_port_is_retryable():
     with pytest.raises(Retryable, match="does not answer"):
         _output(21199).send(LINES)
 
@@ -112,7 +112,7 @@ def test_a_connection_works_again_after_garbage():
         output.send(LINES)
 
 
-def test_a_server_that_drips_its_answer_is_cut_by_the_deadline(tmp_path):
+def test_a_slow_answer_is_cut_at_the_deadline(tmp_path):
     """Every byte comes before the socket's timeout, so that only a deadline for the whole request ends it."""
     with answers.start(lambda _: answers.http(204, b"", "X: " + "y" * 500 + "\r\n"), drip_s=0.1) as store:
         log = Log(io.StringIO())
@@ -194,7 +194,7 @@ def test_the_write_service_comes_without_the_rest_of_the_client():
     assert _python(script) == "[]\n"
 
 
-def test_the_lean_client_leaves_the_whole_one_alone_before_and_after():
+def test_the_partial_import_does_not_affect_the_whole_client_before_or_after():
     script = (
         "from powerhall.store.influxdb.client import write_client; write_client(lambda c: None); "
         "from influxdb_client.client.write_api import WriteApi; import influxdb_client; "

@@ -33,7 +33,7 @@ def test_a_torn_segment_gives_whole_records_only(payloads, data):
 
 
 @given(PAYLOADS, st.data())
-def test_a_flipped_bit_ends_belief_at_its_record(payloads, data):
+def test_a_flipped_bit_invalidates_its_record_and_all_after_it(payloads, data):
     whole = bytearray(_segment(payloads))
     at = data.draw(st.integers(0, len(whole) - 1))
     whole[at] ^= 1 << data.draw(st.integers(0, 7))
@@ -43,7 +43,7 @@ def test_a_flipped_bit_ends_belief_at_its_record(payloads, data):
     assert found.good_bytes <= max(at, 0)
 
 
-def test_a_zeroed_tail_is_no_record():
+def test_a_tail_of_zeros_is_not_a_record():
     whole = _segment([b"a 1\n", b"b 2\n"])
     assert len(scan(whole + bytes(4096)).records) == 2
 

@@ -94,7 +94,7 @@ def test_live_lines_arrive_and_are_forgotten(rig):
     assert rig.shipper.stats.newest_ms == 7
 
 
-def test_a_busy_store_loses_nothing_and_is_asked_less_and_less_often(rig):
+def test_a_busy_store_loses_nothing_and_is_tried_with_growing_pauses(rig):
     rig.store.error = StoreBusy("busy (503)")
     delays = []
     for second in range(40):
@@ -138,7 +138,7 @@ def test_one_bad_line_among_five_thousand_is_isolated_in_thirty_requests(tmp_pat
     assert rig.dead_letters.points == 1
 
 
-def test_bad_lines_in_the_stream_hold_up_nothing(rig):
+def test_bad_lines_do_not_delay_the_others(rig):
     rig.store.bad = {b"gpu,gpu=0 power_w=500.0 %d\n" % number for number in range(0, 800, 50)}
     for second in range(100):
         rig.spool.append(_lines(8 * second, 8))
@@ -204,7 +204,7 @@ def test_after_a_day_without_a_store_live_lines_come_first_and_nothing_is_lost(m
     assert max(window) <= 4 * 60 * 20 + 1000, "the backlog keeps to four times the live rate (at least 20 points/s)"
 
 
-def test_a_fault_of_ours_costs_a_pause_and_not_the_output(tmp_path, monkeypatch):
+def test_an_internal_error_pauses_the_output_and_does_not_end_it(tmp_path, monkeypatch):
     monkeypatch.setattr("powerhall_agent.delivery.pipeline._FAULT_PAUSE_S", 0.01)
     overrides = {"ship": {"interval_s": 0.01}}
     settings = load_settings(
@@ -264,7 +264,7 @@ class MemorySpool:
             self.now.clear()
 
 
-def test_a_thousand_agents_come_back_without_a_stampede():
+def test_a_thousand_agents_do_not_overload_a_store_that_comes_back():
     """One request a second each is normal; never more than twice that, in any second of outage and recovery."""
     agents, outage, end_s = 1000, (1030.0, 1330.0), 1420.0
     dice, now = random.Random(5), Time()

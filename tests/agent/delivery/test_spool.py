@@ -109,7 +109,7 @@ def test_a_second_process_is_refused_with_the_owner_named(tmp_path):
     _spool(tmp_path).close()
 
 
-def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
+def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="must be able to write there"):
         _spool(tmp_path / "file" / "spool")
@@ -139,7 +139,7 @@ def _victim(folder: Path) -> tuple[bytes, bytes]:
     return b"".join(payloads), data
 
 
-def test_three_thousand_damaged_spools_start_with_a_clean_prefix():
+def test_three_thousand_damaged_spools_start_with_their_valid_prefix():
     dice = random.Random(3)
     base = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     slowest_s = 0.0
@@ -169,7 +169,7 @@ def test_three_thousand_damaged_spools_start_with_a_clean_prefix():
     assert slowest_s < 1.0
 
 
-def test_a_damaged_tail_is_kept_aside(tmp_path):
+def test_a_damaged_tail_is_moved_to_the_damaged_folder(tmp_path):
     _, data = _victim(tmp_path / "s")
     (tmp_path / "s" / "0000000000000001.seg").write_bytes(data[:-5])
     spool = _spool(tmp_path / "s")
@@ -180,7 +180,7 @@ def test_a_damaged_tail_is_kept_aside(tmp_path):
     spool.close()
 
 
-def test_damage_that_comes_while_running_costs_only_what_lies_behind_it(tmp_path):
+def test_damage_while_running_loses_only_the_records_after_it(tmp_path):
     spool = _spool(tmp_path)
     for number in range(0, 300, 10):
         spool.append(_lines(number, 10))

@@ -92,7 +92,7 @@ def test_a_dead_meter_is_stale_with_quality_0_and_never_zero():
     assert "value=0" not in sink.text
 
 
-def test_a_dead_meter_is_asked_less_and_less_often_and_comes_back():
+def test_a_dead_meter_is_polled_with_growing_pauses_and_recovers():
     dead = Scripted(*[Retryable("no answer")] * 3, good())
     sink = Lines()
     run(gateway({"dead": dead}, sink), 4.0)
@@ -113,14 +113,14 @@ def test_one_hung_device_delays_no_other_and_is_marked_stale():
     assert readers["hung"].reads == 1
 
 
-def test_a_fault_of_ours_is_logged_and_costs_one_reading(capsys):
+def test_an_internal_error_is_logged_and_loses_one_reading(capsys):
     sink = Lines()
     run(gateway({"odd": Scripted(ZeroDivisionError("boom"), good())}, sink), 1.2)
     assert "boom" in capsys.readouterr().err
     assert " value=5.0,quality=1.0 " in sink.of("odd")[-1]
 
 
-def test_stamps_of_a_device_rise():
+def test_timestamps_of_a_device_rise():
     sink = Lines()
     run(gateway({"a": Scripted(*[good(float(k)) for k in range(99)])}, sink, interval_s=0.1), 0.8)
     stamps = [int(line.rpartition(" ")[2]) for line in sink.of("a")]

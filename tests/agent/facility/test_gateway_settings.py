@@ -44,7 +44,7 @@ def test_a_good_file_is_read(tmp_path):
         (('"eastron_sdm630"', '"eastron_sdm630"\nweather = true'), ["device[0].weather", "dry_bulb_c"]),
     ],
 )
-def test_what_does_not_fit_is_refused_by_file_field_and_value(tmp_path, change, says):
+def test_invalid_settings_are_refused_with_file_field_and_value(tmp_path, change, says):
     with pytest.raises(PowerhallError) as caught:
         load(tmp_path, GOOD.replace(*change))
     text = str(caught.value)

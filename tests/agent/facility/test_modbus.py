@@ -48,7 +48,7 @@ def test_every_register_has_orders_of_its_own(modbus):
     meter.close()
 
 
-def test_a_register_that_is_not_there_costs_the_others_nothing(modbus):
+def test_a_missing_register_does_not_affect_the_others(modbus):
     modbus.set(198, (7).to_bytes(2, "big"))
     meter = reader(modbus.address, (own("a_w", 198), own("b_w", 203)))
     answer = meter.read()
@@ -74,7 +74,7 @@ def test_a_device_that_does_not_answer_in_time_is_retryable_and_comes_back(modbu
     meter.close()
 
 
-def test_nobody_there_is_retryable():
+def test_a_closed_port_is_retryable():
     with pytest.raises(Retryable, match="connect"):
         reader("127.0.0.1:21899", (own("a_w", 0),)).read()
 
@@ -87,7 +87,7 @@ def test_a_unit_that_is_not_there_gives_no_value(modbus):
     assert "a_w" in answer.problems
 
 
-def test_requests_to_one_device_keep_their_distance(modbus):
+def test_requests_to_one_device_are_at_least_the_pause_apart(modbus):
     meter = reader(modbus.address, (own("a_w", 0), own("b_w", 50), own("c_w", 100)), pause_s=0.15)
     begin_s = time.monotonic()
     meter.read()

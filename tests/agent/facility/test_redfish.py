@@ -42,7 +42,7 @@ def test_a_chassis_is_read_by_its_map(redfish, tmp_path):
     assert answer.values == {"power_w": 9800, "energy_j": 12.5, "allocated_power_w": 12000, "intake_temp_c": 24.5}
 
 
-def test_a_resource_that_is_absent_costs_its_own_points_alone(redfish):
+def test_an_absent_resource_affects_its_own_points_only(redfish):
     def point(name, path, pointer="/PowerWatts/Reading"):
         return RedfishPoint(name=name, path=f"/redfish/v1/{path}", pointer=pointer, min=0, max=1e6)
 
@@ -63,7 +63,7 @@ def test_a_pointer_reads_lists_and_escapes_and_refuses_null():
             pointed(document, "/x")
 
 
-def test_nobody_there_and_a_server_without_a_word_are_retryable(hung, tmp_path):
+def test_a_closed_port_and_a_silent_server_are_retryable(hung, tmp_path):
     for address, why in (("http://127.0.0.1:21899", "cannot connect"), (f"http://{hung}", "timeout")):
         reader = RedfishReader(device(address, timeout_s=0.3), load_map("redfish_cdu", tmp_path))
         with pytest.raises(Retryable, match=why):

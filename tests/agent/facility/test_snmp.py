@@ -39,7 +39,7 @@ def test_a_pdu_is_read_by_its_map(pdu, login, tmp_path):
     reader.close()
 
 
-def test_texts_that_are_numbers_count_and_other_points_have_a_reason(pdu):
+def test_numeric_texts_are_values_and_other_points_have_a_reason(pdu):
     points = tuple(
         SnmpPoint(name=name, oid=f"1.3.6.1.4.1.99999.{oid}", min=0, max=90)
         for name, oid in (("a_c", "1.0"), ("b_c", "2.0"), ("c_c", "3.0"))
@@ -66,7 +66,7 @@ def test_a_wrong_secret_is_retryable_and_never_shown(pdu, login, tmp_path):
     assert "secret" not in str(caught.value)
 
 
-def test_an_agent_that_is_not_there_costs_its_timeout(pdu, tmp_path):
+def test_an_absent_agent_is_retryable_after_its_timeout(pdu, tmp_path):
     reader = SnmpReader(
         device(pdu, **{**V2C, "address": "127.0.0.1:21898", "timeout_s": 0.4}), load_map("apc_rpdu2", tmp_path)
     )

@@ -178,7 +178,7 @@ def test_zero_power_is_no_reading(node):
     assert "power_w" not in collector.collect()
 
 
-def test_mig_takes_utilization_away_and_nothing_else(node):
+def test_mig_disables_utilization_and_nothing_else(node):
     install([node])
     driver = Driver()
     before = set(GpuFull(driver, driver.gpus[0]).collect())
@@ -210,7 +210,7 @@ def test_power_brake_time_is_read_in_either_numbering(driver):
     assert GpuFull(opened, opened.gpus[0]).collect()["slow_hw_power_brake_s"] == pytest.approx(2.0)
 
 
-def test_blackwell_tells_power_smoothing_and_profiles_and_an_older_driver_is_not_asked():
+def test_power_smoothing_and_profiles_are_read_on_blackwell_with_a_new_driver_only():
     state = StateFile.create(gpus=1, model_name="B200")
     claim(state)
     base = state.base(0)
@@ -233,7 +233,7 @@ def test_hopper_has_no_power_smoothing(node):
     assert not [name for name in GpuSlow(driver, driver.gpus[0]).collect() if name.startswith("power_smoothing")]
 
 
-def test_lost_gpu_at_start_is_listed_and_spares_its_neighbours(node):
+def test_gpu_lost_at_the_start_is_listed_and_the_others_open(node):
     node.ints[node.base(0) + at.C_FORCE_RETURN] = 15
     install([node])
     driver = Driver()
@@ -241,7 +241,7 @@ def test_lost_gpu_at_start_is_listed_and_spares_its_neighbours(node):
     assert driver.unopened == {0: 15}
 
 
-def test_missing_driver_says_so():
+def test_missing_driver_raises_its_code():
     state = StateFile.create(gpus=1)
     state.ints[at.H_DRIVER_RETURN] = 9
     install([state])

@@ -99,7 +99,7 @@ def test_good_call_between_strikes_starts_over():
     health = GpuHealth()
     health.fault(999, 0)
     health.fault(999, 0)
-    health.well()
+    health.recover()
     assert health.fault(999, 0) is False
     assert health.up
 
@@ -114,5 +114,5 @@ def test_retries_of_a_lost_gpu_back_off_to_a_minute():
         assert health.due(now_ns)
         assert health.fault(15, now_ns) is False
     assert waits == [5, 10, 20, 40, 60, 60]
-    assert health.well()
+    assert health.recover()
     assert health.up

@@ -45,7 +45,7 @@ def test_closure_shows_a_counter_that_runs_fast():
     assert energy.closure() == pytest.approx(0.05, abs=1e-3)
 
 
-def test_counter_goes_on_over_a_driver_reload():
+def test_counter_continues_over_a_driver_reload():
     energy = EnergyAccumulator()
     end_ns, _ = feed(energy, 10, 500)
     before = energy.counter_mj
@@ -77,7 +77,7 @@ def test_gap_is_filled_from_the_counter():
     assert energy.integral_mj == 35_000_000
 
 
-def test_totals_go_on_after_a_restart_and_after_a_reboot():
+def test_totals_continue_after_a_restart_and_after_a_reboot():
     kept = EnergyAccumulator(counter_mj=1000, integral_mj=990, raw_mj=400)
     kept.add(SECOND, 100_000, 450)
     assert (kept.counter_mj, kept.integral_mj) == (1050, 1040)
@@ -101,7 +101,7 @@ def test_gpu_without_a_counter_counts_the_integral():
         min_size=1, max_size=60,
     )
 )  # fmt: skip
-def test_totals_never_fall_whatever_the_driver_says(samples):
+def test_totals_never_fall_for_any_driver_counter(samples):
     energy = EnergyAccumulator()
     now_ns, last = 0, (0, 0)
     for step_ns, power_mw, raw_mj in samples:
@@ -151,7 +151,7 @@ def test_samples_taken_together_come_to_the_same_as_one_by_one(samples, portions
     assert many.raw_mj == single.raw_mj
 
 
-def test_fast_set_finds_steps_and_extremes_however_the_readings_are_portioned():
+def test_fast_window_finds_steps_and_extremes_for_any_split_of_the_readings():
     powers = [400_000] * 15 + [650_000] * 3 + [None] + [650_000] * 11
     for portion in (1, 7, 30):
         fast, steps = FastWindow(EnergyAccumulator(), FlightRecorder()), []
@@ -169,7 +169,7 @@ def test_fast_set_finds_steps_and_extremes_however_the_readings_are_portioned():
         assert [sample[0] for sample in fast.take_recorded()] == [100 * tick for tick in range(30) if tick != 18]
 
 
-def test_counter_and_power_that_part_are_one_alarm_a_minute_later(tmp_path):
+def test_counter_and_power_that_differ_raise_one_event_after_a_minute(tmp_path):
     state = StateFile.create(gpus=1, node="gn01")
     claim(state)
     advance(state, 5.0)

@@ -50,7 +50,7 @@ def test_idle_and_full_power_are_those_of_the_model(name):
     assert settled(1.0, name).power_w(0) == pytest.approx(MODELS[name].limit_default_w, rel=0.001)
 
 
-def test_power_follows_the_limit_and_the_clock_gives_way():
+def test_power_follows_the_limit_and_the_clock_falls():
     state = settled(limit_w=400)
     assert state.power_w(0) == pytest.approx(400, abs=0.1)
     assert read(state, at.C_CLOCK_MHZ) < 1600
@@ -134,7 +134,7 @@ def test_two_processes_see_the_same_gpus(tmp_path):
     assert other.power_w(1) == pytest.approx(321, abs=0.1)
 
 
-def test_node_of_a_world_that_died_is_moved_by_its_reader(tmp_path):
+def test_reader_advances_a_node_whose_world_process_died(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", CLAIM, str(tmp_path / "n.gpus")], check=True, capture_output=True, text=True
     )

@@ -70,7 +70,7 @@ def test_mig_instances_answer_equally(ask, state, tmp_path):
 
 
 @pytest.mark.parametrize("code", [15, 16, 999])
-def test_failed_gpu_answers_equally_and_spares_its_neighbours(ask, state, tmp_path, code):
+def test_failed_gpu_answers_equally_and_the_others_are_not_affected(ask, state, tmp_path, code):
     state.ints[state.base(3) + at.C_FORCE_RETURN] = code
     answers = same(ask, state, tmp_path)
     assert answers["gpus"][3] == {"error": code}

@@ -16,7 +16,7 @@ from powerhall_agent.facility.reader import DeviceProtocol, Pacer, ReadResult
 __all__ = ["MODBUS", "Block", "ModbusDevice", "ModbusPoint", "ModbusReader", "decode", "plan_blocks"]
 
 _GAP = 8
-"""Registers that are read along although no point wants them, when that saves a request."""
+"""Unused registers that are read along when that saves a request."""
 _REGISTERS = {"u16": 1, "i16": 1, "u32": 2, "i32": 2, "f32": 2, "u64": 4, "i64": 4, "f64": 4}
 _FORMATS = {"u16": "H", "i16": "h", "u32": "I", "i32": "i", "u64": "Q", "i64": "q", "f32": "f", "f64": "d"}
 _EXCEPTIONS = {1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure"}
@@ -136,7 +136,7 @@ class ModbusReader:
         try:
             reply = call(block.address, count=block.count, device_id=self._device.unit)
         except self._failures as error:
-            self.close()  # a late reply must not be taken for the next one
+            self.close()  # so that a late reply is not taken for the next one
             raise Retryable(f"{where}: {self._reason(error)}") from None
         if reply.isError():
             if reply.exception_code not in _EXCEPTIONS:

@@ -28,7 +28,7 @@ class RedfishDevice(Device, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ca_file: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what is no URL, half of a login, and a password over a network without TLS."""
+        """Refuse an address that is not a URL, half of a login, and a password over a network without TLS."""
         scheme, _, rest = self.address.partition("://")
         if scheme not in {"http", "https"} or not rest or "@" in rest or "/" in rest.rstrip("/"):
             raise ValueError(f"{self.name}: address: {self.address!r}: must be https://HOST[:PORT]")

@@ -27,7 +27,7 @@ _AUTH = {
 _PRIVACY = {"aes128": "USM_PRIV_CFB128_AES", "aes256": "USM_PRIV_CFB256_AES"}
 """Names of pysnmp's constants."""
 _BUSY = (0, 2)
-"""Error status 0 is none, 2 is noSuchName: a point that is not there; any other is the agent's own trouble."""
+"""Error status 0 is none, 2 is noSuchName: a point that is not there; any other is an error of the agent."""
 
 
 class SnmpDevice(Device, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="protocol", tag="snmp"):
@@ -84,7 +84,7 @@ class SnmpReader:
         try:
             self._loop.run_until_complete(self._read(answer))
         except Retryable:
-            self.close()  # keys and engine id are learnt afresh: the agent may have been replaced
+            self.close()  # keys and engine id are obtained again: the agent may have been replaced
             raise
         except Exception as error:  # noqa: BLE001 - pysnmp raises its own and pyasn1's errors for malformed answers
             self.close()
