@@ -24,7 +24,7 @@ from powerhall.lease import GpuCap, node_key
 from powerhall.physics.plants.plant import Plant
 from powerhall.plan.plan import PLAN_VERSION, Assignment, Placement, Plan, Snapshot, snapshot_hash, write_plan
 from powerhall.site.index import SiteIndex
-from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, Row, Site
+from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, RackRow, Site
 from powerhall.store import Store, open_store
 from powerhall_agent.capper.capper import Capper
 from powerhall_agent.capper.carrier import newest_lease
@@ -75,7 +75,7 @@ def site(nodes: int) -> Site:
             for k in range(-(-count // 8))
         )
         plant = Plant("p", "fixed", 14e6, fan_power_w=2e5)
-        halls.append(Hall(f"h{h}", (Row(f"h{h}/r", racks),), (plant,), Losses(0.0, 0.04)))
+        halls.append(Hall(f"h{h}", (RackRow(f"h{h}/r", racks),), (plant,), Losses(0.0, 0.04)))
     return Site("bench", tuple(halls), {"h100": kind}, power_limit_w=nodes * 13_000.0)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from powerhall.hostlist import compress, expand
 from powerhall.jobs.model import Job
 from powerhall.plan.plan import PLAN_VERSION, Assignment, Placement, Plan, Snapshot, Waiting, ZonePlan, snapshot_hash
-from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, Row, Site
+from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, RackRow, Site
 
 GPU_POWER_W = 1250.0
 """A busy GPU at the fastest mode: a node of eight makes 10 kW."""
@@ -21,7 +21,7 @@ def small_site(nodes: Sequence[str], *, power_limit_w: float = 60_000.0, idle_po
     racks = tuple(
         Rack(f"hall1/r1/k{start // 4 + 1}", "hgx", tuple(nodes[start : start + 4])) for start in range(0, len(nodes), 4)
     )
-    hall = Hall("hall1", (Row("hall1/r1", racks),), (), Losses())
+    hall = Hall("hall1", (RackRow("hall1/r1", racks),), (), Losses())
     return Site("plant", (hall,), {"hgx": kind}, power_limit_w=power_limit_w)
 
 

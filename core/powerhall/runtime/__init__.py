@@ -1,1 +1,1 @@
-"""What every command needs: settings files, errors, exit codes, atomic file writes."""
+"""What every command needs, once: command line, log, signals, file lock, files, settings, errors and extras."""

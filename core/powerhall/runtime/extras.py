@@ -1,4 +1,4 @@
-"""Console entry: names the missing extra in one line when a command's libraries are not installed."""
+"""Console entry of every program: exit codes, and one line that names the extra whose libraries are missing."""
 
 import importlib
 import importlib.util

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 
-from powerhall.site.topology import Feed, Hall, Mode, NodeType, Rack, Row, Site
+from powerhall.site.topology import Feed, Hall, Mode, NodeType, Rack, RackRow, Site
 
 __all__ = ["SiteIndex", "ZoneKind"]
 
@@ -48,7 +48,7 @@ class SiteIndex:
         return {hall.zone: hall for hall in self.site.halls}
 
     @cached_property
-    def rows(self) -> Mapping[str, Row]:
+    def rows(self) -> Mapping[str, RackRow]:
         """Rows by zone id, in order."""
         return {row.zone: row for hall in self.site.halls for row in hall.rows}
 
@@ -68,7 +68,7 @@ class SiteIndex:
         return {node: rack for rack in self.site.racks() for node in rack.nodes}
 
     @cached_property
-    def row_of_rack(self) -> Mapping[str, Row]:
+    def row_of_rack(self) -> Mapping[str, RackRow]:
         """The row of every rack, by the rack's zone id."""
         return {rack.zone: row for hall in self.site.halls for row in hall.rows for rack in row.racks}
 

@@ -15,7 +15,7 @@ from powerhall.site.curtailment import NO_LIMIT_W, Event, Ramp, curtailed, parse
 from powerhall.site.index import SiteIndex
 from powerhall.site.quantities import Quantity, quantity_hook
 from powerhall.site.storage_reader import read_storages
-from powerhall.site.topology import Feed, Hall, JobClass, Losses, Mode, NodeType, Rack, Row, Site
+from powerhall.site.topology import Feed, Hall, JobClass, Losses, Mode, NodeType, Rack, RackRow, Site
 from powerhall.timeseries import Series, read_series
 from powerhall.units import format_power
 
@@ -34,7 +34,7 @@ def _value(quantity: Quantity | None) -> float | None:
     return None if quantity is None else quantity.value
 
 
-class _Reader:
+class _SiteReader:
     """Builds the topology from the decoded file and checks what depends on several fields."""
 
     def __init__(self, path: Path, raw: tables.SiteFile) -> None:
@@ -125,12 +125,12 @@ class _Reader:
         except ValueError as error:
             raise self.refuse(f"{field}.nodes", raw, str(error)) from None
 
-    def row(self, field: str, hall: str, raw: tables.RowTable) -> Row:
+    def row(self, field: str, hall: str, raw: tables.RowTable) -> RackRow:
         zone = f"{hall}/{self.name(f'{field}.name', raw.name)}"
         racks = tuple(
             rack for i, entry in enumerate(raw.racks) for rack in self.racks(f"{field}.racks[{i}]", zone, entry)
         )
-        return Row(zone, racks, _value(raw.power_limit))
+        return RackRow(zone, racks, _value(raw.power_limit))
 
     def hall(self, field: str, raw: tables.HallTable) -> Hall:
         name = self.name(f"{field}.name", raw.name)
@@ -253,7 +253,7 @@ def read_site(path: str | Path) -> tuple[Site, Planning]:
     """Read site.toml; paths inside it are relative to it. A wrong file raises Rejected or ConfigError with one line."""
     path = Path(path)
     raw = read_toml(path, tables.SiteFile, quantity_hook)
-    site = _Reader(path, raw).site()
+    site = _SiteReader(path, raw).site()
 
     def beside(name: str | None) -> Path | None:
         return None if name is None else path.parent / name

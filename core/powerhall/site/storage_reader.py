@@ -18,7 +18,7 @@ _HEAT_USD_PER_MWH = 0.1
 """Wear of pumps and valves; keeps a plan from moving heat for no gain."""
 
 
-class _Reader:
+class _StorageReader:
     def __init__(self, path: Path, site: Site) -> None:
         self.path = path
         self.site = site
@@ -174,7 +174,7 @@ class _Reader:
 
 def read_storages(path: Path, raw: tables.SiteFile, site: Site) -> tuple[Storage, ...]:
     """Return the storages of a site whose halls and feeds are read."""
-    reader = _Reader(path, site)
+    reader = _StorageReader(path, site)
     found: list[Storage] = []
     seen = set(site.zones())
     for field, storage in reader.all(raw):

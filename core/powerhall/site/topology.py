@@ -17,7 +17,7 @@ from powerhall.physics.plants.plant import Plant
 from powerhall.site.storage import Storage
 from powerhall.timeseries import Series
 
-__all__ = ["Feed", "Hall", "JobClass", "Losses", "Mode", "NodeType", "Rack", "Row", "Site"]
+__all__ = ["Feed", "Hall", "JobClass", "Losses", "Mode", "NodeType", "Rack", "RackRow", "Site"]
 
 
 class Mode(msgspec.Struct, frozen=True):
@@ -103,7 +103,7 @@ class Rack(msgspec.Struct, frozen=True):
     power_limit_w: float | None = None
 
 
-class Row(msgspec.Struct, frozen=True):
+class RackRow(msgspec.Struct, frozen=True):
     """A row of racks: its zone id `hall/row`."""
 
     zone: str
@@ -115,7 +115,7 @@ class Hall(msgspec.Struct, frozen=True):
     """A hall: its zone id is its name. A plant of an unknown kind raises ValueError."""
 
     zone: str
-    rows: tuple[Row, ...]
+    rows: tuple[RackRow, ...]
     plants: tuple[Plant, ...]
     losses: Losses
     power_limit_w: float | None = None

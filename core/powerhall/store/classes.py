@@ -1,4 +1,4 @@
-"""Which class of retention each line belongs to, for stores that keep every class in a place of its own."""
+"""The class of retention of each line, for stores that keep every class in its own bucket."""
 
 from powerhall.store.documents import DOCUMENT
 from powerhall.store.schema import MEASUREMENTS, Retention

@@ -13,7 +13,7 @@ from powerhall.plan.plan import Snapshot
 from powerhall.runtime.errors import Rejected
 from powerhall.site.index import SiteIndex
 from powerhall.site.storage import Storage
-from powerhall.site.topology import Feed, Hall, Rack, Row, Site
+from powerhall.site.topology import Feed, Hall, Rack, RackRow, Site
 from powerhall.timeseries import Series
 from powerhall.units import parse_power
 
@@ -51,7 +51,7 @@ def _with_limit(site: Site, zone: str, limit_w: float) -> Site:
     def rack(entry: Rack) -> Rack:
         return replace(entry, power_limit_w=limit_w) if entry.zone == zone else entry
 
-    def row(entry: Row) -> Row:
+    def row(entry: RackRow) -> RackRow:
         changed = replace(entry, racks=tuple(map(rack, entry.racks)))
         return replace(changed, power_limit_w=limit_w) if entry.zone == zone else changed
 

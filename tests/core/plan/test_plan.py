@@ -10,13 +10,13 @@ from powerhall.plan.plan import Plan, Planned, Snapshot, read_plan, snapshot_has
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.site.index import SiteIndex
 from powerhall.site.storage import Storage
-from powerhall.site.topology import Feed, Hall, JobClass, Losses, Mode, NodeType, Rack, Row, Site
+from powerhall.site.topology import Feed, Hall, JobClass, Losses, Mode, NodeType, Rack, RackRow, Site
 from powerhall.timeseries import Series
 
 KIND = NodeType("h100", "H100", 8, 2000.0, 10_200.0, 3000.0, 0.7, (Mode("full", "power_limit", 1200.0, 1.0),))
 HALL = Hall(
     "dc1.hall1",
-    (Row("dc1.hall1/r1", (Rack("dc1.hall1/r1/k01", "h100", ("n1", "n2"), 3e4),)),),
+    (RackRow("dc1.hall1/r1", (Rack("dc1.hall1/r1/k01", "h100", ("n1", "n2"), 3e4),)),),
     (Plant("p", "tower_chiller", 1e6),),
     Losses(10.0, 0.02, 1e-9),
     5e4,

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from powerhall.site.index import SiteIndex, ZoneKind
-from powerhall.site.topology import Feed, Hall, Losses, Mode, NodeType, Rack, Row, Site
+from powerhall.site.topology import Feed, Hall, Losses, Mode, NodeType, Rack, RackRow, Site
 from powerhall.timeseries import Series
 
 FAST, SLOW = Mode("fast", "power_limit", 1000.0, 1.0), Mode("slow", "power_limit", 600.0, 0.8)
@@ -18,7 +18,7 @@ def rack(zone: str, kind: str = "h100", limit_w: float | None = None) -> Rack:
 
 def hall(name: str, kind: str = "h100") -> Hall:
     rows = tuple(
-        Row(f"{name}/{r}", tuple(rack(f"{name}/{r}/k{k}", kind, 9e3 if k == 1 else None) for k in (1, 2)))
+        RackRow(f"{name}/{r}", tuple(rack(f"{name}/{r}/k{k}", kind, 9e3 if k == 1 else None) for k in (1, 2)))
         for r in ("x", "y")
     )
     return Hall(name, rows, (), Losses(), 5e4)

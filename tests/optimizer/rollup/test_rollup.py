@@ -10,8 +10,7 @@ import pytest
 from powerhall.physics.plants.plant import Plant
 from powerhall.runtime.errors import Retryable
 from powerhall.runtime.log import Log
-from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, Site
-from powerhall.site.topology import Row as RackRow
+from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, RackRow, Site
 from powerhall.store import Query, Row, Select, Store, open_store
 from powerhall.store.line_protocol import Point, encode
 from powerhall.store.schema import MEASUREMENTS
