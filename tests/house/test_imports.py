@@ -65,6 +65,13 @@ def test_the_house_as_it_stands_is_clean(copy):
         ("core/powerhall/runtime/log.py", "import powerhall.store"),
         ("core/powerhall/runtime/planted.py", "import powerhall.runtime.errors"),
         ("agent/powerhall_agent/facility/protocols/planted.py", "import powerhall_agent.facility.registry"),
+        ("twin/powerhall_twin/report/planted.py", "import powerhall_twin.commands.demo"),
+        ("twin/powerhall_twin/demo/planted.py", "import powerhall_twin.report.page"),
+        ("twin/powerhall_twin/shed/planted.py", "import powerhall_twin.demo.demo"),
+        ("twin/powerhall_twin/replay/planted.py", "import powerhall_twin.demo.demo"),
+        ("twin/powerhall_twin/policies/planted.py", "import powerhall_twin.replay.replay"),
+        ("twin/powerhall_twin/site/planted.py", "import powerhall_twin.policies.engine"),
+        ("twin/powerhall_twin/jobs/planted.py", "import powerhall_twin.site.cluster"),
     ],
 )
 def test_a_planted_import_against_the_direction_fails(copy, module, line):
@@ -77,7 +84,13 @@ def test_a_planted_import_against_the_direction_fails(copy, module, line):
 
 
 @pytest.mark.parametrize(
-    "package", ["core/powerhall/physics", "optimizer/powerhall_optimizer/leases", "agent/powerhall_agent/nvml"]
+    "package",
+    [
+        "core/powerhall/physics",
+        "optimizer/powerhall_optimizer/leases",
+        "agent/powerhall_agent/nvml",
+        "twin/powerhall_twin/policies",
+    ],
 )
 def test_a_planted_circle_between_modules_fails(copy, package):
     folder, name = copy / package, package.partition("/")[2].replace("/", ".")

@@ -13,7 +13,7 @@ examples:
   powerhall-twin demo --minutes 120 --seed 7          a shorter day with other jobs
   powerhall-twin replay --site site.toml --jobs philly_jobs.csv.gz --hours 24
   powerhall-twin whatif --site site.toml --jobs jobs.csv --change grid=-20%
-  powerhall-twin shed --by 30                         an emergency shed, second by second
+  powerhall-twin shed --by 30                         an emergency shed, in steps of 0.25 s
 
 exit codes: 0 ok, 1 refused input or a budget that did not hold, 2 usage, 3 internal error
 """

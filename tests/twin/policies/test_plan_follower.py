@@ -86,7 +86,7 @@ def test_a_new_plan_stops_slows_and_keeps(site, make_plan):
     slower = entry("b", "hall1-a-k01-n02", 8, START_S, "p350", running=True)
     kept = entry("c", "hall1-a-k01-n03", 8, START_S, running=True)
     actions = scheduler.take(make_plan(jobs, [slower, kept]), cluster)
-    assert actions == [Stop("a"), SetMode("b", cluster.runs["b"].kind.modes[-1], 550.0)]
+    assert actions == [Stop("a"), SetMode("b", cluster.runs["b"].node_type.modes[-1], 550.0)]
 
 
 def test_a_job_that_the_plan_does_not_know_is_left_alone(site, make_plan):

@@ -13,7 +13,7 @@ from powerhall.site.site_file import read_site
 from powerhall_optimizer.shed.event_manager import EventManager
 from powerhall_optimizer.shed.signals import parse_signals
 from powerhall_twin.cli import main
-from powerhall_twin.shed.site import ShedSettings, assembled, settle
+from powerhall_twin.shed.shed_site import ShedSettings, assembled, settle
 from powerhall_twin.shed.trial import run_shed, shed
 from powerhall_twin.site.actions import apply
 
@@ -54,7 +54,7 @@ def test_a_changed_limit_counts_as_touched(small):
         twin.advance(1.0)
         assert not twin.touched
         for _ in range(2):  # the capper looks once a second, and may set it right before the meter is read
-            twin.capped.nodes[part.node].limiter.apply((GpuCap(part.gpus[0], 222.0),))
+            twin.cappers.nodes[part.node].limiter.apply((GpuCap(part.gpus[0], 222.0),))
             twin.advance(0.25)
         assert twin.touched == {victim}
 

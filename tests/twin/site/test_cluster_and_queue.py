@@ -92,10 +92,10 @@ def test_stops_and_lower_modes_come_before_starts(site):
     first, second = job("a", 256, 1), job("b", 256, 1)
     cluster.start(run_of(cluster, first, "hall1"))
     run = cluster.runs["a"]
-    start = Start(second, "hall1", run.kind, run.kind.modes[0], run.slices, 900.0, 60.0)
+    start = Start(second, "hall1", run.node_type, run.node_type.modes[0], run.slices, 900.0, 60.0)
     apply(cluster, [start, Stop("a")], START_S)
     assert set(cluster.runs) == {"b"}
-    apply(cluster, [SetMode("b", run.kind.modes[-1], 500.0)], START_S)
+    apply(cluster, [SetMode("b", run.node_type.modes[-1], 500.0)], START_S)
     assert cluster.runs["b"].mode.name == "p350"
 
 

@@ -10,7 +10,7 @@ from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Feed
 from powerhall.timeseries import Series
 from powerhall_twin.site.building_meters import SiteMeter
-from powerhall_twin.site.limit_guard import Guard
+from powerhall_twin.site.limit_guard import LimitGuard
 
 MILD = Weather(20.0, 15.0)
 HOT = Weather(45.0, 24.0)
@@ -67,12 +67,12 @@ def test_the_lower_of_constant_limit_and_series_counts(site):
 
 
 def test_the_guard_reports_power_and_cooling_over_their_limits(site):
-    guard, meter = Guard(), SiteMeter.of(site)
+    guard, meter = LimitGuard(), SiteMeter.of(site)
     budgets = SiteIndex.of(site).budgets_at(0.0)
-    guard.judge(site, meter.read(even(site, 30_000.0), MILD, 60.0), budgets, 0.0)
+    guard.check(site, meter.read(even(site, 30_000.0), MILD, 60.0), budgets, 0.0)
     assert not guard.breaches
-    guard.judge(site, meter.read(even(site, 60_000.0), HOT, 60.0), budgets, 60.0)
-    found = {(b.zone, b.what) for b in guard.breaches}
+    guard.check(site, meter.read(even(site, 60_000.0), HOT, 60.0), budgets, 60.0)
+    found = {(b.zone, b.limit) for b in guard.breaches}
     assert {("demo", "power"), ("hall1", "power"), ("hall3 cooling (liquid)", "cooling")} <= found
     assert ("hall1/a/k01", "power") not in found
     assert guard.worst_headroom["demo"] < 0
@@ -83,6 +83,6 @@ def test_the_guard_reports_power_and_cooling_over_their_limits(site):
 def test_a_watt_over_a_budget_is_a_breach(site):
     reading = SiteMeter.of(site).read(even(site, 30_000.0), MILD, 60.0)
     for over_w, breaches in ((-5.0, 0), (0.0, 0), (5.0, 1)):
-        guard = Guard()
-        guard.judge(site, reading, {"hall1": 120_000.0 - over_w}, 0.0)
+        guard = LimitGuard()
+        guard.check(site, reading, {"hall1": 120_000.0 - over_w}, 0.0)
         assert len(guard.breaches) == breaches

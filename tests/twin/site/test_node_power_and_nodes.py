@@ -10,9 +10,9 @@ from powerhall.jobs.model import Job
 from powerhall.plan.plan import gpu_power_w, gpu_speed
 from powerhall_agent.simulate.state import StateFile
 from powerhall_twin.site.cluster import Cluster, Run
-from powerhall_twin.site.job_behaviour import BEHAVIOURS, behaviour_of, speed_at
+from powerhall_twin.site.job_behaviour import JOB_BEHAVIOURS, behaviour_of, speed_at
 from powerhall_twin.site.node_power import draw_of, limit_of, node_model
-from powerhall_twin.site.simulated_nodes import LiveNodes, advance_nodes, create_nodes
+from powerhall_twin.site.simulated_nodes import SimulatedNodes, advance_nodes, create_nodes
 
 
 def one_gpu(util: float, limit_w: float) -> StateFile:
@@ -32,7 +32,7 @@ def test_one_long_step_ends_where_many_short_steps_end(util, limit_w, hours):
     assert whole.energy_j(0) == pytest.approx(parts.energy_j(0), rel=1e-6)
 
 
-@pytest.mark.parametrize("job_class", sorted(BEHAVIOURS))
+@pytest.mark.parametrize("job_class", sorted(JOB_BEHAVIOURS))
 def test_planning_figures_are_never_below_the_physics(site, job_class):
     kind = site.node_types["hgx-h100"]
     model = node_model(kind)
@@ -43,7 +43,7 @@ def test_planning_figures_are_never_below_the_physics(site, job_class):
         assert model.share_w(peak.power_w(0)) <= planned_w + 0.5, mode.name
 
 
-@pytest.mark.parametrize("job_class", sorted(BEHAVIOURS))
+@pytest.mark.parametrize("job_class", sorted(JOB_BEHAVIOURS))
 def test_planned_speeds_match_the_physics_within_a_percent(site, job_class):
     kind = site.node_types["hgx-h100"]
     for mode in kind.modes:
@@ -71,9 +71,9 @@ def test_speed_lies_between_the_clock_and_full_speed(ratio, share):
     assert ratio - 1e-9 <= speed_at(ratio, share) <= 1.0 + 1e-9
 
 
-@given(st.sampled_from(sorted(BEHAVIOURS)), st.text(min_size=1), st.floats(0, 1e6))
+@given(st.sampled_from(sorted(JOB_BEHAVIOURS)), st.text(min_size=1), st.floats(0, 1e6))
 def test_utilization_never_exceeds_its_peak(job_class, job_id, run_s):
-    does = BEHAVIOURS[job_class]
+    does = JOB_BEHAVIOURS[job_class]
     assert 0.0 < does.util_at(job_id, run_s) <= does.util_peak + 1e-9
 
 
@@ -86,7 +86,7 @@ def test_a_node_draws_its_idle_power_when_idle_and_the_planning_figure_at_the_li
 
 def test_live_nodes_draw_what_their_jobs_ask_for_and_their_limits_allow(site, tmp_path):
     create_nodes(site, tmp_path, seed=1)
-    live, cluster = LiveNodes.open(site, tmp_path), Cluster.of(site)
+    live, cluster = SimulatedNodes.open(site, tmp_path), Cluster.of(site)
     kind = site.node_types["hgx-h100"]
     node = next(site.racks()).nodes[0]
     slow = kind.modes[-1]

@@ -10,10 +10,10 @@ from powerhall_twin.commands.ranges import check_range
 __all__ = ["add_parser"]
 
 _TEXT = """\
-Simulates a site of 3 halls, 12 racks and 96 nodes of 8 GPUs in this process and its children: simulated GPUs whose
-power follows the running jobs and their limits, the node agents that measure them into the store, cooling plants on a
-hot day, an optimizer round every half hour, and a grid curtailment half-way. The power of every zone and the heat of
-every plant is compared with its limit at every sample; one sample over a limit makes the exit code 1.
+Simulates a day at a site of 3 halls, 12 racks and 96 nodes of 8 GPUs. The power of the simulated GPUs follows the
+running jobs and their limits; node agents measure it into the store; an optimizer round runs every half hour; half-way
+the grid is curtailed. At every sample the power of every zone and the heat of every plant is compared with its limit;
+one sample over a limit makes the exit code 1.
 
 examples:
   powerhall-twin demo
@@ -39,8 +39,9 @@ def add_parser(commands: Commands) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from powerhall_twin.demo.demo import DemoSettings, run_demo
-    from powerhall_twin.demo.finish import finish
+    from powerhall_twin.demo.demo import run_demo
+    from powerhall_twin.demo.demo_result import DemoSettings
+    from powerhall_twin.report.finish import finish
 
     check_range("--minutes", args.minutes, 30, 1440)
     check_range("--speedup", args.speedup, 1, 100_000)

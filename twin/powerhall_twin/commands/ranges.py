@@ -1,4 +1,4 @@
-"""Checks of options that are numbers."""
+"""Range checks of numeric options."""
 
 from powerhall.runtime.errors import Rejected
 

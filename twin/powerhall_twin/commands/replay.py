@@ -15,9 +15,9 @@ from powerhall_twin.policies.registry import POLICY_KINDS
 __all__ = ["add_parser"]
 
 _TEXT = """\
-Runs a job trace, or the queue of a recorded plan, through the simulated site: event-driven, without agents, thousands
-of times faster than the wall clock. Compares Powerhall's rounds with first come first served, EASY backfilling and one
-power cap for all, under the same budgets and weather. Exit code 1 when a budget did not hold.
+Simulates a job trace, or the queue of a recorded plan, event by event and without agents, thousands of times faster
+than the wall clock. Compares Powerhall's rounds with first come first served, EASY backfilling and one power cap for
+all, under the same budgets and weather. Exit code 1 when a budget did not hold.
 
 examples:
   powerhall-twin replay --site site.toml --jobs philly_jobs.csv.gz --hours 24

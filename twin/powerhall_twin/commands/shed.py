@@ -11,10 +11,10 @@ from powerhall_twin.commands.ranges import check_range
 __all__ = ["add_parser"]
 
 _TEXT = """\
-Runs the demo's site, 96 nodes of 8 simulated GPUs under real cappers, on a plan of the real planner, second by second.
-Then the grid asks for a share less: the optimizer's own shed lowers leases, the scheduler stops jobs three seconds
-later, and the building's meter says whether the cut holds in time. Exit code 1 when it does not, or when a job that
-may not be preempted was touched.
+Runs the demo's site, 96 nodes of 8 simulated GPUs under the agent's cappers, on a plan of the optimizer, in steps of a
+quarter of a second. Then the grid operator asks for a cut: the optimizer's shed lowers leases, the scheduler stops jobs
+three seconds later, and the building's meter shows when the cut holds. Exit code 1 when it does not hold in time, or
+when a job that may not be preempted was slowed or stopped.
 
 examples:
   powerhall-twin shed
@@ -28,7 +28,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/shed"), help="folder for state and store (out/shed)")
     parser.add_argument("--by", type=float, default=30.0, metavar="PERCENT", help="share of the metered power (30)")
     parser.add_argument("--within", type=float, default=10.0, metavar="SECONDS", help="deadline (10)")
-    parser.add_argument("--poll", type=float, default=2.0, metavar="SECONDS", help="how often carriers look (2)")
+    parser.add_argument("--poll", type=float, default=2.0, metavar="SECONDS", help="poll interval of carriers (2)")
     parser.add_argument("--seed", type=int, default=1, help="seed of jobs and polls (1)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
 def _shed(args: argparse.Namespace) -> int:
     import msgspec
 
-    from powerhall_twin.shed.site import ShedSettings
+    from powerhall_twin.shed.shed_site import ShedSettings
     from powerhall_twin.shed.trial import run_shed
 
     check_range("--by", args.by, 1, 100)

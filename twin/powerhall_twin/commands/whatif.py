@@ -15,8 +15,8 @@ from powerhall_twin.policies.registry import DEFAULT_POLICY, POLICY_KINDS
 __all__ = ["add_parser"]
 
 _TEXT = """\
-Runs the same jobs again with other budgets and shows what changes; --change may be given more than once, and holds one
-or more changes: a power, a share or a difference of the grid's or a zone's power, or a share of a hall's cooling.
+Simulates the same jobs under other budgets. Each --change adds a run and holds one or more changes, separated by
+commas: a power, a percentage or a difference of the grid's or a zone's power, or a percentage of a hall's cooling.
 
 examples:
   powerhall-twin whatif --site site.toml --jobs jobs.csv --change grid=-20% --change grid=+100kW

@@ -1,4 +1,4 @@
-"""The worker processes in which the agents of many simulated nodes run, in step with the simulation's clock."""
+"""Worker processes that run the agents of many simulated nodes, in step with the simulation's clock."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from powerhall.runtime.errors import PowerhallError
 from powerhall.site.topology import Site
 from powerhall_twin.site.simulated_nodes import state_path
 
-__all__ = ["Fleet", "NodeSpec", "Step", "WorkerSpec", "WriteReport", "fleet"]
+__all__ = ["AgentPool", "NodeSpec", "PoolStep", "WorkerReport", "WorkerSpec", "agent_pool"]
 
 
 class NodeSpec(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class NodeSpec(msgspec.Struct, frozen=True):
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
-    """What a worker gets on its first line: its nodes, where their agents write, and where undelivered points wait."""
+    """First line to a worker: its nodes, the store of their agents, and the folder of their spool."""
 
     site: str
     store: str
@@ -37,16 +37,16 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     nodes: tuple[NodeSpec, ...]
 
 
-class Step(msgspec.Struct, frozen=True):
-    """One order: move the physics on by `dt_s` to `time_s`, then let the agents sample."""
+class PoolStep(msgspec.Struct, frozen=True):
+    """Line to a worker: advance the physics by `dt_s` to `time_s`, then sample where `sample` is set."""
 
     time_s: float
     dt_s: float
     sample: bool
 
 
-class WriteReport(msgspec.Struct, frozen=True):
-    """A worker's answer to a step: points delivered, waiting and dropped since the start."""
+class WorkerReport(msgspec.Struct, frozen=True):
+    """A worker's answer to a step: points delivered, waiting, dropped and rejected since the start."""
 
     sent: int = 0
     waiting: int = 0
@@ -55,20 +55,20 @@ class WriteReport(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class Fleet:
-    """Running workers; `step` moves all of them and returns when all have answered."""
+class AgentPool:
+    """The running workers."""
 
     workers: list[subprocess.Popen[bytes]]
 
-    def step(self, step: Step) -> list[WriteReport]:
-        """Send the order to all workers, then collect their answers; one that died raises PowerhallError."""
+    def step(self, step: PoolStep) -> list[WorkerReport]:
+        """Send the step to all workers, then collect their answers; a worker that has ended raises PowerhallError."""
         line = msgspec.json.encode(step) + b"\n"
         for worker in self.workers:
             _send(worker, line)
         return [_answer(worker) for worker in self.workers]
 
-    def close(self) -> list[WriteReport]:
-        """Let the workers deliver what is spooled and end; returns their last reports."""
+    def close(self) -> list[WorkerReport]:
+        """End the workers once their spools are delivered; return their last reports."""
         reports = []
         for worker in self.workers:
             assert worker.stdin is not None
@@ -88,17 +88,19 @@ def _send(worker: subprocess.Popen[bytes], line: bytes) -> None:
         raise PowerhallError(f"agents: worker {worker.pid} has ended; its messages are in agents.log") from None
 
 
-def _answer(worker: subprocess.Popen[bytes]) -> WriteReport:
+def _answer(worker: subprocess.Popen[bytes]) -> WorkerReport:
     assert worker.stdout is not None
     line = worker.stdout.readline()
     if not line:
         raise PowerhallError(f"agents: worker {worker.pid} has ended; its messages are in agents.log")
-    return msgspec.json.decode(line, type=WriteReport)
+    return msgspec.json.decode(line, type=WorkerReport)
 
 
 @contextmanager
-def fleet(site: Site, folder: Path, store: str, *, workers: int, sample_s: float, start_s: float) -> Iterator[Fleet]:
-    """Start the agents of all nodes of a site; they end with the block, whatever happens in it."""
+def agent_pool(
+    site: Site, folder: Path, store: str, *, workers: int, sample_s: float, start_s: float
+) -> Iterator[AgentPool]:
+    """Start the agents of all nodes of a site; they end with the block."""
     nodes = list(_nodes(site, folder / "gpus"))
     specs = [
         WorkerSpec(site.name, store, str(folder / "spool" / f"worker{i}"), sample_s, start_s, tuple(nodes[i::workers]))
@@ -111,7 +113,7 @@ def fleet(site: Site, folder: Path, store: str, *, workers: int, sample_s: float
                 running.append(_start(spec, log.fileno()))  # noqa: PERF401 - those already started must end
             for worker in running:
                 _answer(worker)
-            yield Fleet(running)
+            yield AgentPool(running)
         finally:
             for worker in running:
                 if worker.poll() is None:

@@ -1,8 +1,8 @@
-"""A worker of the fleet: the real sampler, spool and shipper of the node agent for many nodes in one process.
+"""A worker of the agent pool: the node agent's sampler, spool and shipper for many nodes in one process.
 
-Each node has a sampler of its own, which reads its GPUs through pynvml from the simulated library, by the simulation's
-clock. The nodes of a worker share one spool and one shipper. Orders come in on stdin, answers go out on stdout; the end
-of stdin ends the worker.
+Each node has its own sampler, which reads its GPUs through pynvml from the simulated library, by the simulation's
+clock. The nodes of a worker share one spool and one shipper. Steps arrive on stdin, reports leave on stdout; the end of
+stdin ends the worker.
 """
 
 import signal
@@ -21,17 +21,17 @@ from powerhall_agent.settings.agent_settings import AgentSettings, OutputSetting
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 from powerhall_agent.simulate.install import install
 from powerhall_agent.simulate.state import StateFile
-from powerhall_twin.demo.agent_pool import NodeSpec, Step, WorkerSpec, WriteReport
+from powerhall_twin.demo.agent_pool import NodeSpec, PoolStep, WorkerReport, WorkerSpec
 from powerhall_twin.site.simulated_nodes import advance_nodes
 
 __all__ = ["main"]
 
 TICK_SLACK_S = 10.0
-"""A full set is due a little before its tick, so that a tick that comes a second early is not passed over."""
+"""A full set of readings is due this long before its tick, so that a tick one second early still takes it."""
 
 
 class _SimulatedClock:
-    """The simulation's time as both clocks of a machine."""
+    """The simulation's time as monotonic clock and wall clock."""
 
     def __init__(self, start_s: float) -> None:
         self.now_ns = int(start_s * 1e9)
@@ -43,7 +43,7 @@ class _SimulatedClock:
         return self.now_ns
 
 
-class _Gather:
+class _LineCollector:
     """A sink that collects the lines of all nodes of one tick."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class _Gather:
         return lines
 
 
-def _sampler(spec: WorkerSpec, node: NodeSpec, first_gpu: int, sink: _Gather, clock: _SimulatedClock) -> Sampler:
+def _sampler(spec: WorkerSpec, node: NodeSpec, first_gpu: int, sink: _LineCollector, clock: _SimulatedClock) -> Sampler:
     settings = SamplerSettings(
         node=node.node,
         site=spec.site,
@@ -92,17 +92,17 @@ def _pipeline(spec: WorkerSpec, log: Log) -> OutputPipeline:
 
 def _report(pipeline: OutputPipeline) -> bytes:
     stats = pipeline.spool.stats()
-    report = WriteReport(
+    report = WorkerReport(
         pipeline.shipper.stats.sent_points, stats.points_waiting, stats.dropped_points, pipeline.dead_letters.points
     )
     return msgspec.json.encode(report) + b"\n"
 
 
 def _self_report(spec: WorkerSpec, pipeline: OutputPipeline, time_ms: int, delivered_ms: int) -> bytes:
-    """Return what an agent says of itself, for every node: they share spool and shipper.
+    """Return the self-monitoring points of every node's agent; the nodes share spool and shipper.
 
-    Lag is counted against the sample before the last: seconds of the site are milliseconds here, and those after it are
-    on their way.
+    The lag is measured against the sample before the last one: a second of the site lasts milliseconds here, so later
+    samples are still being delivered.
     """
     waiting, sent = pipeline.spool.stats(), pipeline.shipper.stats
     fields: dict[str, float | str] = {
@@ -121,7 +121,7 @@ def _self_report(spec: WorkerSpec, pipeline: OutputPipeline, time_ms: int, deliv
 def _serve(spec: WorkerSpec, pipeline: OutputPipeline, out: TextIO) -> None:
     states = [StateFile.open(Path(node.state)) for node in spec.nodes]
     install(states)
-    clock, sink = _SimulatedClock(spec.start_s), _Gather()
+    clock, sink = _SimulatedClock(spec.start_s), _LineCollector()
     samplers = []
     first_gpu = 0
     for node in spec.nodes:
@@ -130,7 +130,7 @@ def _serve(spec: WorkerSpec, pipeline: OutputPipeline, out: TextIO) -> None:
     _answer(pipeline, out)
     sampled_ms = delivered_ms = 0
     for line in sys.stdin.buffer:
-        step = msgspec.json.decode(line, type=Step)
+        step = msgspec.json.decode(line, type=PoolStep)
         if step.dt_s > 0:
             advance_nodes(states, step.dt_s)
         clock.now_ns = int(step.time_s * 1e9)

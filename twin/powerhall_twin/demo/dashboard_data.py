@@ -1,7 +1,7 @@
-"""What dashboards need beyond agents and meters: the real roll-up over each sample, and which job had which GPU.
+"""Data of the dashboards beyond agents and meters: the optimizer's roll-up of each sample, and intervals of jobs.
 
-A sample is rolled up when the agents have delivered it, two samples later; then the meters' own figures are written
-over the roll-up's, which are computed from GPUs.
+A sample is rolled up when the agents have delivered it, two samples later. The readings of the meters then overwrite
+the figures that the roll-up computed from GPUs.
 """
 
 from collections import deque
@@ -16,26 +16,26 @@ from powerhall.store.line_protocol import Point, encode
 from powerhall_optimizer.rollup.readings import BUCKET_S
 from powerhall_optimizer.rollup.rollup_cycle import Rollup
 from powerhall_twin.site.cluster import Slice
-from powerhall_twin.site.simulated_nodes import LiveNodes
+from powerhall_twin.site.simulated_nodes import SimulatedNodes
 
-__all__ = ["Shown"]
+__all__ = ["DashboardWriter"]
 
 _DELIVERED_AFTER: Final = 2
 
 
 @dataclass(slots=True)
-class Shown:
-    """Writes roll-ups, meters and job intervals of a running site."""
+class DashboardWriter:
+    """Writes roll-ups, meter readings and job intervals of a running site."""
 
     store: Store
-    nodes: LiveNodes
+    nodes: SimulatedNodes
     rollup: Rollup
     places: dict[str, tuple[str, str]] = field(default_factory=dict)
     samples: deque[tuple[int, bytes]] = field(default_factory=deque)
     energy_j: dict[tuple[str, int], float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, store: Store, nodes: LiveNodes, site: Site, sample_s: float) -> "Shown":
+    def of(cls, store: Store, nodes: SimulatedNodes, site: Site, sample_s: float) -> "DashboardWriter":
         """Return the writer of a site whose agents sample every `sample_s` seconds."""
         halls = tuple(hall.zone for hall in site.halls)
         index = SiteIndex.of(site)
@@ -43,14 +43,14 @@ class Shown:
         return cls(store, nodes, Rollup(store, site, halls, True, round(2 * sample_s)), places)
 
     def sample(self, site: Site, time_s: float, meters: bytes) -> None:
-        """Take a sample's meter readings; write the sample that is delivered by now."""
+        """Queue a sample's meter readings and write the sample that the agents have delivered by now."""
         self.rollup.site = site
         self.samples.append((int(time_s // BUCKET_S) * BUCKET_S, meters))
         if len(self.samples) > _DELIVERED_AFTER:
             self._write()
 
     def close(self) -> None:
-        """Write the samples that are left; the agents have delivered everything."""
+        """Write the remaining samples, after the agents have delivered everything."""
         while self.samples:
             self._write()
 
@@ -61,7 +61,7 @@ class Shown:
         self.rollup.coarse(time_s - 1, time_s + BUCKET_S)
 
     def interval(self, job: str, slices: Iterable[Slice], start_s: float, end_s: float = 0.0) -> None:
-        """Write a job's GPU intervals at their start, as agents do; at their end with the energy since."""
+        """Write a job's GPU intervals at their start, as agents do, and again at their end with the energy since."""
         points = []
         for part in slices:
             hall, rack = self.places[part.node]

@@ -1,7 +1,7 @@
-"""The demo: a hot day at a site that has more work than power, with a grid curtailment half-way.
+"""The demo: a hot day at a site with more work than power, and a grid curtailment half-way.
 
-The clock of the site runs `speedup` times faster than the wall clock while the site works, and at the pace of the wall
-clock while a round plans: a round takes seconds, in the demo as in life.
+The site's clock runs `speedup` times faster than the wall clock, except during a round of the optimizer, which takes
+its real seconds.
 """
 
 import shutil
@@ -9,9 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import resources
-from pathlib import Path
 from typing import Final
 
 from powerhall.physics.weather import read_weather
@@ -22,10 +21,11 @@ from powerhall.site.site_file import Planning, read_site
 from powerhall.site.topology import Site
 from powerhall.store import open_store
 from powerhall.timeseries import parse_time, read_series
-from powerhall_twin.demo.agent_pool import fleet
-from powerhall_twin.demo.dashboard_data import Shown
+from powerhall_twin.demo.agent_pool import agent_pool
+from powerhall_twin.demo.dashboard_data import DashboardWriter
+from powerhall_twin.demo.demo_result import Curtailment, DemoResult, DemoSettings, PlannedSlot
 from powerhall_twin.demo.realtime_agents import RealtimeAgents, realtime_agents
-from powerhall_twin.demo.rounds import Rounds
+from powerhall_twin.demo.rounds import RoundRunner, RoundTrigger
 from powerhall_twin.demo.site_run import SiteRun
 from powerhall_twin.jobs.generator import generate
 from powerhall_twin.policies.admission import Admission
@@ -36,15 +36,18 @@ from powerhall_twin.policies.solver_warmup import solver_warmup
 from powerhall_twin.site.building_meters import SiteMeter
 from powerhall_twin.site.cluster import Cluster
 from powerhall_twin.site.queue import Queue
-from powerhall_twin.site.simulated_nodes import LiveNodes, create_nodes
+from powerhall_twin.site.simulated_nodes import SimulatedNodes, create_nodes
 
-__all__ = ["Curtailment", "DemoResult", "DemoSettings", "PlannedSlot", "run_demo"]
+__all__ = ["run_demo"]
 
 START: Final = "2026-07-15T10:00:00Z"
 TICK_S: Final = 60.0
 HORIZON_S: Final = 6 * 3600.0
-_OURS: Final = ("gpus", "spool", "store.db", "store.db-wal", "store.db-shm", "plan.json", "queue.json", "rounds.log")
-_OURS_TOO: Final = ("agents.log", "realtime.log", "report.html", "summary.json", "round.toml")
+_OUTPUT_NAMES: Final = (
+    *("gpus", "spool", "store.db", "store.db-wal", "store.db-shm", "plan.json", "queue.json", "rounds.log"),
+    *("agents.log", "realtime.log", "report.html", "summary.json", "round.toml"),
+)
+"""Files and folders that a demo writes into its output folder."""
 _SETTINGS: Final = """\
 # Settings of the demo's rounds. Agents sample every {sample_s:g} s of simulated time here, so nodes go stale later.
 slot_s = 300
@@ -53,87 +56,16 @@ target_gap = 0.02
 """
 
 
-@dataclass(frozen=True, slots=True)
-class DemoSettings:
-    """What the command line asks for; times in simulated seconds, unless said otherwise."""
-
-    out: Path
-    minutes: float = 480.0
-    speedup: float = 900.0
-    seed: int = 1
-    store: str | None = None
-    round_s: float = 1800.0
-    sample_s: float = 300.0
-    solve_s: float = 3.0
-    """Wall-clock seconds that a round may solve."""
-    cut: float = 0.30
-    realtime: int = 2
-    """Nodes that also run as complete daemons, in real time."""
-    quiet: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Curtailment:
-    """A cut of the grid budget, and when the site learns of it."""
-
-    announced_s: float
-    start_s: float
-    end_s: float
-    cut: float
-
-    @classmethod
-    def half_way(cls, start_s: float, length_s: float, cut: float) -> "Curtailment":
-        """Return a cut in the middle of the run, for a quarter of it, announced ten minutes ahead at most."""
-
-        def grid(seconds: float) -> float:
-            return round(seconds / 300.0) * 300.0
-
-        begin_s = start_s + max(300.0, grid(length_s / 2))
-        end_s = begin_s + max(300.0, grid(length_s / 4))
-        notice_s = min(600.0, max(300.0, grid(length_s / 8)))
-        return cls(begin_s - notice_s, begin_s, end_s, cut)
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedSlot:
-    """What the plan in force foresaw for a slot: power per zone, heat per hall, in W."""
-
-    time_s: float
-    zone_w: dict[str, int]
-    heat_w: dict[str, int]
-
-
-@dataclass(slots=True)
-class DemoResult:
-    """Everything that the summary and the report need."""
-
-    settings: DemoSettings
-    store: str
-    run: SiteRun
-    rounds: Rounds
-    curtailment: Curtailment
-    start_s: float
-    end_s: float
-    wall_s: float = 0.0
-    agent_points: int = 0
-    agent_points_lost: int = 0
-    planned: list[PlannedSlot] = field(default_factory=list)
-    shown_plan: Plan | None = None
-    """The plan that answered the announcement of the curtailment, or the newest before it."""
-    realtime: list[str] = field(default_factory=list)
-    interrupted: bool = False
-
-
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 def _prepare(settings: DemoSettings) -> None:
-    """Make the output folder, without anything of an earlier demo; nothing else in it is touched."""
+    """Make the output folder and remove the output of an earlier demo; other files in it are left alone."""
     out = settings.out
     if out.exists() and not out.is_dir():
         raise Rejected.field("command line", "--out", str(out), "must be a folder")
     out.mkdir(parents=True, exist_ok=True)
-    for name in (*_OURS, *_OURS_TOO):
+    for name in _OUTPUT_NAMES:
         path = out / name
         if path.is_dir():
             shutil.rmtree(path)
@@ -155,10 +87,10 @@ def _scenario(site: Site, planning: Planning, settings: DemoSettings) -> Scenari
     return Scenario(site, jobs, start_s, start_s + length_s, dry, wet, prices)
 
 
-class _Demo:
+class _DemoRun:
     """The running demo; `now_s` is the site's time."""
 
-    def __init__(self, result: DemoResult, scheduler: PlanScheduler, agents: RealtimeAgents, say: Say) -> None:
+    def __init__(self, result: DemoResult, scheduler: PlanScheduler, agents: RealtimeAgents, say: Progress) -> None:
         self.result, self.scheduler, self.agents, self.say = result, scheduler, agents, say
         self.run, self.settings = result.run, result.settings
         self.now_s = result.start_s
@@ -167,8 +99,8 @@ class _Demo:
         self.announced = False
         self.pace_wall_s = self.pace_site_s = 0.0
 
-    def introduce(self) -> None:
-        """Say what is simulated."""
+    def print_site(self) -> None:
+        """Print the size of the site, the number of jobs and the budget."""
         site = self.run.site
         gpus = SiteIndex.of(site).gpus
         nodes = len(self.run.nodes.states)
@@ -176,20 +108,20 @@ class _Demo:
         full_kw = self.run.full_budget_w / 1e3
         self.say(f"{len(self.run.queue.records)} jobs, seed {self.settings.seed}, budget {full_kw:.0f} kW at the meter")
 
-    def play(self) -> None:
-        """Run to the end."""
+    def run_to_end(self) -> None:
+        """Simulate until the end of the run."""
         self._pace_from_here()
         while self.now_s < self.result.end_s - 1e-6:
             if not self.announced and self.now_s >= self.result.curtailment.announced_s:
                 self._announce()
-                self._round("curtailment announced")
+                self._round(RoundTrigger.CURTAILMENT)
             elif self.now_s >= self.next_round_s:
-                self._round("timer")
+                self._round(RoundTrigger.TIMER)
             self._step()
             self._wait()
 
     def _announce(self) -> None:
-        """The grid operator calls: the budget file changes, as a person or a program would change it."""
+        """Announce the curtailment: rewrite the budget file, as an operator would, and read the site again."""
         self.announced = True
         cut, grid = self.result.curtailment, self.settings.out / "grid.csv"
         full_w = self.run.full_budget_w
@@ -201,7 +133,7 @@ class _Demo:
         span = f"from {_clock(cut.start_s)} to {_clock(cut.end_s)}"
         self.say(f"{_clock(self.now_s)}  the grid asks for {cut.cut:.0%} less {span}")
 
-    def _round(self, why: str) -> None:
+    def _round(self, trigger: RoundTrigger) -> None:
         jobs = self.run.queue.as_jobs(self.run.cluster, self.now_s)
         while self.next_round_s <= self.now_s:
             self.next_round_s += self.settings.round_s
@@ -209,30 +141,30 @@ class _Demo:
             return
         began = time.monotonic()
         rounds = self.result.rounds
-        plan = rounds.run(jobs, self.now_s, why)
+        plan = rounds.run(jobs, self.now_s, trigger)
         if plan is None:
-            self.say(f"{_clock(self.now_s)}  round refused: {rounds.failed[-1]}")
+            self.say(f"{_clock(self.now_s)}  round refused: {rounds.refusals[-1]}")
         else:
             self._adopt(plan)
-        self._move(min(time.monotonic() - began, self._to_grid()))
+        self._move(min(time.monotonic() - began, self._to_tick()))
         self._pace_from_here()
 
     def _adopt(self, plan: Plan) -> None:
-        if not self.announced or self.result.rounds.log[-1].why != "timer":
-            self.result.shown_plan = plan
+        if not self.announced or self.result.rounds.log[-1].trigger is RoundTrigger.CURTAILMENT:
+            self.result.reported_plan = plan
         self.run.act(self.scheduler.take(plan, self.run.cluster), self.now_s)
-        self._keep_planned(plan)
-        entry, reading = self.result.rounds.log[-1], self.run.last
+        self._record_planned(plan)
+        entry, reading = self.result.rounds.log[-1], self.run.last_reading
         queued = sum(1 for _ in self.run.queue.waiting(self.run.cluster, self.now_s))
         now_kw = f"{reading.facility_w / 1e3:5.0f} kW" if reading else "        "
         budget_kw = SiteIndex.of(self.run.site).budgets_at(self.now_s - 1.0)[self.run.site.name] / 1e3
         self.say(
             f"{_clock(self.now_s)}  {now_kw} of {budget_kw:.0f} kW  {len(self.run.cluster.runs):3d} run  "
             f"{queued:3d} queued  plan {entry.plan_id[:8]} {entry.status} gap {entry.gap:.1%} "
-            f"{'verified' if entry.verified else 'NOT VERIFIED'} in {entry.wall_s:.1f} s ({entry.why})"
+            f"{'verified' if entry.verified else 'NOT VERIFIED'} in {entry.wall_s:.1f} s ({entry.trigger})"
         )
 
-    def _keep_planned(self, plan: Plan) -> None:
+    def _record_planned(self, plan: Plan) -> None:
         start_s, slot_s = plan.snapshot.start_s, plan.snapshot.slot_s
         self.result.planned = [slot for slot in self.result.planned if slot.time_s < start_s]
         for i in range(min(plan.snapshot.slots, int(2 * self.settings.round_s // slot_s) + 1)):
@@ -240,8 +172,8 @@ class _Demo:
             heat_w = {zone.zone: zone.heat_w[i] for zone in plan.zones if zone.heat_w}
             self.result.planned.append(PlannedSlot(start_s + i * slot_s, zone_w, heat_w))
 
-    def _to_grid(self) -> float:
-        """Return the seconds to the next tick of the grid."""
+    def _to_tick(self) -> float:
+        """Return the seconds to the next tick."""
         return TICK_S - (self.now_s - self.result.start_s) % TICK_S
 
     def _step(self) -> None:
@@ -250,7 +182,7 @@ class _Demo:
         admission = Admission.of(self.run.cluster, budgets, weather)
         for start in self.scheduler.due(self.run.cluster, self.run.queue, admission, self.now_s):
             self.run.act([start], self.now_s)
-        self._move(self._to_grid())
+        self._move(self._to_tick())
 
     def _move(self, dt_s: float) -> None:
         dt_s = min(dt_s, self.result.end_s - self.now_s)
@@ -278,19 +210,19 @@ def _clock(time_s: float) -> str:
     return time.strftime("%H:%M", time.gmtime(time_s))
 
 
-def _mute(_text: str) -> None:
-    """Say nothing."""
+def _print_nothing(_text: str) -> None:
+    """Suppress progress lines."""
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     """Print a progress line."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 @contextmanager
-def _assembled(settings: DemoSettings) -> Iterator[_Demo]:
-    """Put the demo together; everything that it started ends with the block."""
+def _assembled(settings: DemoSettings) -> Iterator[_DemoRun]:
+    """Start every part of the demo; they end with the block."""
     _prepare(settings)
     site, planning = read_site(settings.out / "site.toml")
     scenario = _scenario(site, planning, settings)
@@ -299,7 +231,7 @@ def _assembled(settings: DemoSettings) -> Iterator[_Demo]:
     cut = Curtailment.half_way(scenario.start_s, length_s, settings.cut)
     create_nodes(site, settings.out / "gpus", settings.seed)
     first = Queue.of(scenario.jobs).as_jobs(Cluster.of(site), scenario.start_s)
-    say = _mute if settings.quiet else _say
+    say = _print_nothing if settings.quiet else _print_line
     with ExitStack() as stack:
         compiled = stack.enter_context(
             solver_warmup(PlannedRounds(scenario).snapshot(site, first, scenario.start_s), settings.out, say)
@@ -308,31 +240,33 @@ def _assembled(settings: DemoSettings) -> Iterator[_Demo]:
         stack.callback(store.close)
         agents = stack.enter_context(realtime_agents(site, settings.out, url, settings.realtime))
         workers = stack.enter_context(
-            fleet(site, settings.out, url, workers=2, sample_s=settings.sample_s, start_s=scenario.start_s)
+            agent_pool(site, settings.out, url, workers=2, sample_s=settings.sample_s, start_s=scenario.start_s)
         )
-        cluster, nodes = Cluster.of(site), LiveNodes.open(site, settings.out / "gpus")
+        cluster, nodes = Cluster.of(site), SimulatedNodes.open(site, settings.out / "gpus")
         full_w = SiteIndex.of(site).budgets_at(scenario.start_s)[site.name]
-        shown = Shown.of(store, nodes, site, settings.sample_s)
-        run = SiteRun(scenario, cluster, Queue.of(scenario.jobs), nodes, workers, SiteMeter.of(site), full_w, shown)
-        rounds = Rounds(settings.out, url, HORIZON_S, settings.solve_s)
+        dashboards = DashboardWriter.of(store, nodes, site, settings.sample_s)
+        run = SiteRun(
+            scenario, cluster, Queue.of(scenario.jobs), nodes, workers, SiteMeter.of(site), full_w, dashboards
+        )
+        rounds = RoundRunner(settings.out, url, HORIZON_S, settings.solve_s)
         result = DemoResult(settings, url, run, rounds, cut, scenario.start_s, scenario.end_s)
         compiled()
-        yield _Demo(result, PlanScheduler(), agents, say)
+        yield _DemoRun(result, PlanScheduler(), agents, say)
         reports = workers.close()
-        shown.close()
+        dashboards.close()
         result.agent_points = sum(report.sent for report in reports)
         result.agent_points_lost = sum(report.dropped + report.rejected for report in reports)
         result.realtime = agents.check(store)
 
 
 def run_demo(settings: DemoSettings) -> DemoResult:
-    """Run the demo; Ctrl-C ends it early and in order."""
+    """Run the demo; Ctrl-C ends it early, with summary and report of the time so far."""
     began = time.monotonic()
     with _assembled(settings) as demo:
-        demo.introduce()
+        demo.print_site()
         demo.run.tick(demo.now_s, 1.0, sample=True)
         try:
-            demo.play()
+            demo.run_to_end()
         except KeyboardInterrupt:
             demo.result.interrupted = True
             demo.say("interrupted: ending in order")

@@ -1,7 +1,7 @@
 """Complete node agents beside the demo: `powerhall-agent run --simulate` on copies of some nodes, in real time.
 
-A daemon lives by the wall clock, so it cannot measure GPUs whose time runs a thousand times faster. Each copy is a
-node of its own whose GPUs get the same load and limits and move by the wall clock; its points carry the site
+A daemon runs by the wall clock, so it cannot measure GPUs whose time runs a thousand times faster. Each copy is a
+separate node whose GPUs have the same load and limits but advance by the wall clock; its points carry the site
 `NAME-realtime`.
 """
 
@@ -20,7 +20,7 @@ from powerhall.store.base import Store
 from powerhall.store.questions import latest
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.state import StateFile
-from powerhall_twin.site.simulated_nodes import LiveNodes, state_path
+from powerhall_twin.site.simulated_nodes import SimulatedNodes, state_path
 
 __all__ = ["RealtimeAgents", "realtime_agents"]
 
@@ -31,14 +31,14 @@ _SETTLE_S: Final = 6.0
 
 @dataclass(slots=True)
 class RealtimeAgents:
-    """The copies, by the node that each follows."""
+    """The copies by the node that each follows, and their daemons."""
 
     site: str
     copies: dict[str, StateFile] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def follow(self, nodes: LiveNodes) -> None:
-        """Give every copy the load and the limits that its node has now."""
+    def follow(self, nodes: SimulatedNodes) -> None:
+        """Set load and limits of every copy to those of its node."""
         for node, copy in self.copies.items():
             original = nodes.states[node]
             for gpu in range(copy.gpus):
@@ -47,7 +47,7 @@ class RealtimeAgents:
                     copy.doubles[here + word] = original.doubles[there + word]
 
     def check(self, store: Store) -> list[str]:
-        """Compare each daemon's newest points with the GPUs that it measures; return what was found, one line each."""
+        """Compare each daemon's newest points with the GPUs that it measures; return one line for each daemon."""
         deadline_s = time.monotonic() + _SETTLE_S
         while True:
             found = [self._compare(store, node, copy) for node, copy in self.copies.items()]

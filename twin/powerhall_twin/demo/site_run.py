@@ -1,6 +1,6 @@
-"""A site that lives: jobs on simulated GPUs, agents that measure them, meters, and a guard over every budget.
+"""A running site: jobs on simulated GPUs, agents that measure them, meters, and a check of every budget.
 
-`SiteRun` moves everything by one tick; what starts, stops and changes is decided elsewhere.
+`SiteRun` advances the site tick by tick and applies the actions that a scheduler decides.
 """
 
 from collections.abc import Iterable
@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall.store.line_protocol import Point, encode
-from powerhall_twin.demo.agent_pool import Fleet, Step
-from powerhall_twin.demo.dashboard_data import Shown
+from powerhall_twin.demo.agent_pool import AgentPool, PoolStep
+from powerhall_twin.demo.dashboard_data import DashboardWriter
 from powerhall_twin.policies.scenario import Scenario
 from powerhall_twin.site.actions import Action, SetMode, Start, apply
 from powerhall_twin.site.building_meters import Reading, SiteMeter
 from powerhall_twin.site.cluster import Cluster, Slice
 from powerhall_twin.site.job_behaviour import behaviour_of, speed_at
-from powerhall_twin.site.limit_guard import Guard
+from powerhall_twin.site.limit_guard import LimitGuard
 from powerhall_twin.site.queue import Queue
-from powerhall_twin.site.simulated_nodes import INLET_C, LiveNodes
+from powerhall_twin.site.simulated_nodes import INLET_C, SimulatedNodes
 
-__all__ = ["Running", "SiteRun", "Totals"]
+__all__ = ["JobStretch", "SiteRun", "SiteTotals"]
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class JobStretch:
     """One stretch of a job in one mode, for the Gantt chart."""
 
     job_id: str
@@ -38,8 +38,8 @@ class Running:
 
 
 @dataclass(slots=True)
-class Totals:
-    """What the site used and did; work in GPU seconds at full speed."""
+class SiteTotals:
+    """Totals of the run; work in GPU seconds at full speed."""
 
     energy_j: float = 0.0
     it_energy_j: float = 0.0
@@ -57,30 +57,30 @@ class Totals:
 
 @dataclass(slots=True)
 class SiteRun:
-    """Everything that changes while the site runs."""
+    """The state of a running site; `stretches` maps a running job to its power mode and the time since it has that."""
 
     scenario: Scenario
     cluster: Cluster
     queue: Queue
-    nodes: LiveNodes
-    fleet: Fleet
+    nodes: SimulatedNodes
+    agents: AgentPool
     meter: SiteMeter
     full_budget_w: float
-    shown: Shown
-    guard: Guard = field(default_factory=Guard)
-    totals: Totals = field(default_factory=Totals)
-    history: list[Running] = field(default_factory=list)
-    since: dict[str, tuple[str, float]] = field(default_factory=dict)
+    dashboards: DashboardWriter
+    guard: LimitGuard = field(default_factory=LimitGuard)
+    totals: SiteTotals = field(default_factory=SiteTotals)
+    history: list[JobStretch] = field(default_factory=list)
+    stretches: dict[str, tuple[str, float]] = field(default_factory=dict)
     excess_k: dict[str, float] = field(default_factory=dict)
-    last: Reading | None = None
+    last_reading: Reading | None = None
 
     @property
     def site(self) -> Site:
-        """The site as it is known now."""
+        """The site file in force."""
         return self.scenario.site
 
     def act(self, actions: Iterable[Action], now_s: float) -> None:
-        """Apply actions and keep the history of every job that they touch."""
+        """Apply actions and record the history of every job that they change."""
         wanted = list(actions)
         for action in wanted:
             if not isinstance(action, Start):
@@ -90,41 +90,43 @@ class SiteRun:
             self.queue.stopped(run)
             self.totals.stops += 1
         for job_id, run in self.cluster.runs.items():
-            if self.since.get(job_id, ("", 0.0))[0] != run.mode.name:
-                self.since[job_id] = run.mode.name, now_s
-                self.shown.interval(job_id, run.slices, now_s)
+            if self.stretches.get(job_id, ("", 0.0))[0] != run.mode.name:
+                self.stretches[job_id] = run.mode.name, now_s
+                self.dashboards.interval(job_id, run.slices, now_s)
             record = self.queue.records[job_id]
             record.started_s = now_s if record.started_s is None else record.started_s
 
     def tick(self, now_s: float, dt_s: float, *, sample: bool) -> Reading:
-        """Move the site on by `dt_s` seconds; everything is judged at the end of the tick."""
+        """Advance the site by `dt_s` seconds, then meter it and check the budgets."""
         end_s = now_s + dt_s
         inlet_c = {hall.zone: INLET_C + self.excess_k.get(hall.zone, 0.0) for hall in self.site.halls}
         self.nodes.apply(self.cluster, now_s, inlet_c)
-        self.fleet.step(Step(end_s, dt_s, sample))
+        self.agents.step(PoolStep(end_s, dt_s, sample))
         budgets, weather = SiteIndex.of(self.site).budgets_at(now_s), self.scenario.weather(now_s)
         reading = self.meter.read(self._rack_w(), weather, dt_s)
         self.excess_k = dict(reading.excess_k)
-        self.guard.judge(self.site, reading, budgets, now_s)
+        self.guard.check(self.site, reading, budgets, now_s)
         self._count(reading, budgets[self.site.name], now_s, dt_s)
         self._work(now_s, end_s, curtailed=budgets[self.site.name] < self.full_budget_w - 1)
         if sample:
-            self.shown.sample(self.site, end_s, self._meter_lines(reading, budgets, end_s))
-        self.last = reading
+            self.dashboards.sample(self.site, end_s, self._meter_lines(reading, budgets, end_s))
+        self.last_reading = reading
         return reading
 
     def close(self, now_s: float) -> None:
-        """End the history of what still runs."""
-        for job_id in list(self.since):
+        """End the stretches of the jobs that still run."""
+        for job_id in list(self.stretches):
             self._close_stretch(job_id, now_s)
 
     def _close_stretch(self, job_id: str, now_s: float) -> None:
-        run, known = self.cluster.runs.get(job_id), self.since.pop(job_id, None)
+        run, known = self.cluster.runs.get(job_id), self.stretches.pop(job_id, None)
         if run is None or known is None or now_s <= known[1]:
             return
         job = run.job
-        self.shown.interval(job_id, run.slices, known[1], now_s)
-        self.history.append(Running(job_id, job.job_class, run.hall, job.gpus, known[0], known[1], now_s, run.slices))
+        self.dashboards.interval(job_id, run.slices, known[1], now_s)
+        self.history.append(
+            JobStretch(job_id, job.job_class, run.hall, job.gpus, known[0], known[1], now_s, run.slices)
+        )
 
     def _rack_w(self) -> dict[str, float]:
         return {rack.zone: sum(map(self.nodes.power_w, rack.nodes)) for rack in self.site.racks()}
@@ -156,7 +158,7 @@ class SiteRun:
                 self.totals.jobs_done += 1
 
     def _meter_lines(self, reading: Reading, budgets: dict[str, float], time_s: float) -> bytes:
-        """Return what the building's meters report, as line protocol."""
+        """Return the readings of the building's meters as line protocol."""
         site, time_ms = self.site.name, round(time_s * 1000)
         points = []
         for hall, load in reading.halls.items():

@@ -1,7 +1,7 @@
-"""A queue of jobs from a seed: sizes as in the Philly trace (most jobs use one GPU, most GPU time is in large gangs).
+"""A queue of jobs from a seed; sizes follow the Philly trace: most jobs are small, most GPU time is in large gangs.
 
-Sizes are powers of two, durations lognormal and longer for larger gangs. A part of the jobs waits at the start already,
-the rest arrives as a Poisson process. `demand` is the work of all jobs over what all GPUs could do in the time.
+Sizes are powers of two; durations are lognormal and longer for larger gangs. A share of the jobs is queued at the
+start, the others arrive as a Poisson process. `demand` is the work of all jobs over the capacity of all GPUs.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A window of a job trace, laid onto the site's time."""
+"""A window of a job trace, shifted to the site's time."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ _STEP_S = 900.0
 def busiest_start_s(jobs: Sequence[Job], length_s: float) -> float:
     """Return the start of the window in which the most GPU time is submitted, on a grid of 15 minutes.
 
-    Of each job only what fits into the window counts, so that a few jobs of weeks do not outweigh a busy day.
+    A job counts with at most the length of the window, so that a few jobs of weeks do not outweigh a busy day.
     """
     ordered = sorted(jobs, key=lambda job: job.submit_s)
     first_s = ordered[0].submit_s // _STEP_S * _STEP_S
@@ -34,7 +34,7 @@ def busiest_start_s(jobs: Sequence[Job], length_s: float) -> float:
 
 
 def window(jobs: Iterable[Job], start_s: float, length_s: float, *, at_s: float, preemptible: bool) -> tuple[Job, ...]:
-    """Return the jobs submitted in the window, moved so that its start lies at `at_s`; none raises Rejected."""
+    """Return the jobs submitted in the window, shifted so that it starts at `at_s`; no job raises Rejected."""
     shift_s = at_s - start_s
     found = []
     for job in jobs:

@@ -19,7 +19,7 @@ def planned_rack_w(cluster: Cluster) -> dict[str, float]:
         for rack in cluster.site.racks()
     }
     for run in cluster.runs.values():
-        added_w = max(0.0, run.planned_gpu_w - run.kind.idle_gpu_power_w)
+        added_w = max(0.0, run.planned_gpu_w - run.node_type.idle_gpu_power_w)
         for part in run.slices:
             rack_w[cluster.index.rack_of[part.node].zone] += added_w * len(part.gpus)
     return rack_w
@@ -27,7 +27,7 @@ def planned_rack_w(cluster: Cluster) -> dict[str, float]:
 
 def added_rack_w(cluster: Cluster, start: Start) -> dict[str, float]:
     """Return the planned power that a start adds to each rack, in W."""
-    each_w = max(0.0, start.planned_gpu_w - start.kind.idle_gpu_power_w)
+    each_w = max(0.0, start.planned_gpu_w - start.node_type.idle_gpu_power_w)
     added: dict[str, float] = {}
     for part in start.slices:
         rack = cluster.index.rack_of[part.node].zone

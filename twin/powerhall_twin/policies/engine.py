@@ -1,7 +1,7 @@
 """Event-driven simulation of a site: the power is constant from one event to the next.
 
-Events are submissions, ends of jobs, and the ticks of a grid on which weather, budgets, prices and rounds change. Draw
-and speed of a job come from `node_power.draw_of`, not from the planning figures of the policy.
+Events are submissions, ends of jobs, and the ticks of a grid on which weather, budgets, prices and rounds change. The
+draw and speed of a job come from `node_power.draw_of`, not from the planning figures of the policy.
 """
 
 import math
@@ -13,8 +13,8 @@ from powerhall_twin.policies.scenario import Scenario
 from powerhall_twin.site.actions import Start, apply
 from powerhall_twin.site.building_meters import Reading, SiteMeter
 from powerhall_twin.site.cluster import Cluster, Run
-from powerhall_twin.site.limit_guard import Guard
-from powerhall_twin.site.node_power import Draws
+from powerhall_twin.site.limit_guard import LimitGuard
+from powerhall_twin.site.node_power import GpuDraws
 from powerhall_twin.site.queue import Queue
 
 __all__ = ["SimulationOutcome", "actual_rack_w", "simulate"]
@@ -40,7 +40,7 @@ class SimulationOutcome:
     wait_s: float = 0.0
     over_budget_s: float = 0.0
     peak_w: float = 0.0
-    guard: Guard = field(default_factory=Guard)
+    guard: LimitGuard = field(default_factory=LimitGuard)
     times_s: list[float] = field(default_factory=list)
     facility_w: list[float] = field(default_factory=list)
 
@@ -66,12 +66,12 @@ class SimulationOutcome:
         self.wait_s = sum(waits) / len(waits) if waits else 0.0
 
 
-def actual_rack_w(cluster: Cluster, draws: Draws) -> dict[str, float]:
+def actual_rack_w(cluster: Cluster, draws: GpuDraws) -> dict[str, float]:
     """Return the settled IT power of every rack in W: idle nodes plus the actual draw of the runs."""
     site = cluster.site
     rack_w = {r.zone: len(r.nodes) * site.node_types[r.node_type].idle_power_w for r in site.racks()}
     for run in cluster.runs.values():
-        added_w = draws.of(run.job, run.kind, run.mode).gpu_power_w - run.kind.idle_gpu_power_w
+        added_w = draws.of(run.job, run.node_type, run.mode).gpu_power_w - run.node_type.idle_gpu_power_w
         for part in run.slices:
             rack_w[cluster.index.rack_of[part.node].zone] += added_w * len(part.gpus)
     return rack_w
@@ -81,7 +81,7 @@ def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 3
     """Run the scenario under a policy; the same arguments give the same outcome."""
     site = scenario.site
     cluster, queue, meter = Cluster.of(site), Queue.of(scenario.jobs), SiteMeter.of(site)
-    outcome, draws = SimulationOutcome(name), Draws(site)
+    outcome, draws = SimulationOutcome(name), GpuDraws(site)
     for start in scenario.running:
         cluster.start(start.run(scenario.start_s))
         queue.records[start.job.job_id].started_s = scenario.start_s
@@ -93,7 +93,7 @@ def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 3
         next_s = min(grid_s, _next_event_s(cluster, queue, draws, now_s))
         reading = meter.read(actual_rack_w(cluster, draws), weather, next_s - now_s)
         before = len(outcome.guard.breaches)
-        outcome.guard.judge(site, reading, budgets, now_s)
+        outcome.guard.check(site, reading, budgets, now_s)
         if len(outcome.guard.breaches) > before:
             outcome.over_budget_s += next_s - now_s
         price = scenario.price_per_mwh.at(now_s) if scenario.price_per_mwh else 0.0
@@ -124,19 +124,19 @@ def _next_grid_s(scenario: Scenario, now_s: float, tick_s: float) -> float:
     return min(scenario.start_s + ticks * tick_s, scenario.end_s)
 
 
-def _next_event_s(cluster: Cluster, queue: Queue, draws: Draws, now_s: float) -> float:
+def _next_event_s(cluster: Cluster, queue: Queue, draws: GpuDraws, now_s: float) -> float:
     """Return when the next job ends or is submitted, at least a second from now."""
-    ends = (now_s + run.left_s / draws.of(run.job, run.kind, run.mode).speed for run in cluster.runs.values())
+    ends = (now_s + run.left_s / draws.of(run.job, run.node_type, run.mode).speed for run in cluster.runs.values())
     submit_s = queue.next_submit_s(now_s)
     return max(now_s + _MIN_STEP_S, min((*ends, math.inf if submit_s is None else submit_s), default=math.inf))
 
 
 def _advance(
-    cluster: Cluster, queue: Queue, outcome: SimulationOutcome, draws: Draws, span: tuple[float, float]
+    cluster: Cluster, queue: Queue, outcome: SimulationOutcome, draws: GpuDraws, span: tuple[float, float]
 ) -> None:
     now_s, next_s = span
     for job_id, run in list(cluster.runs.items()):
-        speed = draws.of(run.job, run.kind, run.mode).speed
+        speed = draws.of(run.job, run.node_type, run.mode).speed
         done_s = min(run.left_s, speed * (next_s - now_s))
         run.left_s -= done_s
         outcome.work(run, done_s)

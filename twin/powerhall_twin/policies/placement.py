@@ -22,7 +22,7 @@ def stop_youngest(view: PolicyView) -> list[Stop]:
             break
         for part in run.slices:
             rack = view.cluster.index.rack_of[part.node].zone
-            added_w = max(0.0, run.planned_gpu_w - run.kind.idle_gpu_power_w)
+            added_w = max(0.0, run.planned_gpu_w - run.node_type.idle_gpu_power_w)
             admission.rack_w[rack] -= added_w * len(part.gpus)
         stops.append(Stop(run.job.job_id))
     return stops

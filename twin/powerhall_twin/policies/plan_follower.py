@@ -37,7 +37,7 @@ class PlanScheduler:
             if entry is None and job_id in known:
                 actions.append(Stop(job_id))
             elif entry is not None and entry.mode != run.mode.name:
-                actions.append(SetMode(job_id, run.kind.mode(entry.mode), entry.gpu_power_w))
+                actions.append(SetMode(job_id, run.node_type.mode(entry.mode), entry.gpu_power_w))
             elif entry is not None:
                 run.planned_gpu_w = entry.gpu_power_w
         return actions

@@ -24,9 +24,9 @@ class UniformCap:
         modes = {name: self.mode(view, kind) for name, kind in view.site.node_types.items()}
         changes: list[Action] = []
         for run in view.cluster.runs.values():
-            mode = modes[run.kind.name]
+            mode = modes[run.node_type.name]
             if mode.name != run.mode.name:
-                draw_w = gpu_power_w(run.kind, mode, view.site.job_classes.get(run.job.job_class))
+                draw_w = gpu_power_w(run.node_type, mode, view.site.job_classes.get(run.job.job_class))
                 changes.append(SetMode(run.job.job_id, mode, draw_w))
         return changes or stop_youngest(view) or backfill(view, modes)
 

@@ -1,4 +1,4 @@
-"""Replay and what-if: a trace or a recorded plan through the event-driven engine, under other policies or budgets."""
+"""Replay and what-if: simulates a trace or a recorded plan under several policies or other budgets."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ _SLOT_S: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class ReplayCase:
-    """A scenario, and the plan that it was recorded with, if any."""
+    """A scenario, and the recorded plan where it was made from one."""
 
     scenario: Scenario
     plan: Plan | None = None
@@ -55,9 +55,9 @@ def from_trace(
     at_s: float | None = None,
     preemptible: bool = False,
 ) -> ReplayCase:
-    """Read a site and a window of a trace: `hours` from `start_s`, or the busiest ones; laid to begin at `at_s`."""
+    """Read a site and `hours` of a trace from `start_s`, or its busiest hours, shifted to begin at `at_s`."""
     site, planning = read_site(site_path)
-    site = msgspec.structs.replace(site, storages=())  # the simulated building has no stores to count on
+    site = msgspec.structs.replace(site, storages=())  # the twin simulates no storage
     trace = read_job_file(jobs_path, form)
     length_s = hours * 3600.0
     begin_s = busiest_start_s(trace, length_s) if start_s is None else start_s

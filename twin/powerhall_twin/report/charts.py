@@ -1,4 +1,4 @@
-"""The charts of the demo's report as plain Plotly data; a colour such as `--power` is looked up in the page's style."""
+"""The charts of the demo's report as plain Plotly data; colours such as `--power` are variables of the page's style."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Plan
 from powerhall.site.topology import Site
-from powerhall_twin.report.gantt import Block, lane_of_nodes
+from powerhall_twin.report.gantt import Block, gantt_rows
 from powerhall_twin.report.measured import Telemetry
 
 __all__ = ["cooling_chart", "gantt_chart", "hall_chart", "plan_blocks_of", "site_chart", "weather_chart"]
@@ -53,7 +53,7 @@ def _layout(span: Span, height: int, event: Span | None, top_w: float) -> Chart:
 
 
 def site_chart(t: Telemetry, planned: Steps, budgets: Steps, span: Span, event: Span | None) -> Chart:
-    """Facility power: measured, planned, budget."""
+    """Return facility power: measured, planned, budget."""
     hv = {"shape": "hv"}
     top_w = 1.08 * max(v for v in (*(b[1] for b in budgets), *t.site["facility_power_w"]) if v is not None)
     power = _line(
@@ -68,7 +68,7 @@ def site_chart(t: Telemetry, planned: Steps, budgets: Steps, span: Span, event: 
 
 
 def hall_chart(t: Telemetry, hall: str, planned: Steps, span: Span, event: Span | None) -> Chart:
-    """IT power of one hall: meter, GPUs by the agents, planned, limit."""
+    """Return the IT power of one hall: meter, GPUs as the agents measured them, planned, limit."""
     series = t.halls[hall]
     gpus = sorted(t.gpu_w[hall].items())
     top_w = 1.1 * max(v for v in (*series["budget_w"], *series["it_power_w"]) if v is not None)
@@ -89,7 +89,7 @@ def hall_chart(t: Telemetry, hall: str, planned: Steps, span: Span, event: Span 
 
 
 def cooling_chart(t: Telemetry, hall: str, medium: str, planned: Steps, span: Span, event: Span | None) -> Chart:  # noqa: PLR0917
-    """Heat that a hall gives to a medium, against what the plants that serve it can take up."""
+    """Return the heat of a hall in one medium against the capacity of the plants that serve it."""
     heat, capacity = t.cooling[hall, medium]
     top_w = 1.1 * max(v for v in (*heat, *capacity) if v is not None)
     data = [
@@ -108,7 +108,7 @@ def cooling_chart(t: Telemetry, hall: str, medium: str, planned: Steps, span: Sp
 
 
 def weather_chart(times_s: Sequence[float], weather: Sequence[Weather], span: Span) -> Chart:
-    """Outdoor air."""
+    """Return dry-bulb and wet-bulb temperature of the outdoor air."""
     layout = _layout(span, 150, None, 1.0)
     layout["yaxis"] = {"ticksuffix": " °C", "nticks": 5}
     common: dict[str, Any] = {"type": "scatter", "mode": "lines", "hovertemplate": "%{y:.1f} °C", "x": _ms(times_s)}
@@ -124,10 +124,10 @@ def gantt_chart(
     span: Span,
     event: Span | None,
 ) -> Chart:
-    """Every job as a block on the GPUs that it holds; one trace per power mode."""
+    """Return every job as a block on the GPUs that it holds; one trace per power mode."""
     data = [_blocks(blocks, mode, MODES[min(i, len(MODES) - 1)]) for i, mode in enumerate(modes)]
     data.append(_labels(blocks))
-    first, total = lane_of_nodes(site)
+    first, total = gantt_rows(site)
     layout = _layout(span, 470, event, 1.0)
     layout["hovermode"] = "closest"
     bounds = _hall_bounds(site, first, total)
@@ -155,7 +155,7 @@ def _blocks(blocks: Sequence[Block], mode: str, colour: str) -> Chart:
     for b in blocks:
         if b.mode == mode:
             x += [b.start_s * 1000, b.end_s * 1000, b.end_s * 1000, b.start_s * 1000, b.start_s * 1000, None]
-            y += [b.lane, b.lane, b.lane + b.lanes, b.lane + b.lanes, b.lane, None]
+            y += [b.row, b.row, b.row + b.rows, b.row + b.rows, b.row, None]
     line = {"color": "--card", "width": 0.8}
     return {
         "type": "scatter",
@@ -171,12 +171,12 @@ def _blocks(blocks: Sequence[Block], mode: str, colour: str) -> Chart:
 
 
 def _labels(blocks: Sequence[Block]) -> Chart:
-    """Invisible points in the middle of the blocks carry their texts."""
+    """Return invisible points in the middle of the blocks, which carry their hover texts."""
     return {
         "type": "scatter",
         "mode": "markers",
         "x": [(b.start_s + b.end_s) * 500 for b in blocks],
-        "y": [b.lane + b.lanes / 2 for b in blocks],
+        "y": [b.row + b.rows / 2 for b in blocks],
         "text": [b.text for b in blocks],
         "marker": {"size": 12, "opacity": 0},
         "hovertemplate": "%{text}<extra></extra>",

@@ -1,4 +1,4 @@
-"""What the store says the site did: meters, and the GPUs as the agents measured them."""
+"""Telemetry of a run, read back from the store: meters, and the GPUs as the agents measured them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ from powerhall.physics.cooling import media
 from powerhall.physics.plants.kinds import kind_of
 from powerhall.plan.plan import Plan
 from powerhall.runtime.files import replace_file
-from powerhall_twin.demo.demo import DemoResult, PlannedSlot
+from powerhall_twin.demo.demo_result import DemoResult, PlannedSlot
 from powerhall_twin.policies.fcfs import FCFS
 from powerhall_twin.policies.registry import POLICY_KINDS
 from powerhall_twin.report import charts
@@ -264,7 +264,7 @@ class _Page:
         return _section("What ran", note, self.mode_key(), self.chart("history", chart))
 
     def plan_section(self) -> str:
-        plan = self.result.shown_plan
+        plan = self.result.reported_plan
         if plan is None:
             return ""
         start_s = plan.snapshot.start_s

@@ -1,4 +1,4 @@
-"""What came of the demo, as one set of figures: a table for people, summary.json for programs, tiles for the report."""
+"""The figures of a demo: printed as a table, written as summary.json, and shown as tiles of the report."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import msgspec
 
 from powerhall.site.index import SiteIndex
 from powerhall.units import format_power
-from powerhall_twin.demo.demo import DemoResult
+from powerhall_twin.demo.demo_result import DemoResult
 from powerhall_twin.policies.engine import SimulationOutcome, simulate
 from powerhall_twin.policies.policy import PolicyInputs
 from powerhall_twin.policies.registry import BASELINES
@@ -125,7 +125,7 @@ def summarise(
     agents_against_meters: float | None,
     planned_over_actual: float | None,
 ) -> Summary:
-    """Put the figures together; `ok` says that every budget held at every sample and every plan was verified."""
+    """Return the figures; `ok` means that every budget held at every sample and every plan was verified."""
     run, rounds = result.run, result.rounds
     totals, site = run.totals, run.site
     simulated_s = result.end_s - result.start_s
@@ -135,7 +135,7 @@ def summarise(
     work_share = _ratio(totals.curtailed_work_gpu_s, gpus * totals.curtailed_s)
     queued = sum(1 for _ in run.queue.waiting(run.cluster, result.end_s))
     return Summary(
-        ok=not run.guard.breaches and verified == len(rounds.log) > 0 and not rounds.failed,
+        ok=not run.guard.breaches and verified == len(rounds.log) > 0 and not rounds.refusals,
         simulated_s=simulated_s,
         wall_s=result.wall_s,
         speedup=_ratio(simulated_s, result.wall_s),
@@ -168,7 +168,7 @@ def summarise(
         mode_changes=totals.mode_changes,
         rounds=len(rounds.log),
         rounds_verified=verified,
-        rounds_refused=len(rounds.failed),
+        rounds_refused=len(rounds.refusals),
         gap_median=statistics.median(gaps) if gaps else 0.0,
         gap_worst=max(gaps, default=0.0),
         round_s_median=statistics.median(entry.wall_s for entry in rounds.log) if rounds.log else 0.0,
@@ -218,7 +218,7 @@ def _rows(s: Summary) -> list[tuple[str, str]]:
 
 
 def table(s: Summary) -> str:
-    """Write the summary for people."""
+    """Return the summary as text."""
     lines = [f"{name:<15} {text}" for name, text in _rows(s)]
     if s.baselines:
         lines.append("")

@@ -1,1 +1,1 @@
-"""The trial of an emergency shed."""
+"""The trial of an emergency shed on the simulated site."""

@@ -1,4 +1,4 @@
-"""Simulated nodes under real cappers: a node's capper sets its limits, led by its carrier, in the twin's time."""
+"""Simulated nodes under the agent's cappers: a capper sets the limits of its node by the leases of its carrier."""
 
 import random
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from powerhall_agent.capper.client import Reply
 from powerhall_agent.capper.limiter import Range
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.state import StateFile
-from powerhall_twin.site.simulated_nodes import LiveNodes
+from powerhall_twin.site.simulated_nodes import SimulatedNodes
 
 __all__ = ["CappedNode", "CappedNodes", "StateLimiter"]
 
-_ALIVE_S: Final = 0.5
-"""How often a carrier speaks to its capper, as `powerhall-agent lease` does."""
+_HEARTBEAT_S: Final = 0.5
+"""Seconds between heartbeats of a carrier to its capper, as in `powerhall-agent lease`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateLimiter:
-    """Sets and reads the limits of one simulated node, where the capper has NVML."""
+    """Sets and reads the limits of one simulated node; takes the place of NVML."""
 
     state: StateFile
 
@@ -59,26 +59,26 @@ class StateLimiter:
 
 @dataclass(slots=True)
 class CappedNode:
-    """A node's capper, and the capper's end of its carrier; `now_s` is the twin's time."""
+    """A node's capper, and the client that its carrier calls; `now_s` is simulated time."""
 
     capper: Capper
     limiter: StateLimiter
     now_s: float = 0.0
 
     def alive(self) -> Reply:
-        """Take the carrier's sign of life."""
+        """Receive the carrier's heartbeat."""
         self.capper.heard(self.now_s)
         return Reply(self.capper.status(), "", self.capper.confirmation(self.now_s))
 
     def offer(self, lease: SignedLease) -> Reply:
-        """Take a lease."""
+        """Receive a lease."""
         self.capper.offer(lease, self.now_s, self.now_s)
         return self.alive()
 
 
 @dataclass(slots=True)
 class CappedNodes:
-    """All nodes; carriers look at the store every `poll_s`, each at a moment of its own."""
+    """All capped nodes; each carrier polls the store every `poll_s` at an offset of its own."""
 
     nodes: dict[str, CappedNode] = field(default_factory=dict)
     carriers: dict[str, Carrier] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class CappedNodes:
     @classmethod
     def open(
         cls,
-        live: LiveNodes,
+        simulated: SimulatedNodes,
         store: Store,
         site_key: bytes,
         folder: Path,
@@ -100,10 +100,10 @@ class CappedNodes:
         seed: int,
         log: Log,
     ) -> "CappedNodes":
-        """Start a capper and a carrier on every node; from then on the safe caps hold."""
+        """Start a capper and a carrier on every node; the safe caps are in force from then on."""
         made, rng = cls(poll_s=poll_s), random.Random(seed)  # noqa: S311 - spreads the polls
         folder.mkdir(parents=True, exist_ok=True)
-        for name, state in live.states.items():
+        for name, state in simulated.states.items():
             limiter = StateLimiter(state)
             capper = Capper(
                 limiter,
@@ -115,18 +115,18 @@ class CappedNodes:
             )
             made.nodes[name] = CappedNode(capper, limiter, now_s)
             made.carriers[name] = Carrier(store, store, made.nodes[name], name, log)
-            made.next_turn_s[name] = now_s + rng.uniform(0.0, _ALIVE_S)
+            made.next_turn_s[name] = now_s + rng.uniform(0.0, _HEARTBEAT_S)
             made.next_poll_s[name] = now_s + rng.uniform(0.0, poll_s)
         return made
 
-    def move(self, now_s: float) -> None:
-        """Let carriers and cappers do what is due at this moment."""
+    def advance(self, now_s: float) -> None:
+        """Run the carriers and cappers that are due at this moment."""
         for name, node in self.nodes.items():
             node.now_s, carrier = now_s, self.carriers[name]
             if now_s >= self.next_poll_s[name] or carrier.has_news:
                 self.next_poll_s[name] = now_s + self.poll_s
                 carrier.exchange(now_s, now_s)
             if now_s >= self.next_turn_s[name]:
-                self.next_turn_s[name] = now_s + _ALIVE_S
+                self.next_turn_s[name] = now_s + _HEARTBEAT_S
                 carrier.turn()
             node.capper.tick(now_s)

@@ -1,7 +1,7 @@
-"""An emergency shed in the twin: real ladder, leases, carriers and cappers on simulated GPUs, second by second.
+"""The trial of an emergency shed: the optimizer's shed with leases, carriers and cappers on simulated GPUs.
 
-The site runs a plan of the real planner. Then the grid asks for a share less. The shed is the optimizer's own code; its
-real computing time passes in the twin, too. What counts is what the building's meter shows, not what was planned.
+The site runs a plan of the optimizer when the grid operator asks for a cut. The shed's real computing time passes in
+the simulation too. Compliance is judged by the building's meter, not by the plan.
 """
 
 import time
@@ -13,13 +13,16 @@ from powerhall.units import format_power
 from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.shed.meter import baseline_w
 from powerhall_optimizer.shed.shedder import Outcome
-from powerhall_twin.shed.site import ShedSettings, ShedSite, assembled, settle
+from powerhall_twin.shed.shed_site import ShedSettings, ShedSite, assembled, settle
 
 __all__ = ["ShedTrial", "run_shed", "shed"]
 
 
 class ShedTrial(msgspec.Struct, frozen=True):
-    """What came of it; powers at the meter in W. `compliant_s`: from the command until the meter stays there."""
+    """Figures of a trial; powers at the meter in W.
+
+    `compliant_s` is the time from the command until the meter stays within the target; None where it never does.
+    """
 
     nodes: int
     jobs: int
@@ -41,7 +44,7 @@ class ShedTrial(msgspec.Struct, frozen=True):
         return in_time and not self.over_after_deadline and not self.protected_touched
 
     def text(self) -> str:
-        """Return the figures for people."""
+        """Return the figures as text."""
         o = self.outcome
         when = "never" if self.compliant_s is None else f"after {self.compliant_s:.1f} s"
         touched = ", ".join(self.protected_touched) or "none touched"
@@ -57,28 +60,28 @@ class ShedTrial(msgspec.Struct, frozen=True):
 
 
 def run_shed(settings: ShedSettings) -> ShedTrial:
-    """Run the site, shed, and say what the meter showed."""
+    """Run the site, shed, and return the figures of the trial."""
     with assembled(settings) as twin:
         plan = settle(twin)
         return shed(twin, plan)
 
 
 def shed(twin: ShedSite, plan: Plan, until_s: float | None = None) -> ShedTrial:
-    """Shed a share of what the meter shows, watch for `after_s`, and judge."""
+    """Shed a share of the metered power, observe for `after_s`, and return the figures."""
     s = twin.settings
     command_s, before_w, jobs = twin.now_s, twin.meter_w[-1], len(twin.cluster.runs)
-    twin.mark = time.perf_counter()
+    twin.clock_mark_s = time.perf_counter()
     steps = ladder(plan, twin.now_s)
     twin.watch(tuple(job_id for job_id in steps.protected if job_id in twin.cluster.runs))
     target_w = (1.0 - s.share) * min(before_w, baseline_w(twin.store, twin.site.name, steps.power_w, twin.now_s))
     outcome = twin.shedder().act(plan, steps, target_w, until_s=until_s, within_s=s.within_s)
-    twin.mark = 0.0
+    twin.clock_mark_s = 0.0
     twin.advance(max(0.0, command_s + s.after_s - twin.now_s))
     seen = [(at - command_s, power) for at, power in zip(twin.at_s, twin.meter_w, strict=True) if at > command_s]
     late = [at for at, power in seen if power > target_w + 1.0]
     compliant_s = next((at for at, _ in seen if not late or at > late[-1]), None)
     return ShedTrial(
-        nodes=len(twin.live.states),
+        nodes=len(twin.nodes.states),
         jobs=jobs,
         protected=len(twin.watched),
         before_w=before_w,

@@ -1,4 +1,4 @@
-"""What a scheduler may do to the cluster, in the order that never raises power before it is lowered."""
+"""Actions of a scheduler on the cluster, applied in an order that lowers power before it raises it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ __all__ = ["Action", "SetMode", "Start", "Stop", "apply"]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a job on these GPUs in this mode; `planned_gpu_w` is what whoever decided counts per GPU."""
+    """Start a job on these GPUs in this mode; `planned_gpu_w` is the planning figure per GPU."""
 
     job: Job
     hall: str
-    kind: NodeType
+    node_type: NodeType
     mode: Mode
     slices: tuple[Slice, ...]
     planned_gpu_w: float
@@ -24,19 +24,19 @@ class Start:
 
     def run(self, time_s: float) -> Run:
         """Return the run that begins at `time_s`."""
-        return Run(self.job, self.hall, self.kind, self.mode, self.slices, time_s, self.left_s, self.planned_gpu_w)
+        return Run(self.job, self.hall, self.node_type, self.mode, self.slices, time_s, self.left_s, self.planned_gpu_w)
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop a job; it goes back to the queue with its work done so far, less its checkpoint cost."""
+    """Stop and requeue a job; its work so far counts, less its checkpoint cost."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class SetMode:
-    """Let a running job go on in another mode."""
+    """Change the power mode of a running job."""
 
     job_id: str
     mode: Mode

@@ -1,8 +1,8 @@
-"""The meters of the simulated building: IT power per zone, losses, cooling and its weather, heat that stays in a hall.
+"""The meters of the simulated building: IT power per zone, losses, cooling, and the heat that stays in a hall.
 
-Thermal inertia is first order: `C dT/dt = heat - removed`, where the plants remove the heat and pull back an excess
-with a time constant, but never more than their capacity. C is the water of the loop: 10 l per kW of plant (41.8 J/K
-per W, 418 s for 10 K without any cooling).
+Thermal inertia is first order: `C dT/dt = heat - removed`. The plants remove heat up to their capacity and reduce an
+excess temperature with a time constant. C is the water of the loop: 10 l per kW of plant (41.8 J/K per W, 418 s for
+10 K without any cooling).
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ MILD = Weather(20.0, 15.0)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One moment, in W: IT power per zone (feeds, halls, rows, racks), load and excess kelvin per hall, site power."""
+    """One moment, in W: IT power per zone (feeds, halls, rows, racks), load and excess in K per hall, site power."""
 
     it_w: Mapping[str, float]
     halls: Mapping[str, HallLoad]
@@ -43,7 +43,7 @@ class HallMeter:
     excess_k: float = 0.0
 
     def advance(self, load: HallLoad, dt_s: float) -> None:
-        """Let the temperature follow for `dt_s` seconds."""
+        """Advance the temperature by `dt_s` seconds."""
         heat_w, capacity_w = sum(load.heat_w.values()), sum(load.capacity_w.values())
         water_j_per_k = _WATER_J_PER_K_W * sum(plant.capacity_w for plant in self.hall.plants)
         if water_j_per_k <= 0:

@@ -1,4 +1,4 @@
-"""Which job runs on which GPUs of which nodes: the state that every scheduler of the twin works on.
+"""The state of the cluster: free GPUs of every node, and the jobs that run on the others.
 
 Invariants: a GPU belongs to at most one run; a run's GPUs lie in one hall, on nodes of one type; a job that needs a
 node's GPUs or fewer stays on one node, a larger one takes whole nodes.
@@ -28,17 +28,17 @@ class Slice:
 
 @dataclass(slots=True)
 class Run:
-    """A job that runs. `left_s` is the remaining work in seconds at the fastest mode's speed."""
+    """A running job. `left_s` is the remaining work in seconds at the fastest mode's speed."""
 
     job: Job
     hall: str
-    kind: NodeType
+    node_type: NodeType
     mode: Mode
     slices: tuple[Slice, ...]
     start_s: float
     left_s: float
     planned_gpu_w: float
-    """Draw of one GPU that whoever started the run counts with."""
+    """Planning figure of one GPU's draw, from the policy or plan that started the run."""
 
 
 @dataclass(slots=True)
@@ -70,14 +70,14 @@ class Cluster:
         self.runs[run.job.job_id] = run
 
     def stop(self, job_id: str) -> Run:
-        """Give the run's GPUs back and return it."""
+        """Free the run's GPUs and return the run."""
         run = self.runs.pop(job_id)
         for part in run.slices:
             self.free[part.node] |= set(part.gpus)
         return run
 
     def take(self, nodes: Mapping[str, int]) -> tuple[Slice, ...] | None:
-        """Return free GPUs as wanted per node, without taking them; None where some node has not enough."""
+        """Return the wanted number of free GPUs per node without taking them; None where a node has too few."""
         slices = []
         for node, count in nodes.items():
             if len(self.free.get(node, ())) < count:
@@ -117,7 +117,7 @@ class Cluster:
             duration_s=max(1.0, run.left_s),
             state="running",
             hall=run.hall,
-            node_type=run.kind.name,
+            node_type=run.node_type.name,
             mode=run.mode.name,
             nodes=compress(part.node for part in run.slices),
             start_s=run.start_s,

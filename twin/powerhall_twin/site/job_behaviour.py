@@ -1,8 +1,8 @@
-"""What jobs do to the GPUs they run on: utilization, sensitivity to the clock, memory, and phases over time.
+"""Behaviour of jobs on their GPUs: utilization, sensitivity to the clock, memory, and phases over time.
 
 A job's speed at clock ratio r is 1 / ((1 - c) + c / r), where c is the share of its time that scales with the clock:
-about 0.85 for large training, 0.4 for token generation, which waits for memory most of the time. Measured curves show
-that spread (V100 at 40 % of its limit runs at 0.47 to 1.14 of full speed, Zeus traces, https://github.com/ml-energy/zeus).
+about 0.85 for large training, 0.4 for token generation, which is bound by memory. Measured curves spread as widely: a
+V100 at 40 % of its limit runs at 0.47 to 1.14 of full speed (Zeus traces, https://github.com/ml-energy/zeus).
 """
 
 import math
@@ -10,11 +10,11 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["BEHAVIOURS", "Behaviour", "behaviour_of", "speed_at"]
+__all__ = ["JOB_BEHAVIOURS", "JobBehaviour", "behaviour_of", "speed_at"]
 
 
 @dataclass(frozen=True, slots=True)
-class Behaviour:
+class JobBehaviour:
     """Mean and peak utilization (0 to 1), share of time that scales with the clock, share of GPU memory in use.
 
     `swing` is the amplitude of slow changes of the utilization, `pause_s` every `pause_every_s` is a checkpoint.
@@ -29,7 +29,7 @@ class Behaviour:
 
     @property
     def util_peak(self) -> float:
-        """The utilization that is never exceeded."""
+        """Highest utilization."""
         return min(1.0, self.util + self.swing)
 
     def util_at(self, job_id: str, run_s: float) -> float:
@@ -41,18 +41,18 @@ class Behaviour:
         return min(1.0, self.util + self.swing * wave / 1.5)
 
 
-BEHAVIOURS: Final = {
-    "pretrain": Behaviour(0.96, 0.85, 0.92, 0.02, 3600.0, 90.0),
-    "finetune": Behaviour(0.88, 0.70, 0.80, 0.04, 1800.0, 60.0),
-    "inference": Behaviour(0.60, 0.40, 0.88, 0.10),
-    "research": Behaviour(0.52, 0.60, 0.45, 0.12),
+JOB_BEHAVIOURS: Final = {
+    "pretrain": JobBehaviour(0.96, 0.85, 0.92, 0.02, 3600.0, 90.0),
+    "finetune": JobBehaviour(0.88, 0.70, 0.80, 0.04, 1800.0, 60.0),
+    "inference": JobBehaviour(0.60, 0.40, 0.88, 0.10),
+    "research": JobBehaviour(0.52, 0.60, 0.45, 0.12),
 }
-_UNKNOWN: Final = Behaviour(0.92, 0.75, 0.70, 0.03)
+_UNKNOWN: Final = JobBehaviour(0.92, 0.75, 0.70, 0.03)
 
 
-def behaviour_of(job_class: str) -> Behaviour:
-    """Return the behaviour of a job class; classes that the twin does not know are taken as ordinary training."""
-    return BEHAVIOURS.get(job_class, _UNKNOWN)
+def behaviour_of(job_class: str) -> JobBehaviour:
+    """Return the behaviour of a job class; an unknown class behaves as ordinary training."""
+    return JOB_BEHAVIOURS.get(job_class, _UNKNOWN)
 
 
 def speed_at(clock_ratio: float, clock_share: float) -> float:

@@ -1,49 +1,57 @@
-"""How far the site stays below the budgets in force."""
+"""Compares every reading with the budgets in force and with the cooling capacity."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from powerhall.site.topology import Site
 from powerhall_twin.site.building_meters import Reading
 
-__all__ = ["Breach", "Guard"]
+__all__ = ["Breach", "LimitGuard", "LimitKind"]
 
 TOLERANCE_W = 1.0
 
 
+class LimitKind(StrEnum):
+    """The limit that a breach is about."""
+
+    POWER = "power"
+    COOLING = "cooling"
+
+
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A zone above its budget, or a hall whose heat its plants cannot take up (`what` is power or cooling)."""
+    """A zone above its power budget, or a hall whose heat exceeds the capacity of its plants."""
 
     time_s: float
     zone: str
-    what: str
+    limit: LimitKind
     value_w: float
     limit_w: float
 
 
 @dataclass(slots=True)
-class Guard:
-    """Judges every reading; keeps the breaches and the lowest headroom of every zone as a share of its budget."""
+class LimitGuard:
+    """Keeps the breaches, and of every zone the lowest headroom as a share of its budget with its time."""
 
     breaches: list[Breach] = field(default_factory=list)
     worst_headroom: dict[str, float] = field(default_factory=dict)
     worst_at_s: dict[str, float] = field(default_factory=dict)
     samples: int = 0
 
-    def judge(self, site: Site, reading: Reading, budgets: Mapping[str, float], time_s: float) -> None:
+    def check(self, site: Site, reading: Reading, budgets: Mapping[str, float], time_s: float) -> None:
         """Compare one reading with the budgets in force."""
         self.samples += 1
         for zone, budget_w in budgets.items():
-            self._one(time_s, zone, "power", reading.power_w(site, zone), budget_w)
+            self._one(time_s, zone, LimitKind.POWER, reading.power_w(site, zone), budget_w)
         for zone, load in reading.halls.items():
             for medium, heat_w in load.heat_w.items():
                 name = f"{zone} cooling" if medium == "all" else f"{zone} cooling ({medium})"
-                self._one(time_s, name, "cooling", heat_w, load.capacity_w[medium])
+                self._one(time_s, name, LimitKind.COOLING, heat_w, load.capacity_w[medium])
 
-    def _one(self, time_s: float, zone: str, what: str, value_w: float, limit_w: float) -> None:
+    def _one(self, time_s: float, zone: str, limit: LimitKind, value_w: float, limit_w: float) -> None:
         headroom = (limit_w - value_w) / limit_w if limit_w > 0 else -1.0
         if headroom < self.worst_headroom.get(zone, 2.0):
             self.worst_headroom[zone], self.worst_at_s[zone] = headroom, time_s
         if value_w > limit_w + TOLERANCE_W:
-            self.breaches.append(Breach(time_s, zone, what, value_w, limit_w))
+            self.breaches.append(Breach(time_s, zone, limit, value_w, limit_w))

@@ -1,7 +1,7 @@
-"""What GPUs and nodes draw and how fast jobs run on them: the physics of the simulated GPUs, settled.
+"""Settled power of GPUs and nodes, and the speed of jobs on them, by the physics of the simulated GPUs.
 
-The event-driven engine needs no seconds-long transients: power settles within a second. Where a node type's GPU is none
-of the simulated models, the planning figures of the site file take the place of physics.
+The event-driven engine needs no transients: power settles within a second. A node type whose GPU is not simulated uses
+the planning figures of the site file.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from powerhall_agent.simulate.models import MODELS, GpuModel
 from powerhall_agent.simulate.physics import clock_ratio, draw_w
 from powerhall_twin.site.job_behaviour import behaviour_of, speed_at
 
-__all__ = ["Draw", "Draws", "NodeModel", "draw_of", "limit_of", "node_model"]
+__all__ = ["GpuDraw", "GpuDraws", "NodeModel", "draw_of", "limit_of", "node_model"]
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class GpuDraw:
     """Draw of one busy GPU in W with its share of the node, counted from zero, and its speed in (0, 1]."""
 
     gpu_power_w: float
@@ -58,7 +58,7 @@ def _node_model(gpu: str, gpus: int, idle_w: float, full_w: float, limit_w: floa
 
 
 def node_model(kind: NodeType) -> NodeModel | None:
-    """Return the node's model, or None where its GPU is none of the simulated ones."""
+    """Return the node's model; None where its GPU is not simulated."""
     fastest = kind.modes[0]
     return _node_model(kind.gpu, kind.gpus, kind.idle_power_w, fastest.gpu_power_w, fastest.gpu_power_limit_w)
 
@@ -75,26 +75,26 @@ def _settled(gpu: GpuModel, util: float, limit_w: float, cap: float) -> tuple[fl
     return draw_w(util, ratio, gpu.idle_w, gpu.peak_w), ratio
 
 
-def draw_of(site: Site, job: Job, kind: NodeType, mode: Mode) -> Draw:
-    """Return what one GPU of the job draws and how fast it runs in this mode, at the job's mean utilization."""
+def draw_of(site: Site, job: Job, kind: NodeType, mode: Mode) -> GpuDraw:
+    """Return draw and speed of one GPU of the job in this mode, at the job's mean utilization."""
     model = node_model(kind)
     if model is None:
         known = site.job_classes.get(job.job_class)
-        return Draw(gpu_power_w(kind, mode, known), gpu_speed(mode, known))
-    does = behaviour_of(job.job_class)
+        return GpuDraw(gpu_power_w(kind, mode, known), gpu_speed(mode, known))
+    behaviour = behaviour_of(job.job_class)
     cap = 1.0 if mode.sm_clock_mhz is None else min(1.0, mode.sm_clock_mhz / model.gpu.clock_max_mhz)
-    gpu_w, ratio = _settled(model.gpu, does.util, limit_of(mode, model.gpu), cap)
-    return Draw(model.share_w(gpu_w), speed_at(ratio, does.clock_share))
+    gpu_w, ratio = _settled(model.gpu, behaviour.util, limit_of(mode, model.gpu), cap)
+    return GpuDraw(model.share_w(gpu_w), speed_at(ratio, behaviour.clock_share))
 
 
-class Draws:
+class GpuDraws:
     """Draws of a site's job classes by node type and mode, each computed once."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._known: dict[tuple[str, str, str], Draw] = {}
+        self._known: dict[tuple[str, str, str], GpuDraw] = {}
 
-    def of(self, job: Job, kind: NodeType, mode: Mode) -> Draw:
+    def of(self, job: Job, kind: NodeType, mode: Mode) -> GpuDraw:
         """Return `draw_of` the job."""
         key = job.job_class, kind.name, mode.name
         found = self._known.get(key)

@@ -1,4 +1,4 @@
-"""The queue: jobs that have been submitted and wait, and what is left of each."""
+"""The queue: submitted jobs and the remaining work of each."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ __all__ = ["JobRecord", "Queue"]
 
 @dataclass(slots=True)
 class JobRecord:
-    """What became of a job; times are None until they happen, `left_s` is remaining work at the fastest mode."""
+    """Progress of a job; times are None until they happen, `left_s` is remaining work at the fastest mode's speed."""
 
     job: Job
     left_s: float
@@ -24,7 +24,7 @@ class JobRecord:
 
 @dataclass(slots=True)
 class Queue:
-    """All jobs of a simulation by id, in order of submission; jobs of the future are not visible."""
+    """All jobs of a simulation by id, in order of submission; a job is visible from its submission on."""
 
     records: dict[str, JobRecord] = field(default_factory=dict)
 
@@ -45,13 +45,13 @@ class Queue:
         return next((r.job.submit_s for r in self.records.values() if r.job.submit_s > now_s), None)
 
     def stopped(self, run: Run) -> None:
-        """Put a stopped run back: its work done counts, less the cost of the checkpoint."""
+        """Requeue a stopped run; its work so far counts, less its checkpoint cost."""
         record = self.records[run.job.job_id]
         record.left_s = min(record.job.duration_s, run.left_s + run.job.checkpoint_cost_s)
         record.stops += 1
 
     def as_jobs(self, cluster: Cluster, now_s: float) -> tuple[Job, ...]:
-        """Return running and waiting jobs as a scheduler would list them."""
+        """Return running and waiting jobs as a workload manager lists them."""
         running = [cluster.running_job(run) for run in cluster.runs.values()]
         waiting = [msgspec.structs.replace(r.job, duration_s=max(1.0, r.left_s)) for r in self.waiting(cluster, now_s)]
         return (*running, *waiting)

@@ -1,7 +1,7 @@
-"""The simulated nodes that agents measure: one state file each, whose GPUs carry the running jobs' load and limits.
+"""The simulated nodes that agents measure: one state file per node, whose GPUs carry the load and limits of the jobs.
 
-The physics are those of the agent's simulated GPUs. Time runs fast here, and between two ticks load and limits are
-constant, so one exact step of the first-order lags covers a tick, however long it is.
+The physics are those of the agent's simulated GPUs. Load and limits are constant between two ticks, so one exact step
+of the first-order lags covers a tick of any length.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from powerhall_twin.site.cluster import Cluster
 from powerhall_twin.site.job_behaviour import behaviour_of
 from powerhall_twin.site.node_power import NodeModel, limit_of, node_model
 
-__all__ = ["INLET_C", "LiveNodes", "advance_nodes", "create_nodes", "state_path"]
+__all__ = ["INLET_C", "SimulatedNodes", "advance_nodes", "create_nodes", "state_path"]
 
 INLET_C: Final = 28.0
-"""Coolant or air that enters a node while its hall keeps the set point."""
+"""Temperature of the coolant or air that enters a node while its hall keeps the set point."""
 _NO_EVENTS: Final = ("nvmlEventSetWait_v2", "nvmlSystemEventSetCreate")
 
 
@@ -33,8 +33,8 @@ def state_path(folder: Path, node: str) -> Path:
 def create_nodes(site: Site, folder: Path, seed: int) -> None:
     """Make the state files of all nodes of a site, idle.
 
-    The driver of these nodes has no event sets, as old drivers do: with one process for many nodes, one waiting thread
-    per node would only burn time.
+    Their driver has no event sets, as old drivers do: one process serves many nodes, and a waiting thread per node
+    would only cost time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     number = 0
@@ -56,7 +56,7 @@ def create_nodes(site: Site, folder: Path, seed: int) -> None:
 
 
 def advance_nodes(states: list[StateFile], dt_s: float) -> None:
-    """Move the physics of these nodes on by `dt_s` seconds and publish what NVML answers."""
+    """Advance the physics of these nodes by `dt_s` seconds and publish the values that NVML returns."""
     for state in states:
         ints, doubles = state.ints, state.doubles
         for gpu in range(state.gpus):
@@ -67,37 +67,37 @@ def advance_nodes(states: list[StateFile], dt_s: float) -> None:
 
 
 @dataclass(slots=True)
-class LiveNodes:
-    """The nodes as the scheduler and the building see them: sets loads and limits, reads power and clocks."""
+class SimulatedNodes:
+    """Sets loads and limits of the nodes, and reads their power, clocks and energy."""
 
     site: Site
     states: dict[str, StateFile]
     models: dict[str, NodeModel] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, site: Site, folder: Path) -> "LiveNodes":
+    def open(cls, site: Site, folder: Path) -> "SimulatedNodes":
         """Map the state files of a site."""
-        live = cls(site, {})
+        nodes = cls(site, {})
         for rack in site.racks():
             model = node_model(site.node_types[rack.node_type])
             assert model is not None, "create_nodes refuses GPUs that cannot be simulated"
             for node in rack.nodes:
-                live.states[node] = StateFile.open(state_path(folder, node))
-                live.models[node] = model
-        return live
+                nodes.states[node] = StateFile.open(state_path(folder, node))
+                nodes.models[node] = model
+        return nodes
 
     def apply(self, cluster: Cluster, now_s: float, inlet_c: Mapping[str, float], *, limits: bool = True) -> None:
-        """Give every GPU the load and limit of the job on it, idle GPUs none and the default limit.
+        """Set the load and limit of every GPU from the job on it; an idle GPU has no load and the default limit.
 
-        Without `limits` these stay as they are: cappers set them.
+        Without `limits` the limits are left alone: cappers set them.
         """
         wanted: dict[tuple[str, int], tuple[float, float, float]] = {}
         for run in cluster.runs.values():
-            does = behaviour_of(run.job.job_class)
-            util = does.util_at(run.job.job_id, now_s - run.start_s)
+            behaviour = behaviour_of(run.job.job_class)
+            util = behaviour.util_at(run.job.job_id, now_s - run.start_s)
             for part in run.slices:
                 gpu = self.models[part.node].gpu
-                values = util, limit_of(run.mode, gpu), does.memory * gpu.mem_total_bytes
+                values = util, limit_of(run.mode, gpu), behaviour.memory * gpu.mem_total_bytes
                 wanted.update(dict.fromkeys(((part.node, g) for g in part.gpus), values))
         for node, state in self.states.items():
             gpu, d = self.models[node].gpu, state.doubles
@@ -112,7 +112,7 @@ class LiveNodes:
                 d[base + at.C_MEM_UTIL], d[base + at.C_INLET_C] = 0.6 * util, inlet
 
     def power_w(self, node: str) -> float:
-        """Return what a node draws now."""
+        """Return a node's power now, in W."""
         state = self.states[node]
         gpus_w = sum(state.doubles[state.base(gpu) + at.C_POWER_W] for gpu in range(state.gpus))
         return self.models[node].power_w(gpus_w)

@@ -1,6 +1,6 @@
-"""The demo's site as an emergency shed meets it: simulated GPUs under real cappers, in seconds of its own time.
+"""The demo's site for the trial of an emergency shed: simulated GPUs under the agent's cappers, in simulated time.
 
-The site runs a plan of the real planner; its scheduler follows plans a little late; its meter writes into the store.
+The site runs a plan of the optimizer, its scheduler follows plans with a delay, and its meter writes into the store.
 """
 
 import shutil
@@ -37,12 +37,12 @@ from powerhall_twin.site.actions import apply
 from powerhall_twin.site.building_meters import MILD, SiteMeter
 from powerhall_twin.site.cluster import Cluster
 from powerhall_twin.site.queue import Queue
-from powerhall_twin.site.simulated_nodes import INLET_C, LiveNodes, advance_nodes, create_nodes
+from powerhall_twin.site.simulated_nodes import INLET_C, SimulatedNodes, advance_nodes, create_nodes
 
 __all__ = ["ShedSettings", "ShedSite", "assembled", "settle"]
 
 _SITE_KEY: Final = bytes(range(32))
-"""Signs leases inside one simulated site; no secret."""
+"""Key that signs the leases of one simulated site; not a secret."""
 _METER_S: Final = 10.0
 _SLOT_S: Final = 300
 _SLOTS: Final = 24
@@ -51,7 +51,7 @@ _START: Final = "2026-07-15T10:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class ShedSettings:
-    """What is asked, and how the twin moves; `scheduler_s` is how long the scheduler takes to stop a job."""
+    """The shed, and the time steps of the twin; `scheduler_s` is the time that the scheduler takes to stop a job."""
 
     out: Path
     share: float = 0.30
@@ -68,7 +68,10 @@ class ShedSettings:
 
 @dataclass(slots=True)
 class ShedSite:
-    """The site: everything moves by `advance`; `at` and `meter_w` are the meter's readings."""
+    """The site at `now_s`; `meter_w` are the meter's readings at `at_s`.
+
+    `touched` are the watched jobs whose limits have changed or that no longer run.
+    """
 
     settings: ShedSettings
     site: Site
@@ -76,8 +79,8 @@ class ShedSite:
     store: Store
     cluster: Cluster
     queue: Queue
-    live: LiveNodes
-    capped: CappedNodes
+    nodes: SimulatedNodes
+    cappers: CappedNodes
     meter: SiteMeter
     ledger: Ledger
     scheduler: PlanScheduler = field(default_factory=PlanScheduler)
@@ -87,23 +90,23 @@ class ShedSite:
     metered_s: float = 0.0
     watched: dict[str, tuple[float, ...]] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
-    mark: float = 0.0
+    clock_mark_s: float = 0.0
 
     def advance(self, seconds: float) -> None:
-        """Move the site on: scheduler, carriers, cappers, GPUs, meter."""
+        """Advance the site: scheduler, carriers, cappers, GPUs, meter."""
         end_s = self.now_s + seconds
         while self.now_s < end_s - 1e-9:
             dt_s = min(self.settings.step_s, end_s - self.now_s)
             self._schedule()
-            self.capped.move(self.now_s)
+            self.cappers.advance(self.now_s)
             inlet_c = dict.fromkeys((hall.zone for hall in self.site.halls), INLET_C)
-            self.live.apply(self.cluster, self.now_s, inlet_c, limits=False)
-            advance_nodes(list(self.live.states.values()), dt_s)
+            self.nodes.apply(self.cluster, self.now_s, inlet_c, limits=False)
+            advance_nodes(list(self.nodes.states.values()), dt_s)
             self.now_s += dt_s
             self._read(dt_s)
 
     def _schedule(self) -> None:
-        """Adopt plans that the scheduler has worked through, and start what is due."""
+        """Adopt the plans whose delay has passed, and start the jobs that are due."""
         for due_s, plan in [entry for entry in self.pending if entry[0] <= self.now_s]:
             self.pending.remove((due_s, plan))
             for run in apply(self.cluster, self.scheduler.take(plan, self.cluster), self.now_s):
@@ -113,7 +116,7 @@ class ShedSite:
             apply(self.cluster, [start], self.now_s)
 
     def _read(self, dt_s: float) -> None:
-        rack_w = {rack.zone: sum(map(self.live.power_w, rack.nodes)) for rack in self.site.racks()}
+        rack_w = {rack.zone: sum(map(self.nodes.power_w, rack.nodes)) for rack in self.site.racks()}
         site_w = self.meter.read(rack_w, MILD, dt_s).facility_w
         self.at_s.append(self.now_s)
         self.meter_w.append(site_w)
@@ -127,40 +130,42 @@ class ShedSite:
                 self.touched.add(job_id)
 
     def watch(self, job_ids: tuple[str, ...]) -> None:
-        """From now on note every change of the limits of these jobs' GPUs, and that they run."""
+        """Watch the limits of these jobs' GPUs from now on."""
         self.watched = {job_id: self._limits(job_id) for job_id in job_ids}
 
     def _limits(self, job_id: str) -> tuple[float, ...]:
         parts = self.cluster.runs[job_id].slices
         return tuple(
-            self.capped.nodes[part.node].limiter.read()[gpu].power_limit_w or 0.0 for part in parts for gpu in part.gpus
+            self.cappers.nodes[part.node].limiter.read()[gpu].power_limit_w or 0.0
+            for part in parts
+            for gpu in part.gpus
         )
 
-    # What the shed needs of a site: a clock in which computing takes time, and a scheduler.
+    # The shedder's interface to a site: a clock, in which computing takes its real time, and a scheduler.
 
     def clock(self) -> float:
-        """Return the twin's time, our own computing since the last look included."""
-        spent_s = time.perf_counter() - self.mark
-        if self.mark and spent_s > 1e-3:
+        """Return the simulated time, advanced by the real time of computing since the last call."""
+        spent_s = time.perf_counter() - self.clock_mark_s
+        if self.clock_mark_s and spent_s > 1e-3:
             self.advance(spent_s)
-        self.mark = time.perf_counter()
+        self.clock_mark_s = time.perf_counter()
         return self.now_s
 
     def sleep(self, seconds: float) -> None:
-        """Let the twin's time pass."""
+        """Let simulated time pass."""
         self.clock()
         self.advance(seconds)
-        self.mark = time.perf_counter()
+        self.clock_mark_s = time.perf_counter()
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
-        """Take a plan as a scheduler does: its stops happen a little later."""
+        """Accept a plan as a workload manager does: its stops follow after `scheduler_s`."""
         report = WriteReport("twin", plan.plan_id, dry_run)
         self.pending.append((self.now_s + self.settings.scheduler_s, plan))
         report.commands.append(Command("take plan", plan.plan_id))
         return report
 
     def round(self, site: Site, previous: Plan | None) -> Plan:
-        """Plan what runs and waits now, with the real planner."""
+        """Make a plan for the running and waiting jobs with the optimizer."""
         start_s = int(self.now_s // _SLOT_S) * _SLOT_S
         jobs = self.queue.as_jobs(self.cluster, self.now_s)
         dry_c, wet_c = (MILD.dry_bulb_c,) * _SLOTS, (MILD.wet_bulb_c,) * _SLOTS
@@ -182,7 +187,7 @@ class ShedSite:
 
 @contextmanager
 def assembled(settings: ShedSettings) -> Iterator[ShedSite]:
-    """Put the demo's site together, idle, at its safe caps; site files that are in its folder already are kept."""
+    """Start the demo's site, idle and at its safe caps; site files that exist in its folder are kept."""
     settings.out.mkdir(parents=True, exist_ok=True)
     for name in ("gpus", "cappers"):
         shutil.rmtree(settings.out / name, ignore_errors=True)
@@ -194,12 +199,11 @@ def assembled(settings: ShedSettings) -> Iterator[ShedSite]:
     site = read_site(settings.out / "site.toml")[0]
     start_s = parse_time(_START)
     create_nodes(site, settings.out / "gpus", settings.seed)
-    live = LiveNodes.open(site, settings.out / "gpus")
+    nodes = SimulatedNodes.open(site, settings.out / "gpus")
     store = open_store(f"sqlite:///{settings.out}/store.db")
     with (settings.out / "carriers.log").open("w", encoding="utf-8") as log, closing(store):
-        cappers = settings.out / "cappers"
-        capped = CappedNodes.open(
-            live, store, _SITE_KEY, cappers, start_s,
+        cappers = CappedNodes.open(
+            nodes, store, _SITE_KEY, settings.out / "cappers", start_s,
             safe_limit_w=settings.safe_limit_w, poll_s=settings.poll_s, seed=settings.seed, log=Log(log),
         )  # fmt: skip
         gpus = SiteIndex.of(site).gpus
@@ -211,12 +215,12 @@ def assembled(settings: ShedSettings) -> Iterator[ShedSite]:
                 break
         ledger = Ledger(safe_caps_w(site), settings.out / "ledger.json")
         yield ShedSite(
-            settings, site, start_s, store, Cluster.of(site), Queue.of(jobs), live, capped, SiteMeter.of(site), ledger
+            settings, site, start_s, store, Cluster.of(site), Queue.of(jobs), nodes, cappers, SiteMeter.of(site), ledger
         )
 
 
 def settle(twin: ShedSite) -> Plan:
-    """Bring the site to work: plan, start, plan what runs, lease, and wait until it is steady."""
+    """Bring the site to its steady state: plan, start, plan again with the running jobs, lease, and wait."""
     first = twin.round(twin.site, None)
     twin.scheduler.take(first, twin.cluster)
     twin.lease(first)

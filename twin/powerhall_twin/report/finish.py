@@ -1,11 +1,11 @@
-"""After the demo: reads the store back, compares, and writes summary and report."""
+"""The end of a demo: reads telemetry back from the store, compares policies, and writes summary and report."""
 
 import sys
 
 import msgspec
 
 from powerhall.store import open_store
-from powerhall_twin.demo.demo import DemoResult
+from powerhall_twin.demo.demo_result import DemoResult
 from powerhall_twin.report.measured import Telemetry, agents_against_meters, read_telemetry
 from powerhall_twin.report.page import write_report
 from powerhall_twin.report.summary import Summary, baselines, summarise, table
@@ -14,18 +14,18 @@ __all__ = ["finish"]
 
 
 def planned_over_actual(result: DemoResult, telemetry: Telemetry) -> float | None:
-    """Return planned over measured site power, mean of the run: above 1 means that plans were on the safe side."""
+    """Return the mean of planned over measured site power; above 1 the plans overestimated the power."""
     planned = {slot.time_s: slot.zone_w.get(result.run.site.name, 0) for slot in result.planned}
     ratios = []
     for time_s, actual_w in zip(telemetry.times_s, telemetry.site["facility_power_w"], strict=True):
-        foreseen_w = planned.get((time_s - 1) // 300 * 300)
-        if foreseen_w and actual_w and time_s >= result.start_s + 300:
-            ratios.append(foreseen_w / actual_w)
+        planned_w = planned.get((time_s - 1) // 300 * 300)
+        if planned_w and actual_w and time_s >= result.start_s + 300:
+            ratios.append(planned_w / actual_w)
     return sum(ratios) / len(ratios) if ratios else None
 
 
 def finish(result: DemoResult, *, compare: bool, as_json: bool) -> Summary:
-    """Write summary.json and report.html beside the store and print what came of it."""
+    """Write summary.json and report.html into the output folder and print the summary."""
     out, site, sample_s = result.settings.out, result.run.site, result.settings.sample_s
     store = open_store(result.store)
     try:
