@@ -76,8 +76,8 @@ def add_parser(commands: Commands) -> None:
     served = parser.add_argument_group("service")
     served.add_argument("--watch", type=Path, metavar="DIR", help="take events that appear as files in this folder")
     served.add_argument("--serve", metavar="IP:PORT", help="take events by HTTP; beyond loopback with TLS only")
-    served.add_argument("--token-file", type=Path, help="the hook's token, 32 characters or more")
-    served.add_argument("--tls-cert", type=Path, help="certificate of the hook, with its chain")
+    served.add_argument("--token-file", type=Path, help="token of the HTTP endpoint, 32 characters or more")
+    served.add_argument("--tls-cert", type=Path, help="certificate of the HTTP endpoint, with its chain")
     served.add_argument("--tls-key", type=Path, help="its key")
     served.add_argument("--state", type=Path, default=Path("shed.json"), help="its memory (default: shed.json)")
     served.add_argument("--events", type=Path, help="keep this events file of site.toml, so that rounds keep the limit")
@@ -143,7 +143,7 @@ def _once(args: argparse.Namespace) -> int:
 
 
 def _exists(url: str) -> bool:
-    """Say whether opening this store makes nothing: a dry run must not leave an empty file."""
+    """Return whether the store exists: a dry run must not create an empty file."""
     return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///").partition("?")[0]).exists()
 
 

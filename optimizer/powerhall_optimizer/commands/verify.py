@@ -1,4 +1,4 @@
-"""`powerhall-optimizer verify`: judge a plan of one site or of several from its file alone."""
+"""`powerhall-optimizer verify`: check a plan of one site or of several from its file alone."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge the plan; one line per violation."""
+    """Check the plan; print one line per violation."""
     plan = read_plans(args.plan)
     found = verify_multi_site(plan) if isinstance(plan, MultiSitePlan) else verify_plan(plan)
     if args.json:

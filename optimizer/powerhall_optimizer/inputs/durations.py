@@ -1,8 +1,8 @@
-"""Remaining work: from progress where the queue reports it, else from how long jobs of the class really took before.
+"""Remaining work: from progress where the queue reports it, else from durations of earlier jobs of the class.
 
-People ask for more time than they need. Of every job that ran and left the queue, the part of its declared work that it
-took is kept per class. A job is then planned with a high quantile of these parts; one that runs already with the same
-quantile of those parts that are longer than what it has done so far. It is never planned longer than declared.
+Declared durations are longer than needed. The share of its declared work that each finished job took is kept per class.
+A waiting job is planned with a high quantile of these shares; a running job with the same quantile of the shares above
+its own progress. No job is planned longer than declared.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from powerhall_optimizer.inputs.forecast import History
 __all__ = ["expected_jobs", "expected_left_s"]
 
 _LEAST_JOBS = 20
-"""Jobs of a class that must have ended before anything is concluded from them."""
+"""Finished jobs of a class that a forecast needs, at least."""
 _LEAST_LONGER = 5
 
 
@@ -31,7 +31,7 @@ def expected_left_s(left_s: float, declared_s: float, parts: Sequence[float], sh
 
 
 def expected_jobs(history: History, jobs: Sequence[Job], share: float) -> tuple[Job, ...]:
-    """Return the jobs with the work that is to be expected of them; 1 leaves them as they are."""
+    """Return the jobs with their expected work; a `share` of 1 leaves them unchanged."""
     if share >= 1.0:
         return tuple(jobs)
     parts = {name: [sample.factor for sample in samples] for name, samples in history.lengths.items()}

@@ -1,4 +1,4 @@
-"""Forecasts: what each class of jobs draws, and how fast it runs, in every mode.
+"""Forecasts of draw and speed per class of jobs and mode.
 
 Everything is a prior (the site file's published figures) corrected by telemetry: with no samples the prior stands, with
 many the samples do; a class never seen keeps the prior. Draw is learned as a factor on the mode's dynamic power (above
@@ -42,11 +42,11 @@ _PRIOR_SPREAD = 0.15
 _MOST_SAMPLES = 400
 _FACTOR = (0.05, 3.0)
 _MOST_APART_S = 1800.0
-"""A job that left the queue in a longer time between two rounds teaches nothing: nobody saw when."""
+"""Longest gap between two rounds after which the end of a job is still known well enough."""
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """What one job drew (or how fast it ran) in one mode, relative to the mode's planning figure."""
+    """Draw (or speed) of one job in one mode, relative to the mode's planning figure."""
 
     time_s: float
     job_id: str
@@ -54,7 +54,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True):
-    """What was left of a running job, in seconds at the fastest mode's speed, in which mode it ran, and what it was."""
+    """Remaining work of a running job in seconds at the fastest mode's speed, its mode, declared work and class."""
 
     time_s: float
     left_s: float
@@ -67,7 +67,7 @@ Samples = Mapping[str, Sequence[Sample]]
 
 
 class History(msgspec.Struct, frozen=True):
-    """What was learned, kept as a document in the store.
+    """The learned samples, kept as a document in the store.
 
     Samples of draw and speed by "class mode", parts of the declared work that jobs took by class, last progress by job.
     """
@@ -109,7 +109,7 @@ def total_s(job: Job, last: Progress | None, now_s: float) -> float:
 
 
 def finished(before: Mapping[str, Progress], jobs: Sequence[Job], now_s: float) -> dict[str, list[Sample]]:
-    """Return per class what part of its declared work each job took that left the queue since the last round."""
+    """Return per class the share of the declared work that each job took which left the queue since the last round."""
     there = {job.job_id for job in jobs}
     found: dict[str, list[Sample]] = {}
     for name, last in before.items():
@@ -193,7 +193,7 @@ def _factor(kind: NodeType, job: Job, readings_w: Sequence[float]) -> float | No
 
 
 def draw_of(samples: Sequence[Sample], prior: float) -> Draw:
-    """Return mean and spread, the prior weighing like a few jobs; a few wild jobs move neither much (winsorised)."""
+    """Return mean and spread with the prior weighted like a few jobs; outliers are winsorised."""
     values = np.array([s.factor for s in samples])
     if len(values) >= 8:
         values = np.clip(values, *np.quantile(values, (0.05, 0.95)))

@@ -1,4 +1,4 @@
-"""Telemetry into the snapshot: learned draws and speeds, margins, and cooling as it was measured."""
+"""Learn from telemetry: draws and speeds of job classes, margins, and measured cooling."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _HOUR_S = 3600.0
 def learn_from_telemetry(
     store: Store, snapshot: Snapshot, now_s: float, settings: RoundSettings, *, keep: bool
 ) -> Snapshot:
-    """Return the snapshot with what telemetry teaches; `keep` writes the new history to the store (kind "draws")."""
+    """Return the snapshot with learned values; `keep` writes the new history to the store (kind "draws")."""
     site = snapshot.site
     history = _history(store, site.name)
     draws = measured_draws(site, snapshot.jobs, _node_w(store, site.name, now_s), now_s)

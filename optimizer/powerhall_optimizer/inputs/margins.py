@@ -1,4 +1,4 @@
-"""What to keep free below budgets for the error of the draw forecast, and cooling plants as they were measured."""
+"""Margins below budgets for the error of the draw forecast, and cooling plants scaled to measurements."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _PRIOR_HOURS = 5.0
 
 
 def margins_w(snapshot: Snapshot, learned: Mapping[str, Draw], risk: float) -> dict[str, float]:
-    """Return what to keep free below each zone's budget, so that the true draw exceeds it with a chance of `risk`.
+    """Return the margin below each zone's budget such that the true draw exceeds it with a probability of `risk`.
 
     Errors of different jobs are independent: where many jobs share a zone their sum grows with the square root of their
     number, so the margin of a site is small. A rack may hold a single job, so there all GPUs are taken to be wrong

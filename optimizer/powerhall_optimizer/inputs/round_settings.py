@@ -75,7 +75,7 @@ def read_settings(path: Path | None) -> RoundSettings:
 
 
 def _check_coarse(source: str, settings: RoundSettings) -> None:
-    """Far slots are multiples of near ones, and begin on their own grid."""
+    """Check that later slots are multiples of earlier ones and begin on their own grid."""
     after_s, long_s = 0.0, float(settings.slot_s)
     for i, (after, length) in enumerate(settings.coarse):
         if not after > after_s or not length > long_s or length % long_s or after % length:

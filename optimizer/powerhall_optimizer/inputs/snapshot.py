@@ -1,4 +1,4 @@
-"""Site, queue, weather and prices into one immutable snapshot; whatever does not fit is refused in one line."""
+"""Assemble site, queue, weather and prices into one immutable snapshot; refuse what does not fit in one line."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class Horizon:
 
 
 class SiteFit:
-    """What a site offers to jobs, to refuse those that it cannot ever take."""
+    """Halls, node types and GPUs of a site, to refuse jobs that it can never run."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -75,14 +75,14 @@ class SiteFit:
 
 
 def check_fit(site: Site, jobs: Sequence[Job], source: str) -> None:
-    """Refuse jobs that the site cannot ever take; those that may not be at the site at all are passed over."""
+    """Refuse jobs that the site can never run; jobs that may not run at the site are skipped."""
     fit = SiteFit(site)
     for job in jobs:
         fit.check(job, source)
 
 
 def multi_site_queue(sites: Sequence[Site], jobs: Sequence[Job], source: str) -> tuple[Job, ...]:
-    """Return the jobs with the site of every running one; refuse those that none of their sites can ever take."""
+    """Return the jobs, running ones with their site; refuse jobs that none of their sites can ever run."""
     fits = {site.name: SiteFit(site) for site in sites}
     found: list[Job] = []
     for job in jobs:

@@ -1,4 +1,4 @@
-"""What the store says of the site now: which nodes have fresh telemetry, and the job queue."""
+"""State of the site from the store: nodes with fresh telemetry, and the job queue."""
 
 import math
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ def _heard(store: Store, site: str, start_s: float, end_s: float) -> set[str]:
 
 
 def node_state(store: Store, site: Site, now_s: float, stale_after_s: float) -> NodeState:
-    """Return the nodes of the site that the store has heard nothing of for `stale_after_s`.
+    """Return the nodes of the site without telemetry for `stale_after_s`.
 
-    A site whose nodes have sent nothing for a day has no agents yet: its nodes are not stale, only unknown.
+    A site without telemetry for a day has no agents yet: its nodes are unknown, not stale.
     """
     fresh = _heard(store, site.name, now_s - stale_after_s, now_s + 1.0)
     if not fresh and not _heard(store, site.name, now_s - _EVER_S, now_s + 1.0):
@@ -48,7 +48,7 @@ def node_state(store: Store, site: Site, now_s: float, stale_after_s: float) -> 
 
 
 class _Queue(msgspec.Struct, frozen=True):
-    """What `powerhall-optimizer queue --store` keeps, as far as a round needs it."""
+    """The part of the document of `powerhall-optimizer queue --store` that a round needs."""
 
     jobs: tuple[Job, ...]
     down_nodes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What nodes confirmed, read from the store: each is checked against its node's key before the ledger believes it."""
+"""Acknowledgements of leases by nodes, read from the store and verified with each node's key."""
 
 import base64
 from collections.abc import Collection
@@ -17,14 +17,14 @@ _AGE_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Acks:
-    """The newest confirmed sequence per node, and how many confirmations were not what they say they are."""
+    """The newest acknowledged sequence per node, and the number of refused acknowledgements."""
 
     sequences: dict[str, int]
     refused: int
 
 
 def read_acks(store: Store, site_key: bytes, nodes: Collection[str], now_s: float) -> Acks:
-    """Return what these nodes confirmed in the last hour; a damaged or forged confirmation counts for nothing."""
+    """Return the acknowledgements of these nodes in the last hour; damaged or forged ones are refused."""
     query = Query("lease_confirmation", (Select("signed", "last"),), group_by=("node",))
     found: dict[str, int] = {}
     refused = 0

@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 def lease_budgets(plan: Plan, now_s: float, until_s: float) -> list[Budget]:
     """Return the budgets that hold from `now_s` to `until_s`, in W; the plan's horizon must reach that far.
 
-    What the plan has stores deliver in every slot of that time is added, what they take up is taken off.
+    Planned discharge of storage in every slot of that time is added, planned charging is subtracted.
     """
     snapshot = plan.snapshot
     conditions = SiteConditions(snapshot)

@@ -1,4 +1,4 @@
-"""What cap each node needs for a plan, and the leases that give it as much of that as the ledger grants."""
+"""Cap requests of nodes for a plan, and the leases for what the ledger grants of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def safe_caps_w(site: Site) -> dict[str, int]:
 
 
 def cap_requests(plan: Plan, now_s: float, until_s: float, modes: Mapping[str, str] | None = None) -> list[CapRequest]:
-    """Return the needs of the jobs that run between `now_s` and `until_s`, the weightiest first.
+    """Return the cap requests of jobs that run between `now_s` and `until_s`, the highest weight first.
 
     `modes` overrides the plan's mode per job (an emergency lowers it). A node that runs several jobs is capped by the
     fastest of their modes: a cap holds for all GPUs of a node, since the scheduler chooses which of them a job gets.

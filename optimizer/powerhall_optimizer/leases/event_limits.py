@@ -1,4 +1,4 @@
-"""Further limits on a snapshot: what an event allows, from now on, below the budgets that the plan was made for."""
+"""Lower the budgets of a snapshot to the limits of events that came after the plan."""
 
 from collections.abc import Sequence
 

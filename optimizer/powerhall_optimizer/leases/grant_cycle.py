@@ -1,4 +1,4 @@
-"""One turn of leases: confirmations into the ledger, what the plan needs out of it, leases into the store."""
+"""One grant cycle: acknowledgements into the ledger, caps for the plan out of it, leases into the store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ __all__ = ["GrantCycle"]
 
 @dataclass(slots=True)
 class GrantCycle:
-    """Grants and publishes leases of a plan; without a store it only says what would be granted."""
+    """Grants and publishes leases of a plan; without a store it only computes the figures."""
 
     plan: Plan
     ledger: Ledger
@@ -33,11 +33,11 @@ class GrantCycle:
     """Nodes that got their whole request: a second run leaves them out."""
 
     def confirm(self, now_s: float) -> int:
-        """Tell the ledger what nodes confirmed; return how many older leases count no more."""
+        """Record acknowledgements in the ledger; return how many older leases it drops."""
         if self.store is None:
             return 0
-        told = read_acks(self.store, self.site_key, self.ledger.safe_caps_w, now_s)
-        return self.ledger.confirm(told.sequences, now_s)
+        acks = read_acks(self.store, self.site_key, self.ledger.safe_caps_w, now_s)
+        return self.ledger.confirm(acks.sequences, now_s)
 
     def run(self, now_s: float, until_s: float) -> dict[str, object]:
         """Grant and publish; return figures for people and machines."""

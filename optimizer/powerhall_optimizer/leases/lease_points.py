@@ -1,4 +1,4 @@
-"""Leases into the store: one point per node with its signed lease as text, in a single write."""
+"""Write leases to the store: one point per node with its signed lease as text, in a single write."""
 
 import base64
 from collections.abc import Iterable

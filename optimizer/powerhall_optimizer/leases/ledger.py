@@ -1,4 +1,4 @@
-"""The lease ledger: grants node caps so that no zone can go over budget, whatever happens to the leases on their way.
+"""The lease ledger grants node caps so that no zone can exceed its budget, whatever happens to leases in transit.
 
 Invariants:
 
@@ -53,7 +53,7 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a zone may draw at most while the leases to be granted can be in force, and the nodes in it.
+    """The most that a zone may draw while the leases to be granted can be in force, and the nodes in it.
 
     `weights` (one per node, 1 where empty) say how many watts of this budget a watt of the node takes: the share that
     goes to liquid, or a watt at the meter per watt of IT.
@@ -69,7 +69,7 @@ class Budget:
         return zip(self.nodes, self.weights or repeat(1.0), strict=bool(self.weights))
 
     def load_w(self, caps_w: Mapping[str, int]) -> float:
-        """Return what these node caps take of the budget in W."""
+        """Return the part of the budget that these node caps use, in W."""
         return sum(caps_w[node] * weight for node, weight in self.shares())
 
 
@@ -113,7 +113,7 @@ class Ledger:
     def grant(
         self, wanted_w: Mapping[str, int], budgets: Sequence[Budget], now_s: float, expires_s: float
     ) -> dict[str, LedgerEntry]:
-        """Grant caps until `expires_s`: each node gets what it wants, or as much as every zone above it has left.
+        """Grant caps until `expires_s`: to each node its request, or as much as every zone above it has left.
 
         Nodes come in the order of `wanted_w`: put the most valuable first. A cap may lie below the safe cap, but counts
         as the safe cap. Budgets must be the lowest until the leases have run out. The ledger is on disk afterwards.
@@ -145,7 +145,7 @@ class Ledger:
             return self._enter(caps, now_s, expires_s)
 
     def confirm(self, confirmed: Mapping[str, int], now_s: float) -> int:
-        """Each node holds its lease of this number or a newer one; return how many older leases count no more."""
+        """Drop the leases older than the acknowledged sequence of each node; return how many."""
         gone = 0
         with self._alone(now_s):
             for node, sequence in confirmed.items():

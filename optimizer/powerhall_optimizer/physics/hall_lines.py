@@ -1,4 +1,4 @@
-"""The straight line that bounds each hall's facility power from above, and the halls under a feed."""
+"""Linear bounds of each hall's facility power, and the halls under a feed."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ __all__ = ["facility_power_bounds", "feed_halls", "most_added_w"]
 
 
 def feed_halls(conditions: SiteConditions, feed: Feed) -> tuple[Hall, ...]:
-    """Return the halls that hang under the feed with all of their racks; parts of halls are placement's business."""
+    """Return the halls with all of their racks under the feed; placement holds feeds that carry parts of halls."""
     under = {rack.zone for rack in conditions.index.racks_under(feed.zone)}
     return tuple(hall for hall in conditions.site.halls if all(rack.zone in under for rack in hall.racks()))
 

@@ -1,7 +1,7 @@
-"""Straight lines that are safe: a hall's heat and facility power, convex in its load, bounded from above.
+"""Safe linear bounds: a hall's heat and facility power are convex in its load and bounded from above.
 
-A convex function lies below the chord over any interval, and below the plane through the corners of a simplex. So a
-plan that holds the straight line holds the true curve.
+A convex function lies below the chord over any interval, and below the plane through the corners of a simplex. A plan
+within the linear bound is within the true curve.
 """
 
 import math

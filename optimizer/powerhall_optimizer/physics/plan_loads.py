@@ -1,6 +1,6 @@
-"""What a plan really loads: IT power of every zone, heat and facility power per slot, from jobs and stores alone.
+"""Loads of a plan: IT power of every zone, heat and facility power per slot, from assignments and storage alone.
 
-Written without the problem builder: true convex losses and cooling curves, no straight lines, no solver, no numba.
+Independent of the problem builder: true convex losses and cooling curves, no linearisation, no solver.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ class Overview:
     heat_w: dict[str, Floats]
     capacity_w: dict[str, Floats]
     stored_w: dict[str, Floats]
-    """What stores of cooling take off the plants' heat, already taken off `heat_w`; negative where they add to it."""
+    """Heat that cooling storage takes off the plants, already subtracted from `heat_w`; negative where it adds heat."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Limits per slot and what a site draws when no job runs: the ground that problems and placement stand on."""
+"""Conditions of a site per slot: budgets, base load without jobs, weather. Problems and placement build on them."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -107,9 +107,9 @@ class SiteConditions:
         return -(-job.gpus * fresh // len(nodes))
 
     def refuse_below(self, zone: str, what: str, free_w: Floats) -> None:
-        """Refuse a budget or a capacity that is below the base load in some slot: no plan could ever hold it.
+        """Refuse a budget or a capacity below the base load in some slot: no plan can hold it.
 
-        Where nodes count at their maximum only because they are silent, nothing is refused: the zone takes nothing new.
+        Nothing is refused while stale nodes count at their maximum: the zone then takes no new job.
         """
         free_w = free_w + self.snapshot.margin_w.get(zone, 0.0)
         slot = int(np.argmin(free_w))

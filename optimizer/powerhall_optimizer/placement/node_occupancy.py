@@ -1,7 +1,7 @@
-"""The nodes of one type in one hall over time: which are free when, and which of them a job should take.
+"""Occupancy of the nodes of one type in one hall over time, and the choice of nodes for a job.
 
-Jobs may be put down in any order: a job of k GPUs fits on a node when k GPUs are free in every slot of its run. GPUs of
-a node are alike, and runs that overlap at most n times need n GPUs, so counting them is enough.
+Jobs may be placed in any order: a job of k GPUs fits on a node when k GPUs are free in every slot of its run. GPUs of a
+node are interchangeable, and runs of which at most n overlap need n GPUs, so counting them is enough.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ def spread_gpus(job: Job, nodes: Sequence[str]) -> list[tuple[str, int]]:
 
 
 class NodeOccupancy:
-    """GPUs in use per slot and node, and what the zones around them still carry."""
+    """GPUs in use per slot and node, with the headroom of the zones around them."""
 
     def __init__(self, conditions: SiteConditions, hall: str, node_type: str, headroom: ZoneHeadroom) -> None:
         racks = [rack for rack in conditions.index.halls[hall].racks() if rack.node_type == node_type]
@@ -52,7 +52,7 @@ class NodeOccupancy:
         return result
 
     def find(self, gpus: int, gpu_w: float, start: int, end: int) -> Split | None:
-        """Return the nodes that a gang should take from slot start to end, or None."""
+        """Return the nodes for a gang from slot start to end, or None."""
         free = self._free(start, end)
         if gpus <= self.per_node:
             return self._shared(free, gpus, gpu_w, start, end)
@@ -78,14 +78,14 @@ class NodeOccupancy:
         return result
 
     def _rack_room(self, node_w: float, start: int, end: int) -> Ints:
-        """How many nodes each rack's own limit still takes."""
+        """Return how many nodes each rack's own limit still carries."""
         room = np.full(len(self.racks), 1 << 30, np.int64)
         for i in self.limited if node_w > 0 else ():
             room[i] = max(0, int((self.headroom.room_w(self.racks[i], start, end) + 1e-6) // node_w))
         return room
 
     def _shared(self, free: Ints, gpus: int, gpu_w: float, start: int, end: int) -> Split | None:
-        """The node that stands empty for the fewest of these slots, then the fullest; empty nodes stay whole."""
+        """Choose the node that is empty in the fewest of these slots, then the fullest; empty nodes stay whole."""
         open_racks: dict[int, bool] = {}
         for node in self._by_waste(free, gpus, start, end):
             rack = int(self.rack_of[node])
@@ -122,7 +122,7 @@ class NodeOccupancy:
         return split if self.headroom.fits(self.loads(split, gpu_w), start, end) else None
 
     def _racks_for(self, counts: Ints, need: int, node_w: float, start: int, end: int) -> Iterable[tuple[int, int]]:
-        """Racks with the nodes to take from each: the smallest row that holds the gang, else the emptiest rows."""
+        """Yield racks with the nodes to take from each: the smallest row that fits the gang, else the emptiest rows."""
         totals = np.bincount(self.row_of, weights=counts, minlength=len(self.row_names)).astype(np.int64).tolist()
         for i, row in enumerate(self.row_names):
             if row in self.headroom.left and node_w > 0:
@@ -151,7 +151,7 @@ class NodeOccupancy:
         return loads
 
     def take(self, split: Split, gpu_w: float, start: int, end: int, sign: int = 1) -> None:
-        """Occupy the GPUs and the zones' power from slot start to end; with sign -1 give them back."""
+        """Occupy the GPUs and the zones' power from slot start to end; with sign -1 release them."""
         for node, gpus in split:
             self.busy[start:end, node] += sign * gpus
             self.used[node] += sign * gpus * (end - start)

@@ -15,9 +15,9 @@ from powerhall_optimizer.problem.build import Built
 __all__ = ["place"]
 
 _LEAST_S = 5.0
-"""Time for finding other ways for jobs without nodes; later ones wait."""
+"""Time for finding other options for jobs without nodes; the rest wait."""
 _FILL_S = 1.0
-"""Time for starting waiting jobs in what is left over, before and after others were moved."""
+"""Time for starting waiting jobs in free capacity, before and after the search."""
 
 
 def place(

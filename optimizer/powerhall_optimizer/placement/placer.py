@@ -1,4 +1,4 @@
-"""Placement: halls -> rows -> racks -> nodes for a schedule that already holds every hall's limits.
+"""Place jobs of a schedule within every hall's limits onto rows, racks and nodes.
 
 Invariants:
 * limits of rows, racks and of feeds that carry parts of halls hold in every slot;
@@ -30,9 +30,9 @@ from powerhall_optimizer.solve.density_greedy import value_densities
 __all__ = ["PlacedSchedule", "Placer"]
 
 _REMEMBERED = 20_000
-"""Value curves (one number per start) that are kept, at most."""
+"""Value curves (one number per start) in the cache, at most."""
 _TRIES = 24
-"""Starts tried per option before the next option has its turn for good."""
+"""Starts tried per option, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class PlacedSchedule:
 
 
 class Placer:
-    """Puts jobs down on nodes one by one; `usage` counts every job of the schedule, placed or still to be placed."""
+    """Places jobs on nodes one by one; `usage` counts every job of the schedule, placed or still to be placed."""
 
     def __init__(
         self, conditions_of: Mapping[str, SiteConditions], built: Built, schedule: Schedule, deadline_s: float
@@ -79,18 +79,18 @@ class Placer:
             self.usage[resource, start:end] += sign * amount
 
     def choice(self, job: int) -> Choice:
-        """Return what a scheduled job's option means."""
+        """Return the choice of a scheduled job."""
         return self.built.choices[int(self.option[job])]
 
     def value_of(self, job: int) -> int:
-        """Return what a job is worth as it is scheduled now."""
+        """Return the value of a job as it is scheduled now."""
         option, start = int(self.option[job]), int(self.start[job])
         if option < 0:
             return int(self.problem.job_wait_value[job])
         return int(self.values(job, option)[start - int(self.problem.option_earliest[option])])
 
     def occupancy(self, choice: Choice) -> NodeOccupancy:
-        """Return the nodes that a choice is about."""
+        """Return the occupancy of the pool of a choice."""
         key = choice.site, choice.hall, choice.node_type
         if key not in self.occupancies:
             conditions = self.conditions_of[choice.site]
@@ -99,17 +99,17 @@ class Placer:
         return self.occupancies[key]
 
     def users_of(self, choice: Choice) -> list[set[int]]:
-        """Return for each node that a choice is about the jobs on it at any time."""
+        """Return for each node of the pool of a choice the jobs on it at any time."""
         self.occupancy(choice)
         return self.users[choice.site, choice.hall, choice.node_type]
 
     def gpu_w(self, choice: Choice) -> float:
-        """Return what a busy GPU adds to the idle node, in W."""
+        """Return the power that a busy GPU adds to the idle node, in W."""
         kind = self.conditions_of[choice.site].site.node_types[choice.node_type]
         return max(0.0, choice.gpu_power_w - kind.idle_gpu_power_w)
 
     def put(self, job: int, option: int, start: int) -> bool:
-        """Place a job that is not placed; False, and nothing done, where there are no nodes for it."""
+        """Place a job that is not placed; return False and change nothing where it has no nodes."""
         choice = self.built.choices[option]
         occupancy, gpu_w = self.occupancy(choice), self.gpu_w(choice)
         begin, end = self.span(option, start)
@@ -122,12 +122,12 @@ class Placer:
         return True
 
     def put_new(self, job: int, option: int, start: int) -> bool:
-        """Place a job that is off the schedule at this option and start if every limit takes it there."""
+        """Place an unscheduled job at this option and start if every limit holds."""
         first = int(self.problem.option_earliest[option])
         return bool(self._fits(option)[start - first]) and self._ramps(option, start) and self.put(job, option, start)
 
     def put_at(self, job: int, option: int, start: int, split: Split) -> None:
-        """Place a job that is off the schedule on these nodes, which must be free for it."""
+        """Place an unscheduled job on these nodes, which must be free for it."""
         choice = self.built.choices[option]
         begin, end = self.span(option, start)
         self.option[job], self.start[job] = option, start
@@ -162,7 +162,7 @@ class Placer:
         self.option[job] = self.start[job] = -1
 
     def place_best(self, job: int) -> bool:
-        """Schedule and place a job at its best hall, mode and start that fit and pay; False where none do."""
+        """Schedule and place a job at its most valuable hall, mode and start that fit; False where none does."""
         return any(self._ramps(option, start) and self.put(job, option, start) for option, start in self._ways(job))
 
     def _ramps(self, option: int, start: int) -> bool:
@@ -220,9 +220,9 @@ class Placer:
         return result
 
     def run(self) -> None:
-        """Place the schedule as it is, then find other ways for what found no nodes, the most worth first.
+        """Place the schedule as it is, then find other options for jobs without nodes, the most valuable first.
 
-        What runs settles before anything else takes nodes or power from it.
+        Running jobs are placed before any other job takes nodes or power.
         """
         jobs = np.flatnonzero(self.option >= 0).tolist()
         running = [self.built.jobs[job].state == "running" for job in jobs]
@@ -244,7 +244,7 @@ class Placer:
                 self.left_out[job] = self._no_nodes(option)
 
     def _turn(self, job: int) -> tuple[bool, int, int]:
-        """Whole-node gangs by start, then small jobs by size and start."""
+        """Sort key: whole-node gangs by start, then small jobs by size and start."""
         choice = self.choice(job)
         gpus, start = choice.job.gpus, int(self.start[job])
         if gpus >= self.occupancy(choice).per_node:
@@ -252,7 +252,7 @@ class Placer:
         return True, -gpus, start
 
     def fill(self, deadline_s: float) -> None:
-        """Start waiting jobs beside what is placed until the deadline, the densest in worth first."""
+        """Start waiting jobs beside the placed ones until the deadline, the highest value per resource first."""
         self.deadline_s = deadline_s
         density = value_densities(self.problem)
         waits = np.flatnonzero((self.option < 0) & (np.diff(self.problem.job_options) > 0))

@@ -1,8 +1,7 @@
-"""Ramp limits of sites: starts and ends that would change the power at the meter too fast are moved apart.
+"""Ramp limits of sites: move starts and ends that would change the power at the meter too fast.
 
-What the plan chooses obeys the limits: starts and raises of jobs on the way up, ends of jobs that it starts on the way
-down. Ends of jobs that run already, slowing and shedding for a budget are no choice; nothing is added where they are
-steep already.
+The limits hold for decisions of the plan: starts and raises of jobs upwards, ends of jobs that it starts downwards.
+Ends of jobs that run already, slowing and shedding for a budget are exempt; nothing is added where they are steep.
 """
 
 import numpy as np
@@ -76,7 +75,7 @@ class _Smoother:
         return found
 
     def _pick(self, jobs: list[int], excess_w: float, limit_w: float) -> int:
-        """The one that breaks the limit alone; else the least worth of those that are enough; else the least worth."""
+        """Choose a job that breaks the limit alone; else the least valuable that is enough; else the least valuable."""
 
         def value_of(job: int) -> tuple[int, int]:
             return self.placer.value_of(job), job

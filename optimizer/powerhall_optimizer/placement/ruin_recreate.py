@@ -1,7 +1,7 @@
-"""Jobs that found no nodes as scheduled get another chance: some others leave nodes, and all settle again.
+"""Ruin and recreate on the placed schedule (Schrimpf et al. 2000), for jobs that found no nodes as scheduled.
 
-Ruin and recreate (Schrimpf et al. 2000) on what is placed: nodes are cleared over the time that an unlucky job wanted,
-it is put there, and those that had to leave settle where they fit best. What is not worth more is undone.
+A step clears nodes over the time in which such a job was scheduled, places it there, and places the removed jobs at
+their best remaining options. A step that lowers the value is undone.
 """
 
 import random
@@ -16,18 +16,18 @@ __all__ = ["ruin_and_recreate"]
 
 _SMALL = 0.1
 _PATIENCE = 3000
-"""Changes in a row that brought nothing before the search ends."""
+"""Steps in a row without improvement before the search ends."""
 _AS_WANTED = 0.5
 _MOST_OUT = 40
-"""Jobs that leave at once, at most."""
+"""Jobs removed in one step, at most."""
 _Was = tuple[int, int, Split | None]
 
 
 def ruin_and_recreate(placer: Placer, wanted: Schedule, settings: RoundSettings, late: Callable[[], bool]) -> None:
-    """Bring the placed value closer to that of the schedule that was wanted.
+    """Bring the placed value closer to that of the schedule before placement.
 
-    Ends when what is lost is a small part of the gap that the round aims at, when nothing helps any more, or when time
-    is up.
+    Ends when the lost value is a small part of the round's target gap, when no step improves any more, or when time is
+    over.
     """
     search = _Search(placer, wanted, settings.seed)
     enough = _SMALL * settings.target_gap * max(0, sum(search.wanted))
@@ -51,11 +51,11 @@ class _Search:
         self.unlucky = {job: loss for job in range(len(jobs)) if self.movable[job] and (loss := self._loss(job)) > 0}
 
     def _loss(self, job: int) -> int:
-        """Return what a job lost against the schedule that was wanted."""
+        """Return the value that a job lost against the schedule before placement."""
         return 0 if self.option[job] < 0 else self.wanted[job] - self.placer.value_of(job)
 
     def step(self) -> bool:
-        """Try one change, keep it when it is not worth less, and say whether it is worth more."""
+        """Try one step, keep it unless the value falls, and return whether the value rose."""
         jobs = sorted(self.unlucky)
         weights = [self.unlucky[job] for job in jobs]
         job = self.draw.choices(jobs, weights)[0]
@@ -92,7 +92,7 @@ class _Search:
             self.placer.moved.pop(job, None)
 
     def _target(self, job: int) -> tuple[int, int]:
-        """Where a job should go: where it was wanted, or as often in any other hall or mode at about that time."""
+        """Return a target for a job: as scheduled, or as often any other hall or mode at about that time."""
         option, start = int(self.option[job]), int(self.start[job])
         if self.draw.random() < _AS_WANTED:
             return option, start
@@ -101,7 +101,7 @@ class _Search:
         return option, min(max(first, start), last)
 
     def _in_the_way(self, option: int, start: int) -> list[int]:
-        """Choose nodes for a job among those that cost least to clear, and return who is on them then."""
+        """Choose nodes for a job among those of the least value to clear, and return the jobs on them then."""
         choice = self.placer.built.choices[option]
         occupancy = self.placer.occupancy(choice)
         begin, end = self.placer.span(option, start)

@@ -1,4 +1,4 @@
-"""A site's power at the meter slot by slot while jobs come and go, by the true curves, and its ramp limits."""
+"""Power at a site's meter per slot while jobs are placed and removed, by the true curves, and its ramp limits."""
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ _NEAR_W = 1.0
 
 
 class SitePower:
-    """Heat of every hall per slot; power is worked out where it is asked for."""
+    """Heat of every hall per slot; the power is computed on demand."""
 
     def __init__(self, conditions: SiteConditions) -> None:
         s = conditions.snapshot

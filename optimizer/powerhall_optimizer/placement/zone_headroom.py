@@ -1,4 +1,4 @@
-"""Limits of rows, racks and of feeds that carry parts of halls: what is left of them per slot."""
+"""Headroom per slot of rows, racks, and feeds that carry parts of halls."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class ZoneHeadroom:
-    """Loads of the zones that placement answers for, in W above the base load, and what is left of their budgets.
+    """Headroom of the zones that placement holds, in W above the base load.
 
     ZoneHeadroom whose budget carries all of their nodes at full power are left out.
     """
@@ -47,11 +47,11 @@ class ZoneHeadroom:
             self.of_rack[rack.zone].append(zone)
 
     def room_w(self, zone: str, start: int, end: int) -> float:
-        """Return the least that is left of a zone's budget from slot start to end."""
+        """Return the least headroom of a zone from slot start to end."""
         return float(self.left[zone][start : min(end, self.slots)].min())
 
     def exceeded(self, loads: Mapping[str, float], start: int, end: int) -> dict[str, int]:
-        """Return the zones that do not take the loads of these racks, each with the first slot in which it does not."""
+        """Return the zones that the loads of these racks exceed, each with the first slot in which they do."""
         total: dict[str, float] = {}
         for rack, power_w in loads.items():
             for zone in self.of_rack[rack]:
@@ -64,11 +64,11 @@ class ZoneHeadroom:
         return found
 
     def fits(self, loads: Mapping[str, float], start: int, end: int) -> bool:
-        """Whether every zone takes the loads of these racks."""
+        """Whether every zone carries the loads of these racks."""
         return not self.exceeded(loads, start, end)
 
     def add(self, loads: Mapping[str, float], start: int, end: int) -> None:
-        """Take the loads off what is left."""
+        """Subtract the loads from the headroom."""
         for rack, power_w in loads.items():
             for zone in self.of_rack[rack]:
                 self.left[zone][start : min(end, self.slots)] -= power_w

@@ -1,4 +1,4 @@
-"""A placed schedule into a plan: assignments, waiting jobs with reasons, zones, certificate."""
+"""Assemble a plan from a placed schedule: assignments, waiting jobs with reasons, zones, certificate."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -34,7 +34,7 @@ _MOST_EXPLAINED = 500
 def assignments(
     snapshot: Snapshot, built: Built, placed: PlacedSchedule, explainer: Explainer | None = None
 ) -> tuple[Assignment, ...]:
-    """Return what is placed, in order of start; with reasons where somebody explains them."""
+    """Return the assignments in order of start, with reasons where an explainer is given."""
     found: list[Assignment] = []
     for number, nodes in placed.nodes.items():
         option = int(placed.schedule.option[number])
@@ -111,7 +111,7 @@ def _whole(values: Sequence[float] | np.ndarray) -> tuple[int, ...]:
 
 
 def zone_plans(plan: Plan, prices: Mapping[str, tuple[float, ...]]) -> tuple[ZonePlan, ...]:
-    """Return what every zone carries per slot: the site at the meter, all others in IT power; heat for halls."""
+    """Return the planned power per zone and slot: the site at the meter, others in IT power; heat for halls."""
     loads = plan_loads(plan)
     budgets = zone_budgets(plan.snapshot)
     found: list[ZonePlan] = []
@@ -144,9 +144,9 @@ def assemble(
     storages: tuple[StoragePlan, ...] = (),
     storage_cost: int = 0,
 ) -> Plan:
-    """Return the plan of a placed schedule; whether it holds is for `verify_plan` to say.
+    """Return the plan of a placed schedule, not yet verified.
 
-    `built` has the capacities that the stores leave, and `storage_cost` is what they cost in units of value.
+    `built` has the capacities that storage leaves; `storage_cost` is the cost of storage in units of value.
     """
     value = placed.schedule.value(built.problem) - storage_cost
     priced = None if certificate is None else to_prices(built.problem, certificate)

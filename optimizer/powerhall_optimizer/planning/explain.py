@@ -1,7 +1,7 @@
-"""Why a job waits or runs slowed, in numbers: what is missing where and when, what would change it, what else there is.
+"""Explanations in numbers: why a job waits or runs slower, what is missing where and when, and the alternatives.
 
-All of it is read from the plan itself: the model rebuilt from its snapshot, what its jobs use, and its prices. "Would
-start if" means: beside everything else as planned.
+Everything is derived from the plan: the model rebuilt from its snapshot, the usage of its jobs, and its prices. An
+alternative is judged beside everything else as planned.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ replace = msgspec.structs.replace
 
 
 def zone_prices(snapshot: Snapshot, built: Built, prices: Certificate) -> dict[str, tuple[float, ...]]:
-    """Return what one more MW for an hour is worth per zone and slot, in USD; zones that never bind are left out."""
+    """Return the value of one more MW for an hour per zone and slot, in USD; zones that never bind are left out."""
     per_hour = 3600 / snapshot.slot_s
     found: dict[str, tuple[float, ...]] = {}
     for resource, row in zip(built.problem.resource_keys, prices.price, strict=True):
@@ -50,7 +50,7 @@ def zone_prices(snapshot: Snapshot, built: Built, prices: Certificate) -> dict[s
 
 
 class Explainer:
-    """Answers for the jobs of one plan."""
+    """Explains the jobs of one plan."""
 
     def __init__(self, snapshot: Snapshot, built: Built, schedule: Schedule, prices: Certificate | None) -> None:
         self.snapshot = snapshot
@@ -101,11 +101,11 @@ class Explainer:
                 slots = np.flatnonzero(over > 0)
                 name = self.problem.resource_keys[resource]
                 shortages.append(Shortage(name, int(over.max()), start + int(slots[0]), start + int(slots[-1])))
-        worth = self.problem.value(job, option, start) * self.built.unit_usd
-        return Alternative(self.built.choices[option], option, start, end, worth, tuple(shortages))
+        value_usd = self.problem.value(job, option, start) * self.built.unit_usd
+        return Alternative(self.built.choices[option], option, start, end, value_usd, tuple(shortages))
 
     def best(self, job_id: str) -> list[Alternative]:
-        """Return the alternatives worth telling: the earliest that fits, the least short one, the earliest of all."""
+        """Return the alternatives to show: the earliest that fits, the earliest of all, the least short."""
         job = self.number[job_id]
         fits: tuple[int, int] | None = None
         least: tuple[float, int, int] | None = None
@@ -218,7 +218,7 @@ def explainer_of(plan: Plan) -> Explainer:
 
 
 def multi_site_lines(plan: MultiSitePlan, job_id: str) -> Iterator[str]:
-    """Yield all that there is to say about one job of several sites' plans, site by site."""
+    """Yield the explanation of one job of several sites' plans, site by site."""
     home = next(part for part in plan.plans if job_id in {job.job_id for job in part.snapshot.jobs})
     lines = explain_lines(home, job_id)
     yield next(lines)
@@ -239,7 +239,7 @@ def multi_site_lines(plan: MultiSitePlan, job_id: str) -> Iterator[str]:
 
 
 def _elsewhere(part: Plan, job: Job) -> Iterator[str]:
-    """Say how a job would fare beside the plan of another site."""
+    """Yield the alternatives of a job beside the plan of another site."""
     snapshot = replace(part.snapshot, jobs=(*part.snapshot.jobs, job))
     built = build(snapshot, stops=plan_stops(part))
     model = build_storage_model(snapshot, built)
@@ -260,7 +260,7 @@ def _alternative_line(explainer: Explainer, found: Alternative) -> str:
 
 
 def explain_lines(plan: Plan, job_id: str) -> Iterator[str]:
-    """Yield all that there is to say about one job; KeyError when the plan does not know it."""
+    """Yield the explanation of one job; KeyError when the plan does not have it."""
     jobs: Mapping[str, int] = {job.job_id: n for n, job in enumerate(plan.snapshot.jobs)}
     job = plan.snapshot.jobs[jobs[job_id]]
     yield f"{job_id}: {job.gpus} GPUs, weight {job.weight:g}, {job.duration_s / 3600:.2f} h of work, {job.state}"

@@ -1,6 +1,6 @@
-"""Several sites planned together: one joint problem, placed and written down as one verified plan per site.
+"""Plan several sites together: one joint problem, placed and assembled as one verified plan per site.
 
-Data residency is a filter: a job has options only at the sites where it may be, and the checker looks again.
+Data residency is a filter: a job has options only at the sites where it may run, and the checker checks it again.
 """
 
 import math
@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 def warm_start_of(plan: MultiSitePlan | None) -> WarmStart | None:
-    """Take what the solver starts from out of the last plan of the sites."""
+    """Return the warm start of the solver from the last plan of the sites."""
     if plan is None:
         return None
     s = plan.plans[0].snapshot
@@ -127,7 +127,7 @@ class _JointStorage:
 
 
 def _prepare_sites(snapshots: Sequence[Snapshot], settings: RoundSettings, log: Log) -> list[PreparedSite]:
-    """Look at every site; stops of one site change the jobs' rows in the problems of the others."""
+    """Prepare every site; stops of one site change the jobs' rows in the problems of the others."""
     prepared = [prepare_site(s, settings, log) for s in snapshots]
     stops = {job: slots for r in prepared for job, slots in r.retained.stops.items()}
     if not stops or len(snapshots) == 1:
@@ -137,7 +137,7 @@ def _prepare_sites(snapshots: Sequence[Snapshot], settings: RoundSettings, log: 
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """Writes down what was placed as one plan per site and the plan of all."""
+    """Assembles the placed schedule as one plan per site and the plan of all sites."""
 
     snapshots: Sequence[Snapshot]
     prepared: Sequence[PreparedSite]
@@ -209,7 +209,7 @@ class _Writer:
 
 
 def _homes(snapshots: Sequence[Snapshot], built: Built, placed: PlacedSchedule) -> list[str]:
-    """Return for each job the site in whose plan it stands."""
+    """Return for each job the site whose plan contains it."""
     return [_home(snapshots, built, placed, number, job) for number, job in enumerate(built.jobs)]
 
 
@@ -226,7 +226,7 @@ def _home(snapshots: Sequence[Snapshot], built: Built, placed: PlacedSchedule, n
 
 
 def _part(numbers: Sequence[int], joint: Built, built: Built, placed: PlacedSchedule) -> PlacedSchedule:
-    """Return one site's share of what was placed, in the numbers of its own problem."""
+    """Return one site's share of the placed schedule, in the numbers of its own problem."""
     schedule = Schedule.empty(built.problem.jobs)
     index = {number: own for own, number in enumerate(numbers)}
     for number, own in index.items():

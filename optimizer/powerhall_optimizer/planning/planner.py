@@ -1,4 +1,4 @@
-"""From a snapshot to a verified plan: keep what runs, solve, place, verify; each step falls back to a simpler one."""
+"""From a snapshot to a verified plan: retain running jobs, solve, place, verify; each step has a simpler fallback."""
 
 import math
 import time
@@ -67,7 +67,7 @@ class Unplannable(PowerhallError):  # noqa: N818 - named after what it says
 
 @dataclass(frozen=True, slots=True)
 class CandidatePlan:
-    """A schedule before placement, with what is proven about it."""
+    """A schedule before placement, with its proven bound."""
 
     schedule: Schedule
     status: str
@@ -75,12 +75,12 @@ class CandidatePlan:
     certificate: PlanCertificate | None = None
     notes: tuple[str, ...] = ()
     dispatch: Dispatch | None = None
-    """What stores do for the schedule; None: what they do for the running jobs."""
+    """Storage dispatch for the schedule; None: the one for the running jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """What of the last plan the solver starts from: prices, and the slots that they are for. It is not trusted."""
+    """Starting point from the last plan: prices and their slots. It is not trusted."""
 
     certificate: PlanCertificate | None
     start_s: int
@@ -89,14 +89,14 @@ class WarmStart:
 
     @staticmethod
     def of(plan: Plan | None) -> "WarmStart | None":
-        """Take it from a plan of one site."""
+        """Return the warm start from a plan of one site."""
         if plan is None:
             return None
         return WarmStart(plan.certificate, plan.snapshot.start_s, plan.snapshot.slot_s, plan.snapshot.slots)
 
 
 class PlannedStorage(Protocol):
-    """The stores as the steps of the chain need them: their model, what they do for the running jobs, and the room."""
+    """Storage as the planning steps use it: model, dispatch for the running jobs, resulting capacities."""
 
     model: StorageModel
     dispatch: Dispatch
@@ -108,14 +108,14 @@ class PlannedStorage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlanningTask:
-    """What every step of the fallback chain gets."""
+    """Inputs of every step of the fallback chain."""
 
     built: Built
     retained: RetainedJobs
     settings: RoundSettings
     began_s: float
     deadline_s: float
-    """Both on the monotonic clock, which no step of the wall clock moves."""
+    """Both on the monotonic clock."""
     stop: Callable[[], bool]
     log: Log
     warm_start: WarmStart | None
@@ -125,18 +125,18 @@ class PlanningTask:
 
     @property
     def solved_by_s(self) -> float:
-        """When the solver must end, so that there is time to place what it found."""
+        """When the solver must end, to leave time for placement."""
         return self.deadline_s - _PLACE_SHARE * max(0.0, self.deadline_s - self.began_s)
 
     def placing(self) -> Callable[[], bool]:
-        """Return what says when the time for placing is up, from now on; compiling the solver does not cost it."""
+        """Return a function that tells when the time for placement is over; compiling the solver does not use it up."""
         until_s = max(self.deadline_s, time.monotonic() + self.deadline_s - self.solved_by_s)
         return lambda: self.stop() or time.monotonic() >= until_s
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedSite:
-    """A site as the planner has looked at it: its problem, its stores, and what must stop of what runs."""
+    """A site prepared for planning: conditions, problem, retained running jobs, storage."""
 
     conditions: SiteConditions
     built: Built
@@ -147,7 +147,7 @@ class PreparedSite:
 def prepare_site(
     snapshot: Snapshot, settings: RoundSettings, log: Log, stops: Mapping[str, int] | None = None
 ) -> PreparedSite:
-    """Return the problem of a snapshot and how its running jobs go on; `stops` are those of other sites."""
+    """Return the problem of a snapshot with its retained jobs; `stops` are the shed jobs of other sites."""
     conditions = SiteConditions(snapshot)
     built = build(snapshot, conditions)
     storage = SiteStorage(snapshot, built, conditions, settings.lp_solver, log)
@@ -217,7 +217,7 @@ def make_plan(
 
 
 def candidate_plans(task: PlanningTask) -> Iterator[tuple[PlanningStep, CandidatePlan]]:
-    """Yield candidates from the best step to the simplest, each only when it is asked for."""
+    """Yield candidates from the best step to the simplest, each computed on demand."""
     for step in PlanningStep:
         candidate = _attempt(step, task)
         if candidate is not None:
@@ -225,7 +225,7 @@ def candidate_plans(task: PlanningTask) -> Iterator[tuple[PlanningStep, Candidat
 
 
 def _attempt(step: PlanningStep, task: PlanningTask) -> CandidatePlan | None:
-    """Run one step; whatever goes wrong in it is logged, and the next simpler step takes over."""
+    """Run one step; a failure is logged, and the next simpler step follows."""
     runs = {PlanningStep.SOLVED: _solved, PlanningStep.GREEDY: _greedy, PlanningStep.KEPT: _kept}
     try:
         return runs[step](task)
@@ -304,14 +304,14 @@ def _solved(task: PlanningTask) -> CandidatePlan:
     if (broken := next(check_schedule(opened, answer.schedule), None)) is not None:
         raise PowerhallError(f"the solver's schedule breaks a limit: {broken}")
     certificate = from_prices(problem, answer.certificate)
-    certificate = msgspec.structs.replace(certificate, stored=answer.worth)
+    certificate = msgspec.structs.replace(certificate, stored=answer.stored_value)
     bound = proven_bound(problem, storage.model, certificate)
     status, notes = ("optimal", (texts.OPTIMAL_NOTE,)) if answer.optimal else ("feasible", ())
     return CandidatePlan(answer.schedule, status, bound, certificate, notes, answer.dispatch)
 
 
 def _warm(task: PlanningTask) -> Certificate | None:
-    """Return the last plan's prices for this problem's slots; what does not fit any more is left out."""
+    """Return the last plan's prices for this problem's slots; None where they do not fit any more."""
     last = task.warm_start
     if last is None or last.certificate is None or last.slot_s != task.built.problem.slot_s:
         return None
@@ -326,7 +326,7 @@ def _warm(task: PlanningTask) -> Certificate | None:
 
 
 def _as_planned(task: PlanningTask) -> Schedule:
-    """Return what runs, and what the last plan foresaw for the jobs that wait."""
+    """Return the retained jobs, and the last plan's decisions for the waiting jobs."""
     built = task.built
     schedule = Schedule(task.retained.schedule.option.copy(), task.retained.schedule.start.copy())
     planned = {entry.job_id: entry for entry in task.planned}

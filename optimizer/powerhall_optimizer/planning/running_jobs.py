@@ -24,7 +24,7 @@ __all__ = ["RetainedJobs", "retain_running_jobs"]
 
 @dataclass(frozen=True, slots=True)
 class RetainedJobs:
-    """Running jobs as they go on; for the shed ones, how many slots are left to them and what stands against them."""
+    """Running jobs as they continue; of the shed ones, the slots that they still run and the limits that they break."""
 
     schedule: Schedule
     stops: dict[str, int]

@@ -1,7 +1,7 @@
-"""The stores' part in a round: room for what runs before jobs are planned, the cheapest dispatch for the final plan.
+"""Storage in a round: capacity for running jobs before planning, then the cheapest dispatch for the final plan.
 
-Linear programs run in a child process that ends in time; whatever goes wrong there is logged, and the stores stay with
-what they did before, at worst idle.
+Linear programs run in a child process with a deadline. A failure there is logged, and storage keeps its previous
+dispatch, at worst idle.
 """
 
 import time
@@ -31,7 +31,7 @@ _PROGRAM_S = 20.0
 
 
 def running_usage(built: Built) -> Ints:
-    """Return what the running jobs use at least: each in its most frugal mode."""
+    """Return the least usage of the running jobs: each in its lowest-power mode."""
     schedule = Schedule.empty(built.problem.jobs)
     for number, job in enumerate(built.jobs):
         options = built.problem.options_of(number)
@@ -42,7 +42,7 @@ def running_usage(built: Built) -> Ints:
 
 
 class SiteStorage:
-    """The stores of one round: their model, and what they do so far (for the running jobs)."""
+    """The storage of one site in a round: its model, and its dispatch so far (for the running jobs)."""
 
     def __init__(self, snapshot: Snapshot, built: Built, conditions: SiteConditions, solver: str, log: Log) -> None:
         self.snapshot = snapshot
@@ -56,7 +56,7 @@ class SiteStorage:
         return with_dispatch(built, self.model, self.dispatch if dispatch is None else dispatch)
 
     def with_room_for_running_jobs(self, built: Built) -> Built:
-        """Let the stores make room for the running jobs, and return the problem with the capacities that result."""
+        """Dispatch storage for the running jobs, and return the problem with the resulting capacities."""
         if not self.model.units:
             return built
         from powerhall_optimizer.planning.storage_alternation import covering_dispatch
@@ -69,7 +69,7 @@ class SiteStorage:
         return self.with_capacities(built, None)
 
     def final_dispatch(self, built: Built, placed: PlacedSchedule, dispatch: Dispatch | None) -> Dispatch:
-        """Return the cheapest dispatch for what is placed, which neither exports nor cools below the heat there is."""
+        """Return the cheapest dispatch for the placed jobs, without export and without cooling beyond the heat."""
         before = self.dispatch if dispatch is None else dispatch
         if not self.model.units:
             return before
@@ -84,7 +84,7 @@ class SiteStorage:
         return self._trimmed(before, ceilings) if found is None else found
 
     def _trimmed(self, dispatch: Dispatch, ceilings: list[Ceiling]) -> Dispatch:
-        """Return a dispatch that delivers no more than its ceilings allow; what is left over stays in the stores."""
+        """Return a dispatch that delivers no more than its ceilings allow; the rest stays in storage."""
         power_w = [np.array(watts, float) for watts in dispatch]
         for ceiling in ceilings:
             given = sum(share[0] * np.maximum(power_w[k], 0.0) for k, share in ceiling.shares.items())
@@ -95,7 +95,7 @@ class SiteStorage:
         return self.model.in_whole_watts(power_w)
 
     def _ceilings(self, built: Built, placed: PlacedSchedule) -> list[Ceiling]:
-        """Return the heat of every hall that has stores of cooling, and what the meter shows without any store."""
+        """Return the heat of every hall with cooling storage, and the power at the meter without storage."""
         s = self.snapshot
         loads = loads_of(s, assignments(s, built, placed))
         found: list[Ceiling] = []

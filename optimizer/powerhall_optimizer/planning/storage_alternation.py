@@ -1,8 +1,8 @@
-"""Stores and jobs in turn: prices of the capacities say what stores do, and what they do changes the capacities.
+"""Alternate storage and jobs: capacity prices determine the dispatch, and the dispatch changes the capacities.
 
-First prices and dispatch together (`descend`), the dispatch made exact by a linear program; then the whole solver plans
-the jobs on the capacities that result; at last the certificate: of the prices before and after, those of the lower
-bound, with the dual solution of the stores' program at them.
+First prices and dispatch are found together (`descend`), and a linear program makes the dispatch exact. Then the whole
+solver plans the jobs on the resulting capacities. The certificate takes the prices of the lower bound, before or after,
+with the dual solution of the storage program at these prices.
 """
 
 import math
@@ -47,7 +47,7 @@ _PROGRAMS_LEFT = 3
 
 @dataclass(frozen=True, slots=True)
 class SolveRequest:
-    """What a solve may use: seconds, starting points that are not trusted, and a wish to stop."""
+    """Inputs of one solve: time, settings, untrusted starting points, and the request to stop."""
 
     seconds: float
     settings: RoundSettings
@@ -59,29 +59,29 @@ class SolveRequest:
 
 @dataclass(frozen=True, slots=True)
 class SolvedSchedule:
-    """A schedule, what the stores do for it, and the certificate: prices, and the worth of a J per store and slot."""
+    """A schedule, its storage dispatch, and the certificate: prices, and the value of a J per storage unit and slot."""
 
     schedule: Schedule
     dispatch: Dispatch
     certificate: Certificate
-    worth: dict[str, tuple[int, ...]]
+    stored_value: dict[str, tuple[int, ...]]
     optimal: bool = False
     """Proven by CP-SAT; never where stores take part."""
 
 
 def _missing(problem: Problem, model: StorageModel, usage: Ints, roundings: int = 2) -> Ints:
-    """Return what stores have to add to every capacity for this usage, with room for this dispatch and a later one."""
+    """Return what storage must add to every capacity for this usage, rounding of dispatches included."""
     result: Ints = usage - problem.capacity + roundings * model.rounding_w
     return np.where(usage > 0, result, -problem.capacity)
 
 
 def covering_dispatch(problem: Problem, model: StorageModel, usage: Ints, solver: str) -> Dispatch:
-    """Return the cheapest dispatch that makes room for a usage, as far as stores can."""
+    """Return the cheapest dispatch that covers a usage, as far as storage can."""
     return model.in_whole_watts(Program(model, solver).solve(None, _missing(problem, model, usage)).power_w)
 
 
 def settled_dispatch(problem: Problem, program: Program, usage: Ints) -> Dispatch:
-    """Return the cheapest dispatch for a final usage; one that does not hold it after rounding is refused."""
+    """Return the cheapest dispatch for a final usage; one that does not cover it after rounding is refused."""
     model = program.model
     found = model.in_whole_watts(program.solve(None, _missing(problem, model, usage, 1)).power_w)
     shortages = usage - problem.capacity - model.added(found, problem.resources)
@@ -93,7 +93,7 @@ def settled_dispatch(problem: Problem, program: Program, usage: Ints) -> Dispatc
 def solve_with_storage(
     built: Built, model: StorageModel, floor: Ints, start: Dispatch, request: SolveRequest
 ) -> SolvedSchedule:
-    """Return schedule and dispatch; `floor` is the usage of what runs, which the dispatch always leaves room for."""
+    """Return schedule and dispatch; `floor` is the usage of the running jobs, which the dispatch always covers."""
     settings = request.settings
     began = time.monotonic()
     problem = built.problem
@@ -117,13 +117,13 @@ def solve_with_storage(
             answer = program.solve(now)
             bounds.append((evaluate(presolved, now, budget).bound + answer.objective, len(bounds), prices, answer))
     _, _, prices, answer = min(bounds)
-    return SolvedSchedule(result.schedule, dispatch, prices, _worth(model, prices, answer))
+    return SolvedSchedule(result.schedule, dispatch, prices, _stored_value(model, prices, answer))
 
 
 def _feasible_dispatch(
     program: Program, problem: Problem, floor: Ints, power_w: list[Floats], start: Dispatch
 ) -> Dispatch:
-    """Return the dispatch in whole W that adds what `power_w` adds, and makes room for what runs; or `start`."""
+    """Return the dispatch in whole W that adds what `power_w` adds and covers the running jobs; else `start`."""
     model = program.model
     need = _missing(problem, model, floor)
     total = sum((added_w(s, w, problem.resources) for s, w in zip(model.units, power_w, strict=True)), 0.0)
@@ -133,14 +133,14 @@ def _feasible_dispatch(
 
 
 def solve_without_storage(problem: Problem, request: SolveRequest) -> SolvedSchedule:
-    """Return the answer for a site without stores."""
+    """Return the schedule of a site without storage."""
     result = _solve(problem, request)
     optimal = result.bound_from == "cp-sat" and result.bound <= result.value
     return SolvedSchedule(result.schedule, (), result.certificate, {}, optimal)
 
 
 def _solve(problem: Problem, request: SolveRequest) -> pipeline.SolveResult:
-    """Solve level by level where the settings have a coarse grid for far starts."""
+    """Solve level by level where the settings have a coarse grid for late starts."""
     settings = request.settings
 
     def one(
@@ -170,10 +170,10 @@ def _solve(problem: Problem, request: SolveRequest) -> pipeline.SolveResult:
     )
 
 
-def _worth(model: StorageModel, prices: Certificate, answer: Solution) -> dict[str, tuple[int, ...]]:
+def _stored_value(model: StorageModel, prices: Certificate, answer: Solution) -> dict[str, tuple[int, ...]]:
     """Return the dual solution of the stores' program at the final prices, as the certificate has it."""
     scale = float(1 << prices.scale_bits) * STORED_VALUE_SCALE
     return {
         store.storage.name: tuple(math.floor(value * scale + 0.5) for value in row.tolist())
-        for store, row in zip(model.units, answer.worth, strict=True)
+        for store, row in zip(model.units, answer.stored_value, strict=True)
     }

@@ -1,4 +1,4 @@
-"""The planning problem as integers: what every solver stage reads and what the checker judges.
+"""The planning problem as integers, read by every solver stage and by the checker of schedules.
 
 Invariants (checked by `Problem.check`):
 

@@ -1,4 +1,4 @@
-"""Snapshot into the integer problem: what each job may choose, what that uses, and its value.
+"""Build the integer problem from a snapshot: the options of each job, their usage and value.
 
 The problem is conservative: usage is rounded up and capacity down (`pool_resources`). Jobs that may choose from the
 same halls, node types and modes share their options' arrays.
@@ -31,7 +31,7 @@ _STOP_FACTOR = 1000
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What an option of the problem means; `running` says that the job goes on where it is."""
+    """Job, place and mode of an option; `running`: the job continues where it is."""
 
     job: Job
     hall: str
@@ -44,7 +44,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The problem, what its options mean, and why some jobs have none."""
+    """The problem, the meaning of its options, and why some jobs have none."""
 
     problem: Problem
     choices: tuple[Choice, ...]
@@ -55,7 +55,7 @@ class Built:
 
 
 def energy_usd_per_mwh(snapshot: Snapshot) -> Floats:
-    """Return what energy costs per slot, emissions included; 0 where nothing is known."""
+    """Return the cost of energy per slot, emissions included; 0 where it is not known."""
     total = np.zeros(snapshot.slots)
     if snapshot.price_per_mwh:
         total += np.array(snapshot.price_per_mwh)
@@ -81,7 +81,7 @@ class _OptionSet:
 
     @property
     def first_uses(self) -> Ints:
-        """Where in the uses each option begins."""
+        """Position of each option's first use."""
         result: Ints = np.cumsum(self.use_counts) - self.use_counts
         return result
 
@@ -161,7 +161,7 @@ class _OptionTables:
         return value * min(1.0, self.snapshot.slots * self.snapshot.slot_s / job.duration_s)
 
     def _delay(self, job: Job, value: int) -> int:
-        """Return what a slot of delay costs."""
+        """Return the cost of one slot of delay."""
         share = 0.0 if job.state == "running" else self.snapshot.objective.delay_share
         return round(self._value_within_horizon(job, value) * share / self.snapshot.slots)
 
@@ -171,7 +171,7 @@ class _OptionTables:
         return math.floor((job.deadline_s - self.snapshot.start_s) / self.snapshot.slot_s), value
 
     def _option_set(self, job: Job) -> _OptionSet | None:
-        """Return what a job may choose from; jobs alike share one."""
+        """Return the options of a job's kind; equal jobs share them."""
         running = job.state == "running"
         if not may_run_at(job, self.snapshot.site.name):
             return None
@@ -258,7 +258,7 @@ class _OptionTables:
         return size
 
     def _churn(self, job: Job, option_set: _OptionSet, in_horizon: float) -> Floats:
-        """Cost of another hall or mode than the last plan foresaw, or than the job runs in."""
+        """Return the cost of another hall or mode than in the last plan, or than the job runs in."""
         planned = self.planned.get(job.job_id)
         lost = -in_horizon * self.snapshot.objective.move_share
         if job.state == "running":
@@ -270,10 +270,10 @@ class _OptionTables:
         return np.where(same, 0.0, lost)
 
     def _free_delay_slots(self, job: Job, length: Ints) -> Ints:
-        """Slots of the completion time whose delay cost is not the start's doing.
+        """Return the slots of the completion time that are free of delay cost.
 
-        The problem charges delay on the whole completion time; given back is the time that the job takes in its fastest
-        mode, and all that lies behind the horizon, where nobody looks yet.
+        The problem charges delay on the whole completion time. Free are the duration in the fastest mode, and all slots
+        beyond the horizon.
         """
         s = self.snapshot
         least = max(1, math.ceil(job.duration_s / s.slot_s - 1e-9))
@@ -327,7 +327,7 @@ def build(
 ) -> Built:
     """Return the problem of a snapshot; the same inputs give the same problem. A budget below idle raises Rejected.
 
-    `stops` says of running jobs that must be shed how many slots they still run (0: they stop now).
+    `stops` has, per running job that must be shed, the slots that it still runs (0: it stops now).
     """
     conditions = conditions or SiteConditions(snapshot)
     builder = ProblemBuilder(snapshot.slots, snapshot.slot_s)

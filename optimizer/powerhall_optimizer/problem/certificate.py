@@ -1,4 +1,4 @@
-"""Certificates as the plan carries them (prices by resource name) and as the problem has them (arrays)."""
+"""Convert certificates between the plan (prices by resource name) and the problem (arrays)."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Several sites' problems as one: their resources side by side, and every job with its options at all sites."""
+"""Join the problems of several sites: resources side by side, every job with its options at all sites."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
 """The resources of a site: GPUs per hall and node type, power of zones, heat of plants, power at the meter.
 
-Capacity is rounded down, and convex losses and cooling are replaced by straight lines from above (`linear.py`), so that
-what holds here holds for the true curves. Of rows and racks only their sum per hall is here; placement keeps each.
+Capacity is rounded down, and convex losses and cooling are replaced by straight lines from above (`linearize`), so that
+a schedule within these limits is within the true curves. Rows and racks count as a sum per hall; placement holds each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class NodePool:
-    """A hall's nodes of one type: its resources with the amount per W of IT, and what fits in."""
+    """A hall's nodes of one type: GPUs, and the resources that a W of IT power uses."""
 
     hall: str
     kind: NodeType
@@ -113,7 +113,7 @@ class PoolResources:
         return np.array([sum(plant_capacity_w(p, moment) for p in plants) for moment in self.conditions.weather])
 
     def _racks_w(self, hall: Hall) -> Floats:
-        """Return what the hall's racks and rows can take together per slot: no plan loads a hall with more."""
+        """Return the power that the hall's racks and rows can carry together per slot."""
         total = np.zeros(self.conditions.snapshot.slots)
         for row in hall.rows:
             racks_w = np.zeros(self.conditions.snapshot.slots)

@@ -1,1 +1,1 @@
-"""Roll-ups: raw GPU readings into racks, halls and the site, those into five minutes; the newest plan into lanes."""
+"""Roll-ups: GPU readings to racks, halls and the site, those to five minutes; the newest plan to Gantt rows."""

@@ -1,4 +1,4 @@
-"""What dashboards mark on every chart: budgets that change, and plans that move jobs."""
+"""Events that dashboards mark on every chart: changes of budgets, and plans that move jobs."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,7 +12,7 @@ from powerhall_optimizer.rollup.readings import BUCKET_S
 __all__ = ["curtailments", "plan_change"]
 
 _CHANGE = 0.01
-"""Budgets that move by less than this share are not worth a mark."""
+"""Relative change of a budget that makes an event, at least."""
 
 
 def curtailments(site: Site, times_s: Iterable[int]) -> Iterator[Point]:

@@ -1,4 +1,4 @@
-"""What the newest plan foresees: planned power per zone and time, and the lanes of its Gantt chart."""
+"""Planned power per zone and time of the newest plan, and the rows of its Gantt chart."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What a hall's nodes sent, per bucket of ten seconds."""
+"""Readings of a hall's nodes per bucket of ten seconds."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""One cycle of the roll-up: read a stretch of time, compute its buckets, write them; again is the same.
+"""One cycle of the roll-up: read a time range, compute its buckets, write them; repeating it changes nothing.
 
 Every cycle computes the last `late_s` seconds anew, so that readings that come late, from a spool after an outage, are
 in the roll-up too. A roll-up is a point like any other: written again it overwrites itself, so cycles may overlap,

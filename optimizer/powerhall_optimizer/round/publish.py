@@ -1,4 +1,4 @@
-"""A verified plan into the store (points and document) and into plan.json; nothing else is ever published."""
+"""Publish a verified plan to the store (points and document) and to plan.json."""
 
 import math
 from collections.abc import Iterable, Iterator

@@ -39,7 +39,7 @@ __all__ = ["RoundRequest", "check_down", "observe", "one_round_at_a_time", "run_
 
 @dataclass(frozen=True, slots=True)
 class RoundRequest:
-    """What a round is asked to do."""
+    """Options of a round."""
 
     site: Path
     horizon: Horizon

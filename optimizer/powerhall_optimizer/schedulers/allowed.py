@@ -1,4 +1,4 @@
-"""How much power jobs may hold in a zone, slot by slot, in units that a workload manager counts."""
+"""Power that jobs may hold in a zone per slot, in units that a workload manager counts."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What every workload manager gives the optimizer: its queue, and a report of what writing a plan did."""
+"""Interface of workload managers: read the queue, write a plan, report the writes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ class Skipped:
 
 @dataclass(slots=True)
 class WriteReport:
-    """What one application of a plan did; in a dry run `commands` would have been issued."""
+    """Writes of one application of a plan; in a dry run `commands` would have been issued."""
 
     scheduler: str
     plan_id: str

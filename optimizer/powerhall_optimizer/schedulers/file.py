@@ -1,4 +1,4 @@
-"""Files in place of a workload manager: jobs come from CSV or JSON, orders go to CSV or JSON."""
+"""Files as a workload manager: jobs from CSV or JSON, orders to CSV or JSON."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ class FileSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What is to happen to one job. `order`: run (keeps running), start, wait, stop. Times in s since the epoch.
+    """Order for one job. `order`: run (keeps running), start, wait, stop. Times in s since the epoch.
 
     `nodes` is a host list; `gpu_power_w` the planned draw per GPU; `power_w` that of the whole job.
     """

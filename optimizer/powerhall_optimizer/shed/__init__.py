@@ -1,1 +1,1 @@
-"""The emergency shed: a ladder of ready actions, and acting on it without solving anything."""
+"""The emergency shed: a ladder of prepared actions, executed without solving."""

@@ -18,7 +18,7 @@ __all__ = ["shed_modes", "shed_plan", "with_frozen_budgets"]
 
 
 def shed_modes(steps: Ladder, rungs: int) -> dict[str, str]:
-    """Return the mode in which each touched job's nodes are to be capped; a paused job's in its lowest one, at once."""
+    """Return the mode to cap each touched job's nodes to; of a paused job its lowest mode."""
     return {job_id: actions[-1].mode for job_id, actions in by_job(steps.actions[:rungs]).items()}
 
 
@@ -71,7 +71,7 @@ def with_frozen_budgets(after: Plan, target_w: float, time_s: float, until_s: fl
     draft = msgspec.structs.replace(draft, zones=zone_plans(draft, {}))
     try:
         value, bound = value_and_bound(draft)
-    except (KeyError, IndexError):  # a job in a mode that the planner would not give it: the plan says no worth
+    except (KeyError, IndexError):  # a job in a mode that the planner would not choose: no value is computed
         value, bound = 0, 0
     gap = (bound - value) / bound if bound > 0 else 0.0
     return msgspec.structs.replace(draft, value=value, bound=bound, gap=gap)

@@ -1,12 +1,12 @@
-"""The desk where shed events arrive: each acts once, holds until its end, and is handed to the rounds with its end.
+"""Registry and dispatcher of shed events: each acts once, holds until its end, and is passed to the rounds.
 
 Invariants:
 
-* An event is on disk before it acts, and its outcome after: a desk that dies in between acts again when it is back,
-  which takes the same rungs. The same event twice changes nothing.
+* An event is on disk before it acts, and its outcome after. A process that dies in between acts again after its
+  restart, with the same rungs. The same event twice changes nothing.
 * While events are active, the lowest limit of all of them holds: no event raises what another one lowered.
-* What failed on the way (a store that is away, nodes that do not confirm) is tried again, more and more seldom. A disk
-  that is full keeps nothing from acting.
+* Failures (an unreachable store, nodes that do not acknowledge) are retried with growing intervals. A full disk does
+  not keep an event from acting.
 * Rounds read the events file (`events` in site.toml), so that plans and leases keep the limit until the event ends and
   rise afterwards by the site's ramp. A cancelled event ends at that moment and is ramped the same way.
 """
@@ -37,7 +37,7 @@ Act = Callable[[float | None, float, float, float], Outcome]
 
 
 class ShedEvent(msgspec.Struct, forbid_unknown_fields=True):
-    """One event as the desk keeps it; `limit_w` is settled when it acts."""
+    """One event with its state; `limit_w` is fixed when it acts."""
 
     event_id: str
     modification: int
@@ -53,12 +53,12 @@ class ShedEvent(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class EventManager:
-    """Takes signals from any thread; `tick` starts and ends events and is called twice a second or more."""
+    """Receives signals from any thread; `tick` starts and ends events and is called at least twice a second."""
 
     def __init__(
         self, state: Path, events: Path | None, act: Act, log: Log, clock: Callable[[], float] = time.time
     ) -> None:
-        """`state` is the desk's memory, `events` the file that site.toml names (None: rounds are not told)."""
+        """`state` is the state file, `events` the events file of site.toml (None: rounds get no events)."""
         self._state, self._events, self._act, self._log, self._clock = state, events, act, log, clock
         self._lock = threading.Lock()
         self._acting = threading.Lock()
@@ -68,7 +68,7 @@ class EventManager:
         self._write()
 
     def receive(self, signal: Signal) -> ShedEvent:
-        """Take an event: a new one, or a changed one with a higher modification; anything else changes nothing."""
+        """Register a new event, or a change with a higher modification; ignore anything else."""
         now_s = self._clock()
         with self._lock:
             old = self._known.get(signal.event_id)
@@ -104,7 +104,7 @@ class EventManager:
             return None if found is None else _copy(found)
 
     def tick(self) -> None:
-        """End events that are over, forget old ones, and act on those whose time has come."""
+        """End events that are over, drop old ones, and act on those that are due."""
         now_s = self._clock()
         with self._lock:
             for known in list(self._known.values()):
@@ -127,7 +127,7 @@ class EventManager:
         return tries < _MOST_TRIES and (tries == 0 or now_s - at_s >= _AGAIN_S * 2.0 ** (tries - 1))
 
     def _perform(self, known: ShedEvent) -> None:
-        """Act on one event, outside the lock, so that status and further signals get through meanwhile."""
+        """Act on one event outside the lock, so that status requests and signals are not blocked."""
         with self._acting:
             self._tries[known.event_id] = self._tries.get(known.event_id, (0, 0.0))[0] + 1, self._clock()
             outcome, problem = None, ""
@@ -159,14 +159,14 @@ class EventManager:
         return min(limits, default=None)
 
     def _save(self) -> None:
-        """Write both files; a disk that takes nothing is logged and stops no shed."""
+        """Write both files; a write failure is logged and does not stop a shed."""
         try:
             self._write()
         except ConfigError as error:
             self._log.error("shed_not_kept", detail=error)
 
     def _write(self) -> None:
-        """Write the desk's memory, then the events file for the rounds; each in one step."""
+        """Write the state file, then the events file for the rounds, each atomically."""
         _replace(self._state, msgspec.json.encode(self._known))
         if self._events is not None:
             rows = [row for known in self._known.values() if (row := _row(known)) is not None]
@@ -191,7 +191,7 @@ def _row(known: ShedEvent) -> dict[str, object] | None:
 
 
 def _others(path: Path, known: Mapping[str, ShedEvent]) -> list[dict[str, object]]:
-    """Return the events of the file that are not the desk's, such as a person's: they stay as they are."""
+    """Return the events of the file that this service does not own, such as manual ones; they stay unchanged."""
     if path.suffix != ".json":
         raise ConfigError(f"shed: --events: {str(path)!r}: must end in .json")
     rows = read_json(path, list[dict[str, object]]) if path.exists() else []

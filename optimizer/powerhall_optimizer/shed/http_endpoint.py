@@ -1,11 +1,11 @@
-"""The HTTP hook for grid operators: POST an event, GET what became of it.
+"""HTTP endpoint for grid operators: POST an event, GET its state.
 
     POST /v1/events        one event as JSON (see `signals`), Authorization: Bearer TOKEN
     GET  /v1/events        all events, newest first
     GET  /v1/events/ID     one
     GET  /v1/health        "ok", without a token
 
-Answers: 200 done (also for a repeated event), 202 taken and not done yet, 400 refused with the reason, 401, 404, 405,
+Answers: 200 done (also for a repeated event), 202 accepted, not done yet, 400 refused with the reason, 401, 404, 405,
 411, 413, 429 with Retry-After, 503. The token is read from its file for every request, so that it can be changed.
 """
 
@@ -54,7 +54,7 @@ class RateLimit:
         self._left, self._at_s = self.burst, self.clock()
 
     def wait_s(self) -> float:
-        """Take one; return 0, or the seconds to wait when there is none."""
+        """Take one token; return 0, or the seconds to wait when there is none."""
         with self._lock:
             now_s = self.clock()
             self._left, self._at_s = min(self.burst, self._left + (now_s - self._at_s) * self.per_s), now_s
@@ -65,7 +65,7 @@ class RateLimit:
 
 
 class HttpEndpoint:
-    """The server; it answers in threads until it is closed."""
+    """The server; it answers each request in a thread until it is closed."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class HttpEndpoint:
         self._server.server_close()
 
     def is_token(self, header: str) -> bool:
-        """Compare a request's token in a time that says nothing about it."""
+        """Compare a request's token in constant time."""
         kind, _, given = header.partition(" ")
         return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), _checked(self._token).encode())
 
@@ -136,7 +136,7 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # type: ignore[override]
-        """Shake hands here, where a slow client holds up nobody else."""
+        """Do the TLS handshake in the thread, where a slow client blocks no other."""
         try:
             if self.tls is not None:
                 request = self.tls.wrap_socket(request, server_side=True)
@@ -148,7 +148,7 @@ class _Server(ThreadingHTTPServer):
             self.slots.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no error worth a trace."""
+        """Ignore a client that closed its connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -159,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Answer what is known."""
+        """Answer with the known events."""
         if self.path == "/v1/health":
             self._answer(200, {"status": "ok"})
         elif self._is_allowed():
@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(404, {"error": f"{self.path[:200]}: not known"})
 
     def do_POST(self) -> None:
-        """Take an event and wait, as long as its own deadline says, for what comes of it."""
+        """Register an event and wait for its outcome, at most until its own deadline."""
         if not self._is_allowed():
             return
         if self.path != _EVENTS:
@@ -207,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(202 if known.state == "announced" else 200, known)
 
     def _is_allowed(self) -> bool:
-        """Check the token and the pace; answer where the request may not go on."""
+        """Check the token and the rate limit; answer the request where it is refused."""
         endpoint = self.server.endpoint
         try:
             is_token = endpoint.is_token(self.headers.get("Authorization", ""))
@@ -236,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Say nothing per request: what matters is logged where it happens."""
+        """Do not log per request."""
 
 
 def _checked(token: Secret) -> str:

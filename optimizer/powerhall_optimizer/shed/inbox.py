@@ -1,8 +1,7 @@
-"""The signal folder: a file that appears in it is a shed signal; afterwards it lies in `done` or `refused`.
+"""Inbox folder for shed signals: each file is a signal and moves to `done` or `refused` afterwards.
 
-A file counts once its size and time have stood still for two looks, so that a writer that does not rename into place is
-not read half-way. Names that begin with a dot or end in .part or .tmp are left alone, and so is everything that is not
-a plain file.
+A file is read once its size and time are unchanged between two scans, so that a file still being written is not read.
+Names that begin with a dot or end in .part or .tmp are ignored, and so is everything that is not a regular file.
 """
 
 import os
@@ -21,10 +20,10 @@ _ENDINGS = (".json", ".csv")
 
 
 class SignalInbox:
-    """Looks into one folder; `look` is called several times a second."""
+    """Scans one folder; `look` is called several times a second."""
 
     def __init__(self, folder: Path, site: str, take: Callable[[Signal], object], log: Log) -> None:
-        """Refuse a folder that others may write to: whoever can put a file there sheds the site."""
+        """Refuse a folder that is writable for all: any file in it sheds the site."""
         self._folder, self._site, self._take, self._log = folder, site, take, log
         self._seen: dict[str, tuple[int, int]] = {}
         try:
@@ -37,7 +36,7 @@ class SignalInbox:
             raise ConfigError(f"shed: --watch: {str(folder)!r}: must be a folder that not everybody may write to")
 
     def look(self, now_s: float) -> int:
-        """Take every file that has settled; return how many signals came of them."""
+        """Read every file that is complete; return the number of signals."""
         seen: dict[str, tuple[int, int]] = {}
         taken = 0
         for entry in sorted(os.scandir(self._folder), key=lambda e: e.name):

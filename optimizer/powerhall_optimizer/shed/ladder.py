@@ -1,6 +1,6 @@
-"""The ladder of a plan: ordered actions with the power that is left after each, ready before anybody needs them.
+"""The ladder of a plan: ordered actions with the power at the meter after each, computed in advance.
 
-Order, cheapest harm first: lower the power mode of jobs that may be preempted (by value lost per watt), then pause
+Order, least harm first: lower the power mode of jobs that may be preempted (by value lost per watt), then pause
 those that can checkpoint (by weight of work per watt), then stop the other preemptible ones (the same). Jobs that may
 not be preempted are protected: no action of the ladder touches them. A cap holds for all GPUs of a node, so a job that
 shares a node with another one is not slowed, only paused or stopped.

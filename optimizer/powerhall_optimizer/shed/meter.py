@@ -1,4 +1,4 @@
-"""What the site's meter says now: the baseline of a cut by a share."""
+"""The site's power at the meter now: the baseline of a cut by a share."""
 
 from powerhall.store import Store
 from powerhall.store.questions import latest

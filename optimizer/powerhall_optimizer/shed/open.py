@@ -30,7 +30,7 @@ class ShedOptions:
 
 
 def open_shedder(options: ShedOptions, plan: Plan) -> Shedder:
-    """Open what the command line names; half of what leases need, or nothing at all, is refused."""
+    """Open what the command line names; an incomplete set of lease options, or none at all, is refused."""
     leased = [options.store, options.site_key, options.ledger]
     if any(leased) and not all(leased):
         raise Rejected("shed: --store, --site-key and --ledger go together: all are needed to send leases")

@@ -1,4 +1,4 @@
-"""The shed service: signal folder and HTTP endpoint in front of one manager, until SIGTERM."""
+"""The shed service: inbox and HTTP endpoint feed one event manager, until SIGTERM."""
 
 import math
 import time

@@ -1,7 +1,7 @@
-"""Takes rungs of a ladder and hands them over: leases first, then the scheduler, then the shed plan's file.
+"""Execute rungs of a ladder: leases first, then the scheduler, then the file of the shed plan.
 
-Invariants: no cap rises, whatever the ledger and the budgets say; only nodes of touched jobs get leases; what fails on
-the way is reported and keeps nothing else from being done.
+Invariants: no cap rises, whatever the ledger and the budgets are; only nodes of touched jobs get leases; a failure is
+reported and does not stop the remaining steps.
 """
 
 import time
@@ -58,7 +58,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Shedder:
-    """Store, scheduler, keys and clocks are given, so that a test needs none of them."""
+    """Executes sheds; store, scheduler, keys and clocks are passed in."""
 
     ledger: LeaseLedger | None
     store: Store | None
@@ -123,7 +123,7 @@ class Shedder:
         return {lease.node: lease.sequence for lease, _ in leases}
 
     def _hand_over(self, plan: Plan, steps: Ladder, target_w: float, until_s: float) -> list[str]:
-        """Give the shed plan to the scheduler and to its file; return what was not done."""
+        """Pass the shed plan to the scheduler and to its file; return the problems."""
         rungs = steps.rungs_to(target_w)
         ended = {action.job_id for action in steps.actions[:rungs] if action.kind is not ActionKind.LOWER}
         if self.writer is None and self.out is None:
@@ -148,8 +148,8 @@ class Shedder:
         while True:
             count = 0
             try:
-                told = read_acks(self.store, self.site_key, sent, self.clock()).sequences
-                count = sum(told.get(node, 0) >= sequence for node, sequence in sent.items())
+                acks = read_acks(self.store, self.site_key, sent, self.clock()).sequences
+                count = sum(acks.get(node, 0) >= sequence for node, sequence in sent.items())
             except PowerhallError as error:
                 if self.clock() >= deadline_s:
                     problems.append(texts.unreadable_acks(error))
@@ -162,7 +162,7 @@ class Shedder:
 
 
 def _of_jobs(plan: Plan, wanted: list[CapRequest], jobs: Mapping[str, str]) -> list[CapRequest]:
-    """Return the needs of nodes on which one of these jobs runs."""
+    """Return the cap requests of nodes on which one of these jobs runs."""
     nodes = {
         node
         for entry in plan.assignments
@@ -176,7 +176,7 @@ def _of_jobs(plan: Plan, wanted: list[CapRequest], jobs: Mapping[str, str]) -> l
 def outcome_of(
     steps: Ladder, target_w: float, *, leases: int = 0, seconds: float = 0.0, dry_run: bool = False
 ) -> Outcome:
-    """Return what taking the rungs to a target comes to."""
+    """Return the outcome of taking the rungs to a target."""
     rungs = steps.rungs_to(target_w)
     taken = steps.actions[:rungs]
     after_w = taken[-1].left_w if taken else steps.power_w

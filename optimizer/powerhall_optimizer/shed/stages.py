@@ -1,11 +1,11 @@
-"""How a shed goes down: in one step, or in steps that the grid's ramp allows, as far as the deadline leaves time."""
+"""Steps of a shed: one, or several within the grid's ramp as far as the deadline allows."""
 
 import math
 
 __all__ = ["stages"]
 
 _DEADLINE_SHARE = 0.5
-"""The last step leaves at half of the time allowed: carriers, cappers and GPUs need the rest."""
+"""The last step is sent at half of the time allowed: carriers, cappers and GPUs need the rest."""
 _STEP_S = 1.0
 _MOST_STEPS = 30
 

@@ -1,4 +1,4 @@
-"""The stores of several sites as those of their joint problem."""
+"""Storage of several sites in their joint problem."""
 
 from collections.abc import Sequence
 from dataclasses import replace

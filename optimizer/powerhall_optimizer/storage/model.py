@@ -1,11 +1,14 @@
-"""The stores of a site beside the integer problem: what they may do, what that adds to capacities, what it costs.
+"""Storage units beside the integer problem: their limits, what they add to capacities, and their cost.
 
 With `d` W delivered and `c` W taken up by store k in slot t, the capacity of resource r is
 
     cap_rt + floor(sum over k of (gain_krt * d_kt - load_krt * c_kt) / SCALE)
 
-and the plan is worth (sum(discharge_cost * d + charge_cost * c) + short_cost * max(0, end - e_T)) / COST_SCALE value
-units less. Gains are rounded down and loads up: what holds here holds for the true curves (see `linear`):
+and the value of the plan is lower by
+
+    (sum(discharge_cost * d + charge_cost * c) + short_cost * max(0, end - e_T)) / COST_SCALE
+
+Gains are rounded down and loads up: a dispatch within these limits is within the true curves (see `linearize`):
 
 * a battery's power changes from slot to slot by no more than its share of the site's ramp limits;
 * a battery adds to the IT power that its feed and the feeds above carry, one to one, and to the power at the meter by
@@ -89,7 +92,7 @@ class StorageUnit:
 
     @property
     def end_j(self) -> int:
-        """What it should hold at the end; less costs `short_cost` per J."""
+        """Content wanted at the end; each missing J costs `short_cost`."""
         return min(int(self.storage.end_j), self.high_j)
 
 
@@ -99,7 +102,7 @@ Dispatch = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """What some stores may together deliver at most per slot: nothing is exported, nothing cooled below its heat.
+    """The most that some storage units may deliver together per slot: no export, no cooling beyond the heat.
 
     `shares[k]` counts a W that store k delivers, and a W that it takes up.
     """
@@ -118,11 +121,11 @@ class StorageModel:
 
     @property
     def rounding_w(self) -> int:
-        """What rounding all powers to whole W may cost a capacity."""
+        """Capacity that rounding all powers to whole W may cost."""
         return 2 * len(self.units)
 
     def idle(self) -> Dispatch:
-        """No store does anything."""
+        """Return the dispatch in which all units are idle."""
         return ((0,) * self.slots,) * len(self.units)
 
     def added(self, dispatch: Sequence[Sequence[int]], resources: int) -> Ints:
@@ -136,7 +139,7 @@ class StorageModel:
         return result
 
     def cost(self, dispatch: Sequence[Sequence[int]]) -> Fraction:
-        """Return what a dispatch costs in value units, exactly."""
+        """Return the cost of a dispatch in value units, exactly."""
         total = Fraction(0)
         for store, watts in zip(self.units, dispatch, strict=True):
             for slot, power in enumerate(watts):
@@ -147,7 +150,7 @@ class StorageModel:
         return total / COST_SCALE
 
     def meets_end_content(self, dispatch: Sequence[Sequence[int]]) -> bool:
-        """Whether every store holds at the end what it must."""
+        """Whether every unit holds its least content at the end."""
         return all(
             trajectory(store.storage, store.start_j, watts, self.slot_s)[-1] >= store.low_j[-1]
             for store, watts in zip(self.units, dispatch, strict=True)
@@ -172,20 +175,20 @@ class StorageModel:
         per_w = stored_after(store.storage, keep, Fraction(0), -1, self.slot_s)
         held = Fraction(store.start_j)
         found: list[int] = []
-        for slot, wish in enumerate(power_w.tolist()):
+        for slot, wanted in enumerate(power_w.tolist()):
             idle_j = keep * held
-            if wish >= 0:
+            if wanted >= 0:
                 most = (idle_j - store.low_j[slot + 1]) // self.slot_s
-                power = min(int(wish + 1e-6), store.discharge_w, max(0, int(most)))
+                power = min(int(wanted + 1e-6), store.discharge_w, max(0, int(most)))
             else:
                 most = (store.high_j - idle_j) // per_w
-                power = -min(int(1.0 - 1e-6 - wish), store.charge_w, max(0, int(most)))
+                power = -min(int(1.0 - 1e-6 - wanted), store.charge_w, max(0, int(most)))
             held = stored_after(store.storage, keep, held, power, self.slot_s)
             found.append(power)
         return self._topped(store, found, per_w)
 
     def _topped(self, store: StorageUnit, powers: list[int], per_w: Fraction) -> tuple[int, ...]:
-        """Return powers that end with what the store must hold: rounding may have cost it some J."""
+        """Return powers that end with the least content: rounding may have cost the unit some J."""
         held = trajectory(store.storage, store.start_j, powers, self.slot_s)
         lacks = store.low_j[-1] - held[-1]
         fullest = Fraction(0)
@@ -199,7 +202,7 @@ class StorageModel:
 
 
 def with_dispatch(built: Built, model: StorageModel, dispatch: Dispatch) -> Built:
-    """Return the problem whose capacities a dispatch has changed, less a little for the rounding of a later one."""
+    """Return the problem with the capacities of a dispatch, less a margin for rounding a later one."""
     capacity = built.problem.capacity + model.added(dispatch, built.problem.resources)
     capacity[sorted({effect.resource for store in model.units for effect in store.effects})] -= model.rounding_w
     return replace(built, problem=replace(built.problem, capacity=np.maximum(capacity, 0)))

@@ -1,4 +1,4 @@
-"""The linear program of all stores over all slots, by OR-Tools MathOpt: what they do at prices or for given loads.
+"""Linear program of all storage units over all slots, by OR-Tools MathOpt: dispatch at prices or for given loads.
 
 Variables per store: power taken up and delivered per slot, content after every slot, what is missing at the end.
 Powers are in kW and contents in kW slots, so that coefficients stay near 1.
@@ -35,10 +35,10 @@ _LIMIT = timedelta(seconds=20)
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """Power per store and slot in W (taken up where negative), what a J in the store is worth, and the total worth."""
+    """Power per unit and slot in W (taken up where negative), the value of a stored J, and the total value."""
 
     power_w: list[Floats]
-    worth: list[Floats]
+    stored_value: list[Floats]
     objective: float
 
 
@@ -51,7 +51,7 @@ class Program:
     ceilings: Sequence[Ceiling] = field(default=())
 
     def solve(self, price: Floats | None = None, need: Ints | None = None) -> Solution:
-        """Return the dispatch of the highest worth at `price` (value units per unit of resource and slot, or none).
+        """Return the dispatch of the highest value at `price` (value units per unit of resource and slot, or none).
 
         `need` [R, T] is what it has to add to the capacity of each resource, as far as it can.
         """
@@ -110,7 +110,7 @@ class _Build:
         return charge, give, rules
 
     def _need(self, need: Ints) -> None:
-        """What is missing of a resource costs far more than anything else."""
+        """Penalise what is missing of a resource above everything else."""
         for resource in sorted({e.resource for store in self.model.units for e in store.effects}):
             parts = [
                 (number, effect)
@@ -150,18 +150,18 @@ class _Build:
             _UNIT_W * np.array([values[g] - values[c] for g, c in zip(give, charge, strict=True)])
             for charge, give, _ in self.columns
         ]
-        worth = [np.zeros(self.model.slots) for _ in self.columns]
+        stored_value = [np.zeros(self.model.slots) for _ in self.columns]
         if result.has_dual_feasible_solution():
             duals = result.dual_values()
             per_j = self.scale / _UNIT_W / self.model.slot_s
-            worth = [per_j * np.array([duals[rule] for rule in rules]) for _, _, rules in self.columns]
+            stored_value = [per_j * np.array([duals[rule] for rule in rules]) for _, _, rules in self.columns]
         if not all(math.isfinite(float(watts.sum())) for watts in power):
             raise PowerhallError("storage program: the solver's answer is not finite")
-        return Solution(power, worth, self.scale * result.objective_value())
+        return Solution(power, stored_value, self.scale * result.objective_value())
 
 
 def _gains(store: StorageUnit, price: Floats | None, slots: int) -> tuple[Floats, Floats]:
-    """Return what a W delivered earns and what a W taken up costs per slot, in value units."""
+    """Return the gain per W delivered and the cost per W taken up, per slot in value units."""
     gain = -store.discharge_cost / COST_SCALE
     load = store.charge_cost / COST_SCALE + np.zeros(slots)
     if price is None:

@@ -1,4 +1,4 @@
-"""What the stores hold now: as their meters say, else as the last plan foresaw, else as the site file says.
+"""Content of storage now: by its meter, else by the last plan, else by the site file.
 
 A meter is the measurement `facility` with the store's name as `device`: the point `soc_percent` of a battery or a tank,
 `supply_temp_c` of a loop.
@@ -18,7 +18,7 @@ _FRESH_S = 900.0
 
 
 def with_storage_content(snapshot: Snapshot, previous: Plan | None, store: Store | None, now_s: float) -> Snapshot:
-    """Return the snapshot with what is known of its stores; unchanged for a site without any."""
+    """Return the snapshot with the known content of its storage; unchanged for a site without storage."""
     storages = {storage.name: storage for storage in snapshot.site.storages}
     if not storages:
         return snapshot
@@ -30,7 +30,7 @@ def with_storage_content(snapshot: Snapshot, previous: Plan | None, store: Store
 
 
 def _foreseen(snapshot: Snapshot, previous: Plan | None) -> dict[str, float]:
-    """Return what the last plan foresaw for now; a plan that starts now knew no more than its own snapshot."""
+    """Return the content that the last plan has for now; of a plan that starts now, that of its snapshot."""
     if previous is None or previous.snapshot.site.name != snapshot.site.name:
         return {}
     slot, off = divmod(snapshot.start_s - previous.snapshot.start_s, previous.snapshot.slot_s)

@@ -187,7 +187,9 @@ def test_the_dual_of_the_program_proves_its_optimum(case, seed):
     price = prices.price / 2.0**prices.scale_bits
     answer = Program(model).solve(price)
     scale = 2**prices.scale_bits * STORED_VALUE_SCALE
-    worth = {s.storage.name: [round(v * scale) for v in row] for s, row in zip(model.units, answer.worth, strict=True)}
+    worth = {
+        s.storage.name: [round(v * scale) for v in row] for s, row in zip(model.units, answer.stored_value, strict=True)
+    }
     assert float(stored_bound(model, prices, worth)) == pytest.approx(answer.objective, rel=1e-6)
     dispatch = model.in_whole_watts(answer.power_w)
     assert model.meets_end_content(dispatch)

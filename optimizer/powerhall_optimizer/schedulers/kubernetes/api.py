@@ -54,7 +54,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 class KubernetesApi:
-    """The few calls that a round needs."""
+    """The API calls that a round needs."""
 
     def __init__(self, settings: KubernetesSettings) -> None:
         client = import_module("kubernetes.client")
@@ -192,7 +192,7 @@ def _configuration(settings: KubernetesSettings) -> object:
 
 
 def open_api(settings: KubernetesSettings) -> KubernetesApi:
-    """Return the API; where the client is not installed, one line says how to get it."""
+    """Return the API; ConfigError with the missing extra where the client is not installed."""
     try:
         return KubernetesApi(settings)
     except ImportError:

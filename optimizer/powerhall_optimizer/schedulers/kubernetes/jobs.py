@@ -1,7 +1,7 @@
 """Kubernetes Jobs as the planner's jobs, and the patches that a plan makes of them.
 
-What Powerhall wrote last stands in the annotation `powerhall.io/wrote`; where the job says something else now, somebody
-changed it, and it is theirs until that annotation is removed.
+The annotation `powerhall.io/wrote` has the values that Powerhall wrote last. Where the job has others now, somebody
+else changed it, and Powerhall does not write it until that annotation is removed.
 """
 
 from dataclasses import dataclass
@@ -150,7 +150,7 @@ def _annotations(raw: Object, wanted: dict[str, str | None]) -> dict[str, str | 
 
 
 def _was_changed(raw: Object) -> bool:
-    """Say whether somebody else set suspend or the queue since Powerhall did.
+    """Return whether somebody else set suspend or the queue since Powerhall did.
 
     In a queue of Kueue's only the queue counts: suspending and unsuspending is then Kueue's.
     """
@@ -164,7 +164,7 @@ def _was_changed(raw: Object) -> bool:
 def decide(
     raw: Object, desired: Assignment | Waiting, settings: KubernetesSettings, now_s: float, *, stop: bool
 ) -> JobPatch | SkipReason | None:
-    """Return the patch that the plan makes of a job, None where it is as planned, or why it is left alone."""
+    """Return the patch of a job, None where it is as planned, or why it is skipped."""
     status = status_of(raw)
     if status == "done":
         return SkipReason(Skip.ENDED)

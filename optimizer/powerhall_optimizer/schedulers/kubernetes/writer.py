@@ -32,7 +32,7 @@ __all__ = ["KubernetesReader", "KubernetesWriter"]
 
 Clock = Callable[[], float]
 _TRIES = 4
-"""How often a job that others change at the same time is read and decided anew."""
+"""Attempts to write a job that others change at the same time."""
 
 
 class KubernetesReader:

@@ -1,4 +1,4 @@
-"""Writing changes of jobs into Slurm: the mark, the fields, reading back, the final mark."""
+"""Write changes of jobs into Slurm: the mark, the fields, the verification, the final mark."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 __all__ = ["read_records", "restored", "write_changes"]
 
 _RETRIED = 20
-"""How many refused changes are tried again one by one; more than that have one cause, such as missing rights."""
+"""Refused changes that are retried one by one, at most; more have one cause, such as missing rights."""
 
 
 def read_records(tool: SlurmTool) -> dict[str, Record]:
@@ -131,7 +131,7 @@ def _verified(
     settings: SlurmSettings,
     clock: Callable[[], float],
 ) -> str:
-    """Return what of a change did not read back; its commands are tried once more to get Slurm's own words."""
+    """Return the differences after a change; its commands are issued once more to get Slurm's error messages."""
     job = change.record.job_id
     wrong = _differences(change, after.get(job), settings, clock())
     if not wrong or not lines:

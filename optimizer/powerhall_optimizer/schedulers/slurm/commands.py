@@ -1,4 +1,4 @@
-"""Runs Slurm's own commands; writes go through one scontrol that reads a complete file, so that none is cut short."""
+"""Run Slurm's commands; scontrol reads writes from a complete file, so that none is truncated."""
 
 import os
 import subprocess

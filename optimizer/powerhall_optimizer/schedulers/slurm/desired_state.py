@@ -1,4 +1,4 @@
-"""What the plan wants of each job in Slurm, field by field, and what of it may be written."""
+"""Desired state of each job in Slurm by field, and the changes that may be written."""
 
 import math
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ _COMMENT_LENGTH = 240
 
 @dataclass(frozen=True, slots=True)
 class DesiredJob:
-    """What the plan wants of one job: fields as in `slurm_mark.FIELDS`, and the text for its comment."""
+    """Desired state of one job: fields as in `ownership_mark.FIELDS`, and the text for its comment."""
 
     job_id: str
     values: dict[str, str]
@@ -92,7 +92,7 @@ def _wait(job: Waiting, settings: SlurmSettings, *, stop: bool) -> DesiredJob:
 
 
 def desired_jobs(plan: Plan, settings: SlurmSettings, now_s: float) -> list[DesiredJob]:
-    """Return what the plan wants: first who waits, then who starts, in the plan's order."""
+    """Return the desired state of every job: waiting ones first, then running ones, then starts in order."""
     ran = {job.job_id for job in plan.snapshot.jobs if job.state == "running"}
     stoppable = {job.job_id for job in plan.snapshot.jobs if job.state == "running" and job.preemptible}
     waiting = [_wait(job, settings, stop=job.job_id in stoppable) for job in plan.waiting]
@@ -140,9 +140,9 @@ def _wanted_start(desired: str, current: str, mark: OwnershipMark, settings: Slu
 
 
 def decide(record: Record, desired: DesiredJob, settings: SlurmSettings, now_s: float) -> Change | SkipReason:
-    """Return what to write for a job, or why it is left alone.
+    """Return the change to write for a job, or why it is skipped.
 
-    A field that somebody else changed since Powerhall wrote it stays as they want it.
+    A field that somebody else changed since Powerhall wrote it is not written.
     """
     current = current_values(record, settings, now_s)
     known = _known_mark(record, now_s)

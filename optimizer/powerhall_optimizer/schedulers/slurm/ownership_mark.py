@@ -1,4 +1,4 @@
-"""The mark that Powerhall leaves on a job in Slurm's AdminComment: what it wrote there, and what it is about to write.
+"""Ownership annotation on a job in Slurm's AdminComment: values written by Powerhall, and pending writes.
 
 Invariants: the mark is written before the fields it speaks of (`pending`, with old and new values) and once more after
 they were read back. So a run that is killed at any point leaves a mark from which the next run knows which values are

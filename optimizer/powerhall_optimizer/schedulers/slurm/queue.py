@@ -86,7 +86,7 @@ def _job(record: Record, settings: SlurmSettings, now_s: float, index: SiteIndex
 def to_queue(
     records: Sequence[Record], nodes: Sequence[NodeRecord], site: Site, settings: SlurmSettings, now_s: float
 ) -> Queue:
-    """Return the jobs that may be planned, who is left out and why, and the site's nodes that cannot be used."""
+    """Return the jobs that may be planned, the others with the reason, and the site's unusable nodes."""
     index = SiteIndex.of(site)
     jobs: list[Job] = []
     left_out: dict[str, str] = {}

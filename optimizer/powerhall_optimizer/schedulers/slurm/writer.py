@@ -1,8 +1,8 @@
 """Slurm through its own commands: reads the queue, writes the plan, reads every write back.
 
-Whatever Powerhall needs to remember lies in Slurm itself (see slurm_mark), so a run may be killed at any point: the
-next one finishes the work. With `hold = "lease"` no job is ever held: those that must wait get a start time that passes
-by itself, and the power licence keeps the budget while no optimizer runs.
+All state lies in Slurm itself (see `ownership_mark`), so a run may be killed at any point: the next one finishes the
+work. With `hold = "lease"` no job is ever held: jobs that must wait get a start time that expires by itself, and the
+power licence keeps the budget while no optimizer runs.
 """
 
 import re
@@ -61,7 +61,7 @@ class SlurmWriter:
         self._tool = tool or SlurmTool(settings.timeout_s)
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
-        """Write what differs from the plan: first what tightens and delays, then what starts, last what loosens."""
+        """Write the differences to the plan: tightening and delays first, then starts, loosening last."""
         report = WriteReport("slurm", plan.plan_id, dry_run)
         now_s = self._clock()
         check_fresh(plan, now_s)
@@ -75,7 +75,7 @@ class SlurmWriter:
         return report
 
     def release_all(self, *, dry_run: bool = False) -> WriteReport:
-        """Give every waiting job back as its user submitted it, and delete Powerhall's reservations."""
+        """Restore every waiting job as its user submitted it, and delete Powerhall's reservations."""
         report = WriteReport("slurm", "", dry_run)
         settings, now_s = self._licensed(report), self._clock()
         changes = [
