@@ -1,7 +1,7 @@
 """The node agent beside its peers: CPU, memory, encoding, freshness, disk use of an outage.
 
-All of them read the same simulated C library (tests/rigs/nvml, 8 GPUs) through pynvml. Peers (nvitop, zeus-ml, gpustat)
-are installed from PyPI into a virtual environment outside the checkout, made at the first run.
+The agent and its peers read the same simulated C library (tests/rigs/nvml, 8 GPUs) through pynvml. The first run
+installs the peers (nvitop, zeus-ml, gpustat) from PyPI into a virtual environment outside the checkout.
 
 cpu_percent                   CPU of one core: daemon and sampler with all threads, 10 Hz and 1 Hz sets, delivered
 cpu_per_sample_ratio_PEER     CPU of one sample of the peer over one of ours, like for like: the values that the peer
@@ -66,7 +66,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="45 s of running instead of 5 min, fewer repeats")
     parser.add_argument("--no-peers", action="store_true", help="leave out the peers (no network)")
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "powerhall" / "agent-peers"
-    parser.add_argument("--peers-venv", type=Path, default=default, help=f"where the peers live (default: {default})")
+    parser.add_argument(
+        "--peers-venv", type=Path, default=default, help=f"virtual environment of the peers (default: {default})"
+    )
     arguments = parser.parse_args()
     figures: dict[str, float | str] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.platform()}",
@@ -89,7 +91,7 @@ def main() -> int:
 
 
 def encoding(env: dict[str, str], repeats: int) -> dict[str, float]:
-    """Points per second of our encoder and of influxdb-client's Point, for points that the agent has just taken."""
+    """Measure points per second of our encoder and of influxdb-client's Point, for points just taken by the agent."""
     from influxdb_client import Point, WritePrecision
 
     command = [sys.executable, "-c", ENTRY, "once", "--node", "bench", "--format", "line"]
@@ -170,7 +172,7 @@ def _measure(
 
 
 def freshness(port: int, seconds: float) -> dict[str, float]:
-    """Age of each GPU point at the moment a reader first sees it; the reader asks every 50 ms."""
+    """Measure the age of each GPU point when a reader first sees it; the reader asks every 50 ms."""
     query = {"db": "bench", "epoch": "ms", "q": "SELECT power_w FROM gpu WHERE gpu = '0' ORDER BY time DESC LIMIT 1"}
     form = urllib.parse.urlencode(query).encode()
     ages, seen, end_s = [], 0, time.monotonic() + seconds
@@ -190,7 +192,7 @@ def freshness(port: int, seconds: float) -> dict[str, float]:
 
 
 def outage(folder: Path, env: dict[str, str]) -> dict[str, float]:
-    """Disk that a day without a store takes: lines of a minute of the agent, packed as the spool packs them."""
+    """Return the disk use of a day without a store, from one minute of the agent's lines packed like the spool."""
     process = _agent(folder / "outage", env, "influxdb://127.0.0.1:9/nowhere")
     time.sleep(60.0)
     process.terminate()

@@ -1,7 +1,7 @@
-"""How time and gap grow with jobs, slots and halls: the open family around 10,000 jobs x 288 slots x 10 halls.
+"""Growth of time and gap with jobs, slots and halls: the open family around 10,000 jobs x 288 slots x 10 halls.
 
-Each instance is solved once, until the target gap is proven or time is up. Every plan is judged by the independent
-checker; the gap shown is the one recomputed from the published prices.
+Each instance is solved once, until the target gap is proven or time is up. Every plan is checked by the independent
+verifier; the gap shown is the one recomputed from the published prices.
 
     python benchmarks/growth.py --seconds 30 --json growth.json --plot docs/images/growth.png
 
@@ -43,7 +43,7 @@ def measured(size: dict[str, int], seed: int, seconds: float, target: float) -> 
 
 
 def plot(rows: dict[str, list[dict[str, float | int | bool]]], target: float, file: Path) -> None:
-    """Seconds and gap against jobs, slots and halls, as a PNG."""
+    """Plot seconds and gap against jobs, slots and halls as a PNG."""
     import plotly.graph_objects as go
     from playwright.sync_api import sync_playwright
     from plotly.subplots import make_subplots
@@ -80,7 +80,7 @@ def plot(rows: dict[str, list[dict[str, float | int | bool]]], target: float, fi
 def main() -> int:
     """Run the three series and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=30.0, help="most time for one instance")
+    parser.add_argument("--seconds", type=float, default=30.0, help="time limit for one instance")
     parser.add_argument("--target-gap", type=float, default=0.015)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="small sizes, 3 s each")

@@ -1,11 +1,11 @@
-"""Leases through a bad network: rounds over budget with the ledger and with naive planning, on the same losses.
+"""Cap leases over an unreliable network: rounds over budget with the ledger and with naive planning, same losses.
 
-Each round every node wants a random cap. Leases are lost, delayed (and so overtaken), repeated, and nodes are cut off
-for many rounds; nodes obey the capper's rules (no older sequence, safe cap when a lease runs out). Naive planning
-scales the wanted caps so that the new caps fit the budget; the ledger grants against what nodes may still hold. With
-confirmations nodes also tell the ledger what they hold, over the same bad network: lost, late, repeated, overtaken, and
-never from a node that is cut off. The second grant serves nodes that were short out of what was confirmed in the same
-round, as `lease --settle` does. Powers are checked every round after delivery.
+In each round every node requests a random cap. Leases are lost, delayed (and so overtaken) and repeated, and nodes are
+cut off for many rounds; nodes obey the capper's rules (no older sequence, safe cap when a lease runs out). Naive
+planning scales the requested caps so that the new caps fit the budget; the ledger grants against what nodes may still
+hold. With confirmations, nodes also report the cap they hold, over the same network: lost, late, repeated, overtaken, and never
+from a node that is cut off. The second grant gives the power confirmed in the same round to nodes that got too little,
+as `lease --settle` does. Powers are checked every round after delivery.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOSS, DELAY, REPEAT, CUT, CUT_ROUNDS = 0.15, 0.15, 0.10, 0.002, 30
 
 @dataclass
 class Node:
-    """A node as its capper behaves."""
+    """A simulated node that follows the capper's rules."""
 
     cap_w: int = SAFE_W
     sequence: int = 0
@@ -44,7 +44,7 @@ class Node:
 
 @dataclass
 class Network:
-    """Loses, delays, repeats and cuts, the same for both rules because both draw from the same seed."""
+    """A network that loses, delays and repeats leases and cuts nodes off; one seed gives all rules the same losses."""
 
     rng: random.Random
     nodes: list[Node] = field(default_factory=lambda: [Node() for _ in range(NODES)])
@@ -89,12 +89,12 @@ class Network:
 
 
 def wanted(rng: random.Random) -> list[int]:
-    """Random caps that change every round: the hardest case for leases."""
+    """Draw caps anew for every round, the hardest case for leases."""
     return [rng.randint(SAFE_W, MAX_W) for _ in range(NODES)]
 
 
 def naive(want: list[int]) -> list[int]:
-    """Scale what is above safe so that the new caps alone fit the budget."""
+    """Scale the part above the safe cap so that the new caps alone fit the budget."""
     room, extra = BUDGET_W - SAFE_W * NODES, sum(w - SAFE_W for w in want)
     share = min(1.0, room / extra) if extra else 0.0
     return [SAFE_W + int((w - SAFE_W) * share) for w in want]

@@ -1,4 +1,4 @@
-"""What the joint choice of power modes is worth against a uniform cap and against admission alone.
+"""Value of choosing power modes jointly, against a uniform cap and against admission control alone.
 
 The same queue is planned at site budgets of 70, 80 and 90 % of what the nodes would draw at full power. Joint: every
 job has its four modes. Uniform cap: every job runs in the one mode (of the four) that gives the highest total value.

@@ -1,4 +1,4 @@
-"""What others would do with the same instance: list schedulers and plain CP-SAT, judged by the same checker."""
+"""Peers of the optimizer: list schedulers and plain CP-SAT on the same instance, checked by the same verifier."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def list_schedule(problem: Problem, order: list[int], modes: int | None, until: 
 
 
 def plain_cpsat(problem: Problem, seconds: float, workers: int, most_intervals: int = 400_000) -> Schedule | None:
-    """OR-Tools' own way: optional intervals and one cumulative per resource; capacity steps are fixed intervals.
+    """The textbook OR-Tools model: optional intervals, one cumulative per resource, capacity steps as fixed intervals.
 
     A decision counts its value at its earliest start: the objective stays linear in the Booleans.
     """

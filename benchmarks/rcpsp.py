@@ -1,11 +1,12 @@
 """PSPLIB projects: Powerhall's RCPSP solver beside OR-Tools CP-SAT on a plain model, same time, same cores, same run.
 
-The plain model is what OR-Tools' own examples write down: one interval for each task, one cumulative for each
+The plain model is that of the OR-Tools examples: one interval for each task, one cumulative for each
 resource, precedence, minimise the makespan, default parameters. Each side solves each instance once, one after the
-other, never at the same time. Every schedule of either side is judged by `powerhall_optimizer.rcpsp.feasibility`.
+other, never at the same time. Every schedule of either side is checked by `powerhall_optimizer.rcpsp.feasibility`.
 
-Instances are `.sm` files or `.tar.xz` archives of them in DIR. The CSV of best knowns has the columns `instance` and
-`ub` at least (`lb` where known); names are compared in lower case. With --quick and no instances nothing is run.
+Instances are `.sm` files or `.tar.xz` archives of them in DIR. The CSV of best known makespans has at
+least the columns `instance` and `ub` (`lb` where known); names are compared in lower case. With
+--quick and no instances nothing is run.
 
     benchmarks/rcpsp.py --instances PSPLIB --best-known best_known.csv --seconds 60 --json rcpsp.json
     benchmarks/rcpsp.py ... --json rcpsp.json --resume                      go on with a run that was cut off
@@ -49,7 +50,7 @@ LABELS = {"powerhall": "Powerhall", "peer": "CP-SAT, plain model"}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one side reached on one instance; -1 as makespan means that it found no schedule."""
+    """Result of one side on one instance; a makespan of -1 means that it found no schedule."""
 
     makespan: int
     lower_bound: int
@@ -200,7 +201,7 @@ def warm_up(workers: int) -> None:
 
 
 def solved(side: str, instance: Instance, seconds: float, arguments: argparse.Namespace) -> Outcome:
-    """Let one side solve the instance and judge its schedule."""
+    """Solve the instance by one side and check its schedule."""
     begin = time.monotonic()
     if side == "powerhall":
         result = solve(instance, seconds, workers=arguments.workers, seed=arguments.seed)

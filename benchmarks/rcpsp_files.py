@@ -1,4 +1,4 @@
-"""What the project-scheduling benchmark reads: the CSV of best knowns and the `.sm` files, whole or sampled."""
+"""Inputs of the project-scheduling benchmark: the CSV of best known makespans and the `.sm` files, all or a sample."""
 
 import argparse
 import csv

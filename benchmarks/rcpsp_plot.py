@@ -1,4 +1,4 @@
-"""Draws the outcome of the project-scheduling benchmark: for every gap, the share of instances that lie within it."""
+"""Plot of the project-scheduling benchmark: for every gap, the share of instances within it."""
 
 from pathlib import Path
 from xml.sax.saxutils import escape

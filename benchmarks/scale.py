@@ -1,7 +1,7 @@
-"""Value, proven bound and gap on the open and pinned families, beside what others do with the same instance.
+"""Value, proven bound and gap on the open and pinned families, beside list schedulers and plain CP-SAT.
 
-Every schedule, ours and the peers', is judged by a checker that shares no code with the solver; the bound shown is
-the one the checker recomputes from the published prices in exact integers. The numerical loops are compiled once before
+Every schedule, ours and the peers', is checked by code that it does not share with the solver; the bound shown is
+recomputed from the published prices in exact integers. The numerical kernels are compiled once before
 the clock starts (this is cached on disk and takes about half a minute on the very first run of a machine).
 
     python benchmarks/scale.py --family open --jobs 10000 --slots 288 --seed 1 --seconds 60 --json open.json

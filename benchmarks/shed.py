@@ -1,11 +1,10 @@
-"""From the shed command to the last cap written, at thousands of simulated nodes: our own time, stage by stage.
+"""Time from the shed command to the last cap written, by stage, with thousands of simulated nodes.
 
 A synthetic site of 8-GPU nodes runs gangs of 1 to 64 nodes, a fifth of them protected; every node holds a lease of the
 plan. The shed reads plan.json, builds the ladder, takes the rungs for a 30 % cut, signs a lease per touched node and
 writes all of them to the store (SQLite on local disk); then every node's carrier reads its lease and its capper checks
 and applies it on simulated GPUs. The nodes work one after the other here, so their sum is an upper bound: on a real
-site they work at the same time. Carriers look at the store every 2 s by default: that wait is not our own time and not
-in the figure.
+site they work at the same time. Carriers poll the store every 2 s by default; the figures leave this wait out.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ MODES = tuple(
 
 
 class Gpus:
-    """Eight GPUs at the limiter's seam, in memory."""
+    """Eight simulated GPUs behind the limiter's interface."""
 
     def __init__(self) -> None:
         self.caps = dict.fromkeys(range(8), 700.0)
@@ -80,7 +79,7 @@ def site(nodes: int) -> Site:
 
 
 def plan(nodes: int, seed: int, now_s: int) -> Plan:
-    """Every node busy at full power."""
+    """Build a plan with every node busy at full power."""
     place, rng = site(nodes), random.Random(seed)
     jobs, assignments = [], []
     for hall in place.halls:

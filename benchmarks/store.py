@@ -1,8 +1,8 @@
-"""What a dashboard costs on a large site: every panel of Site overview, Hall and Cooling over 24 hours, and ingest.
+"""Query time of every panel of Site overview, Hall and Cooling over 24 hours on a large site, and ingest rate.
 
 A real InfluxDB 1.6 on loopback holds 24 hours of 15 halls, 5,000 racks (every ten seconds and every five minutes) and
-1,000 raw GPUs (every ten seconds). Filling it takes minutes; the data stays in --data, and the next run goes on where
-this one stopped. Each panel is asked as Grafana would ask: over its range, with the interval that its width gives.
+1,000 raw GPUs (every ten seconds). Filling it takes minutes; the data stays in --data, and the next run continues where
+this one stopped. Each panel is queried as Grafana does: over its range, with the interval that its width gives.
 """
 
 import argparse
@@ -58,7 +58,7 @@ Lines = Iterator[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is stored, and how often each panel is asked."""
+    """Amount of data, and how often each panel is queried."""
 
     racks: int
     gpus: int
@@ -68,7 +68,7 @@ class Scale:
 
 @dataclass(slots=True)
 class Pools:
-    """Records to draw from, rendered once: filling is to measure the store, not our random numbers."""
+    """Rendered records to draw from, made once, so that filling measures the store and not the random numbers."""
 
     chance: random.Random = field(default_factory=lambda: random.Random(SEED))
 
@@ -132,7 +132,7 @@ def zone_lines(pools: Pools) -> Lines:
 
 
 def rare_lines(pools: Pools) -> Lines:
-    """Weather, the plan's foresight, events, leases and meters."""
+    """Render weather, forecasts, events, leases and meters."""
     zones = ("big", *(f"hall{hall:02d}" for hall in range(HALLS)))
     for at in range(END_S - DAY_S, END_S + DAY_S, 300):
         yield b"weather,site=big wet_bulb_c=19.5,dry_bulb_c=33.0 %d000\n" % at
@@ -158,7 +158,7 @@ Part = tuple[str, Callable[[], Lines]]
 
 
 def parts(scale: Scale) -> Iterator[Part]:
-    """Yield what the store is filled with, hour by hour where it is much."""
+    """Yield the records of the store, large measurements hour by hour."""
     pools = Pools()
     yield "site and halls", lambda: zone_lines(pools)
     yield "weather, plan, events, leases, meters", lambda: rare_lines(pools)
@@ -181,7 +181,7 @@ def by_series(heads: list[bytes], records: Iterator[bytes], times_s: range) -> L
 
 
 def load(port: int, database: str, lines: Lines) -> int:
-    """Write to influxd itself, as fast as it takes; return the points."""
+    """Write to influxd directly at full speed; return the number of points."""
     address = f"http://127.0.0.1:{port}/write?db={database}&precision=ms"
     points, batch = 0, []
     for line in lines:
@@ -195,7 +195,7 @@ def load(port: int, database: str, lines: Lines) -> int:
 
 
 def fill(rig: influxdb.InfluxRig, folder: Path, scale: Scale, seconds: float) -> dict[str, int]:
-    """Fill what is not there yet, for `seconds` at most; return points by part."""
+    """Write the parts that are missing, for `seconds` at most; return points by part."""
     record = folder / "loaded.json"
     loaded: dict[str, int] = json.loads(record.read_text()) if record.exists() else {}
     if not loaded:

@@ -1,4 +1,4 @@
-"""Judges a finished schedule by the definition of the problem alone: no solver, no numba, no numpy."""
+"""Check of a finished schedule against the definition of the problem; imports no solver, numba or numpy."""
 
 from powerhall_optimizer.rcpsp.instance import Instance, ProjectSchedule
 

@@ -19,7 +19,7 @@ _RUN_UP = 3
 
 
 class ProgressListener(Protocol):
-    """Who listens to a running solve; called from the solver's threads."""
+    """Receiver of bounds and schedules of a running solve; called from the solver's threads."""
 
     def bound(self, lower: int) -> None:
         """A lower bound has been proved for schedules shorter than the known one."""
@@ -59,7 +59,7 @@ class MakespanModel:
         self._solver.stop_search()
 
     def solve(self, seconds: float, workers: int, seed: int, report: ProgressListener) -> None:
-        """Run until proved, stopped or out of time; tell `report` of bounds and schedules as they come."""
+        """Run until proved, stopped or out of time; report bounds and schedules as they come."""
         parameters = self._solver.parameters
         parameters.max_time_in_seconds = max(seconds, 0.01)
         parameters.num_workers = workers
@@ -79,7 +79,7 @@ class MakespanModel:
 
 
 class _Forward(cp_model.CpSolverSolutionCallback):
-    """Hands every schedule on while the search goes on."""
+    """Pass every schedule on to the listener."""
 
     def __init__(self, starts: list[cp_model.IntVar], report: ProgressListener) -> None:
         super().__init__()

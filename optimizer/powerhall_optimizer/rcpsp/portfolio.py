@@ -1,4 +1,4 @@
-"""Solves one project: bounds, then a genetic search and CP-SAT side by side until lower equals upper or time is up."""
+"""Portfolio solver for one project: bounds, then a genetic search and CP-SAT until the bounds meet or time is up."""
 
 import threading
 import time
@@ -53,7 +53,7 @@ class ProjectResult:
 
 
 class _Race:
-    """What is known so far, shared by the threads that improve it.
+    """The best schedule and bound so far, shared by the threads that improve them.
 
     Invariants: `lower` only rises, `makespan` only falls, `lower <= makespan`.
     """
@@ -117,7 +117,7 @@ def solve(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What every stage needs and none changes; `begin` and `deadline` are readings of `clock`."""
+    """Constant inputs of every stage; `begin` and `deadline` are readings of `clock`."""
 
     instance: Instance
     arrays: ProjectArrays
@@ -186,7 +186,7 @@ def _prove(race: _Race, work: _Work) -> None:
 
 
 class _Prover:
-    """Solves one side of the project again and again, each time with what the race knows by then."""
+    """Solves one side of the project again and again, each time with the bounds known by then."""
 
     def __init__(self, race: _Race, arrays: ProjectArrays, report: ProgressListener, *, climbs: bool) -> None:
         self._race = race
@@ -206,7 +206,7 @@ class _Prover:
             exact.solve(work.deadline - work.clock(), workers, work.seed, self._report)
 
     def look(self, *, give_up: bool) -> None:
-        """Stop the running solve where what it asks has been answered, or for good."""
+        """Stop the running solve when its question is answered elsewhere, or for good."""
         self._given_up = self._given_up or give_up
         if self._solve is None:
             return
@@ -217,7 +217,7 @@ class _Prover:
 
 
 class _Mirrored:
-    """Turns the schedules of a project run backwards round before the race hears of them; bounds are the same."""
+    """Reverse the schedules of the mirror before they are reported; bounds are the same."""
 
     def __init__(self, race: _Race) -> None:
         self._race = race

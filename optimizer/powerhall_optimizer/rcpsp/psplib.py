@@ -1,4 +1,4 @@
-"""Reads single-mode PSPLIB project files (`.sm`), as published by Kolisch and Sprecher (PSPLIB, 1996)."""
+"""Reader of single-mode PSPLIB project files (`.sm`), as published by Kolisch and Sprecher (PSPLIB, 1996)."""
 
 import re
 from pathlib import Path

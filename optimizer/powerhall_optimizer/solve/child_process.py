@@ -1,7 +1,7 @@
-"""A call in a child process that ends in time, whatever it does: a solver that hangs or dies costs only its result.
+"""Calls in a child process with a hard time limit, so that a solver that hangs or crashes costs only its result.
 
-The child first gets ready (compiles, on a fresh installation), which has a patience of its own: the deadline moves by
-the time that took.
+The child first prepares (compiles, on a fresh installation), with a time limit of its own; the deadline moves by the
+time that this took.
 """
 
 import multiprocessing
@@ -19,11 +19,11 @@ __all__ = ["guarded"]
 
 T = TypeVar("T")
 _POLL_S = 0.1
-_PATIENCE_S = 400.0
+_PREPARE_LIMIT_S = 400.0
 
 
 def _alone(answer: Connection) -> None:
-    """Die with the parent, and hold none of its files: a killed round must free its lock and its store at once."""
+    """End with the parent and close its files, so that a killed round frees its lock and its store at once."""
     end_with_parent(signal.SIGKILL)
     keep = answer.fileno()
     most = os.sysconf("SC_OPEN_MAX")
@@ -56,7 +56,7 @@ def guarded(
 ) -> T:
     """Return what `call` returns; PowerhallError when it fails, dies, or is not done `grace_s` after its deadline.
 
-    `call` gets the seconds that `prepare` took, by which the deadline (on the monotonic clock) has moved. A wish to
+    `call` gets the seconds that `prepare` took, by which the deadline (on the monotonic clock) has moved. A request to
     stop is passed on as SIGTERM, and shortens the deadline to now.
     """
     context = multiprocessing.get_context("fork")
@@ -65,7 +65,7 @@ def guarded(
     child.start()
     theirs.close()
     try:
-        first = _answer(ours, child.pid, time.monotonic() + _PATIENCE_S, stop)
+        first = _answer(ours, child.pid, time.monotonic() + _PREPARE_LIMIT_S, stop)
         if isinstance(first, float):  # ready; a failure to get ready comes as (False, text)
             first = _answer(ours, child.pid, deadline_s + first + grace_s, stop, grace_s)
     except EOFError:

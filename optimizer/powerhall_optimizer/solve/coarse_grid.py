@@ -154,7 +154,7 @@ def levels_of(slots: int, slot_s: int, coarse: Sequence[tuple[float, float]]) ->
 
 
 class Solve(Protocol):
-    """The solver as the grid needs it."""
+    """Signature of the solver that the grid calls."""
 
     def __call__(
         self, part: Problem, /, *, seconds: float, warm: Certificate | None, previous: Schedule | None

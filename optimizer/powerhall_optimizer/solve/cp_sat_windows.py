@@ -1,7 +1,7 @@
-"""CP-SAT on windows: at most 100 jobs of one hall and time window are planned anew exactly, everything else stays.
+"""CP-SAT on windows: at most 100 jobs of one hall and time window are optimised, all others stay fixed.
 
 Decisions are thinned to the starts worth most at the prices, and the jobs' present decisions stay among them, so that
-no answer is worse than the schedule it starts from.
+no solution is worse than the schedule it starts from.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The simplest planner: jobs by value density, each at its best start that still fits. No solver, no numba."""
+"""Density greedy: jobs by value density, each at its best start that fits; the fallback, without solver and numba."""
 
 import time
 

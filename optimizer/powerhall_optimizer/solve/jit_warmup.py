@@ -1,10 +1,10 @@
-"""Compiles the solver's numerical loops, once per installation: numba keeps them on disk afterwards."""
+"""Compile the solver's kernels, once per installation: numba keeps them on disk afterwards."""
 
 __all__ = ["compile_solver"]
 
 
 def compile_solver() -> None:
-    """Send a small generated problem through every stage, a fixed amount of work each.
+    """Solve a small generated problem by every stage, with a fixed amount of work each.
 
     Takes some tens of seconds on a fresh installation, and a tenth of a second beyond loading the loops after that.
     """

@@ -1,4 +1,4 @@
-"""One call from problem to plan: repair, prices, greedy, neighbourhood search, exact when small; each within its time.
+"""The pipeline from problem to plan: repair, prices, greedy, neighbourhood search, CP-SAT; each stage has its time.
 
 The result always carries a feasible schedule, at worst "everything waits"; the bound is proven by its certificate, or
 by CP-SAT when a small problem was solved whole (`bound_from`)."""
@@ -31,7 +31,7 @@ CLOSED = 1e-8  # gaps below it are rounding
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """What one stage did: seconds of wall clock, and value and bound after it."""
+    """Report of one stage: seconds of wall clock, and value and bound after it."""
 
     name: str
     seconds: float

@@ -1,4 +1,4 @@
-"""The problem rearranged for the numerical stages: profiles, columns, halls and price groups.
+"""Presolve: profiles, columns, halls and price groups, which make a problem smaller for the numerical stages.
 
 * A *profile* is the usage (and energy) of an option divided by the greatest common divisor of its amounts: all gangs of
   one job class in one hall and mode share one profile, whatever their size. Priced once per profile, an option costs

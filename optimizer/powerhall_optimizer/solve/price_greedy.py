@@ -1,13 +1,13 @@
-"""Price-guided greedy: jobs enter in an order, each at the decision worth most at the prices among those that fit.
+"""Price-guided greedy: serial schedule generation, each job at the decision of greatest value less price that fits.
 
 Fixed prices leave ties: every job that is indifferent between two slots or halls takes the same one. So prices
 follow what has been placed already: up where a resource is ahead of the mean fill, down where it is behind. The first
 pass runs at full prices, later ones at lower ones, the last at zero fills what is still free. Jobs that must run come
 first.
 
-Several orders are tried, one per thread at a time; the best schedule wins. After a first look at how much large gangs
-should be preferred, each thread goes on from the best preference and moves up what came out badly: a job's rank rises
-with its regret, the share of its worth at the prices that the schedule denied it (squeaky wheel optimization, Joslin
+Several orders are tried, one per thread at a time; the best schedule wins. The first orders differ in how much large
+gangs are preferred; from the best of them each thread continues by raising the rank of each job by its regret, the
+share of its value at the prices that the schedule denied it (squeaky wheel optimization, Joslin
 and Clements 1999).
 """
 

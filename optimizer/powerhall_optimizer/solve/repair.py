@@ -1,4 +1,4 @@
-"""The previous plan made feasible again: what still fits stays, the rest is placed anew, gaps are filled."""
+"""Repair of the previous plan: decisions that still fit stay, other jobs are inserted where they fit."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def keep_what_fits(presolved: PresolvedProblem, previous: Schedule) -> Schedule:
 
 
 def _with_all(presolved: PresolvedProblem, kept: Schedule, must: Ints) -> Schedule:
-    """Make sure that jobs that must run do, at their smallest options where nothing else works."""
+    """Place the jobs that must run, at their smallest options where nothing else works."""
     free_price = np.zeros(presolved.problem.capacity.shape)
     tight = LAST_RESORT / np.maximum(1.0, presolved.problem.capacity)
     attempts = [fill(presolved, kept, must, free_price), fill(presolved, kept, must, tight, 0.0, (1.0,))]

@@ -1,4 +1,4 @@
-"""What the stages share: a state that only improves, a budget that ends in time, and one Protocol."""
+"""Interface of the solver's stages: a state that only improves, a budget of time or work, and the protocol."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def gap(value: int, bound: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class SolveBudget:
-    """When a stage must end: a deadline of `clock`, a stop flag, and optionally an exact number of iterations."""
+    """Limits of a stage: a deadline of `clock`, a stop flag, and optionally an exact number of iterations."""
 
     deadline: float
     stop: Callable[[], bool]

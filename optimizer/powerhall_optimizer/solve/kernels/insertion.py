@@ -62,7 +62,7 @@ def _best_fit(
 ) -> tuple[float, int]:
     """Return the best (value less price, start) above `floor` among the starts where the option fits; start -1: none.
 
-    One sweep over the slots: at each slot that is not blocked, the starts whose last slot this is are judged, unless a
+    One sweep over the slots: at each slot that is not blocked, the starts whose last slot this is are valued, unless a
     blocked slot (`wall` is the first start behind it) lies between. In the last slot of the horizon all later starts
     end behind it, too. The first of equal starts wins. `prefix` [T + 1] is the row of the option's profile.
     """
