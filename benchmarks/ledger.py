@@ -3,9 +3,9 @@
 In each round every node requests a random cap. Leases are lost, delayed (and so overtaken) and repeated, and nodes are
 cut off for many rounds; nodes obey the capper's rules (no older sequence, safe cap when a lease runs out). Naive
 planning scales the requested caps so that the new caps fit the budget; the ledger grants against what nodes may still
-hold. With confirmations, nodes also report the cap they hold, over the same network: lost, late, repeated, overtaken, and never
-from a node that is cut off. The second grant gives the power confirmed in the same round to nodes that got too little,
-as `lease --settle` does. Powers are checked every round after delivery.
+hold. With confirmations, nodes also report the cap they hold, over the same network: lost, late, repeated, overtaken,
+and never from a node that is cut off. The second grant gives the power confirmed in the same round to nodes that got
+too little, as `lease --settle` does. Powers are checked every round after delivery.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Schedule
-from powerhall_optimizer.solve.cp_sat_exact import Decision, free_without, solve_decisions
+from powerhall_optimizer.solve.cp_sat_model import Decision, free_without, solve_decisions
 from powerhall_optimizer.solve.presolve import profile_prices
 from powerhall_optimizer.solve.stage import SolveBudget, SolverState
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Problem, Schedule
 from powerhall_optimizer.problem.builder import ProblemBuilder
-from powerhall_optimizer.solve.cp_sat_exact import CpSatExact, decisions_of, solve_decisions
+from powerhall_optimizer.solve.cp_sat_exact import CpSatExact
+from powerhall_optimizer.solve.cp_sat_model import decisions_of, solve_decisions
 from powerhall_optimizer.solve.cp_sat_windows import CpSatWindows
 from powerhall_optimizer.solve.neighbourhood_search import NeighbourhoodSearch
 from powerhall_optimizer.solve.pipeline import solve
