@@ -20,8 +20,8 @@ def add_parser(commands: Commands) -> None:
         commands,
         "explain",
         run,
-        help="why a job waits or runs slowed, and what would change it in numbers",
-        description="Reads everything from the plan: what holds the job back where and when, what would start it, "
+        help="why a job waits or runs slower, and what would change it, in numbers",
+        description="Derives everything from the plan: the missing capacity, what would start the job, "
         "from which weight it pays its prices, and its best alternatives.",
     )
     parser.add_argument("job", help="job id")

@@ -22,10 +22,10 @@ from powerhall_optimizer.leases.plan_in_force import checked_plan
 
 __all__ = ["add_parser"]
 
-_LEASE = """Grants power-cap leases for what a verified plan runs now, within every budget whatever happens to the
-leases on their way, signs each for its node, and writes them to the store. Run it after every round; leases must
-outlive two rounds, so that one lost round changes nothing. What nodes confirmed since frees its budget first; with
---settle, what they confirm now is granted again at once.
+_LEASE = """Grants power-cap leases for the jobs that a verified plan runs now, within every budget whatever happens to
+leases in transit, signs each for its node, and writes them to the store. Run it after every round; leases must outlive
+two rounds, so that one lost round changes nothing. Caps that nodes confirmed free their budget first; with --settle,
+budget that nodes confirm meanwhile is granted again at once.
 
 examples:
   powerhall-optimizer lease --plan plan.json --store sqlite:///power.db --site-key site.key --ledger ledger.json
@@ -44,16 +44,20 @@ def add_parser(commands: Commands) -> None:
     """Add both sub-commands."""
     lease = add_command(commands, "lease", _lease, help="grant power-cap leases of a plan", description=_LEASE)
     lease.add_argument("--plan", type=Path, default=Path("plan.json"), help="verified plan (default: plan.json)")
-    lease.add_argument("--store", required=True, metavar="URL", help="where the nodes' carriers find their leases")
+    lease.add_argument("--store", required=True, metavar="URL", help="store to write the nodes' leases to")
     add_lease_options(lease)
-    lease.add_argument("--for", dest="span", default="15 min", help="how long leases hold (default: 15 min)")
+    lease.add_argument("--for", dest="span", default="15 min", help="validity of the leases (default: 15 min)")
     lease.add_argument(
         "--settle",
         default="0 s",
-        help="where nodes got less than they need, wait this long for confirmations and grant again (default: 0 s)",
+        help="where nodes got less than they request, wait this long for confirmations and grant again (default: 0 s)",
     )
-    lease.add_argument("--events", type=Path, help="CSV or JSON of events, as in site.toml, kept at once; absent: none")
-    lease.add_argument("--dry-run", action="store_true", help="grant nothing; say what would be granted")
+    lease.add_argument(
+        "--events",
+        type=Path,
+        help="CSV or JSON of events, as in site.toml, that take effect at once; a missing file has none",
+    )
+    lease.add_argument("--dry-run", action="store_true", help="compute the figures, grant nothing")
     key = add_command(commands, "node-key", _node_key, help="derive a node's lease key", description=_KEY)
     key.add_argument("--site-key", type=Path, required=True)
     key.add_argument("--node", required=True)
@@ -63,7 +67,7 @@ def add_parser(commands: Commands) -> None:
 def add_lease_options(parser: argparse.ArgumentParser) -> None:
     """Add what every command that grants leases needs."""
     parser.add_argument("--site-key", type=Path, required=True, help="file with the site key, 64 hex digits or more")
-    parser.add_argument("--ledger", type=Path, required=True, help="ledger of what nodes may still hold")
+    parser.add_argument("--ledger", type=Path, required=True, help="ledger of caps that nodes may still hold")
 
 
 def _lease(args: argparse.Namespace) -> int:

@@ -45,21 +45,23 @@ def add_parser(commands: Commands) -> None:
         run,
         help="roll GPU readings up into racks, halls and the site, every ten seconds",
         description="Writes rack_10s, hall_10s and site_10s, the same over five minutes (rack_5m, ...), the newest "
-        "plan's lanes for the Gantt chart, and events where a budget changes or a new plan moves jobs.",
+        "plan's rows of the Gantt chart, and events where a budget changes or a new plan moves jobs.",
         epilog=_EPILOG,
     )
     parser.add_argument("--site", type=Path, required=True, help="site.toml")
     parser.add_argument("--store", required=True, help="store URL")
     parser.add_argument("--hall", action="append", default=[], help="only this hall, without the site; repeatable")
-    parser.add_argument("--site-only", action="store_true", help="only the site (from its halls), lanes and events")
+    parser.add_argument(
+        "--site-only", action="store_true", help="only the site (from its halls), Gantt rows and events"
+    )
     parser.add_argument("--late", default="2 min", help="how far back each cycle computes (default: 2 min)")
     parser.add_argument(
-        "--stale-after", default="30 s", help="a node silent for longer counts at its worst (default: 30 s)"
+        "--stale-after", default="30 s", help="a node without readings for longer counts at its maximum (default: 30 s)"
     )
     parser.add_argument("--since", help="first compute from this time on, as ISO 8601 or seconds since the epoch")
-    parser.add_argument("--until", help="compute up to this time and end; with --since, for a past stretch of time")
-    parser.add_argument("--once", action="store_true", help="compute up to now and end")
-    parser.add_argument("--prune", action="store_true", help="delete what is past its retention (sqlite only)")
+    parser.add_argument("--until", help="compute up to this time and exit; with --since, for a range in the past")
+    parser.add_argument("--once", action="store_true", help="compute up to now and exit")
+    parser.add_argument("--prune", action="store_true", help="delete points past their retention (sqlite only)")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
 
 
@@ -103,7 +105,7 @@ class _Service:
     _read_s: float = 0.0
 
     def stretch(self, start_s: float, end_s: float) -> float:
-        """Compute a stretch of time in pieces; return up to where it came."""
+        """Compute a time range in pieces; return the end that was reached."""
         start_s, end_s = _floor(start_s), _floor(end_s)
         while start_s < end_s and not self.signals.stopped:
             until_s = min(end_s, start_s + _STRETCH_S)
@@ -113,7 +115,7 @@ class _Service:
         return start_s
 
     def loop(self, since_s: float | None, *, once: bool) -> None:
-        """Compute up to now at every bucket's end, until told to stop; a busy store delays, and nothing is left out."""
+        """Compute up to now at every bucket's end until stopped; a busy store causes delays, not gaps."""
         done_s = since_s
         while not self.signals.stopped:
             end_s = _floor(time.time() - _SETTLE_S)
@@ -132,7 +134,7 @@ class _Service:
             self.signals.wait(BUCKET_S - (time.time() - _SETTLE_S) % BUCKET_S)
 
     def reread(self, now_s: float) -> None:
-        """Read the site's file once a minute: budgets change while this runs. A file that is wrong changes nothing."""
+        """Read the site file once a minute, for changed budgets; a refused file changes nothing."""
         if self.site_file is None or now_s < self._read_s:
             return
         if self._read_s:

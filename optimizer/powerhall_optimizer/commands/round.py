@@ -66,7 +66,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="time to solve (default: 60)")
     parser.add_argument("--down", default="", help="nodes that cannot be used and draw nothing, as a host list")
     parser.add_argument(
-        "--what-if", help='compare with changes, such as "hall3.power=12MW,grid=-20%%"; publishes nothing'
+        "--what-if",
+        help='compare the plan with and without changes, such as "hall3.power=12MW,grid=-20%%"; publishes nothing',
     )
     parser.add_argument("--dry-run", action="store_true", help="plan and verify, publish nothing")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")

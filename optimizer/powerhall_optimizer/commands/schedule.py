@@ -25,7 +25,7 @@ _SCHEDULE_EXAMPLES = """\
 examples:
   powerhall-optimizer schedule --scheduler slurm --plan plan.json --dry-run
   powerhall-optimizer schedule --scheduler kubernetes --plan plan.json --settings scheduler.toml
-  powerhall-optimizer schedule --scheduler slurm --release     give every job back as it was submitted
+  powerhall-optimizer schedule --scheduler slurm --release     restore every job as it was submitted
 """
 _QUEUE_EXAMPLES = """\
 examples:
@@ -41,31 +41,35 @@ def add_parser(commands: Commands) -> None:
         "schedule",
         run_schedule,
         help="write a plan into Slurm, Kubernetes or a file",
-        description="Writes what differs from the plan and reads every write back. The same plan again writes nothing.",
+        description="Writes the differences to the plan and verifies every write. The same plan again writes nothing.",
         epilog=_SCHEDULE_EXAMPLES,
     )
     _common(schedule)
     what = schedule.add_mutually_exclusive_group(required=True)
     what.add_argument("--plan", type=Path, help="plan.json")
-    what.add_argument("--release", action="store_true", help="slurm: give every job back and end all reservations")
+    what.add_argument(
+        "--release", action="store_true", help="slurm: restore every job as submitted and delete all reservations"
+    )
     schedule.add_argument("--dry-run", action="store_true", help="print the commands, issue none")
     queue = add_command(
         commands,
         "queue",
         run_queue,
         help="read the queue of Slurm, Kubernetes or a file",
-        description="Reads jobs and nodes in the form that `round` takes.",
+        description="Reads jobs and nodes in the format of `round`.",
         epilog=_QUEUE_EXAMPLES,
     )
     _common(queue)
     queue.add_argument("--site", type=Path, help="site.toml; needed for slurm and kubernetes")
     queue.add_argument("--out", type=Path, help="write the jobs here, .json or .csv (default: a summary only)")
-    queue.add_argument("--store", help="keep the queue in this store as the document `queue`, for `round --store`")
+    queue.add_argument("--store", help="write the queue to this store as the document `queue`, for `round --store`")
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheduler", choices=scheduler_names(), required=True, help="the workload manager")
-    parser.add_argument("--settings", type=Path, help="TOML file with a table [slurm], [kubernetes] or [file]")
+    parser.add_argument(
+        "--settings", type=Path, help=f"TOML file with a table per workload manager: {', '.join(scheduler_names())}"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

@@ -23,22 +23,22 @@ from powerhall_optimizer.shed.shedder import Outcome, outcome_of
 
 __all__ = ["add_parser", "read_target"]
 
-_TEXT = """Brings the site to a power at the meter, now, without solving: the first rungs of the plan's ladder are taken
-(lower power modes, then pause what can checkpoint, then stop the lowest weight; jobs that may not be preempted are
-never touched), leases with the lower caps go out at once, and the scheduler gets the shed plan.
+_TEXT = """Brings the site to a power at the meter at once, without solving. Takes the first rungs of the plan's ladder
+(lower power modes, then pause jobs that can checkpoint, then stop jobs of the lowest weight; jobs that may not be
+preempted are never touched), sends leases with the lower caps, and passes the shed plan to the scheduler.
 
 examples:
   powerhall-optimizer shed --show --plan plan.json                     the ladder, with megawatts per rung
   powerhall-optimizer shed --by 30% --plan plan.json --store URL --site-key site.key --ledger ledger.json
   powerhall-optimizer shed --to 350MW --plan plan.json --store URL --site-key site.key --ledger ledger.json \\
       --scheduler slurm --within 10s
-  powerhall-optimizer shed --by 30% --plan plan.json --dry-run         what would be done
+  powerhall-optimizer shed --by 30% --plan plan.json --dry-run         print the outcome, change nothing
 
 for grid operators, as a service (both may be given; docs/shed.md):
   powerhall-optimizer shed --watch /var/lib/powerhall-optimizer/signals --events events.json --store URL ...
   powerhall-optimizer shed --serve 127.0.0.1:8470 --token-file hook.token --events events.json --store URL ...
 
-exit codes: 0 the target is met, 1 refused, something failed, or everything was done and it is not enough
+exit codes: 0 the target is met, 1 refused, a step failed, or the whole ladder is not enough
 """
 
 
@@ -63,24 +63,34 @@ def add_parser(commands: Commands) -> None:
     what.add_argument("--by", metavar="SHARE", help="share to shed, such as 30%%")
     what.add_argument("--show", action="store_true", help="print the ladder and do nothing")
     parser.add_argument("--plan", type=Path, default=Path("plan.json"), help="the plan in force (default: plan.json)")
-    parser.add_argument("--store", metavar="URL", help="where the nodes' carriers find their leases")
+    parser.add_argument("--store", metavar="URL", help="store to write the nodes' leases to")
     parser.add_argument("--site-key", type=Path, help="file with the site key")
-    parser.add_argument("--ledger", type=Path, help="ledger of what nodes may still hold")
-    parser.add_argument("--scheduler", choices=scheduler_names(), help="gets the shed plan after the leases")
+    parser.add_argument("--ledger", type=Path, help="ledger of caps that nodes may still hold")
+    parser.add_argument(
+        "--scheduler", choices=scheduler_names(), help="workload manager that gets the shed plan after the leases"
+    )
     parser.add_argument("--settings", type=Path, help="settings of the scheduler")
     parser.add_argument("--out", type=Path, help="write the shed plan here")
-    parser.add_argument("--within", help="wait so long for the nodes to confirm; 1 when it takes longer, such as 10s")
-    parser.add_argument("--ramp-down", metavar="RATE", help="go down in steps no faster than this, such as '5 MW/min'")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument(
+        "--within", help="wait up to this long for the nodes to confirm, such as 10s; exit code 1 when it takes longer"
+    )
+    parser.add_argument(
+        "--ramp-down", metavar="RATE", help="lower the power in steps no faster than this, such as '5 MW/min'"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the outcome, change nothing")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     served = parser.add_argument_group("service")
-    served.add_argument("--watch", type=Path, metavar="DIR", help="take events that appear as files in this folder")
-    served.add_argument("--serve", metavar="IP:PORT", help="take events by HTTP; beyond loopback with TLS only")
+    served.add_argument("--watch", type=Path, metavar="DIR", help="read events from files in this folder")
+    served.add_argument("--serve", metavar="IP:PORT", help="accept events by HTTP; beyond loopback with TLS only")
     served.add_argument("--token-file", type=Path, help="token of the HTTP endpoint, 32 characters or more")
     served.add_argument("--tls-cert", type=Path, help="certificate of the HTTP endpoint, with its chain")
-    served.add_argument("--tls-key", type=Path, help="its key")
-    served.add_argument("--state", type=Path, default=Path("shed.json"), help="its memory (default: shed.json)")
-    served.add_argument("--events", type=Path, help="keep this events file of site.toml, so that rounds keep the limit")
+    served.add_argument("--tls-key", type=Path, help="private key of the certificate")
+    served.add_argument(
+        "--state", type=Path, default=Path("shed.json"), help="state file of the service (default: shed.json)"
+    )
+    served.add_argument(
+        "--events", type=Path, help="events file of site.toml to maintain, so that rounds keep the limit"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -42,7 +42,9 @@ def open_shedder(options: ShedOptions, plan: Plan) -> Shedder:
     if options.scheduler:
         writer = open_writer(options.scheduler, options.settings, may_stop=True)  # rungs stop only preemptible jobs
     if not any(leased) and writer is None and options.out is None:
-        raise Rejected("shed: nothing to act through: give --store with keys, --scheduler or --out; or --dry-run")
+        raise Rejected(
+            "shed: no store, scheduler or file is given: needs --store with keys, --scheduler or --out; or --dry-run"
+        )
     ledger = LeaseLedger(safe_caps_w(plan.snapshot.site), options.ledger) if options.ledger else None
     key = read_site_key(options.site_key) if options.site_key else None
     store = open_store(options.store) if options.store else None

@@ -110,7 +110,7 @@ def test_a_dry_run_and_the_ladder_change_nothing(plan, tmp_path, capsys):
 def test_a_shed_without_anything_to_act_through_is_refused(plan, tmp_path, capsys):
     write_plan(plan, tmp_path / "plan.json")
     assert main(["shed", "--by", "10%", "--plan", str(tmp_path / "plan.json")]) == 1
-    assert "nothing to act through" in capsys.readouterr().err
+    assert "needs --store with keys, --scheduler or --out" in capsys.readouterr().err
 
 
 def test_every_published_plan_has_its_ladder_beside_it_and_in_the_store(plan, tmp_path):

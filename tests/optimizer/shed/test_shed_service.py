@@ -294,7 +294,7 @@ def test_a_dropped_file_and_a_request_bring_the_leases_down_and_leave_protected_
         (["--serve", "127.0.0.1:0", "--token-file", "token", "--tls-cert", "c", "--out", "x"], "go together"),
         (["--watch", "signals", "--by", "30%"], "not with"),
         (["--watch", "absent", "--out", "x"], "No such file"),
-        (["--watch", "signals"], "nothing to act through"),
+        (["--watch", "signals"], "needs --store with keys, --scheduler or --out"),
         ([], "nothing to do"),
         (["--by", "10%", "--out", "x", "--ramp-down", "fast"], "ramp-down"),
         (["--by", "10%", "--out", "x", "--within", "soon"], "within"),
