@@ -16,7 +16,7 @@ import urllib3.exceptions
 from powerhall.runtime.errors import Retryable
 from powerhall.runtime.settings import Secret
 
-__all__ = ["RedfishClient", "RedfishLogin", "Reply"]
+__all__ = ["RedfishClient", "RedfishLogin", "RedfishReply"]
 
 _SESSIONS: Final = "/redfish/v1/SessionService/Sessions"
 _MAX_BYTES: Final = 4 * 1024 * 1024
@@ -39,7 +39,7 @@ class RedfishLogin:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RedfishReply:
     """The status of a GET, and the JSON document where it is 200."""
 
     status: int
@@ -57,7 +57,7 @@ class RedfishClient:
         self._headers: dict[str, str] = {}
         self._session = ""
 
-    def get(self, path: str) -> Reply:
+    def get(self, path: str) -> RedfishReply:
         """Read a resource; a session that has ended is opened again, once."""
         try:
             reply = self._get(path)
@@ -87,7 +87,7 @@ class RedfishClient:
         finally:
             pool.close()
 
-    def _get(self, path: str) -> Reply:
+    def _get(self, path: str) -> RedfishReply:
         if self._pool is None:
             self._pool = self._connect()
         answer = self._request(self._pool, "GET", path)
@@ -96,9 +96,9 @@ class RedfishClient:
             raise Retryable(f"{self._base}: GET {path}: more than {_MAX_BYTES} bytes")
         answer.drain_conn()
         if answer.status != 200:
-            return Reply(answer.status)
+            return RedfishReply(answer.status)
         try:
-            return Reply(200, json.loads(body))
+            return RedfishReply(200, json.loads(body))
         except ValueError:
             raise Retryable(f"{self._base}: GET {path}: no JSON document") from None
 

@@ -86,7 +86,7 @@ class Carrier:
                 self._log.info("lease_applied", plan=reply.status.plan_id, sequence=reply.status.sequence)
             self._reply = reply
         except (Retryable, Rejected) as error:
-            self._log.warning("lease", key=type(error).__name__, detail=error)
+            self._log.warning("lease", key=_log_key(error), detail=error)
 
     def exchange(self, wall_s: float, mono_s: float) -> bool:
         """Read the newest lease; write a confirmation when it is new, and again every minute, in case a store loses it.
@@ -103,6 +103,11 @@ class Carrier:
                 store_confirmation(self._confirmations, self._node, reply, wall_s)
                 self._stored_sequence, self._stored_s = sequence, mono_s
         except (Retryable, Rejected) as error:
-            self._log.warning("store", key=type(error).__name__, detail=error)
+            self._log.warning("store", key=_log_key(error), detail=error)
             return False
         return True
+
+
+def _log_key(error: Retryable | Rejected) -> str:
+    """Return the kind of an error, so that one kind does not hide the other in the log."""
+    return "refused" if isinstance(error, Rejected) else "unreachable"

@@ -84,7 +84,7 @@ class CapperServer:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         _, uid, _ = struct.unpack("3i", credentials)
         if uid not in self._allowed:
-            self._log.warning("refused", key="", uid=uid, detail="this user may not lead the capper")
+            self._log.warning("refused", key="", uid=uid, detail="this user may not connect")
             connection.close()
             return
         self._drop()

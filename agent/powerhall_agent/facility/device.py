@@ -4,9 +4,9 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["Device", "Pause", "Seconds"]
+__all__ = ["Device", "Interval", "Pause"]
 
-Seconds = Annotated[float, msgspec.Meta(ge=0.1, le=3600)]
+Interval = Annotated[float, msgspec.Meta(ge=0.1, le=3600)]
 Pause = Annotated[float, msgspec.Meta(ge=0, le=60)]
 
 
@@ -18,7 +18,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     map: str
     hall: str = ""
     member: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]+$")] = "1"
-    interval_s: Seconds = 5.0
+    interval_s: Interval = 5.0
     timeout_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 2.0
     pause_s: Pause = 0.0
     weather: bool = False
