@@ -78,11 +78,11 @@ class Network:
             if delayed or repeated:
                 self.late_words.append((now_round + wait, number, node.sequence))
             if not lost and not delayed:
-                ledger.confirm({names[number]: node.sequence}, now_round * ROUND_S)
+                ledger.acknowledge({names[number]: node.sequence}, now_round * ROUND_S)
         due = [word for word in self.late_words if word[0] <= now_round]
         self.late_words = [word for word in self.late_words if word[0] > now_round]
         for _, number, sequence in due:
-            ledger.confirm({names[number]: sequence}, now_round * ROUND_S)
+            ledger.acknowledge({names[number]: sequence}, now_round * ROUND_S)
 
     def total_w(self, now_round: int) -> int:
         return sum(node.power_w(now_round * ROUND_S) for node in self.nodes)

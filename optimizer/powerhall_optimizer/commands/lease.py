@@ -79,12 +79,12 @@ def _lease(args: argparse.Namespace) -> int:
     has_events = args.events is not None and args.events.exists()
     events = read_events(args.events, plan.snapshot.site.name) if has_events else ()
     store = None if args.dry_run else open_store(args.store)
-    turn = GrantCycle(plan, ledger, key, store, events)
-    figures = turn.run(now_s, now_s + span_s)
+    cycle = GrantCycle(plan, ledger, key, store, events)
+    figures = cycle.run(now_s, now_s + span_s)
     while store is not None and figures["short"] and time.time() < now_s + settle_s:
         time.sleep(min(1.0, settle_s))
-        if turn.confirm(time.time()):
-            figures |= turn.run(time.time(), time.time() + span_s)
+        if cycle.acknowledge(time.time()):
+            figures |= cycle.run(time.time(), time.time() + span_s)
     if store is not None:
         store.close()
     sys.stdout.write(json.dumps(figures | {"dry_run": args.dry_run}) + "\n")

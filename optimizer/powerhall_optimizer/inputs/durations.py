@@ -34,7 +34,7 @@ def expected_jobs(history: History, jobs: Sequence[Job], share: float) -> tuple[
     """Return the jobs with their expected work; a `share` of 1 leaves them unchanged."""
     if share >= 1.0:
         return tuple(jobs)
-    parts = {name: [sample.factor for sample in samples] for name, samples in history.lengths.items()}
+    parts = {name: [sample.factor for sample in samples] for name, samples in history.durations.items()}
     found: list[Job] = []
     for job in jobs:
         last = history.progress.get(job.job_id)

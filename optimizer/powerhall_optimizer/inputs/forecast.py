@@ -75,7 +75,7 @@ class History(msgspec.Struct, frozen=True):
     draws: dict[str, tuple[Sample, ...]] = {}
     speeds: dict[str, tuple[Sample, ...]] = {}
     progress: dict[str, Progress] = {}
-    lengths: dict[str, tuple[Sample, ...]] = {}
+    durations: dict[str, tuple[Sample, ...]] = msgspec.field(default={}, name="lengths")
 
     def updated(self, draws: Samples, jobs: Sequence[Job], now_s: float, days: float, *, speed: bool) -> "History":
         """Return the history with new samples (one per job and mode, the newest), old and surplus ones dropped."""
@@ -83,8 +83,10 @@ class History(msgspec.Struct, frozen=True):
         speeds = measured_speeds(self.progress, running, now_s) if speed else {}
         progress = {name: self._progress(job, now_s) for name, job in running.items()}
         oldest_s = now_s - days * 86_400
-        lengths = _merged(self.lengths, finished(self.progress, jobs, now_s), oldest_s)
-        return History(_merged(self.draws, draws, oldest_s), _merged(self.speeds, speeds, oldest_s), progress, lengths)
+        durations = _merged(self.durations, finished(self.progress, jobs, now_s), oldest_s)
+        return History(
+            _merged(self.draws, draws, oldest_s), _merged(self.speeds, speeds, oldest_s), progress, durations
+        )
 
     def _progress(self, job: Job, now_s: float) -> Progress:
         declared_s = total_s(job, self.progress.get(job.job_id), now_s)

@@ -32,16 +32,16 @@ class GrantCycle:
     served: set[str] = field(default_factory=set)
     """Nodes that got their whole request: a second run leaves them out."""
 
-    def confirm(self, now_s: float) -> int:
+    def acknowledge(self, now_s: float) -> int:
         """Record acknowledgements in the ledger; return how many older leases it drops."""
         if self.store is None:
             return 0
         acks = read_acks(self.store, self.site_key, self.ledger.safe_caps_w, now_s)
-        return self.ledger.confirm(acks.sequences, now_s)
+        return self.ledger.acknowledge(acks.sequences, now_s)
 
     def run(self, now_s: float, until_s: float) -> dict[str, object]:
         """Grant and publish; return figures for people and machines."""
-        self.confirm(now_s)
+        self.acknowledge(now_s)
         everybody = cap_requests(self.plan, now_s, until_s)
         wanted = [request for request in everybody if request.node not in self.served]
         budgets, refused = self._budgets(now_s, until_s)

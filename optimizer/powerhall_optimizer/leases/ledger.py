@@ -144,11 +144,11 @@ class Ledger:
             caps = {node: min(want_w, self.exposure_w(node, now_s)) for node, want_w in wanted_w.items()}
             return self._enter(caps, now_s, expires_s)
 
-    def confirm(self, confirmed: Mapping[str, int], now_s: float) -> int:
+    def acknowledge(self, acknowledged: Mapping[str, int], now_s: float) -> int:
         """Drop the leases older than the acknowledged sequence of each node; return how many."""
         gone = 0
         with self._alone(now_s):
-            for node, sequence in confirmed.items():
+            for node, sequence in acknowledged.items():
                 held = self._state.entries.get(node, [])
                 if held and sequence <= self._state.sequence:
                     self._state.entries[node] = [entry for entry in held if entry.sequence >= sequence]

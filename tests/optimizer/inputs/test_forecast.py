@@ -227,7 +227,7 @@ def test_remaining_work_is_expected_from_how_long_jobs_of_the_class_took():
             f"h{number}", 8, 3600.0, job_class="c", state="running", hall="a", mode="full", start_s=NOW_S - took_s
         )
         history = ended(history, job, NOW_S, after_s=took_s)
-    parts = [sample.factor for sample in history.lengths["c"]]
+    parts = [sample.factor for sample in history.durations["c"]]
     assert len(parts) == 30
     assert min(parts) == pytest.approx(0.25, abs=0.01)
     waiting = Job("w", 8, 7200.0, job_class="c")
@@ -246,11 +246,17 @@ def test_remaining_work_is_expected_from_how_long_jobs_of_the_class_took():
 def test_few_jobs_or_a_long_silence_between_rounds_say_nothing_of_lengths():
     job = Job("h", 8, 3600.0, job_class="c", state="running", hall="a", mode="full", start_s=NOW_S - 600.0)
     seen = History().updated({}, (job,), NOW_S, 7.0, speed=False)
-    assert not seen.updated({}, (), NOW_S + 7200.0, 7.0, speed=False).lengths
+    assert not seen.updated({}, (), NOW_S + 7200.0, 7.0, speed=False).durations
     once = seen.updated({}, (), NOW_S + 60.0, 7.0, speed=False)
-    assert len(once.lengths["c"]) == 1
+    assert len(once.durations["c"]) == 1
     waiting = Job("w", 8, 7200.0, job_class="c")
     assert expected_jobs(once, (waiting,), 0.9) == (waiting,)
-    assert not seen.updated({}, (replace(job, state="waiting"),), NOW_S + 60, 7.0, speed=False).lengths, (
+    assert not seen.updated({}, (replace(job, state="waiting"),), NOW_S + 60, 7.0, speed=False).durations, (
         "it was requeued"
     )
+
+
+def test_the_stored_history_keeps_the_names_of_its_fields():
+    body = msgspec.json.encode(History(durations={"c": (Sample(1.0, "j", 0.5),)}))
+    assert msgspec.json.decode(body)["lengths"] == {"c": [[1.0, "j", 0.5]]}
+    assert msgspec.json.decode(body, type=History).durations["c"][0].factor == 0.5

@@ -77,7 +77,7 @@ def test_no_zone_goes_over_budget_whatever_happens_to_leases_and_confirmations(t
         assert_within(nodes, now_s)
         for index in told:
             if words:
-                ledger.confirm(dict([words[index % len(words)]]), now_s)
+                ledger.acknowledge(dict([words[index % len(words)]]), now_s)
         now_s += wait_s
         assert_within(nodes, now_s)
 
@@ -85,7 +85,7 @@ def test_no_zone_goes_over_budget_whatever_happens_to_leases_and_confirmations(t
 def test_a_confirmation_of_a_lease_that_was_never_granted_frees_nothing():
     ledger, budget = Ledger({"a": 100, "b": 100}), [Budget("site", 1000, ("a", "b"))]
     granted = ledger.grant({"a": 900}, budget, 1.0, 30.0)["a"]
-    assert ledger.confirm({"a": granted.sequence + 1, "nobody": 1}, 2.0) == 0
+    assert ledger.acknowledge({"a": granted.sequence + 1, "nobody": 1}, 2.0) == 0
     assert ledger.exposure_w("a", 2.0) == 900
 
 
@@ -150,7 +150,7 @@ def test_a_confirmed_lower_cap_frees_its_room_at_once():
     ledger.grant({"a": 900}, budget, 0.0, 30.0)
     lower = ledger.grant({"a": 200}, budget, 1.0, 31.0)["a"]
     assert ledger.grant({"b": 500}, budget, 2.0, 32.0)["b"].cap_w == 100
-    assert ledger.confirm({"a": lower.sequence}, 2.5) == 1
+    assert ledger.acknowledge({"a": lower.sequence}, 2.5) == 1
     assert ledger.grant({"b": 500}, budget, 3.0, 33.0)["b"].cap_w == 500
 
 
