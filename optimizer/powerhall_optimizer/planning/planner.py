@@ -290,8 +290,8 @@ def _solved(task: PlanningTask) -> CandidatePlan:
             lambda line: task.log.info("solver", line=line),
         )
         if storage.model.units:
-            floor = usage_of(problem, task.retained.schedule)
-            return solve_with_storage(task.built, storage.model, floor, storage.dispatch, request)
+            running_usage = usage_of(problem, task.retained.schedule)
+            return solve_with_storage(task.built, storage.model, running_usage, storage.dispatch, request)
         return solve_without_storage(problem, request)
 
     def prepare() -> None:

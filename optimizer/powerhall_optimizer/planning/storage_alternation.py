@@ -91,9 +91,9 @@ def settled_dispatch(problem: Problem, program: Program, usage: Ints) -> Dispatc
 
 
 def solve_with_storage(
-    built: Built, model: StorageModel, floor: Ints, start: Dispatch, request: SolveRequest
+    built: Built, model: StorageModel, running_usage: Ints, start: Dispatch, request: SolveRequest
 ) -> SolvedSchedule:
-    """Return schedule and dispatch; `floor` is the usage of the running jobs, which the dispatch always covers."""
+    """Return schedule and dispatch; the dispatch always covers `running_usage`, that of the running jobs."""
     settings = request.settings
     began = time.monotonic()
     problem = built.problem
@@ -104,7 +104,7 @@ def solve_with_storage(
         found = descend(presolved, model, price, budget, _PRICE_SHARE * request.seconds)
         program = Program(model, settings.lp_solver)
         at = time.monotonic()
-        dispatch = _feasible_dispatch(program, problem, floor, found.power_w, start)
+        dispatch = _feasible_dispatch(program, problem, running_usage, found.power_w, start)
         program_s = time.monotonic() - at
         request.log(f"stage=storage rounds={found.rounds} cost={float(model.cost(dispatch)):.0f}")
         opened = with_dispatch(built, model, dispatch).problem
@@ -121,11 +121,11 @@ def solve_with_storage(
 
 
 def _feasible_dispatch(
-    program: Program, problem: Problem, floor: Ints, power_w: list[Floats], start: Dispatch
+    program: Program, problem: Problem, running_usage: Ints, power_w: list[Floats], start: Dispatch
 ) -> Dispatch:
     """Return the dispatch in whole W that adds what `power_w` adds and covers the running jobs; else `start`."""
     model = program.model
-    need = _missing(problem, model, floor)
+    need = _missing(problem, model, running_usage)
     total = sum((added_w(s, w, problem.resources) for s, w in zip(model.units, power_w, strict=True)), 0.0)
     need = np.maximum(need, np.floor(total).astype(np.int64))
     found = model.in_whole_watts(program.solve(None, need).power_w)
