@@ -4,10 +4,9 @@ With the capacities priced the problem falls apart into jobs: each takes its bes
 
     L(lambda) = sum(lambda * capacity) + sum over jobs of the best (value - priced usage)
 
-is convex in lambda; capacity minus usage is a subgradient. Steps are taken per coordinate from running first and second
-moments of it (Adam, Kingma and Ba 2015, projected on lambda >= 0) with a step that falls to zero. Between full
-evaluations only the columns near their job's best are priced, which changes the direction a little and the bound not
-at all: a bound is taken from full evaluations only.
+is convex in lambda; capacity minus usage is a subgradient, and `price_step` moves along it. Between full evaluations
+only the columns near their job's best are priced, which changes the direction a little and the bound not at all: a
+bound is taken from full evaluations only.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.solve.kernels.kernel_arrays import Columns, PricedDecisions
 from powerhall_optimizer.solve.kernels.pricing import price_jobs
 from powerhall_optimizer.solve.presolve import PresolvedProblem, profile_prices
+from powerhall_optimizer.solve.price_step import PriceStep
 from powerhall_optimizer.solve.stage import SolveBudget, SolverState
 
 Floats = npt.NDArray[np.float64]
-ROUNDING = 1e-9  # relative margin for float64 sums; the checker recomputes the bound exactly
+ROUNDING = 1e-9  # relative margin for float64 sums; the published bound is recomputed exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,36 +84,23 @@ class Prices:
 
 def _descend(stage: Prices, state: SolverState, budget: SolveBudget) -> SolverState:
     presolved = state.presolved
-    capacity = _grouped(presolved, presolved.problem.capacity.astype(float))
-    mean = np.maximum(1e-9, capacity.mean(axis=1, keepdims=True))
-    worth = _worth(presolved) * mean
-    warm = state.price is not None
-    price = state.price if state.price is not None else np.zeros(presolved.problem.capacity.shape)
-    scaled = _grouped_mean(presolved, price) * mean
-    first = np.zeros_like(scaled)
-    second = np.zeros_like(scaled)
+    steps = PriceStep(presolved, state.price, stage.step if state.price is None else stage.warm_step)
+    capacity = presolved.problem.capacity.astype(float)
     began = budget.clock()
     rounds = budget.iterations or stage.rounds
     near: tuple[Ints, Ints] | None = None
-    done = 0
     progress = 0.0
     while progress < 1.0:
-        price = (scaled / mean)[presolved.resource_group]
-        full = done % stage.full_every == 0 or progress > 0.9
+        price = steps.price()
+        full = steps.done % stage.full_every == 0 or progress > 0.9
         at = evaluate(presolved, price, budget, None if full else near)
         if full:
             state = state.tighter(price, at.bound * (1 + ROUNDING) + 1)
             near = _near_columns(presolved, at, 0.01 + 0.1 * (1 - progress) ** 2)
         if state.gap <= budget.target_gap:
             break
-        slope = (capacity - _grouped(presolved, at.usage)) / mean
-        done += 1
-        first = 0.9 * first + 0.1 * slope
-        second = 0.98 * second + 0.02 * slope * slope
-        length = (stage.warm_step if warm else stage.step) * worth * (1 - progress) ** 1.5
-        move = (first / (1 - 0.9**done)) / (np.sqrt(second / (1 - 0.98**done)) + 1e-3)
-        scaled = np.maximum(0.0, scaled - length * move)
-        progress = _progress(done, rounds, began, budget)
+        steps.move(capacity - at.usage, progress)
+        progress = _progress(steps.done, rounds, began, budget)
     return state
 
 
@@ -138,34 +125,3 @@ def _near_columns(presolved: PresolvedProblem, at: Evaluation, width: float) -> 
     keep = at.column_gain >= at.gain[job] - width * worth
     pointers = np.concatenate(([0], np.cumsum(np.bincount(job[keep], minlength=len(counts)))))
     return option[keep], pointers.astype(np.int64)
-
-
-def _grouped(presolved: PresolvedProblem, series: Floats) -> Floats:
-    total = np.zeros((presolved.groups, series.shape[1]))
-    np.add.at(total, presolved.resource_group, series)
-    return total
-
-
-def _grouped_mean(presolved: PresolvedProblem, series: Floats) -> Floats:
-    size = np.bincount(presolved.resource_group, minlength=presolved.groups)
-    return _grouped(presolved, series) / size[:, None]
-
-
-def _worth(presolved: PresolvedProblem) -> Floats:
-    """Typical value per unit of resource and slot [G, 1], from at most 200,000 of the usage entries.
-
-    They are drawn at random: every n-th entry would meet the same resource again and again where options look alike.
-    """
-    problem = presolved.problem
-    count = len(problem.use_amount)
-    entry = np.arange(count) if count <= 200_000 else np.sort(np.random.default_rng(0).integers(0, count, 200_000))
-    option = np.searchsorted(problem.option_uses, entry, side="right") - 1
-    length = np.maximum(1, np.minimum(problem.option_duration[option], problem.slots))
-    value = np.abs(problem.option_rate[option]) + np.maximum(0, problem.option_bonus[option]) / length
-    density = value / problem.use_amount[entry]
-    group = presolved.resource_group[problem.use_resource[entry]]
-    total = np.bincount(group, density, minlength=presolved.groups)
-    counts = np.bincount(group, minlength=presolved.groups)
-    typical = total / np.maximum(1, counts)
-    fallback = float(typical.max(initial=0.0)) or 1.0
-    return np.where(counts > 0, np.where(typical > 0, typical, fallback), 0.0)[:, None]
