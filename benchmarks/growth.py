@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from powerhall_optimizer.problem.schedule_check import verify_schedule
 from powerhall_optimizer.problem.synthetic import generate
 from powerhall_optimizer.solve.pipeline import solve
-from powerhall_optimizer.verify.schedule import verify_schedule
 
 USUAL = {"jobs": 10_000, "slots": 288, "halls": 10}
 SERIES = {"jobs": (1_000, 3_000, 10_000, 30_000), "slots": (96, 288, 576), "halls": (2, 4, 10, 20)}

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from powerhall_optimizer.problem.arrays import Problem
+from powerhall_optimizer.problem.schedule_check import verify_schedule
 from powerhall_optimizer.problem.synthetic import MODES, generate
 from powerhall_optimizer.solve.pipeline import solve
-from powerhall_optimizer.verify.schedule import verify_schedule
 
 
 def with_budget(problem: Problem, share: float) -> Problem:

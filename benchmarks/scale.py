@@ -22,9 +22,9 @@ import numpy
 import ortools
 
 from powerhall_optimizer.problem.arrays import Problem
+from powerhall_optimizer.problem.schedule_check import verify_schedule
 from powerhall_optimizer.problem.synthetic import FAMILIES, generate
 from powerhall_optimizer.solve.pipeline import SolveResult, solve
-from powerhall_optimizer.verify.schedule import verify_schedule
 
 sys.path.insert(0, str(Path(__file__).parent))
 from peers import peers

@@ -1,6 +1,7 @@
 """Loads of a plan: IT power of every zone, heat and facility power per slot, from assignments and storage alone.
 
-Independent of the problem builder: true convex losses and cooling curves, no linearisation, no solver.
+Independent of the problem builder: true convex losses and cooling curves, no linearisation, no solver. The checker has
+code of its own for the same loads (`powerhall_optimizer.verify.loads`); a test compares the two.
 """
 
 from collections.abc import Iterator, Sequence

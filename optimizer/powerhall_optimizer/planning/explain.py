@@ -17,13 +17,13 @@ from powerhall.plan.plan import Plan, Snapshot
 from powerhall.units import format_power
 from powerhall_optimizer.physics.site_conditions import time_text
 from powerhall_optimizer.planning import texts
+from powerhall_optimizer.planning.plan_value import plan_dispatch, plan_stops, schedule_of
 from powerhall_optimizer.planning.wait_reasons import Alternative, Shortage, Slowdown, WaitReason
 from powerhall_optimizer.problem.arrays import Certificate, Ints, Schedule
 from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import to_prices
 from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.storage.model import build_storage_model, with_dispatch
-from powerhall_optimizer.verify.value import plan_dispatch, plan_stops, schedule_of
 
 __all__ = [
     "Explainer",
@@ -214,7 +214,7 @@ def explainer_of(plan: Plan) -> Explainer:
     model = build_storage_model(plan.snapshot, built)
     built = with_dispatch(built, model, plan_dispatch(plan, model))
     prices = None if plan.certificate is None else to_prices(built.problem, plan.certificate)
-    return Explainer(plan.snapshot, built, schedule_of(plan, built), prices)
+    return Explainer(plan.snapshot, built, schedule_of((plan,), built), prices)
 
 
 def multi_site_lines(plan: MultiSitePlan, job_id: str) -> Iterator[str]:
@@ -244,7 +244,7 @@ def _elsewhere(part: Plan, job: Job) -> Iterator[str]:
     built = build(snapshot, stops=plan_stops(part))
     model = build_storage_model(snapshot, built)
     built = with_dispatch(built, model, plan_dispatch(part, model))
-    explainer = Explainer(snapshot, built, schedule_of(part, built), None)
+    explainer = Explainer(snapshot, built, schedule_of((part,), built), None)
     if job.job_id in built.no_options:
         yield f"  {texts.no_option_text(built.no_options[job.job_id])}"
     for found in explainer.best(job.job_id):

@@ -20,6 +20,7 @@ from powerhall_optimizer.placement.place import place
 from powerhall_optimizer.placement.placer import PlacedSchedule
 from powerhall_optimizer.planning import texts
 from powerhall_optimizer.planning.assemble import assemble
+from powerhall_optimizer.planning.plan_value import proven_bound
 from powerhall_optimizer.planning.planner import (
     CandidatePlan,
     PlanningStep,
@@ -42,7 +43,6 @@ from powerhall_optimizer.problem.join_sites import Joined, join
 from powerhall_optimizer.storage.joint import joint_storage
 from powerhall_optimizer.storage.model import Dispatch, with_dispatch
 from powerhall_optimizer.verify.multi_site import verify_multi_site
-from powerhall_optimizer.verify.value import proven_bound
 
 __all__ = ["make_multi_site_plan", "warm_start_of"]
 

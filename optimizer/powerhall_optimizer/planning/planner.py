@@ -20,18 +20,18 @@ from powerhall_optimizer.placement.place import place
 from powerhall_optimizer.placement.placer import PlacedSchedule
 from powerhall_optimizer.planning import texts
 from powerhall_optimizer.planning.assemble import assemble
+from powerhall_optimizer.planning.plan_value import proven_bound
 from powerhall_optimizer.planning.running_jobs import RetainedJobs, retain_running_jobs
 from powerhall_optimizer.planning.site_storage import SiteStorage
 from powerhall_optimizer.problem.arrays import Certificate, Schedule
 from powerhall_optimizer.problem.build import Built, build
 from powerhall_optimizer.problem.certificate import from_prices, to_prices
+from powerhall_optimizer.problem.schedule_check import check_schedule
 from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.solve.child_process import guarded
 from powerhall_optimizer.solve.density_greedy import fill_by_density
 from powerhall_optimizer.storage.model import Dispatch, StorageModel
 from powerhall_optimizer.verify.plan import verify_plan
-from powerhall_optimizer.verify.schedule import check_schedule
-from powerhall_optimizer.verify.value import proven_bound
 
 __all__ = [
     "CandidatePlan",

@@ -1,4 +1,4 @@
-"""The planning problem as integers, read by every solver stage and by the checker of schedules.
+"""The planning problem as integers, read by every solver stage and by `schedule_check`.
 
 Invariants (checked by `Problem.check`):
 
@@ -152,7 +152,7 @@ class Schedule:
         return Schedule(np.full(jobs, -1, np.int64), np.full(jobs, -1, np.int64))
 
     def value(self, problem: Problem) -> int:
-        """Total value; the checker recomputes it independently."""
+        """Total value; `schedule_check` recomputes it term by term."""
         pairs = zip(self.option.tolist(), self.start.tolist(), strict=True)
         return sum(problem.value(job, option, start) for job, (option, start) in enumerate(pairs))
 

@@ -10,9 +10,9 @@ from powerhall.site.curtailment import Event
 from powerhall_optimizer.leases.event_limits import with_event_limits
 from powerhall_optimizer.physics.plan_loads import plan_loads
 from powerhall_optimizer.planning.assemble import zone_plans
+from powerhall_optimizer.planning.plan_value import value_and_bound
 from powerhall_optimizer.shed import texts
 from powerhall_optimizer.shed.ladder import ActionKind, Ladder, by_job
-from powerhall_optimizer.verify.value import value_and_bound
 
 __all__ = ["shed_modes", "shed_plan", "with_frozen_budgets"]
 

@@ -16,7 +16,7 @@ Gains are rounded down and loads up: a dispatch within these limits is within th
 * a store of cooling takes its power off the heat of its hall's plants; at the meter it saves at least the slope of
   their power at no heat, and costs at most the slope at full capacity.
 
-No solver is imported here: the checker builds the same model.
+No solver is imported here. The checker has its own code for the same model (`powerhall_optimizer.verify`).
 """
 
 import math

@@ -1,0 +1,18 @@
+"""The independent checker: everything about a plan is recomputed from plan.json and judged, without the planner's code.
+
+The package imports powerhall core (plan file, site, curves of losses and cooling), numpy and msgspec, and no other part
+of the optimizer; import-linter and a test that runs a copy of this folder alone hold that. What it recomputes:
+
+* `plan` and `multi_site`: identity, eligibility, residency, modes, times, gangs, running jobs, GPUs per node, budgets,
+  cooling, ramps, what the plan says of its zones; between sites: each job in one plan, where its data may be.
+* `loads`: power and heat per zone and slot in W by the true convex curves, compared with the limits to half a W.
+* `storage`: contents of stores in J as exact fractions from their powers, and every limit of a store.
+* `capacities`: the integer model's capacities, in whole GPUs and W per slot, rounded down, on straight lines that lie
+  above the convex curves.
+* `options`: what each job may choose; usage rounded up, values in whole units, each term rounded once.
+* `bound` and `storage_terms`: the bound that the certificate's prices prove (weak Lagrangian duality), exactly.
+* `value`: value and bound of a plan from all of these.
+
+The planner has its own code for the same model (`powerhall_optimizer.problem`, `.storage`, `.physics`). That the two
+agree to the last unit is tested on random sites, queues and plans; the duplication is what makes the check independent.
+"""

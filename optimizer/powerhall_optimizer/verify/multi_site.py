@@ -9,6 +9,7 @@ from powerhall.plan.multi_site import MultiSitePlan, multi_site_hash
 from powerhall.plan.plan import Snapshot
 from powerhall.runtime.errors import PowerhallError
 from powerhall_optimizer.verify.plan import Violation, verify_plan
+from powerhall_optimizer.verify.value import multi_site_value_and_bound
 
 __all__ = ["verify_multi_site"]
 
@@ -65,11 +66,9 @@ def _residency(plan: MultiSitePlan) -> Iterator[Violation]:
 
 
 def _value(plan: MultiSitePlan) -> Iterator[Violation]:
-    from powerhall_optimizer.verify.value import multi_site_value_and_bound
-
     try:
         value, bound = multi_site_value_and_bound(plan)
-    except (ValueError, PowerhallError) as error:
+    except (ValueError, ArithmeticError, PowerhallError) as error:
         yield Violation("certificate", "all sites", str(error))
         return
     if value != plan.value:

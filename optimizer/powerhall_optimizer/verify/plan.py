@@ -1,7 +1,6 @@
 """The independent checker: judges a plan from plan.json alone, with the true curves, and trusts nothing that it says.
 
-One function per kind of limit; each yields what it finds broken. Only value and bound use the problem builder, because
-the objective is defined there; no solver and no numba is imported.
+One function per kind of limit; each yields what it finds broken.
 """
 
 import math
@@ -16,9 +15,10 @@ from powerhall.jobs import Job
 from powerhall.plan.plan import Assignment, Plan, Snapshot, gpu_power_w, gpu_speed, snapshot_hash
 from powerhall.runtime.errors import PowerhallError
 from powerhall.site.topology import Mode, NodeType
-from powerhall_optimizer.physics.plan_loads import Loads, loads_of, plan_loads, power_now_w, slot_span, zone_budgets
-from powerhall_optimizer.physics.site_conditions import time_text
+from powerhall_optimizer.verify.loads import Loads, loads_of, plan_loads, power_before_w, slot_span, zone_budgets
 from powerhall_optimizer.verify.storage import storage_checks
+from powerhall_optimizer.verify.times import time_text
+from powerhall_optimizer.verify.value import value_and_bound
 
 __all__ = ["Violation", "verify_plan"]
 
@@ -272,7 +272,7 @@ def _ramps(case: _Case) -> Iterator[Violation]:
     if case.site.ramp_up_w_per_s is None and case.site.ramp_down_w_per_s is None:
         return
     loads = loads_of(s, case.plan.assignments)
-    rise_w = np.diff(loads.zone_w[case.site.name], prepend=power_now_w(s))
+    rise_w = np.diff(loads.zone_w[case.site.name], prepend=power_before_w(s))
     starts, ends = np.zeros(s.slots + 1, bool), np.zeros(s.slots + 1, bool)
     for job, entry in case.pairs:
         first, last = slot_span(s, entry)
@@ -307,11 +307,9 @@ def _zones(case: _Case, loads: Loads) -> Iterator[Violation]:
 
 
 def _value(case: _Case) -> Iterator[Violation]:
-    from powerhall_optimizer.verify.value import value_and_bound
-
     try:
         value, bound = value_and_bound(case.plan)
-    except (ValueError, PowerhallError) as error:
+    except (ValueError, ArithmeticError, PowerhallError) as error:
         yield Violation("certificate", "plan", str(error))
         return
     if value != case.plan.value:

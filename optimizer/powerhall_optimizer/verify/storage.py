@@ -9,8 +9,8 @@ import numpy as np
 
 from powerhall.plan.plan import Plan, StoragePlan
 from powerhall.site.storage import Storage, trajectory
-from powerhall_optimizer.physics.plan_loads import Loads
-from powerhall_optimizer.physics.site_conditions import time_text
+from powerhall_optimizer.verify.loads import Loads
+from powerhall_optimizer.verify.times import time_text
 
 __all__ = ["Broken", "storage_checks"]
 

@@ -1,103 +1,118 @@
-"""Value and proven bound of a plan in exact integers, from its assignments and its certificate."""
+"""Value and proven bound of a plan, recomputed from plan.json alone in whole units of value.
+
+The value is the sum of what the assignments and the waiting jobs are worth, less what the stores cost (rounded up).
+The bound is that of the jobs (`bound.py`, rounded down) and of the stores (`storage_terms.py`, rounded up: two parts
+that are both rounded down could come out one too low). A plan is within it because both parts are upper bounds of
+what any plan earns at the same prices.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 
 import msgspec
 import numpy as np
 
+from powerhall.jobs import Job
 from powerhall.plan.multi_site import MultiSitePlan
-from powerhall.plan.plan import Certificate, Plan
-from powerhall_optimizer.problem.arrays import Certificate as Prices
-from powerhall_optimizer.problem.arrays import Problem, Schedule
-from powerhall_optimizer.problem.build import Built, build
-from powerhall_optimizer.problem.certificate import to_prices
-from powerhall_optimizer.problem.join_sites import join
-from powerhall_optimizer.storage.bound import stored_bound
-from powerhall_optimizer.storage.joint import joint_storage
-from powerhall_optimizer.storage.model import Dispatch, StorageModel, build_storage_model, named_dispatch
-from powerhall_optimizer.verify.schedule import exact_bound, exact_value
+from powerhall.plan.plan import Assignment, Certificate, Plan, Planned, Snapshot, WaitCode
+from powerhall_optimizer.verify.bound import PricedSite, SitePrices, job_value, read_prices
+from powerhall_optimizer.verify.capacities import Capacities
+from powerhall_optimizer.verify.options import JobTerms, SiteOptions, job_terms, run_terms, unit_usd
+from powerhall_optimizer.verify.storage_terms import dispatch_cost, most_worth, storage_terms
 
-__all__ = ["multi_site_value_and_bound", "plan_dispatch", "plan_stops", "proven_bound", "schedule_of", "trivial_bound"]
-__all__ += ["value_and_bound"]
+__all__ = ["multi_site_value_and_bound", "value_and_bound"]
 
 
-def plan_stops(plan: Plan) -> dict[str, int]:
-    """Return for each running job that the plan sheds how many slots it still runs."""
-    slots = {a.job_id: (a.end_s - a.start_s) // plan.snapshot.slot_s for a in plan.assignments}
-    return {entry.job_id: slots.get(entry.job_id, 0) for entry in plan.waiting if entry.code == "shed"}
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """One site: the front of its names in the certificate, its whole numbers, and what is planned at it."""
 
-
-def schedule_of(plan: Plan, built: Built) -> Schedule:
-    """Return the plan's assignments as options and start slots; KeyError where the problem has no such option."""
-    return _schedule((plan,), built)
-
-
-def _schedule(plans: Sequence[Plan], built: Built) -> Schedule:
-    schedule = Schedule.empty(built.problem.jobs)
-    assigned = {entry.job_id: (plan, entry) for plan in plans for entry in plan.assignments}
-    for number, job in enumerate(built.jobs):
-        if job.job_id not in assigned:
-            continue
-        plan, entry = assigned[job.job_id]
-        key = plan.snapshot.site.name, entry.hall, entry.node_type, entry.mode
-        for option in built.problem.options_of(number):
-            choice = built.choices[option]
-            if (choice.site, choice.hall, choice.node_type, choice.mode) == key:
-                schedule.option[number] = option
-                schedule.start[number] = (entry.start_s - plan.snapshot.start_s) // plan.snapshot.slot_s
-                break
-        else:
-            raise KeyError(job.job_id)
-    return schedule
-
-
-def trivial_bound(problem: Problem) -> int:
-    """Return the value when every job gets its best option and nothing is limited: what prices of zero prove."""
-    total = 0
-    for job in range(problem.jobs):
-        best = int(problem.job_wait_value[job])
-        for option in problem.options_of(job):
-            best = max(best, int(np.max(problem.values(job, option))))
-        total += best
-    return total
-
-
-def plan_dispatch(plan: Plan, model: StorageModel) -> Dispatch:
-    """Return what the plan's stores do, in the model's order."""
-    return named_dispatch(model, {entry.name: entry.power_w for entry in plan.storages})
-
-
-def proven_bound(problem: Problem, model: StorageModel, certificate: Certificate | None) -> int:
-    """Return the bound that a certificate proves of jobs and stores together (without one: the trivial bound)."""
-    if certificate is None:
-        nothing = Prices(np.zeros(problem.capacity.shape, np.int64), 0)
-        return trivial_bound(problem) + _stores(model, nothing, {})
-    prices = to_prices(problem, certificate)
-    return exact_bound(problem, prices) + _stores(model, prices, certificate.stored)
-
-
-def _stores(model: StorageModel, prices: Prices, worth: Mapping[str, Sequence[int]]) -> int:
-    """Rounded up: two parts that are each rounded down could come out one short."""
-    return math.ceil(stored_bound(model, prices, worth)) if model.units else 0
+    front: str
+    snapshot: Snapshot
+    capacities: Capacities
+    options: SiteOptions
+    plan: Plan
 
 
 def value_and_bound(plan: Plan) -> tuple[int, int]:
-    """Return the plan's value and the bound that its certificate proves (without one: the trivial bound)."""
-    built = build(plan.snapshot, stops=plan_stops(plan))
-    model = build_storage_model(plan.snapshot, built)
-    value = exact_value(built.problem, schedule_of(plan, built)) - math.ceil(model.cost(plan_dispatch(plan, model)))
-    return value, proven_bound(built.problem, model, plan.certificate)
+    """Return the plan's value and the bound that its certificate proves; without one, that of prices of 0.
+
+    ValueError or PowerhallError where an assignment or the certificate fits nothing in the snapshot.
+    """
+    unit = unit_usd(plan.snapshot)
+    return _value_and_bound([_site("", plan.snapshot, plan, unit)], plan.snapshot.jobs, plan.certificate, unit)
 
 
 def multi_site_value_and_bound(plan: MultiSitePlan) -> tuple[int, int]:
-    """Return value and proven bound of several sites' plans, from the whole queue offered to every site."""
-    stops = {job: slots for part in plan.plans for job, slots in plan_stops(part).items()}
+    """Return value and proven bound of the plans of several sites: the whole queue may run at every site."""
     snapshots = [msgspec.structs.replace(part.snapshot, jobs=plan.jobs) for part in plan.plans]
-    parts = [build(s, stops=stops) for s in snapshots]
-    models = [build_storage_model(s, built) for s, built in zip(snapshots, parts, strict=True)]
-    joined = join([s.site.name for s in snapshots], parts)
-    value = exact_value(joined.built.problem, _schedule(plan.plans, joined.built))
-    costs = (model.cost(plan_dispatch(part, model)) for part, model in zip(plan.plans, models, strict=True))
-    value -= sum(math.ceil(cost) for cost in costs)
-    return value, proven_bound(joined.built.problem, joint_storage(joined, models), plan.certificate)
+    unit = unit_usd(snapshots[0])
+    sites = [_site(f"{s.site.name}:", s, part, unit) for s, part in zip(snapshots, plan.plans, strict=True)]
+    return _value_and_bound(sites, plan.jobs, plan.certificate, unit)
+
+
+def _site(front: str, snapshot: Snapshot, plan: Plan, unit: float) -> _Site:
+    capacities = Capacities(snapshot)
+    return _Site(front, snapshot, capacities, SiteOptions(snapshot, capacities, unit), plan)
+
+
+def _value_and_bound(
+    sites: Sequence[_Site], jobs: Sequence[Job], certificate: Certificate | None, unit: float
+) -> tuple[int, int]:
+    horizon = sites[0].snapshot
+    stops = {job: slots for site in sites for job, slots in _stops(site.plan).items()}
+    assigned = {entry.job_id: (site, entry) for site in sites for entry in site.plan.assignments}
+    planned = {entry.job_id: entry for entry in horizon.planned}
+    prices = read_prices(certificate, {site.front: site.capacities.amounts for site in sites}, horizon.slots)
+    priced = [PricedSite(site.options, own) for site, own in zip(sites, prices, strict=True)]
+    total = sum(own.of_capacity(site.capacities.amounts) for site, own in zip(sites, prices, strict=True))
+    value = 0
+    for job in jobs:
+        last = planned.get(job.job_id)
+        terms = job_terms(horizon, job, unit, last, stops.get(job.job_id))
+        gains = [gain for site in priced if (gain := site.best(job, terms, last)) is not None]
+        total += max([terms.wait * prices[0].scale, *gains])
+        value += _worth(job, terms, last, *assigned[job.job_id]) if job.job_id in assigned else terms.wait
+    stored = certificate.stored if certificate is not None else {}
+    cost, most = _stores(sites, prices, stored, unit)
+    return value - cost, total // prices[0].scale + most
+
+
+def _stops(plan: Plan) -> dict[str, int]:
+    """Return for each running job that the plan sheds how many slots it still runs."""
+    s = plan.snapshot
+    slots = {entry.job_id: (entry.end_s - entry.start_s) // s.slot_s for entry in plan.assignments}
+    return {entry.job_id: slots.get(entry.job_id, 0) for entry in plan.waiting if entry.code == WaitCode.SHED}
+
+
+def _worth(job: Job, terms: JobTerms, planned: Planned | None, site: _Site, entry: Assignment) -> int:
+    """Return what an assignment is worth: the formula of `job_value` for one start, less its energy."""
+    s = site.snapshot
+    start = (entry.start_s - s.start_s) // s.slot_s
+    where = entry.hall, entry.node_type, entry.mode
+    options = site.options.of(job) if terms.stops != 0 and terms.first <= start <= terms.last else ()
+    option = next((o for o in options if (o.hall, o.node_type, o.mode) == where), None)
+    if option is None:
+        raise ValueError(f"assignment of {job.job_id}: {', '.join(where)} from slot {start} is no option of the job")
+    moved = site.options.is_moved(job, option, planned)
+    run = np.array(run_terms(s, job, terms, option.speed, moved), object)  # Python integers: nothing can overflow
+    value, stop = job_value(terms, run[:, None], np.array([start], object), s.slots)
+    return int(value[0]) - option.energy * sum(site.options.tariff[start : int(stop[0])])
+
+
+def _stores(
+    sites: Sequence[_Site], prices: Sequence[SitePrices], worth: Mapping[str, Sequence[int]], unit: float
+) -> tuple[int, int]:
+    """Return what all stores cost as they are planned, and what they are worth at most; both rounded up."""
+    cost, most = 0, Fraction(0)
+    for site, own in zip(sites, prices, strict=True):
+        stores = storage_terms(site.snapshot, site.capacities, unit)
+        if any(own.cuts.keys() & store.effects.keys() for store in stores):
+            raise ValueError("certificate: a resource that stores add to must not be priced in whole multiples")
+        powers = {entry.name: entry.power_w for entry in site.plan.storages}
+        cost += math.ceil(sum(dispatch_cost(store, powers.get(store.storage.name, ())) for store in stores))
+        for store in stores:
+            most += most_worth(store, own.plain, own.scale, worth.get(site.front + store.storage.name))
+    return cost, math.ceil(most)

@@ -13,10 +13,10 @@ from powerhall_optimizer.inputs.round_settings import RoundSettings, read_settin
 from powerhall_optimizer.planning import planner
 from powerhall_optimizer.problem.arrays import Problem, Schedule
 from powerhall_optimizer.problem.builder import ProblemBuilder
+from powerhall_optimizer.problem.schedule_check import check_schedule, exact_bound, exact_value
 from powerhall_optimizer.solve import coarse_grid as grid
 from powerhall_optimizer.solve.pipeline import solve
 from powerhall_optimizer.verify.plan import verify_plan
-from powerhall_optimizer.verify.schedule import check_schedule, exact_bound, exact_value
 
 PAIRS = ((7200.0, 900.0), (43_200.0, 3600.0))
 LEVELS = (grid.Level(24, 6), grid.Level(6, 3))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from powerhall_optimizer.problem.arrays import Problem, Schedule
+from powerhall_optimizer.problem.schedule_check import check_schedule
 from powerhall_optimizer.problem.synthetic import generate
 from powerhall_optimizer.solve.neighbourhood_search import NeighbourhoodSearch
 from powerhall_optimizer.solve.presolve import presolve
@@ -19,7 +20,6 @@ from powerhall_optimizer.solve.price_greedy import PriceGreedy
 from powerhall_optimizer.solve.prices import evaluate
 from powerhall_optimizer.solve.repair import Repair
 from powerhall_optimizer.solve.stage import SolveBudget, SolverState, Stage
-from powerhall_optimizer.verify.schedule import check_schedule
 
 STAGES: tuple[tuple[str, Stage, int], ...] = (
     ("repair", Repair(), 1),

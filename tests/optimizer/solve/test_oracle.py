@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Problem, Schedule
 from powerhall_optimizer.problem.builder import ProblemBuilder
+from powerhall_optimizer.problem.schedule_check import exact_bound, verify_schedule
 from powerhall_optimizer.solve.cp_sat_exact import CpSatExact
 from powerhall_optimizer.solve.cp_sat_model import decisions_of, solve_decisions
 from powerhall_optimizer.solve.cp_sat_windows import CpSatWindows
@@ -20,7 +21,6 @@ from powerhall_optimizer.solve.price_greedy import PriceGreedy
 from powerhall_optimizer.solve.prices import Prices
 from powerhall_optimizer.solve.repair import Repair
 from powerhall_optimizer.solve.stage import SolveBudget, SolverState, Stage, certificate_of
-from powerhall_optimizer.verify.schedule import exact_bound, verify_schedule
 
 
 def small_problem(seed: int, jobs: int, slots: int) -> Problem:

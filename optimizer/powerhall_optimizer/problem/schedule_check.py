@@ -1,8 +1,9 @@
-"""Judges a schedule and a bound without any solver: numpy and integers only.
+"""The planner's check of a schedule and a bound against the problem's arrays, without any solver.
 
 `check_schedule` walks one function per constraint. `exact_value` and `exact_bound` follow the formulas in
 `powerhall_optimizer.problem.arrays` and share no code with the stages that produced the schedule. All sums are exact:
-int64 where a magnitude check allows it, Python integers elsewhere.
+int64 where a magnitude check allows it, Python integers elsewhere. Plans are judged by `powerhall_optimizer.verify`,
+which shares nothing with this.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import numpy as np
 
 from powerhall_optimizer.problem.arrays import Certificate, Ints, Problem, Schedule
 
-__all__ = ["Report", "Violation", "check_schedule", "exact_bound", "exact_value", "verify_schedule"]
+__all__ = ["BrokenLimit", "Report", "check_schedule", "exact_bound", "exact_value", "verify_schedule"]
 
 CELLS = 2_000_000  # (column, start) pairs handled at once
 EXACT = 1 << 61  # int64 sums below this cannot overflow
 
 
 @dataclass(frozen=True, slots=True)
-class Violation:
+class BrokenLimit:
     """One broken limit: which constraint, where, and by how much."""
 
     constraint: str  # shape, option, window, capacity
@@ -37,7 +38,7 @@ class Violation:
 class Report:
     """The judgement: every violation, the exact value, and the proven bound when a certificate came along."""
 
-    violations: tuple[Violation, ...]
+    violations: tuple[BrokenLimit, ...]
     value: int
     bound: int | None
 
@@ -60,7 +61,7 @@ def verify_schedule(problem: Problem, schedule: Schedule, certificate: Certifica
     return Report(violations, value, None if certificate is None else exact_bound(problem, certificate))
 
 
-def check_schedule(problem: Problem, schedule: Schedule) -> Iterator[Violation]:
+def check_schedule(problem: Problem, schedule: Schedule) -> Iterator[BrokenLimit]:
     """Every violation; limits that need valid decisions are only checked when the decisions are."""
     first = list(_shape(problem, schedule))
     if not first:
@@ -70,30 +71,32 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Iterator[Violation]:
         yield from _capacities(problem, schedule)
 
 
-def _shape(problem: Problem, schedule: Schedule) -> Iterator[Violation]:
+def _shape(problem: Problem, schedule: Schedule) -> Iterator[BrokenLimit]:
     for name, numbers in (("option", schedule.option), ("start", schedule.start)):
         if numbers.shape != (problem.jobs,) or numbers.dtype != np.int64:
-            yield Violation("shape", f"{name} has shape {numbers.shape}, dtype {numbers.dtype}", 1)
+            yield BrokenLimit("shape", f"{name} has shape {numbers.shape}, dtype {numbers.dtype}", 1)
 
 
-def _options(problem: Problem, schedule: Schedule) -> Iterator[Violation]:
+def _options(problem: Problem, schedule: Schedule) -> Iterator[BrokenLimit]:
     """A job takes none or one of its own options."""
     own = (schedule.option >= problem.job_options[:-1]) & (schedule.option < problem.job_options[1:])
     for job in np.flatnonzero(~own & (schedule.option != -1)).tolist():
-        yield Violation("option", f"{problem.job_names[job]} has option {schedule.option[job]} of another job", 1)
+        yield BrokenLimit("option", f"{problem.job_names[job]} has option {schedule.option[job]} of another job", 1)
 
 
-def _windows(problem: Problem, schedule: Schedule) -> Iterator[Violation]:
+def _windows(problem: Problem, schedule: Schedule) -> Iterator[BrokenLimit]:
     """A chosen option starts within [earliest, latest]."""
     for job in np.flatnonzero((schedule.option >= 0) & (schedule.option < problem.options)).tolist():
         option, start = int(schedule.option[job]), int(schedule.start[job])
         low, high = int(problem.option_earliest[option]), int(problem.option_latest[option])
         if not low <= start <= high:
             excess = max(low - start, start - high)
-            yield Violation("window", f"{problem.job_names[job]} starts at {start}, allowed is {low} .. {high}", excess)
+            yield BrokenLimit(
+                "window", f"{problem.job_names[job]} starts at {start}, allowed is {low} .. {high}", excess
+            )
 
 
-def _capacities(problem: Problem, schedule: Schedule) -> Iterator[Violation]:
+def _capacities(problem: Problem, schedule: Schedule) -> Iterator[BrokenLimit]:
     """The usage of every resource stays within its capacity in every slot."""
     usage = np.zeros((problem.resources, problem.slots), np.int64)
     for job in np.flatnonzero(schedule.option >= 0).tolist():
@@ -104,7 +107,7 @@ def _capacities(problem: Problem, schedule: Schedule) -> Iterator[Violation]:
     for resource, slot in np.argwhere(usage > problem.capacity).tolist():
         used, cap = int(usage[resource, slot]), int(problem.capacity[resource, slot])
         name = problem.resource_names[resource]
-        yield Violation("capacity", f"{name} in slot {slot} uses {used} of {cap}", used - cap)
+        yield BrokenLimit("capacity", f"{name} in slot {slot} uses {used} of {cap}", used - cap)
 
 
 def exact_value(problem: Problem, schedule: Schedule) -> int:

@@ -5,7 +5,7 @@ import pytest
 
 from powerhall_optimizer.problem.arrays import Certificate, Cut, Problem, Schedule
 from powerhall_optimizer.problem.builder import ProblemBuilder
-from powerhall_optimizer.verify.schedule import check_schedule, exact_bound, exact_value, verify_schedule
+from powerhall_optimizer.problem.schedule_check import check_schedule, exact_bound, exact_value, verify_schedule
 
 LIMITS = ("hall1.nodes", "hall1.it_w", "hall1.heat_w", "site.power_w")
 

@@ -1,0 +1,216 @@
+"""What a job may do, what that uses and what it is worth, in whole numbers, from the snapshot alone.
+
+An option is a node type in a hall in a power mode. Usage is rounded up: whole GPUs (whole nodes for a job larger than a
+node), and per resource `ceil(GPUs * W per GPU above idle * units per W)`. Value is counted in units of `unit_usd`, a
+power of ten such that all totals stay below 2**52; every term of it is rounded to a whole unit once, so that sums are
+exact. The formulas are those of "From a snapshot to whole numbers" in docs/optimizer-model.md.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from powerhall.hostlist import expand
+from powerhall.jobs import Job
+from powerhall.plan.plan import Planned, Snapshot, gpu_power_w, gpu_speed
+from powerhall.site.topology import Mode
+from powerhall_optimizer.verify.capacities import Capacities, Pool
+
+__all__ = ["JobTerms", "Option", "SiteOptions", "energy_usd_per_mwh", "job_terms", "run_terms", "unit_usd"]
+
+Floats = npt.NDArray[np.float64]
+_NO_STOP = 1000
+"""A running job that may not be stopped: stopping it costs this many times its worth."""
+_NEVER = 1 << 40
+"""A deadline that no run ends after."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """Where and how a job may run; `uses` is units per slot, `energy` multiplies the tariff of every slot."""
+
+    hall: str
+    node_type: str
+    mode: str
+    speed: float
+    uses: Mapping[str, int]
+    energy: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobTerms:
+    """What a job is worth wherever it runs, in units of value and slots; it may start in slots first .. last.
+
+    `wait` is the value of not running it, `delay` is lost per slot of its completion, `fine` when it ends after slot
+    `deadline`, `shift` per slot of distance from `planned`, where the last plan had its start (-1: nowhere), and
+    `moved` when hall or mode are not those of that plan (or, running, of now).
+    """
+
+    worth: int
+    wait: int
+    delay: int
+    deadline: int
+    fine: int
+    planned: int
+    shift: int
+    moved: float
+    first: int
+    last: int
+    stops: int | None
+    """Slots after which a running job is stopped for want of power; None where it is not."""
+
+
+def worth_usd(snapshot: Snapshot, job: Job) -> float:
+    """Return what all of a job's work is worth in USD."""
+    return job.weight * job.gpus * job.duration_s / 3600 * snapshot.objective.usd_per_gpu_h
+
+
+def unit_usd(snapshot: Snapshot) -> float:
+    """Return the unit of value in USD: the power of ten, at least 1e-6, at which the whole queue stays below 2**50."""
+    total = sum(worth_usd(snapshot, job) for job in snapshot.jobs) * (_NO_STOP + 10)
+    return float(10.0 ** max(-6, math.ceil(math.log10(max(total, 1e-9) / 2.0**50))))
+
+
+def job_terms(s: Snapshot, job: Job, unit: float, planned: Planned | None, stops: int | None) -> JobTerms:
+    """Return the terms of a job's value; `stops` is the slots after which the plan sheds it, None where it does not."""
+    worth = max(1, round(worth_usd(s, job) / unit))
+    within = worth * min(1.0, s.slots * s.slot_s / job.duration_s)  # what it can be worth within the horizon
+    moved = within * s.objective.move_share
+    at, shift = -1, 0
+    if planned is not None:
+        at, shift = (planned.start_s - s.start_s) // s.slot_s, round(within * s.objective.shift_share / s.slots)
+    if job.state == "running":
+        kept = not job.preemptible and stops != 0
+        lost = round(moved + worth * min(1.0, job.checkpoint_cost_s / job.duration_s))
+        return JobTerms(worth, -_NO_STOP * worth if kept else -lost, 0, _NEVER, 0, at, shift, moved, 0, 0, stops)
+    delay = round(within * s.objective.delay_share / s.slots)
+    deadline, fine = _NEVER, 0
+    if job.deadline_s is not None:
+        deadline, fine = math.floor((job.deadline_s - s.start_s) / s.slot_s), worth
+    first = max(0, math.ceil((max(job.submit_s, job.earliest_s or 0.0) - s.start_s) / s.slot_s))
+    return JobTerms(worth, 0, delay, deadline, fine, at, shift, moved, first, s.slots - 1, stops)
+
+
+def run_terms(s: Snapshot, job: Job, terms: JobTerms, speed: float, moved: bool) -> tuple[int, int, int]:
+    """Return (slots that the run takes, value per slot, constant value) at this speed.
+
+    Delay is charged on the whole completion time; the constant gives back the slots that the job takes at full speed
+    and those behind the horizon.
+    """
+    length = max(1, math.ceil(job.duration_s / speed / s.slot_s - 1e-9))
+    rate = max(1, round(terms.worth * (1 - s.objective.slow_share * (1 / speed - 1)) / length))
+    least = max(1, math.ceil(job.duration_s / s.slot_s - 1e-9))
+    free = length if least >= s.slots else least + max(0, length - s.slots)
+    constant = (round(-terms.moved) if moved else 0) + free * terms.delay
+    return length if terms.stops is None else min(length, terms.stops), rate, constant
+
+
+def energy_usd_per_mwh(s: Snapshot) -> Floats:
+    """Return what energy costs per slot, emissions included; 0 where nothing is known."""
+    total = np.zeros(s.slots)
+    if s.price_per_mwh:
+        total = total + np.array(s.price_per_mwh)
+    if s.carbon_g_per_kwh:
+        total = total + np.array(s.carbon_g_per_kwh) / 1e3 * s.objective.carbon_usd_per_t
+    return total
+
+
+class SiteOptions:
+    """The options of jobs at one site, and its tariff: value per slot and unit of `Option.energy`."""
+
+    def __init__(self, snapshot: Snapshot, capacities: Capacities, unit: float) -> None:
+        self.snapshot = snapshot
+        self.capacities = capacities
+        self.tariff = [0] * snapshot.slots
+        self.energy_w = 1.0
+        """W that one unit of energy counts: a power of ten that leaves a price at least two digits."""
+        per_w = energy_usd_per_mwh(snapshot) / 1e6 * snapshot.slot_s / 3600 / unit
+        if per_w.any():
+            dearest = max(1e-12, float(np.max(np.abs(per_w))))
+            self.energy_w = float(10.0 ** max(0, math.ceil(math.log10(50 / dearest))))
+            self.tariff = [round(price) for price in (per_w * self.energy_w).tolist()]
+
+        self._known: dict[tuple[object, ...], tuple[Option, ...]] = {}
+
+    def key(self, job: Job) -> tuple[object, ...]:
+        """Jobs with the same key have the same options."""
+        if job.state == "waiting":
+            return job.halls, job.node_types, job.sites, job.job_class, job.gpus
+        at = job.site, job.hall, self._running_type(job), job.mode
+        return at, job.sites, job.job_class, job.gpus, self._counted(job)
+
+    def of(self, job: Job) -> tuple[Option, ...]:
+        """Return what the job may do here."""
+        key = self.key(job)
+        if key not in self._known:
+            self._known[key] = self._options(job)
+        return self._known[key]
+
+    def _options(self, job: Job) -> tuple[Option, ...]:
+        """Nothing where the job runs elsewhere or its data may not be here."""
+        site = self.snapshot.site.name
+        if (job.sites and site not in job.sites) or (job.state == "running" and job.site not in (None, site)):
+            return ()
+        return tuple(self._option(job, pool, mode) for pool in self._pools(job) for mode in self._modes(job, pool))
+
+    def is_moved(self, job: Job, option: Option, planned: Planned | None) -> bool:
+        """Whether the option is another hall or mode than the last plan foresaw, or another mode than it runs in."""
+        if job.state == "running":
+            return option.mode != job.mode
+        if planned is None:
+            return False
+        here = planned.site in (None, self.snapshot.site.name)
+        return not here or (option.hall, option.mode) != (planned.hall, planned.mode)
+
+    def _pools(self, job: Job) -> Iterator[Pool]:
+        for pool in self.capacities.pools.values():
+            if job.state == "running":
+                if (pool.hall, pool.kind.name) == (job.hall, self._running_type(job)):
+                    yield pool
+            elif not (
+                (job.halls and pool.hall not in job.halls)
+                or (job.node_types and pool.kind.name not in job.node_types)
+                or _taken(job.gpus, pool.kind.gpus) > pool.gpus
+            ):
+                yield pool
+
+    def _modes(self, job: Job, pool: Pool) -> Iterator[Mode]:
+        """Yield every mode; while nothing may be raised, of a running job none with more power than its own."""
+        most_w = math.inf
+        if job.state == "running" and not self.snapshot.allow_raises:
+            most_w = next((mode.gpu_power_w for mode in pool.kind.modes if mode.name == job.mode), math.inf)
+        yield from (mode for mode in pool.kind.modes if mode.gpu_power_w <= most_w)
+
+    def _option(self, job: Job, pool: Pool, mode: Mode) -> Option:
+        job_class = self.snapshot.site.job_classes.get(job.job_class)
+        above_idle_w = max(0.0, gpu_power_w(pool.kind, mode, job_class) - pool.kind.idle_gpu_power_w)
+        gpus = self._counted(job) if job.state == "running" else job.gpus
+        uses = {pool.gpu_resource: _taken(gpus, pool.kind.gpus)}
+        uses |= {name: math.ceil(above_idle_w * per_w * gpus - 1e-6) for name, per_w in pool.per_w.items()}
+        energy = round(above_idle_w * pool.meter_w_per_w * job.gpus / self.energy_w)
+        uses = {name: amount for name, amount in uses.items() if amount > 0}
+        return Option(pool.hall, pool.kind.name, mode.name, gpu_speed(mode, job_class), uses, energy)
+
+    def _counted(self, job: Job) -> int:
+        """GPUs of a running job that count: those on silent nodes are in the idle load, dead ones draw nothing."""
+        closed = self.capacities.closed
+        if job.nodes is None or not closed:
+            return job.gpus
+        nodes = expand(job.nodes)
+        return -(-job.gpus * sum(node not in closed for node in nodes) // len(nodes))
+
+    def _running_type(self, job: Job) -> str | None:
+        """Return the node type that a job runs on: its own field, else that of the rack of its first node."""
+        if job.node_type is not None:
+            return job.node_type
+        first = expand(job.nodes)[0] if job.nodes else None
+        racks = (rack for hall in self.snapshot.site.halls if hall.zone == job.hall for rack in hall.racks())
+        return next((rack.node_type for rack in racks if first is None or first in rack.nodes), None)
+
+
+def _taken(gpus: int, per_node: int) -> int:
+    """Return the GPUs that a job takes away: a job larger than a node takes whole nodes."""
+    return gpus if gpus <= per_node else -(-gpus // per_node) * per_node
