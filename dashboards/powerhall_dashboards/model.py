@@ -88,12 +88,17 @@ class Board:
     """One dashboard: the question it answers, its choices and its panels in rows."""
 
     uid: str
-    title: str
+    short_title: str
     question: str
     choices: tuple[Choice, ...]
     rows: tuple[tuple[str, tuple[Panel, ...]], ...] = field(default=())
     hours: int = 6
     annotations: bool = True
+
+    @property
+    def title(self) -> str:
+        """The title in Grafana, where dashboards of other systems stand beside it."""
+        return f"Powerhall: {self.short_title}"
 
     @property
     def panels(self) -> tuple[Panel, ...]:

@@ -5,4 +5,6 @@ from powerhall.runtime.extras import run_command
 
 def main() -> int:
     """Run `powerhall-twin` and return its exit code."""
-    return run_command("powerhall-twin", "twin", ("pynvml", "numpy", "ortools", "plotly"), "powerhall_twin.cli")
+    return run_command(
+        "powerhall-twin", "twin", ("pynvml", "numpy", "ortools", "plotly", "jinja2"), "powerhall_twin.cli"
+    )

@@ -57,7 +57,7 @@ _STATS = (
 
 COOLING_BOARD = Board(
     "powerhall-cooling",
-    "Powerhall: Cooling",
+    "Cooling",
     "Does each plant take up the heat, how much capacity does the weather leave, and what gets hot?",
     (SITE, HALL),
     (

@@ -93,7 +93,7 @@ _RACKS = Panel(
 
 HALL_BOARD = Board(
     "powerhall-hall",
-    "Powerhall: Hall power against budget",
+    "Hall power against budget",
     "How close is a hall to its power limit, which racks draw it, and what was curtailed?",
     (SITE, THIS_HALL),
     (

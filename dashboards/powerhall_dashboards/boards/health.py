@@ -53,7 +53,7 @@ _STATS = (
 
 HEALTH_BOARD = Board(
     "powerhall-health",
-    "Powerhall: Health and alerts",
+    "Health and alerts",
     "Do agents deliver, is anything dropped or stale, and which GPUs are failing?",
     (SITE, HALL),
     (

@@ -26,7 +26,7 @@ def _total(title: str, text: str, select: Select) -> Panel:
 
 JOB_BOARD = Board(
     "powerhall-job",
-    "Powerhall: Job",
+    "Job",
     "Where does a job run, what does it draw, how well does it use its GPUs, and what slowed it down?",
     (SITE, JOB, _NODES),
     (

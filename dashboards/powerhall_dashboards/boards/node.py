@@ -66,7 +66,7 @@ _STATS = (
 
 NODE_BOARD = Board(
     "powerhall-node",
-    "Powerhall: Node and GPU",
+    "Node and GPU",
     "What does each GPU draw, how hot is it, what holds it down, and is it healthy?",
     (SITE, HALL, RACK, NODE, GPU),
     (

@@ -164,7 +164,7 @@ _RUNNING = Panel(
 
 OPTIMIZER_BOARD = Board(
     "powerhall-optimizer",
-    "Powerhall: Optimizer",
+    "Optimizer",
     "What was planned and why, how good is it proven to be, does the site follow it, and who waits?",
     (SITE, PLAN),
     (

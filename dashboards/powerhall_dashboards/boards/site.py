@@ -104,7 +104,7 @@ _HALLS = Panel(
 
 SITE_BOARD = Board(
     "powerhall-site",
-    "Powerhall: Site overview",
+    "Site overview",
     "Is the site within its power and cooling budgets, and what are its GPUs doing?",
     (SITE,),
     (

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from zlib import crc32
 
+from powerhall.report.html_page import chart_text
 from powerhall.store import Query, Row
 from powerhall_dashboards.model import column_unit
 from powerhall_dashboards.palette import COLOURS, DASHED, FROM_ZERO, OF_EVERY_GROUP, ROLES, SERIES
@@ -90,7 +91,7 @@ def _line(event: Event) -> Json:
 def _groups(query: Query, rows: list[Row]) -> Iterator[tuple[str, list[Row]]]:
     """Yield the rows of each group under its name."""
     for tags, found in groupby(rows, key=lambda row: tuple(row.tags[tag] for tag in query.group_by)):
-        yield " ".join(tag for tag in tags if tag), list(found)
+        yield chart_text(" ".join(tag for tag in tags if tag)), list(found)
 
 
 def _lines(answer: Answer) -> Iterator[Json]:
@@ -158,7 +159,7 @@ def _timeline(answer: Answer) -> list[Json]:
             lanes.append(lane)
             bases.append(_iso(held[0].time_s))
             widths.append((held[-1].time_s + every_s - held[0].time_s) * 1000)
-            texts.append(str(text))
+            texts.append(chart_text(str(text)))
             colours.append(_state_colour(str(text)))
     bar: Json = {
         "type": "bar",

@@ -6,7 +6,7 @@ from pathlib import Path
 from powerhall.store import Store
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.preview.answers import answer_board, choose, events, newest_s
-from powerhall_dashboards.preview.page import render_page
+from powerhall_dashboards.preview.page import render_preview
 
 __all__ = ["write_preview"]
 
@@ -24,7 +24,7 @@ def write_preview(
     chosen = choose(store, until_s, given)
     boards = [(board, answer_board(store, board, given, chosen, until_s, hours=hours)) for board in BOARDS]
     earliest_s = min(answer.start_s for _, answers in boards for answer in answers)
-    page = render_page(boards, chosen, until_s, events(store, chosen["site"], earliest_s, until_s + 1))
+    page = render_preview(boards, chosen, until_s, events(store, chosen["site"], earliest_s, until_s + 1))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
     path.write_text(page, encoding="utf-8")

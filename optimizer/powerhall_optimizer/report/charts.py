@@ -7,6 +7,7 @@ import numpy as np
 
 from powerhall.hostlist import expand
 from powerhall.plan.plan import Plan, ZonePlan
+from powerhall.report.html_page import chart_text
 from powerhall.site.curtailment import NO_LIMIT_W
 from powerhall.site.index import SiteIndex
 from powerhall_optimizer.physics.plan_loads import plan_loads
@@ -148,7 +149,7 @@ def _gantt_rows(plan: Plan) -> Iterator[tuple[str, int, int, int, int, str]]:
                 for i in free:
                     free_at[node][i] = a.end_s
                 lanes += [first[node] + i for i in free]
-        text = f"{a.job_id}: {a.gpus} GPUs, {a.mode}, {a.gpus * a.gpu_power_w / 1e3:.1f} kW"
+        text = f"{chart_text(a.job_id)}: {a.gpus} GPUs, {a.mode}, {a.gpus * a.gpu_power_w / 1e3:.1f} kW"
         for run in np.split(np.array(sorted(lanes)), np.where(np.diff(sorted(lanes)) != 1)[0] + 1):
             if len(run):
                 yield a.mode, int(run[0]), len(run), a.start_s, a.end_s, text

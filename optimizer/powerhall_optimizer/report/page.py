@@ -1,18 +1,17 @@
 """A plan as one self-contained HTML page: power against budget, cooling against capacity, Gantt, waiting jobs.
 
-`report_html(plan)` is a plain function; Plotly is inlined, the page loads nothing from the network.
+`report_html(plan)` is a plain function; the page loads nothing from a network.
 """
 
-import html
-import importlib.util
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Plan
-from powerhall.runtime.errors import PowerhallError
+from powerhall.report.html_page import plain_figure, render_page, require_libraries
+from powerhall.report.page_parts import Table, Tile
 from powerhall.runtime.files import replace_file
 from powerhall.site.index import SiteIndex
 from powerhall.units import format_energy, format_power
@@ -20,25 +19,20 @@ from powerhall_optimizer.planning.figures import figures, multi_site_figures
 from powerhall_optimizer.report import charts
 from powerhall_optimizer.report.storage_chart import charts_of_stores
 
-__all__ = ["multi_site_html", "page", "report_html", "write_report"]
+__all__ = ["multi_site_html", "report_html", "write_report"]
 
 _MOST_ROWS = 500
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; background: #f5f6f8; margin: 0; }
-main { max-width: 1180px; margin: 0 auto; padding: 24px; }
-h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 28px 0 8px; }
-.sub { color: #5a6472; margin: 0 0 16px; overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
-.tile, .card { background: #fff; border: 1px solid #e1e4e9; border-radius: 8px; padding: 12px 14px; }
-.tile b { display: block; font-size: 20px; } .tile span { color: #5a6472; font-size: 13px; }
-.card { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; }
-th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid #e9ebef; vertical-align: top; }
-th { color: #5a6472; font-weight: 600; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
-"""
 
 
-def _tiles(plan: Plan) -> list[tuple[str, str]]:
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page under a heading: a Plotly figure, or a table."""
+
+    heading: str
+    content: object
+
+
+def _tiles(plan: Plan) -> list[Tile]:
     come = figures(plan)
     site = next((zone for zone in plan.zones if zone.zone == plan.snapshot.site.name), None)
     tiles = [
@@ -56,21 +50,10 @@ def _tiles(plan: Plan) -> list[tuple[str, str]]:
         if site.budget_w:
             use = max(w / b for w, b in zip(site.planned_w, site.budget_w, strict=True) if b > 0)
             tiles.append(("highest use of the budget", f"{use:.1%}"))
-    return tiles
+    return [Tile(label, value) for label, value in tiles]
 
 
-def _cells(values: Sequence[str], tag: str = "td") -> str:
-    numbers = (' class="n"' if tag == "td" and value.replace(",", "").isdigit() else "" for value in values)
-    return "".join(f"<{tag}{c}>{html.escape(v)}</{tag}>" for v, c in zip(values, numbers, strict=True))
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an HTML table; all texts are escaped."""
-    body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{_cells(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _waiting(plan: Plan) -> str:
+def _waiting(plan: Plan) -> Table:
     jobs = {job.job_id: job for job in plan.snapshot.jobs}
     order = sorted(plan.waiting, key=lambda w: (-jobs[w.job_id].weight, -jobs[w.job_id].gpus, w.job_id))
     rows = [
@@ -83,42 +66,35 @@ def _waiting(plan: Plan) -> str:
         )
         for w in order[:_MOST_ROWS]
     ]
-    if not rows:
-        return "<p>No job waits.</p>"
-    more = f"<p>{len(order) - _MOST_ROWS} more are in plan.json.</p>" if len(order) > _MOST_ROWS else ""
-    return table(("job", "GPUs", "weight", "code", "why, and what would change it"), rows) + more
+    left_out = len(order) - len(rows)
+    note = f"{left_out} more are in plan.json." if left_out else "" if rows else "No job waits."
+    header = ("job", "GPUs", "weight", "code", "why, and what would change it")
+    return Table(header, tuple(rows), frozenset({1, 2}), note)
 
 
-def page(title: str, subtitle: str, tiles: Sequence[tuple[str, str]], sections: Sequence[tuple[str, object]]) -> str:
-    """Return a whole page; a section's content is a Plotly figure or ready HTML text."""
-    from plotly.offline import get_plotlyjs
-
-    parts: list[str] = []
-    scripts: list[str] = []
-    for number, (heading, content) in enumerate(sections):
-        parts.append(f"<h2>{html.escape(heading)}</h2>")
-        if isinstance(content, str):
-            parts.append(f'<div class="card">{content}</div>')
-            continue
-        name = f"chart{number}"
-        parts.append(f'<div class="card"><div id="{name}"></div></div>')
-        figure = content.to_json().replace("</", "<\\/")  # type: ignore[attr-defined]
-        scripts.append(
-            f"Plotly.newPlot({json.dumps(name)}, Object.assign({figure}, "
-            "{config: {responsive: true, displaylogo: false}}));"
-        )
-    shown = "".join(f'<div class="tile"><b>{html.escape(v)}</b><span>{html.escape(k)}</span></div>' for k, v in tiles)
-    return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body><main><h1>{html.escape(title)}</h1>"
-        f'<p class="sub">{html.escape(subtitle)}</p><div class="tiles">{shown}</div>{"".join(parts)}</main>'
-        f"<script>{''.join(scripts)}</script></body></html>"
+def _page(title: str, subtitle: str, tiles: Sequence[Tile], sections: Sequence[Section]) -> str:
+    shown = [
+        (section.heading, f"chart{number}", section.content if isinstance(section.content, Table) else None)
+        for number, section in enumerate(sections)
+    ]
+    drawn = {
+        f"chart{number}": plain_figure(section.content)
+        for number, section in enumerate(sections)
+        if not isinstance(section.content, Table)
+    }
+    return render_page(
+        "powerhall_optimizer.report",
+        "plan_report.html",
+        title=title,
+        subtitle=subtitle,
+        tiles=tiles,
+        sections=shown,
+        figures=drawn,
     )
 
 
-def sections(plan: Plan) -> list[tuple[str, object]]:
-    """Return the sections of a plan's page, each a heading with a Plotly figure or HTML; other pages may reuse them."""
+def _sections(plan: Plan, prefix: str = "") -> list[Section]:
+    """Return the sections of a plan's page."""
     found: list[tuple[str, object]] = [
         ("Site power at the meter against its budget", charts.site_power(plan)),
         ("IT power of the halls against their limits", charts.hall_power(plan)),
@@ -129,25 +105,18 @@ def sections(plan: Plan) -> list[tuple[str, object]]:
         found.append(("Batteries, tanks and loops: power and content", charts_of_stores(plan)))
     found.append(("The plan: every block is a job on its GPUs", charts.gantt(plan)))
     found.append((f"Waiting jobs ({len(plan.waiting)})", _waiting(plan)))
-    return found
+    return [Section(prefix + heading, content) for heading, content in found]
 
 
 def report_html(plan: Plan) -> str:
     """Return the plan's page."""
-    need_plotly()
     s = plan.snapshot
     start = datetime.fromtimestamp(s.start_s, UTC)
     subtitle = (
         f"{plan.status} plan {plan.plan_id[:12]} from {start:%Y-%m-%d %H:%M} UTC over {s.slots * s.slot_s / 3600:g} h; "
         f"{len(SiteIndex.of(s.site).rack_of)} nodes, {len(s.jobs)} jobs. {' '.join(plan.notes)}"
     )
-    return page(f"Powerhall plan of {s.site.name}", subtitle, _tiles(plan), sections(plan))
-
-
-def need_plotly() -> None:
-    """Refuse with the missing extra's name where plotly is not installed."""
-    if importlib.util.find_spec("plotly") is None:
-        raise PowerhallError("--report needs plotly: pip install 'powerhall[twin]'")
+    return _page(f"Powerhall plan of {s.site.name}", subtitle, _tiles(plan), _sections(plan))
 
 
 def multi_site_html(plan: MultiSitePlan) -> str:
@@ -166,16 +135,16 @@ def multi_site_html(plan: MultiSitePlan) -> str:
         ("cost of energy", f"{come.cost:,.0f} USD"),
     ]
     header = ("site", "jobs", "start", "wait", "GPU hours", "energy", "cost, USD", "highest power")
-    table_of_sites = table(header, [_site_row(part) for part in plan.plans])
-    parts: list[tuple[str, object]] = [("The sites", table_of_sites)]
+    sites = Table(header, tuple(_site_row(part) for part in plan.plans), frozenset({1, 2, 3, 4, 6}))
+    parts = [Section("The sites", sites)]
     for part in plan.plans:
-        parts += [(f"{part.snapshot.site.name}: {heading}", content) for heading, content in sections(part)]
+        parts += _sections(part, f"{part.snapshot.site.name}: ")
     start = datetime.fromtimestamp(s.start_s, UTC)
     subtitle = (
         f"{plan.status} plan {plan.plan_id[:12]} from {start:%Y-%m-%d %H:%M} UTC over {s.slots * s.slot_s / 3600:g} h; "
         f"{len(plan.jobs)} jobs. {' '.join(plan.notes)}"
     )
-    return page(f"Powerhall plan of {names}", subtitle, tiles, parts)
+    return _page(f"Powerhall plan of {names}", subtitle, [Tile(label, value) for label, value in tiles], parts)
 
 
 def _site_row(plan: Plan) -> tuple[str, ...]:
@@ -188,6 +157,6 @@ def _site_row(plan: Plan) -> tuple[str, ...]:
 
 def write_report(plan: Plan | MultiSitePlan, path: Path) -> None:
     """Write the plan's page in one step."""
-    need_plotly()
+    require_libraries("--report")
     text = multi_site_html(plan) if isinstance(plan, MultiSitePlan) else report_html(plan)
     replace_file(path, text.encode())

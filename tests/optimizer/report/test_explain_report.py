@@ -109,6 +109,23 @@ def test_texts_of_jobs_cannot_break_out_of_the_page(short):
     assert evil not in page
 
 
+def test_names_of_jobs_cannot_break_out_of_the_page(short):
+    evil = "<script>alert(1)</script>"
+    waits, runs = short.waiting[0].job_id, short.assignments[0].job_id
+    named = {waits: f"{evil}-w", runs: f"{evil}-r"}
+    jobs = tuple(replace(job, job_id=named.get(job.job_id, job.job_id)) for job in short.snapshot.jobs)
+    plan = replace(
+        short,
+        snapshot=replace(short.snapshot, jobs=jobs),
+        waiting=(replace(short.waiting[0], job_id=named[waits]), *short.waiting[1:]),
+        assignments=(replace(short.assignments[0], job_id=named[runs]), *short.assignments[1:]),
+    )
+    page = report_html(plan)
+    assert evil not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;-w" in page
+    assert "\\u0026lt;script\\u0026gt;alert(1)" in page, "hover texts of the Gantt chart"
+
+
 def test_the_page_opens_in_a_browser_without_an_error_and_draws_every_chart(short, tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from powerhall.hostlist import expand
 from powerhall.plan.plan import Plan
+from powerhall.report.html_page import chart_text
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall_twin.demo.site_run import JobStretch
@@ -58,7 +59,7 @@ def history_blocks(site: Site, history: Sequence[JobStretch]) -> list[Block]:
     found = []
     for entry in history:
         rows = (first[part.node] + gpu for part in entry.slices for gpu in part.gpus)
-        text = f"<b>{entry.job_id}</b><br>{entry.gpus} GPUs in {entry.hall}, {entry.mode}"
+        text = f"<b>{chart_text(entry.job_id)}</b><br>{entry.gpus} GPUs in {entry.hall}, {entry.mode}"
         found += [Block(entry.mode, low, count, entry.start_s, entry.end_s, text) for low, count in _adjacent(rows)]
     return found
 
@@ -79,6 +80,6 @@ def plan_blocks(plan: Plan) -> list[Block]:
         for row in rows:
             free_at[row] = entry.end_s
         kw = entry.gpus * entry.gpu_power_w / 1e3
-        text = f"<b>{entry.job_id}</b><br>{entry.gpus} GPUs in {entry.hall}, {entry.mode}, {kw:.0f} kW"
+        text = f"<b>{chart_text(entry.job_id)}</b><br>{entry.gpus} GPUs in {entry.hall}, {entry.mode}, {kw:.0f} kW"
         found += [Block(entry.mode, low, count, entry.start_s, entry.end_s, text) for low, count in _adjacent(rows)]
     return found
