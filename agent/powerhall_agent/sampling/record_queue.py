@@ -1,5 +1,6 @@
-"""Records of all threads of the sampler, written in one block with the next full set. An urgent record (an event, a
-change of state) makes the block be written at once.
+"""Records of all threads of the sampler, written in one block with the next full set.
+
+An urgent record (an event, a change of state) makes the block be written at once.
 """
 
 from collections import deque

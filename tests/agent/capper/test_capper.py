@@ -1,4 +1,4 @@
-"""The capper holds what a lease says and nothing else; deadlines are part of each sentence."""
+"""The capper applies valid leases and nothing else, each within its deadline."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The capper as the process that it is: real command, simulated GPUs, deadlines part of each sentence."""
+"""The capper as a process: the real command on simulated GPUs, with deadlines."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A row of the field table is enough: the driver is asked, the simulator answers, the collector returns the field."""
+"""A row of the field table is all that a reading needs: collector and simulator follow from it."""
 
 import pynvml
 import pytest

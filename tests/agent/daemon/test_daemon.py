@@ -1,4 +1,4 @@
-"""The daemon as real processes: what arrives, who dies with whom, and how fast it stops."""
+"""The daemon as real processes: delivery, the end of its processes, and the time that a stop takes."""
 
 import base64
 import contextlib

@@ -1,4 +1,4 @@
-"""Every answer of a store is delivered, refused (halve the batch) or retryable; secrets never leave the module."""
+"""Every answer of a store is delivered, refused (halve the batch) or retryable; secrets are in no message."""
 
 import io
 import subprocess

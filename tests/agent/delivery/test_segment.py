@@ -1,4 +1,4 @@
-"""The record format: what is believed is a prefix of what was written, whatever happened to the bytes."""
+"""The record format: a damaged segment is read as a prefix of what was written."""
 
 import random
 

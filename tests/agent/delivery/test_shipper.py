@@ -1,4 +1,4 @@
-"""The shipper: order, pace, retries, refused lines, and how a whole site comes back."""
+"""The shipper: order, rate, retries, refused lines, and the recovery of a whole site."""
 
 import heapq
 import io

@@ -1,4 +1,4 @@
-"""The spool keeps what it promised: over restarts, damage, full disks and its own bound."""
+"""The spool keeps its lines over restarts, damage, full disks and its own bound."""
 
 import errno
 import io

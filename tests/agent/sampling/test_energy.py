@@ -1,4 +1,4 @@
-"""Energy truth, the fast set, and which fields of the full set are read."""
+"""Energy of a GPU, the 10 Hz window, and which fields of the full set are read."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""The sampler on simulated GPUs that fail: each fault shows as the right event and state, and spares the neighbours."""
+"""The sampler on simulated GPUs that fail: each fault gives its event and state, and no other GPU is affected."""
 
 import contextlib
 import itertools

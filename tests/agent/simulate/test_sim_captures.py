@@ -33,7 +33,7 @@ NAMES = (
 
 
 class FixedClock:
-    """Time that moves only when told."""
+    """A clock that the test advances."""
 
     def __init__(self):
         self.now_ns = 10**9
@@ -54,7 +54,7 @@ def capture_of(path, part="load"):
 
 
 def sampled(capture):
-    """RecordingSample a captured machine for one interval with a fixed clock; returns the lines about its GPUs."""
+    """Sample a captured machine for one interval with a fixed clock; returns the lines about its GPUs."""
     state = to_state(capture)
     claim(state)
     for symbol in ("nvmlEventSetWait_v2", "nvmlSystemEventSetCreate"):  # nothing happens here: no event thread
