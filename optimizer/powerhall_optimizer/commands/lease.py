@@ -65,7 +65,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def add_lease_options(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that grants leases needs."""
+    """Add the options of every command that grants leases."""
     parser.add_argument("--site-key", type=Path, required=True, help="file with the site key, 64 hex digits or more")
     parser.add_argument("--ledger", type=Path, required=True, help="ledger of caps that nodes may still hold")
 

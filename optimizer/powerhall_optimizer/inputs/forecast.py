@@ -104,7 +104,7 @@ def _merged(old: Samples, new: Samples, oldest_s: float) -> dict[str, tuple[Samp
 
 
 def total_s(job: Job, last: Progress | None, now_s: float) -> float:
-    """Return a running job's declared work in s: what was seen first, else what is left and what has passed."""
+    """Return a running job's declared work in s: the first value seen, else remaining plus elapsed time."""
     if last is not None and last.total_s > 0:
         return last.total_s
     return job.duration_s + max(0.0, now_s - (now_s if job.start_s is None else job.start_s))
@@ -223,7 +223,7 @@ def fit_curve(x: Sequence[float], y: Sequence[float], weight: Sequence[float]) -
 
 
 def learned_classes(site: Site, history: History) -> tuple[dict[str, JobClass], dict[str, Draw]]:
-    """Return the site's job classes with learned draws and speeds, and per "class mode" what the draw is like."""
+    """Return the site's job classes with learned draws and speeds, and the draw per "class mode"."""
     classes = dict(site.job_classes)
     learned: dict[str, Draw] = {}
     for name in sorted({key.rpartition(" ")[0] for key in (*history.draws, *history.speeds)}):

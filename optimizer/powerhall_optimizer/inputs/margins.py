@@ -82,9 +82,9 @@ class CoolingReading:
 
 
 def scaled_plants(hall: Hall, liquid_share: float, readings: Sequence[CoolingReading]) -> Hall:
-    """Return the hall with plants that draw what was measured: all their powers times the median of measured to model.
+    """Return the hall with its plants' powers scaled by the median ratio of measured to modelled power.
 
-    The factor is drawn towards 1 as long as there are few hours, and kept within 0.7 to 2.
+    With few hours the factor is shrunk towards 1; it is kept within 0.7 to 2.
     """
     ratios: list[float] = []
     for reading in readings:

@@ -52,7 +52,7 @@ def lease_budgets(plan: Plan, now_s: float, until_s: float) -> list[Budget]:
 
 
 def _delivered(plan: Plan, first: int, last: int) -> dict[str, Floats]:
-    """Return what batteries deliver under the site and every feed, per slot."""
+    """Return the power of batteries under the site and every feed, per slot."""
     site, found = plan.snapshot.site, dict[str, Floats]()
     powers = {entry.name: np.array(entry.power_w[first:last], float) for entry in plan.storages}
     for storage in site.storages:
@@ -74,7 +74,7 @@ def _cooled(plan: Plan, first: int, last: int) -> dict[tuple[str, str], float]:
 
 
 def _charging_w(site: Site, cooled: Mapping[tuple[str, str], float], weather: Sequence[Weather]) -> float:
-    """Return what charging stores of cooling draws at the meter at most, by the steepest slope of the plants."""
+    """Return the most power at the meter that charging cooling storage draws, by the steepest slope of the plants."""
     total = 0.0
     for (hall, medium), least_w in cooled.items():
         slopes = plant_slopes(SiteIndex.of(site).halls[hall], medium, weather)
@@ -120,7 +120,7 @@ def _meter(site: Site, budget_w: float, weather: Sequence[Weather]) -> Budget:
 
 
 def _heat(site: Site, hall: Hall, medium: str, weather: Sequence[Weather], stored_w: float) -> Budget:
-    """Turn the lowest cooling capacity of a hall, with what stores take off its plants, into node watts."""
+    """Convert the lowest cooling capacity of a hall, with the heat that storage takes, into node watts."""
     capacity_w = min(hall_load(hall, 0.0, 0.0, moment).capacity_w[medium] for moment in weather) + stored_w
     zone = f"{hall.zone}/cooling/{medium}"
     racks = tuple(hall.racks())

@@ -92,7 +92,7 @@ def grant_leases(
 ) -> list[tuple[Lease, SignedLease]]:
     """Grant and sign leases from `now_s` to `until_s`, each with its node's key.
 
-    Without budgets no cap rises above what its node may hold already: for an emergency, which nothing may refuse.
+    Without budgets no cap rises above what its node may hold already, as in an emergency shed.
     A node that gets less than it needs runs in the fastest mode that fits; where none fits it gets no lease and stays
     at its safe cap.
     """

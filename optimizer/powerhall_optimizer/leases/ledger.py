@@ -130,7 +130,7 @@ class Ledger:
             caps: dict[str, int] = {}
             for node, want_w in wanted_w.items():
                 room = min((left[i] / weight for i, weight in zones.get(node, ())), default=float(want_w))
-                # A budget that fell below what is out already gives no room; no cap may rise before it recovers.
+                # A budget below the caps already granted leaves nothing; no cap may rise before it recovers.
                 caps[node] = min(want_w, exposure[node] + max(0, int(room)))
                 raised = max(0, caps[node] - exposure[node])
                 for i, weight in zones.get(node, ()):

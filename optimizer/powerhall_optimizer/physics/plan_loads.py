@@ -136,7 +136,7 @@ def _sum(rack_w: dict[str, Floats], racks: Sequence[Rack], slots: int) -> Floats
 
 
 def _stored(snapshot: Snapshot, storages: Sequence[StoragePlan], hall: str) -> dict[str, Floats]:
-    """Return what a hall's stores of cooling deliver per medium."""
+    """Return the power of a hall's cooling storage per medium."""
     powers = {entry.name: entry.power_w for entry in storages if len(entry.power_w) == snapshot.slots}
     found: dict[str, Floats] = {}
     for storage in snapshot.site.storages:
@@ -157,12 +157,12 @@ def _take_off_batteries(snapshot: Snapshot, storages: Sequence[StoragePlan], zon
 
 
 def plan_loads(plan: Plan) -> Loads:
-    """Return what the plan's assignments and stores load in every slot of its horizon."""
+    """Return the loads of a plan's assignments and storage in every slot of its horizon."""
     return loads_of(plan.snapshot, plan.assignments, plan.storages)
 
 
 def loads_of(s: Snapshot, assignments: Sequence[Assignment], storages: Sequence[StoragePlan] = ()) -> Loads:
-    """Return what assignments and stores load in every slot of a snapshot's horizon."""
+    """Return the loads of assignments and storage in every slot of a snapshot's horizon."""
     rack_w = _rack_w(s, assignments)
     zone_w = dict(rack_w)
     halls: dict[str, Overview] = {}

@@ -31,7 +31,7 @@ def place(
 ) -> PlacedSchedule:
     """Place a schedule that holds the problem's limits; the result holds those of rows, racks and feeds as well.
 
-    `fill` starts waiting jobs in what is left over, and improves what is placed until `late()`.
+    `fill` starts waiting jobs in free capacity and improves the placement until `late()`.
     """
     placer = Placer(conditions_of, built, schedule, time.monotonic() + _LEAST_S)
     placer.run()

@@ -21,7 +21,7 @@ class PlacementCause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PlacementReason:
-    """The cause with what its text names."""
+    """The cause with the parameters of its text."""
 
     cause: PlacementCause
     hall: str = ""

@@ -270,7 +270,7 @@ class Placer:
         return PlacementReason(PlacementCause.NO_NODES, choice.hall, choice.job.gpus, one_node)
 
     def placed(self) -> PlacedSchedule:
-        """Return what was placed."""
+        """Return the placed schedule."""
         nodes = {job: self._placements(job, split) for job, split in sorted(self.splits.items())}
         return PlacedSchedule(Schedule(self.option, self.start), nodes, self.left_out, self.moved)
 

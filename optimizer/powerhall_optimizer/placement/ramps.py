@@ -62,7 +62,7 @@ class _Smoother:
         return [job for job in mine if self._back(job) not in (None, int(option[job]))]
 
     def _back(self, job: int) -> int | None:
-        """Return the option in which a running job goes on as it runs, when it draws less than the planned one."""
+        """Return the option that continues a running job in its present mode, if it draws less than the planned one."""
         choices = self.placer.built.choices
         now = [o for o in self.placer.problem.options_of(job) if choices[o].mode == choices[o].job.mode]
         own = choices[int(self.placer.option[job])]

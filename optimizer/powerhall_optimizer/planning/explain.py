@@ -129,7 +129,7 @@ class Explainer:
         return [self.alternative(job, option, start) for option, start in dict.fromkeys(found)]
 
     def weight_needed(self, job_id: str) -> float | None:
-        """Return the weight from which the job pays the prices of what it uses; None where prices are not known."""
+        """Return the weight from which the job pays the prices of its usage; None where prices are not known."""
         if self.prices is None:
             return None
         job = self.number[job_id]
@@ -197,7 +197,7 @@ class Explainer:
         return tuple(found)
 
     def _shortages_beside(self, job: int, own: int, other: int, start: int) -> tuple[Shortage, ...]:
-        """Return what an alternative of a planned job would lack once the job's own use is taken off."""
+        """Return the shortages of an alternative of a planned job, without the job's own usage."""
         begin, end = int(self.schedule.start[job]), int(self.schedule.start[job] + self.problem.option_duration[own])
         uses = self.problem.uses_of(own)
         for resource, amount in uses:

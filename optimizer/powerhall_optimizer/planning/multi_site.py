@@ -149,7 +149,7 @@ class _Writer:
     def plan(
         self, candidate: CandidatePlan, dispatches: Sequence[Dispatch], created_s: int, began_s: float
     ) -> MultiSitePlan:
-        """Return the plan of all sites; whether it holds is for `verify_multi_site` to say."""
+        """Return the plan of all sites, not yet verified."""
         homes = _homes(self.snapshots, self.joint, self.placed)
         value = self.placed.schedule.value(self.joint.problem)
         parts: list[Plan] = []

@@ -61,7 +61,7 @@ class PlanningStep(StrEnum):
     """Continue what runs, start nothing new."""
 
 
-class Unplannable(PowerhallError):  # noqa: N818 - named after what it says
+class Unplannable(PowerhallError):  # noqa: N818 - named after its meaning
     """No plan passed the checker, not even the one that starts nothing new; the text names the first broken limit."""
 
 

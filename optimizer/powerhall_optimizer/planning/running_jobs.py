@@ -81,7 +81,7 @@ class _Retention:
 
 
 def retain_running_jobs(conditions: SiteConditions, built: Built) -> RetainedJobs:
-    """Return how the running jobs go on and which of them must be shed; `built` knows of no stops yet."""
+    """Return the retained running jobs and those that must be shed; `built` has no stops yet."""
     retention = _Retention(conditions, built)
     schedule = Schedule.empty(built.problem.jobs)
     stops: dict[str, int] = {}

@@ -18,7 +18,7 @@ __all__ = ["Capacities", "JobTable", "OptionTable", "ProblemBuilder", "make_prob
 
 @dataclass(frozen=True, slots=True)
 class Capacities:
-    """What is limited: resources with their capacity per slot, and what energy costs per slot."""
+    """Resources with their capacity per slot, and the cost of energy per slot."""
 
     resources: tuple[Resource, ...]  # R
     capacity: Ints  # [R, T] GPUs, nodes or W

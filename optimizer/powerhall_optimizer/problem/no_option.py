@@ -35,7 +35,7 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True)
 class NoOption:
-    """The cause with what its text names."""
+    """The cause with the parameters of its text."""
 
     cause: NoOptionCause
     site: str = ""

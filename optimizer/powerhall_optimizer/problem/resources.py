@@ -1,6 +1,6 @@
 """Resources of the planning problem, typed; their names are printed and read here and nowhere else.
 
-A name is what the certificate in plan.json has as a key: `hall1.it_w`, `hall1.h100.gpus`, `hall1.heat_air_w`,
+A name is a key of the certificate in plan.json: `hall1.it_w`, `hall1.h100.gpus`, `hall1.heat_air_w`,
 `site.facility_w`. In a problem of several sites it is `SITE:NAME`. A zone may have dots in its name, so that names are
 never taken apart: `ResourceNames` looks them up among those of a problem.
 """
@@ -33,7 +33,7 @@ class ResourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A capacity per slot: `medium` says which heat it is, `node_type` whose GPUs, `site` whose zone where several."""
+    """A capacity per slot; `medium` is that of heat, `node_type` that of GPUs, `site` the site among several."""
 
     zone: str
     kind: ResourceKind = ResourceKind.LIMIT
@@ -69,7 +69,7 @@ class Resource:
 
 
 def name_at_site(site: str, name: str) -> str:
-    """Return the name that something of a site has among several sites; the name itself where there is one."""
+    """Return the name of something of a site among several sites; the plain name where `site` is empty."""
     return f"{site}:{name}" if site else name
 
 

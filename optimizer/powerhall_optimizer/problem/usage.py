@@ -8,7 +8,7 @@ __all__ = ["usage_of"]
 
 
 def usage_of(problem: Problem, schedule: Schedule) -> Ints:
-    """Return what a schedule uses of every resource in every slot."""
+    """Return the usage of every resource in every slot."""
     usage = np.zeros_like(problem.capacity)
     for job in np.flatnonzero(schedule.option >= 0).tolist():
         option, start = int(schedule.option[job]), int(schedule.start[job])

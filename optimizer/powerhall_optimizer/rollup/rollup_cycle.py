@@ -97,7 +97,7 @@ class Rollup:
         return [row for row in rows if row.time_s % BUCKET_S == 0]
 
     def _weather(self, start_s: int, end_s: int) -> Callable[[float], Weather | None]:
-        """Return what the outdoor air was at a time: the newest reading before it within three hours."""
+        """Return the outdoor air by time: the newest reading before it within three hours."""
         fields = (Select("dry_bulb_c"), Select("wet_bulb_c"))
         query = Query("weather", fields, {"site": self.site.name})
         readings = [

@@ -32,7 +32,7 @@ Fields = dict[str, float | str]
 
 @dataclass(frozen=True, slots=True)
 class RollupContext:
-    """The site, what holds when, and after how long a silent node counts at its worst case."""
+    """The site, weather and planned power by time, and the age after which a node counts at its maximum."""
 
     site: Site
     weather: Callable[[float], Weather | None]
@@ -136,7 +136,7 @@ def _limits(context: RollupContext, zone: str, power_w: float, time_s: int) -> F
 
 
 def _cooling(context: RollupContext, hall: Hall, total: _Sum, time_s: int) -> Fields:
-    """Losses and, where the weather is known or does not matter, what the plants take up and draw."""
+    """Return losses and, where the weather is known or does not matter, heat and power of the plants."""
     weather = context.weather(time_s)
     if weather is None:
         if needs_weather(hall):

@@ -97,7 +97,7 @@ def _last_plan(request: RoundRequest, snapshots: Sequence[Snapshot], log: Log) -
 
 
 def _planned(plan: MultiSitePlan | None, snapshots: Sequence[Snapshot]) -> tuple[Planned, ...]:
-    """Return what the last plan meant for jobs that still wait; one from the future or long ago counts nothing."""
+    """Return the last plan's decisions for jobs that still wait; nothing from a plan of the future or long ago."""
     if plan is None:
         return ()
     now, then = snapshots[0], plan.plans[0].snapshot

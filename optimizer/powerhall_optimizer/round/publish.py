@@ -47,7 +47,7 @@ def _zone_points(plan: Plan) -> Iterator[Point]:
 
 
 def _storage_points(plan: Plan) -> Iterator[Point]:
-    """Points per store and slot: what it delivers, and what it holds at the slot's start."""
+    """Yield points per storage unit and slot: its power, and its content at the slot's start."""
     s = plan.snapshot
     sizes = {storage.name: storage.capacity_j for storage in s.site.storages}
     for entry in plan.storages:

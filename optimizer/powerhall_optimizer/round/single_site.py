@@ -1,4 +1,4 @@
-"""One round: observe, plan, verify, publish; under one lock and one deadline, the same again when run again.
+"""One round: observe, plan, verify, publish; under one lock and one deadline, and idempotent.
 
 Invariants:
 * what is published passed the checker; a round that fails publishes nothing and leaves the last plan as it is;
@@ -86,7 +86,7 @@ def last_plan(request: RoundRequest, site: str, log: Log) -> Plan | None:
 
 
 def _planned(plan: Plan | None, snapshot: Snapshot) -> tuple[Planned, ...]:
-    """Return what the last plan meant for jobs that still wait; one from the future or long ago counts nothing."""
+    """Return the last plan's decisions for jobs that still wait; nothing from a plan of the future or long ago."""
     if plan is None or plan.snapshot.site.name != snapshot.site.name:
         return ()
     age_s = snapshot.start_s - plan.snapshot.start_s

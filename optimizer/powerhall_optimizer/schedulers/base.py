@@ -100,7 +100,7 @@ class PlanWriter(Protocol):
     """Writes a plan."""
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
-        """Write what differs from the plan and read it back; the same plan again writes nothing."""
+        """Write the differences to the plan and verify them; the same plan again writes nothing."""
         ...
 
 
@@ -113,7 +113,7 @@ def check_fresh(plan: Plan, now_s: float) -> None:
 
 @runtime_checkable
 class Releasing(Protocol):
-    """A plan writer that can undo what it wrote into the workload manager."""
+    """A plan writer that can undo its writes in the workload manager."""
 
     def release_all(self, *, dry_run: bool = False) -> WriteReport:
         """Restore every job as its user submitted it."""
@@ -121,7 +121,7 @@ class Releasing(Protocol):
 
 
 def _unchecked(_settings: S, _source: str) -> None:
-    """Accept settings whose types say all."""
+    """Accept settings that need no check beyond their types."""
 
 
 def _as_they_are(settings: S) -> S:

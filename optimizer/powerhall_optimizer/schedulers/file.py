@@ -19,7 +19,7 @@ __all__ = ["SCHEDULER", "FileReader", "FileSettings", "FileWriter", "Order", "or
 
 
 class FileSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where jobs come from and orders go to; the ending says CSV or JSON."""
+    """Files of jobs and orders; their suffix selects CSV or JSON."""
 
     jobs: str = "jobs.csv"
     orders: str = "orders.csv"
@@ -62,7 +62,7 @@ def _place(job: Assignment) -> Order:
 
 
 def orders(plan: Plan) -> list[Order]:
-    """Return the plan as orders: what runs and starts in order of time, then who stops and waits."""
+    """Return the plan as orders: running and starting jobs in order of time, then stopping and waiting ones."""
     ran = {job.job_id for job in plan.snapshot.jobs if job.state == "running"}
     placed = [_place(job) for job in sorted(plan.assignments, key=lambda job: (job.start_s, job.job_id))]
     return placed + [

@@ -6,7 +6,7 @@ __all__ = ["JobFields"]
 
 
 class JobFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How what a workload manager knows of a job becomes what the planner wants to know.
+    """How the attributes of a workload manager's job become fields of the planner's job.
 
     `weights`, `preemptible` and `node_types` are looked up by queue (partition, Kueue queue), quality of service or
     GPU type; what is not listed has weight 1, is not preemptible and may run on any node type.

@@ -43,7 +43,7 @@ DRAWS_NOTHING = frozenset({Skip.NOT_THERE, Skip.ENDED, Skip.GONE, Skip.WAITS_ALR
 
 @dataclass(frozen=True, slots=True)
 class SkipReason:
-    """A skip with what its text names."""
+    """A skip with the parameters of its text."""
 
     code: Skip
     name: str = ""
@@ -73,7 +73,7 @@ class LeftOutCause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A job that is not offered to the planner: the cause with what its text names."""
+    """A job that is not offered to the planner: the cause with the parameters of its text."""
 
     cause: LeftOutCause
     name: str = ""

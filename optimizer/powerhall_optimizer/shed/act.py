@@ -23,7 +23,7 @@ def shed_modes(steps: Ladder, rungs: int) -> dict[str, str]:
 
 
 def shed_plan(plan: Plan, steps: Ladder, rungs: int, target_w: float) -> Plan:
-    """Return what runs after `rungs` rungs, its zones not yet counted (see `with_frozen_budgets`).
+    """Return the plan after `rungs` rungs, its zones not yet counted (see `with_frozen_budgets`).
 
     Lowered jobs run on, longer; paused and stopped ones wait with a reason, and so do jobs that would start later.
     """

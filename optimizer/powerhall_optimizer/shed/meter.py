@@ -11,7 +11,7 @@ _FRESH_S = 60.0
 def baseline_w(store: Store | None, site: str, planned_w: float, now_s: float) -> float:
     """Return the lower of the planned power and the meter's newest reading of the last minute, where there is one.
 
-    Plans count upper bounds of what jobs draw; a grid operator measures a cut from what the meter showed.
+    Plans count upper bounds of draws; a grid operator measures a cut from the power at the meter.
     """
     if store is None:
         return planned_w

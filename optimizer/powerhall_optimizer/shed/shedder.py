@@ -32,10 +32,10 @@ _LOOK_S = 0.25
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a shed did: powers at the meter from planned draws.
+    """Outcome of a shed; powers at the meter from planned draws.
 
-    `seconds` is our own time until the last lease was handed over; `confirmed` of `leases` nodes said within
-    `confirmed_seconds` that their caps hold (only looked for where there is a deadline). `problems` are what failed.
+    `seconds` is the time until the last lease was sent; `confirmed` of `leases` nodes confirmed within
+    `confirmed_seconds` that their caps hold (only with a deadline). `problems` are the failures.
     """
 
     plan_id: str

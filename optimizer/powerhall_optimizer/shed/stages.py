@@ -13,7 +13,7 @@ _MOST_STEPS = 30
 def stages(from_w: float, to_w: float, ramp_w_per_s: float | None, within_s: float | None) -> list[tuple[float, float]]:
     """Return (seconds from now, power to reach) per step, the last at the target; without a ramp that is one step.
 
-    No step falls faster than the ramp, unless the deadline demands it: then all steps share what is needed.
+    No step falls faster than the ramp, unless the deadline demands it: then all steps are equally steep.
     """
     drop_w = from_w - to_w
     if ramp_w_per_s is None or drop_w <= 0:

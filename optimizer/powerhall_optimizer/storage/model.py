@@ -62,7 +62,7 @@ COST_SCALE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a W delivered adds to a resource's capacity per slot, and what a W taken up costs of it, over SCALE."""
+    """Effect on a resource's capacity per slot: gain of a W delivered, load of a W taken up, over SCALE."""
 
     resource: int
     gain: Ints
@@ -71,9 +71,9 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class StorageUnit:
-    """A store in whole numbers: W, J; costs over COST_SCALE. `low_j` has one value per slot and one for the end.
+    """A storage unit in whole numbers: W, J; costs over COST_SCALE. `low_j` has one value per slot and one for the end.
 
-    A store that does nothing is always within its limits: `low_j` lies at or below what is left of its content then.
+    An idle unit is always within its limits: `low_j` is at most its content then.
     """
 
     storage: Storage
@@ -129,7 +129,7 @@ class StorageModel:
         return ((0,) * self.slots,) * len(self.units)
 
     def added(self, dispatch: Sequence[Sequence[int]], resources: int) -> Ints:
-        """Return what a dispatch adds to the capacity of every resource and slot (negative: what it takes)."""
+        """Return the change of the capacity of every resource and slot by a dispatch."""
         total = np.zeros((resources, self.slots), np.int64)
         for store, watts in zip(self.units, dispatch, strict=True):
             power = np.array(watts, np.int64)
@@ -290,7 +290,7 @@ class _UnitBuilder:
         return tuple(found), mean
 
     def _heat(self, hall: Hall, storage: Storage) -> tuple[Floats, Floats]:
-        """Return what a W of heat taken off the plants adds to their resource, and what one added takes from it."""
+        """Return the gain of the plants' resource per W of heat taken off them, and its load per W added."""
         one = np.ones(self.snapshot.slots)
         if storage.medium != "all":
             return one, one

@@ -1,6 +1,6 @@
 """Linear program of all storage units over all slots, by OR-Tools MathOpt: dispatch at prices or for given loads.
 
-Variables per store: power taken up and delivered per slot, content after every slot, what is missing at the end.
+Variables per unit: power taken up and delivered per slot, content after every slot, missing content at the end.
 Powers are in kW and contents in kW slots, so that coefficients stay near 1.
 """
 
@@ -53,7 +53,7 @@ class Program:
     def solve(self, price: Floats | None = None, need: Ints | None = None) -> Solution:
         """Return the dispatch of the highest value at `price` (value units per unit of resource and slot, or none).
 
-        `need` [R, T] is what it has to add to the capacity of each resource, as far as it can.
+        `need` [R, T] is the wanted addition to the capacity of each resource, met as far as possible.
         """
         return _Build(self, price, need).solution()
 

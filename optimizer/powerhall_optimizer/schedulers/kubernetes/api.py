@@ -47,7 +47,7 @@ def _translated(error: Exception, what: str) -> PowerhallError:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return what the client raises; imported late, because it takes half a second."""
+    """Return the client's exceptions; imported late, because it takes half a second."""
     api: type[Exception] = import_module("kubernetes.client").ApiException
     http: type[Exception] = import_module("urllib3.exceptions").HTTPError
     return api, http

@@ -1,4 +1,4 @@
-"""Kubernetes Jobs as the planner's jobs, and the patches that a plan makes of them.
+"""Convert Kubernetes Jobs to the planner's jobs, and a plan to patches of them.
 
 The annotation `powerhall.io/wrote` has the values that Powerhall wrote last. Where the job has others now, somebody
 else changed it, and Powerhall does not write it until that annotation is removed.
@@ -152,7 +152,7 @@ def _annotations(raw: Object, wanted: dict[str, str | None]) -> dict[str, str | 
 def _was_changed(raw: Object) -> bool:
     """Return whether somebody else set suspend or the queue since Powerhall did.
 
-    In a queue of Kueue's only the queue counts: suspending and unsuspending is then Kueue's.
+    In a Kueue queue only the queue counts: Kueue itself suspends and unsuspends the job.
     """
     wrote, now = notes_of(raw).get("wrote", ""), _wrote(raw)
     if not wrote or wrote == now:

@@ -16,9 +16,9 @@ def _time(text: object) -> float:
 
 
 def take_lease(api: KubernetesApi, settings: KubernetesSettings, holder: str, now_s: float) -> None:
-    """Take or renew the lease; held by somebody else raises Retryable that names them.
+    """Take or renew the lease; Retryable names the holder where another one leads.
 
-    Two that try at once meet at the object's version: one of them gets Conflict.
+    Of two concurrent attempts one gets Conflict by the object's version.
     """
     stamp = datetime.fromtimestamp(now_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     spec: Object = {"holderIdentity": holder, "leaseDurationSeconds": settings.lease_s, "renewTime": stamp}

@@ -82,7 +82,7 @@ class KubernetesWriter:
         self._holder = holder or settings.identity or identity()
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
-        """Write what differs from the plan; a lowered quota first, a raised one last."""
+        """Write the differences to the plan; a lowered quota first, a raised one last."""
         now_s = self._clock()
         check_fresh(plan, now_s)
         report = WriteReport("kubernetes", plan.plan_id, dry_run)
@@ -143,7 +143,7 @@ class KubernetesWriter:
             return None
 
     def _write(self, raw: Object, made: JobPatch, report: WriteReport, wrote: dict[str, bool]) -> None:
-        """Patch one job, read it back, and say so in an event."""
+        """Patch one job, verify it, and record it in an event."""
         name = job_id(raw)
         text = f"{made.event_reason.lower()} {name}: {made.message}"
         if report.dry_run:
@@ -183,7 +183,7 @@ class KubernetesWriter:
         }
 
     def _quota(self, plan: Plan, now_s: float, report: WriteReport, *, lower: bool) -> bool:
-        """Set the queue's quota in watts to what jobs may hold now; return whether it is to be raised at the end."""
+        """Set the queue's quota in watts to the power that jobs may hold now; return whether to raise it at the end."""
         name = self._settings.cluster_queue
         zone = budget_zone(plan, self._settings.zone, "kubernetes.zone") if name else None
         if zone is None:
@@ -220,7 +220,7 @@ class KubernetesWriter:
         return False
 
     def _settle(self, version: str, wrote: dict[str, bool], report: WriteReport) -> None:
-        """Watch for a while whether somebody (another controller) turns a write back; then it counts as failed."""
+        """Watch for a while; a write that another controller reverts counts as failed."""
         seen: dict[str, Object] = {}
         try:
             for raw in self._api.watch_jobs(version, self._settings.settle_s):

@@ -41,7 +41,7 @@ class SlurmTool:
             raise Retryable(f"{command[0]}: no answer within {self._timeout_s:g} s") from None
 
     def ask(self, *command: str) -> str:
-        """Return what a command prints; where it fails, Slurm's controller does not answer: Retryable."""
+        """Return the output of a command; a failure means that Slurm's controller does not answer: Retryable."""
         done = self._run(command)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]

@@ -49,7 +49,7 @@ class Change:
 
     @property
     def is_mark_stale(self) -> bool:
-        """The job's mark says something else, or speaks of writes that never ended."""
+        """The job's mark has other values, or pending writes."""
         return self.record.admin_comment != self.mark.encode()
 
 
@@ -119,7 +119,7 @@ def current_values(record: Record, settings: SlurmSettings, now_s: float) -> dic
 
 
 def _known_mark(record: Record, now_s: float) -> OwnershipMark | None:
-    """Return the job's mark with past starts as "at once"; after a requeue only what the user had asked for stays."""
+    """Return the job's mark with past starts as "at once"; after a requeue only the values that the user asked for."""
     mark = parse_mark(record.admin_comment)
     if mark is None:
         return None

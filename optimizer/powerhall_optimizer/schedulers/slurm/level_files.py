@@ -12,7 +12,7 @@ __all__ = ["is_job_id", "level_text", "stale_levels", "write_level"]
 
 
 def is_job_id(text: str) -> bool:
-    """Say whether this is an id of Slurm's (12 or 12_3): only such a name becomes a file."""
+    """Return whether this is a Slurm job id (12 or 12_3); only such a name becomes a file."""
     return re.fullmatch(r"\d+(_\d+)?", text) is not None
 
 

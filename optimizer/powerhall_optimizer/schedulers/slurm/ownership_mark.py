@@ -1,7 +1,7 @@
 """Ownership annotation on a job in Slurm's AdminComment: values written by Powerhall, and pending writes.
 
-Invariants: the mark is written before the fields it speaks of (`pending`, with old and new values) and once more after
-they were read back. So a run that is killed at any point leaves a mark from which the next run knows which values are
+Invariants: the mark is written before its fields (`pending`, with old and new values) and once more after they were
+verified. So a run that is killed at any point leaves a mark from which the next run knows which values are
 its own. A value that is neither the old nor the new one was changed by somebody else and is theirs from then on.
 Users cannot write AdminComment; operators can, and clearing it gives the job back to Powerhall as a fresh one.
 
@@ -35,7 +35,7 @@ class OwnershipMark:
     rest: str = ""
 
     def owns(self, name: str, value: str) -> bool:
-        """Say whether a field's present value is one that Powerhall wrote, or was about to replace."""
+        """Return whether Powerhall wrote a field's present value, or was about to replace it."""
         if name not in self.values:
             return False
         return value == self.values[name] or (self.pending and value == self.old.get(name))

@@ -15,7 +15,7 @@ _UP = {"POWER_UP", "POWERING_UP"}
 
 
 def is_powering(states: frozenset[str], wanted: str) -> bool:
-    """Say whether a node is on its way to `power_down` or `power_up`, or there."""
+    """Return whether a node is in the state `power_down` or `power_up`, or on its way."""
     return bool(states & _DOWN) if wanted == "power_down" else bool(states & _UP) or not states & _DOWN
 
 

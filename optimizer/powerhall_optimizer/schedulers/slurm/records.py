@@ -81,7 +81,7 @@ class _JsonRow:
         return int(value)
 
     def is_set(self, key: str) -> bool:
-        """Say whether a number is given at all (an array's task id may be 0)."""
+        """Return whether a number is set (an array's task id may be 0)."""
         value = self.data.get(key)
         return bool(value.get("set")) if isinstance(value, dict) else isinstance(value, int)
 

@@ -113,7 +113,7 @@ class SlurmWriter:
         return slurm_reservations.changes(want, self._reserved(settings), settings.licence, now_s)
 
     def _plain(self, lines: Sequence[str], subject: str, report: WriteReport) -> None:
-        """Issue commands one by one; their own answer says whether they worked."""
+        """Issue commands one by one; their exit status tells whether they succeeded."""
         for line in lines:
             error = "" if report.dry_run else self._tool.one(line)
             report.commands.append(Command(f"scontrol {line}", subject, error))
