@@ -22,7 +22,7 @@ from powerhall_optimizer.leases.ledger import Ledger
 from powerhall_optimizer.planning.explain import explain_lines, explainer_of
 from powerhall_optimizer.planning.multi_site import make_multi_site_plan
 from powerhall_optimizer.planning.planner import make_plan
-from powerhall_optimizer.problem.certificate import from_prices, to_prices
+from powerhall_optimizer.problem.certificate import make_certificate, read_certificate
 from powerhall_optimizer.report.page import report_html
 from powerhall_optimizer.rollup.rollup_cycle import Rollup
 from powerhall_optimizer.round.publish import plan_points, publish
@@ -112,7 +112,7 @@ def test_the_plan_is_verified_and_its_hall_has_a_price(plan, tmp_path):
 
 def test_prices_are_read_back_to_the_resources_that_they_were_made_of(plan):
     problem = explainer_of(plan).problem
-    again = from_prices(problem, to_prices(problem, plan.certificate))
+    again = make_certificate(problem, read_certificate(problem, plan.certificate))
     assert again.prices == plan.certificate.prices
 
 

@@ -10,7 +10,7 @@ from powerhall_optimizer.placement.placer import PlacedSchedule, Placer
 from powerhall_optimizer.placement.ramps import keep_ramp_limits
 from powerhall_optimizer.placement.ruin_recreate import ruin_and_recreate
 from powerhall_optimizer.problem.arrays import Schedule
-from powerhall_optimizer.problem.build import Built
+from powerhall_optimizer.problem.site_problem import BuiltProblem
 
 __all__ = ["place"]
 
@@ -22,7 +22,7 @@ _FILL_S = 1.0
 
 def place(
     conditions_of: Mapping[str, SiteConditions],
-    built: Built,
+    built: BuiltProblem,
     schedule: Schedule,
     *,
     late: Callable[[], bool] = lambda: True,

@@ -24,7 +24,7 @@ from powerhall_optimizer.placement.placement_reasons import PlacementCause, Plac
 from powerhall_optimizer.placement.site_power import SitePower
 from powerhall_optimizer.placement.zone_headroom import ZoneHeadroom
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
-from powerhall_optimizer.problem.build import Built, Choice
+from powerhall_optimizer.problem.site_problem import BuiltProblem, Choice
 from powerhall_optimizer.solve.density_greedy import value_densities
 
 __all__ = ["PlacedSchedule", "Placer"]
@@ -49,7 +49,7 @@ class Placer:
     """Places jobs on nodes one by one; `usage` counts every job of the schedule, placed or still to be placed."""
 
     def __init__(
-        self, conditions_of: Mapping[str, SiteConditions], built: Built, schedule: Schedule, deadline_s: float
+        self, conditions_of: Mapping[str, SiteConditions], built: BuiltProblem, schedule: Schedule, deadline_s: float
     ) -> None:
         self.conditions_of = conditions_of
         self.built = built

@@ -7,7 +7,7 @@ from powerhall.physics.cooling import hall_load
 from powerhall_optimizer.physics.plan_loads import power_now_w
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.placement.placement_reasons import PlacementCause, PlacementReason
-from powerhall_optimizer.problem.build import Choice
+from powerhall_optimizer.problem.site_problem import Choice
 
 __all__ = ["SitePower"]
 

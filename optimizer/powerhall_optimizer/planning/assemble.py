@@ -23,8 +23,8 @@ from powerhall_optimizer.placement.placer import PlacedSchedule
 from powerhall_optimizer.planning import texts
 from powerhall_optimizer.planning.explain import Explainer, zone_prices
 from powerhall_optimizer.planning.running_jobs import RetainedJobs
-from powerhall_optimizer.problem.build import Built
-from powerhall_optimizer.problem.certificate import to_prices
+from powerhall_optimizer.problem.certificate import read_certificate
+from powerhall_optimizer.problem.site_problem import BuiltProblem
 
 __all__ = ["assemble", "assignments", "zone_plans"]
 
@@ -32,7 +32,7 @@ _MOST_EXPLAINED = 500
 
 
 def assignments(
-    snapshot: Snapshot, built: Built, placed: PlacedSchedule, explainer: Explainer | None = None
+    snapshot: Snapshot, built: BuiltProblem, placed: PlacedSchedule, explainer: Explainer | None = None
 ) -> tuple[Assignment, ...]:
     """Return the assignments in order of start, with reasons where an explainer is given."""
     found: list[Assignment] = []
@@ -78,7 +78,9 @@ def _shed(snapshot: Snapshot, retained: RetainedJobs, job_id: str) -> Waiting:
     return Waiting(job_id, WaitCode.SHED, texts.shed_text(zones, stop_s), zones)
 
 
-def _waiting(built: Built, placed: PlacedSchedule, retained: RetainedJobs, explainer: Explainer) -> Iterator[Waiting]:
+def _waiting(
+    built: BuiltProblem, placed: PlacedSchedule, retained: RetainedJobs, explainer: Explainer
+) -> Iterator[Waiting]:
     """Yield every job that does not start within the horizon, those of most value explained in depth."""
     deep = 0
     for number, job in sorted(enumerate(built.jobs), key=lambda item: -item[1].weight * item[1].gpus):
@@ -131,7 +133,7 @@ def zone_plans(plan: Plan, prices: Mapping[str, tuple[float, ...]]) -> tuple[Zon
 
 def assemble(
     snapshot: Snapshot,
-    built: Built,
+    built: BuiltProblem,
     placed: PlacedSchedule,
     retained: RetainedJobs,
     *,
@@ -149,7 +151,7 @@ def assemble(
     `built` has the capacities that storage leaves; `storage_cost` is the cost of storage in units of value.
     """
     value = placed.schedule.value(built.problem) - storage_cost
-    priced = None if certificate is None else to_prices(built.problem, certificate)
+    priced = None if certificate is None else read_certificate(built.problem, certificate)
     explainer = Explainer(snapshot, built, placed.schedule, priced)
     plan = Plan(
         version=PLAN_VERSION,

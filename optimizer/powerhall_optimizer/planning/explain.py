@@ -19,9 +19,9 @@ from powerhall_optimizer.physics.site_conditions import time_text
 from powerhall_optimizer.planning import texts
 from powerhall_optimizer.planning.plan_value import plan_dispatch, plan_stops, schedule_of
 from powerhall_optimizer.planning.wait_reasons import Alternative, Shortage, Slowdown, WaitReason
-from powerhall_optimizer.problem.arrays import Certificate, Ints, Schedule
-from powerhall_optimizer.problem.build import Built, build
-from powerhall_optimizer.problem.certificate import to_prices
+from powerhall_optimizer.problem.arrays import Ints, PriceCertificate, Schedule
+from powerhall_optimizer.problem.certificate import read_certificate
+from powerhall_optimizer.problem.site_problem import BuiltProblem, build_problem
 from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.storage.model import build_storage_model, with_dispatch
 
@@ -38,7 +38,7 @@ _PLENTY = 1 << 45
 replace = msgspec.structs.replace
 
 
-def zone_prices(snapshot: Snapshot, built: Built, prices: Certificate) -> dict[str, tuple[float, ...]]:
+def zone_prices(snapshot: Snapshot, built: BuiltProblem, prices: PriceCertificate) -> dict[str, tuple[float, ...]]:
     """Return the value of one more MW for an hour per zone and slot, in USD; zones that never bind are left out."""
     per_hour = 3600 / snapshot.slot_s
     found: dict[str, tuple[float, ...]] = {}
@@ -52,7 +52,9 @@ def zone_prices(snapshot: Snapshot, built: Built, prices: Certificate) -> dict[s
 class Explainer:
     """Explains the jobs of one plan."""
 
-    def __init__(self, snapshot: Snapshot, built: Built, schedule: Schedule, prices: Certificate | None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, built: BuiltProblem, schedule: Schedule, prices: PriceCertificate | None
+    ) -> None:
         self.snapshot = snapshot
         self.built = built
         self.problem = built.problem
@@ -210,10 +212,10 @@ class Explainer:
 
 def explainer_of(plan: Plan) -> Explainer:
     """Return the explainer of a published plan, from the plan alone."""
-    built = build(plan.snapshot, stops=plan_stops(plan))
+    built = build_problem(plan.snapshot, stops=plan_stops(plan))
     model = build_storage_model(plan.snapshot, built)
     built = with_dispatch(built, model, plan_dispatch(plan, model))
-    prices = None if plan.certificate is None else to_prices(built.problem, plan.certificate)
+    prices = None if plan.certificate is None else read_certificate(built.problem, plan.certificate)
     return Explainer(plan.snapshot, built, schedule_of((plan,), built), prices)
 
 
@@ -241,7 +243,7 @@ def multi_site_lines(plan: MultiSitePlan, job_id: str) -> Iterator[str]:
 def _elsewhere(part: Plan, job: Job) -> Iterator[str]:
     """Yield the alternatives of a job beside the plan of another site."""
     snapshot = replace(part.snapshot, jobs=(*part.snapshot.jobs, job))
-    built = build(snapshot, stops=plan_stops(part))
+    built = build_problem(snapshot, stops=plan_stops(part))
     model = build_storage_model(snapshot, built)
     built = with_dispatch(built, model, plan_dispatch(part, model))
     explainer = Explainer(snapshot, built, schedule_of((part,), built), None)

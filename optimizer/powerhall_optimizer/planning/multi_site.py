@@ -36,10 +36,10 @@ from powerhall_optimizer.planning.planner import (
 from powerhall_optimizer.planning.running_jobs import RetainedJobs
 from powerhall_optimizer.planning.site_storage import SiteStorage
 from powerhall_optimizer.problem.arrays import Schedule
-from powerhall_optimizer.problem.build import Built, build
-from powerhall_optimizer.problem.certificate import for_site
+from powerhall_optimizer.problem.certificate import site_certificate
 from powerhall_optimizer.problem.eligibility import may_run_at
-from powerhall_optimizer.problem.join_sites import Joined, join
+from powerhall_optimizer.problem.join_sites import JointProblem, join_problems
+from powerhall_optimizer.problem.site_problem import BuiltProblem, build_problem
 from powerhall_optimizer.storage.joint import joint_storage
 from powerhall_optimizer.storage.model import Dispatch, with_dispatch
 from powerhall_optimizer.verify.multi_site import verify_multi_site
@@ -74,7 +74,7 @@ def make_multi_site_plan(
     """
     began = time.monotonic()
     prepared = _prepare_sites(snapshots, settings, log)
-    joined = join([s.site.name for s in snapshots], [r.built for r in prepared])
+    joined = join_problems([s.site.name for s in snapshots], [r.built for r in prepared])
     storage = _JointStorage(joined, [r.storage for r in prepared])
     retained = RetainedJobs(
         joined.schedule([r.retained.schedule for r in prepared]),
@@ -111,12 +111,12 @@ def make_multi_site_plan(
 class _JointStorage:
     """The stores of all sites as those of the joint problem."""
 
-    def __init__(self, joined: Joined, parts: Sequence[SiteStorage]) -> None:
+    def __init__(self, joined: JointProblem, parts: Sequence[SiteStorage]) -> None:
         self.parts = parts
         self.model = joint_storage(joined, [part.model for part in parts])
         self.dispatch: Dispatch = tuple(row for part in parts for row in part.dispatch)
 
-    def with_capacities(self, built: Built, dispatch: Dispatch | None) -> Built:
+    def with_capacities(self, built: BuiltProblem, dispatch: Dispatch | None) -> BuiltProblem:
         """Return the joint problem with the capacities that a dispatch leaves (None: the one for the running jobs)."""
         return with_dispatch(built, self.model, self.dispatch if dispatch is None else dispatch)
 
@@ -141,7 +141,7 @@ class _Writer:
 
     snapshots: Sequence[Snapshot]
     prepared: Sequence[PreparedSite]
-    joint: Built
+    joint: BuiltProblem
     placed: PlacedSchedule
     settings: RoundSettings
     log: Log
@@ -156,14 +156,14 @@ class _Writer:
         for s, one, before in zip(self.snapshots, self.prepared, dispatches, strict=True):
             numbers = [n for n, home in enumerate(homes) if home == s.site.name]
             own = replace(s, jobs=tuple(s.jobs[n] for n in numbers))
-            built = build(own, one.conditions, one.retained.stops)
+            built = build_problem(own, one.conditions, one.retained.stops)
             part = _part(numbers, self.joint, built, self.placed)
             storage = SiteStorage(own, built, one.conditions, self.settings.lp_solver, self.log)
             dispatch = storage.final_dispatch(built, part, before)
             value -= math.ceil(one.storage.model.cost(dispatch))
             certificate = candidate.certificate
             if certificate is not None:
-                certificate = for_site(
+                certificate = site_certificate(
                     certificate,
                     self.joint.problem,
                     s.site.name,
@@ -208,12 +208,12 @@ class _Writer:
         return replace(part, notes=(*part.notes, note), solve_s=solve_s)
 
 
-def _homes(snapshots: Sequence[Snapshot], built: Built, placed: PlacedSchedule) -> list[str]:
+def _homes(snapshots: Sequence[Snapshot], built: BuiltProblem, placed: PlacedSchedule) -> list[str]:
     """Return for each job the site whose plan contains it."""
     return [_home(snapshots, built, placed, number, job) for number, job in enumerate(built.jobs)]
 
 
-def _home(snapshots: Sequence[Snapshot], built: Built, placed: PlacedSchedule, number: int, job: Job) -> str:
+def _home(snapshots: Sequence[Snapshot], built: BuiltProblem, placed: PlacedSchedule, number: int, job: Job) -> str:
     option = int(placed.schedule.option[number])
     if option >= 0:
         return built.choices[option].site
@@ -225,7 +225,7 @@ def _home(snapshots: Sequence[Snapshot], built: Built, placed: PlacedSchedule, n
     return next((name for name in sites if may_run_at(job, name)), sites[0])
 
 
-def _part(numbers: Sequence[int], joint: Built, built: Built, placed: PlacedSchedule) -> PlacedSchedule:
+def _part(numbers: Sequence[int], joint: BuiltProblem, built: BuiltProblem, placed: PlacedSchedule) -> PlacedSchedule:
     """Return one site's share of the placed schedule, in the numbers of its own problem."""
     schedule = Schedule.empty(built.problem.jobs)
     index = {number: own for own, number in enumerate(numbers)}

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from powerhall.plan.plan import Certificate, Plan, WaitCode
-from powerhall_optimizer.problem.arrays import Certificate as Prices
-from powerhall_optimizer.problem.arrays import Problem, Schedule
-from powerhall_optimizer.problem.build import Built, build
-from powerhall_optimizer.problem.certificate import to_prices
+from powerhall_optimizer.problem.arrays import PriceCertificate, Problem, Schedule
+from powerhall_optimizer.problem.certificate import read_certificate
 from powerhall_optimizer.problem.schedule_check import exact_bound, exact_value
+from powerhall_optimizer.problem.site_problem import BuiltProblem, build_problem
 from powerhall_optimizer.storage.bound import stored_bound
 from powerhall_optimizer.storage.model import Dispatch, StorageModel, build_storage_model, named_dispatch
 
@@ -27,7 +26,7 @@ def plan_stops(plan: Plan) -> dict[str, int]:
     return {entry.job_id: slots.get(entry.job_id, 0) for entry in plan.waiting if entry.code == WaitCode.SHED}
 
 
-def schedule_of(plans: Sequence[Plan], built: Built) -> Schedule:
+def schedule_of(plans: Sequence[Plan], built: BuiltProblem) -> Schedule:
     """Return the plans' assignments as options and start slots; KeyError where the problem has no such option."""
     schedule = Schedule.empty(built.problem.jobs)
     assigned = {entry.job_id: (plan, entry) for plan in plans for entry in plan.assignments}
@@ -66,20 +65,20 @@ def plan_dispatch(plan: Plan, model: StorageModel) -> Dispatch:
 def proven_bound(problem: Problem, model: StorageModel, certificate: Certificate | None) -> int:
     """Return the bound that a certificate proves of jobs and stores together (without one: the trivial bound)."""
     if certificate is None:
-        nothing = Prices(np.zeros(problem.capacity.shape, np.int64), 0)
+        nothing = PriceCertificate(np.zeros(problem.capacity.shape, np.int64), 0)
         return trivial_bound(problem) + _stores(model, nothing, {})
-    prices = to_prices(problem, certificate)
+    prices = read_certificate(problem, certificate)
     return exact_bound(problem, prices) + _stores(model, prices, certificate.stored)
 
 
-def _stores(model: StorageModel, prices: Prices, worth: Mapping[str, Sequence[int]]) -> int:
+def _stores(model: StorageModel, prices: PriceCertificate, worth: Mapping[str, Sequence[int]]) -> int:
     """Rounded up: two parts that are each rounded down could come out one short."""
     return math.ceil(stored_bound(model, prices, worth)) if model.units else 0
 
 
 def value_and_bound(plan: Plan) -> tuple[int, int]:
     """Return the plan's value and the bound that its certificate proves (without one: the trivial bound)."""
-    built = build(plan.snapshot, stops=plan_stops(plan))
+    built = build_problem(plan.snapshot, stops=plan_stops(plan))
     model = build_storage_model(plan.snapshot, built)
     value = exact_value(built.problem, schedule_of((plan,), built)) - math.ceil(model.cost(plan_dispatch(plan, model)))
     return value, proven_bound(built.problem, model, plan.certificate)

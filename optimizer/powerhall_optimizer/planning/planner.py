@@ -10,8 +10,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from powerhall.plan.plan import Certificate as PlanCertificate
-from powerhall.plan.plan import Plan, Planned, Snapshot
+from powerhall.plan.plan import Certificate, Plan, Planned, Snapshot
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
@@ -23,10 +22,10 @@ from powerhall_optimizer.planning.assemble import assemble
 from powerhall_optimizer.planning.plan_value import proven_bound
 from powerhall_optimizer.planning.running_jobs import RetainedJobs, retain_running_jobs
 from powerhall_optimizer.planning.site_storage import SiteStorage
-from powerhall_optimizer.problem.arrays import Certificate, Schedule
-from powerhall_optimizer.problem.build import Built, build
-from powerhall_optimizer.problem.certificate import from_prices, to_prices
+from powerhall_optimizer.problem.arrays import PriceCertificate, Schedule
+from powerhall_optimizer.problem.certificate import make_certificate, read_certificate
 from powerhall_optimizer.problem.schedule_check import check_schedule
+from powerhall_optimizer.problem.site_problem import BuiltProblem, build_problem
 from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.solve.child_process import guarded
 from powerhall_optimizer.solve.density_greedy import fill_by_density
@@ -72,7 +71,7 @@ class CandidatePlan:
     schedule: Schedule
     status: str
     bound: int
-    certificate: PlanCertificate | None = None
+    certificate: Certificate | None = None
     notes: tuple[str, ...] = ()
     dispatch: Dispatch | None = None
     """Storage dispatch for the schedule; None: the one for the running jobs."""
@@ -82,7 +81,7 @@ class CandidatePlan:
 class WarmStart:
     """Starting point from the last plan: prices and their slots. It is not trusted."""
 
-    certificate: PlanCertificate | None
+    certificate: Certificate | None
     start_s: int
     slot_s: int
     slots: int
@@ -101,7 +100,7 @@ class PlannedStorage(Protocol):
     model: StorageModel
     dispatch: Dispatch
 
-    def with_capacities(self, built: Built, dispatch: Dispatch | None) -> Built:
+    def with_capacities(self, built: BuiltProblem, dispatch: Dispatch | None) -> BuiltProblem:
         """Return the problem with the capacities that a dispatch leaves (None: the one for the running jobs)."""
         ...
 
@@ -110,7 +109,7 @@ class PlannedStorage(Protocol):
 class PlanningTask:
     """Inputs of every step of the fallback chain."""
 
-    built: Built
+    built: BuiltProblem
     retained: RetainedJobs
     settings: RoundSettings
     began_s: float
@@ -139,7 +138,7 @@ class PreparedSite:
     """A site prepared for planning: conditions, problem, retained running jobs, storage."""
 
     conditions: SiteConditions
-    built: Built
+    built: BuiltProblem
     retained: RetainedJobs
     storage: SiteStorage
 
@@ -149,12 +148,12 @@ def prepare_site(
 ) -> PreparedSite:
     """Return the problem of a snapshot with its retained jobs; `stops` are the shed jobs of other sites."""
     conditions = SiteConditions(snapshot)
-    built = build(snapshot, conditions)
+    built = build_problem(snapshot, conditions)
     storage = SiteStorage(snapshot, built, conditions, settings.lp_solver, log)
     retained = retain_running_jobs(conditions, storage.with_room_for_running_jobs(built))
     every = {**(stops or {}), **retained.stops}
     if every:
-        before, built = built, build(snapshot, conditions, every)
+        before, built = built, build_problem(snapshot, conditions, every)
         retained = RetainedJobs(_rekeyed(before, built, retained), retained.stops, retained.broken)
     if retained.stops:
         log.warning("shed", jobs=",".join(sorted(retained.stops)), zones=",".join(shed_zones(retained)))
@@ -253,7 +252,7 @@ def shed_note(retained: RetainedJobs) -> tuple[str, ...]:
     return (texts.shed_note_text(len(retained.stops), shed_zones(retained)),) if retained.stops else ()
 
 
-def _rekeyed(before: Built, built: Built, retained: RetainedJobs) -> Schedule:
+def _rekeyed(before: BuiltProblem, built: BuiltProblem, retained: RetainedJobs) -> Schedule:
     """Return the retained schedule in the options of a problem with stops; jobs shed later get the lowest mode."""
     schedule = Schedule.empty(built.problem.jobs)
     for number, job in enumerate(built.jobs):
@@ -303,14 +302,14 @@ def _solved(task: PlanningTask) -> CandidatePlan:
     opened = storage.with_capacities(task.built, answer.dispatch).problem
     if (broken := next(check_schedule(opened, answer.schedule), None)) is not None:
         raise PowerhallError(f"the solver's schedule breaks a limit: {broken}")
-    certificate = from_prices(problem, answer.certificate)
+    certificate = make_certificate(problem, answer.certificate)
     certificate = msgspec.structs.replace(certificate, stored=answer.stored_value)
     bound = proven_bound(problem, storage.model, certificate)
     status, notes = ("optimal", (texts.OPTIMAL_NOTE,)) if answer.optimal else ("feasible", ())
     return CandidatePlan(answer.schedule, status, bound, certificate, notes, answer.dispatch)
 
 
-def _warm(task: PlanningTask) -> Certificate | None:
+def _warm(task: PlanningTask) -> PriceCertificate | None:
     """Return the last plan's prices for this problem's slots; None where they do not fit any more."""
     last = task.warm_start
     if last is None or last.certificate is None or last.slot_s != task.built.problem.slot_s:
@@ -319,7 +318,7 @@ def _warm(task: PlanningTask) -> Certificate | None:
     if not 0 <= shift < last.slots:
         return None
     try:
-        return to_prices(task.built.problem, last.certificate, shift)
+        return read_certificate(task.built.problem, last.certificate, shift)
     except (PowerhallError, OverflowError, ValueError) as error:
         task.log.warning("warm_start_refused", reason=error)
         return None

@@ -16,8 +16,8 @@ from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.placement.node_occupancy import spread_gpus
 from powerhall_optimizer.placement.zone_headroom import ZoneHeadroom
 from powerhall_optimizer.problem.arrays import Ints, Schedule
-from powerhall_optimizer.problem.build import Built
 from powerhall_optimizer.problem.resources import Resource
+from powerhall_optimizer.problem.site_problem import BuiltProblem
 
 __all__ = ["RetainedJobs", "retain_running_jobs"]
 
@@ -37,7 +37,7 @@ def retention_order(job: Job) -> tuple[bool, float, float, str]:
 
 
 class _Retention:
-    def __init__(self, conditions: SiteConditions, built: Built) -> None:
+    def __init__(self, conditions: SiteConditions, built: BuiltProblem) -> None:
         self.conditions = conditions
         self.problem = built.problem
         self.built = built
@@ -80,7 +80,7 @@ class _Retention:
         return next((option for option in options if not self.exceeded(option)), None)
 
 
-def retain_running_jobs(conditions: SiteConditions, built: Built) -> RetainedJobs:
+def retain_running_jobs(conditions: SiteConditions, built: BuiltProblem) -> RetainedJobs:
     """Return the retained running jobs and those that must be shed; `built` has no stops yet."""
     retention = _Retention(conditions, built)
     schedule = Schedule.empty(built.problem.jobs)

@@ -19,7 +19,7 @@ from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.placement.placer import PlacedSchedule
 from powerhall_optimizer.planning.assemble import assignments
 from powerhall_optimizer.problem.arrays import Ints, Schedule
-from powerhall_optimizer.problem.build import Built
+from powerhall_optimizer.problem.site_problem import BuiltProblem
 from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.solve.child_process import guarded
 from powerhall_optimizer.storage.model import Ceiling, Dispatch, build_storage_model, plant_slopes, with_dispatch
@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 _PROGRAM_S = 20.0
 
 
-def running_usage(built: Built) -> Ints:
+def running_usage(built: BuiltProblem) -> Ints:
     """Return the least usage of the running jobs: each in its lowest-power mode."""
     schedule = Schedule.empty(built.problem.jobs)
     for number, job in enumerate(built.jobs):
@@ -44,18 +44,20 @@ def running_usage(built: Built) -> Ints:
 class SiteStorage:
     """The storage of one site in a round: its model, and its dispatch so far (for the running jobs)."""
 
-    def __init__(self, snapshot: Snapshot, built: Built, conditions: SiteConditions, solver: str, log: Log) -> None:
+    def __init__(
+        self, snapshot: Snapshot, built: BuiltProblem, conditions: SiteConditions, solver: str, log: Log
+    ) -> None:
         self.snapshot = snapshot
         self.model = build_storage_model(snapshot, built, conditions)
         self.solver = solver
         self.log = log
         self.dispatch = self.model.idle()
 
-    def with_capacities(self, built: Built, dispatch: Dispatch | None) -> Built:
+    def with_capacities(self, built: BuiltProblem, dispatch: Dispatch | None) -> BuiltProblem:
         """Return the problem with the capacities that a dispatch leaves (None: the one for the running jobs)."""
         return with_dispatch(built, self.model, self.dispatch if dispatch is None else dispatch)
 
-    def with_room_for_running_jobs(self, built: Built) -> Built:
+    def with_room_for_running_jobs(self, built: BuiltProblem) -> BuiltProblem:
         """Dispatch storage for the running jobs, and return the problem with the resulting capacities."""
         if not self.model.units:
             return built
@@ -68,7 +70,7 @@ class SiteStorage:
             self.dispatch = found
         return self.with_capacities(built, None)
 
-    def final_dispatch(self, built: Built, placed: PlacedSchedule, dispatch: Dispatch | None) -> Dispatch:
+    def final_dispatch(self, built: BuiltProblem, placed: PlacedSchedule, dispatch: Dispatch | None) -> Dispatch:
         """Return the cheapest dispatch for the placed jobs, without export and without cooling beyond the heat."""
         before = self.dispatch if dispatch is None else dispatch
         if not self.model.units:
@@ -94,7 +96,7 @@ class SiteStorage:
                 power_w[k] = np.where(power_w[k] > 0, power_w[k] * part, power_w[k])
         return self.model.in_whole_watts(power_w)
 
-    def _ceilings(self, built: Built, placed: PlacedSchedule) -> list[Ceiling]:
+    def _ceilings(self, built: BuiltProblem, placed: PlacedSchedule) -> list[Ceiling]:
         """Return the heat of every hall with cooling storage, and the power at the meter without storage."""
         s = self.snapshot
         loads = loads_of(s, assignments(s, built, placed))

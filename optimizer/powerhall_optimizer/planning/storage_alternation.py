@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from powerhall.runtime.errors import PowerhallError
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.problem.arrays import Certificate, Ints, Problem, Schedule
-from powerhall_optimizer.problem.build import Built
+from powerhall_optimizer.problem.arrays import Ints, PriceCertificate, Problem, Schedule
+from powerhall_optimizer.problem.site_problem import BuiltProblem
 from powerhall_optimizer.solve import pipeline
 from powerhall_optimizer.solve.coarse_grid import levels_of, solve_on_grid
 from powerhall_optimizer.solve.presolve import presolve
@@ -51,7 +51,7 @@ class SolveRequest:
 
     seconds: float
     settings: RoundSettings
-    warm: Certificate | None
+    warm: PriceCertificate | None
     previous: Schedule | None
     stop: Callable[[], bool]
     log: Callable[[str], None]
@@ -63,7 +63,7 @@ class SolvedSchedule:
 
     schedule: Schedule
     dispatch: Dispatch
-    certificate: Certificate
+    certificate: PriceCertificate
     stored_value: dict[str, tuple[int, ...]]
     optimal: bool = False
     """Proven by CP-SAT; never where stores take part."""
@@ -91,7 +91,7 @@ def settled_dispatch(problem: Problem, program: Program, usage: Ints) -> Dispatc
 
 
 def solve_with_storage(
-    built: Built, model: StorageModel, running_usage: Ints, start: Dispatch, request: SolveRequest
+    built: BuiltProblem, model: StorageModel, running_usage: Ints, start: Dispatch, request: SolveRequest
 ) -> SolvedSchedule:
     """Return schedule and dispatch; the dispatch always covers `running_usage`, that of the running jobs."""
     settings = request.settings
@@ -111,7 +111,7 @@ def solve_with_storage(
         left_s = max(0.1, request.seconds - (time.monotonic() - began) - _PROGRAMS_LEFT * program_s)
         warm = certificate_of(opened, found.price)
         result = _solve(opened, replace(request, seconds=left_s, warm=warm))
-        bounds: list[tuple[float, int, Certificate, Solution]] = []
+        bounds: list[tuple[float, int, PriceCertificate, Solution]] = []
         for prices in (result.certificate, warm):
             now = prices.price / 2.0**prices.scale_bits
             answer = program.solve(now)
@@ -144,7 +144,7 @@ def _solve(problem: Problem, request: SolveRequest) -> pipeline.SolveResult:
     settings = request.settings
 
     def one(
-        part: Problem, *, seconds: float, warm: Certificate | None, previous: Schedule | None
+        part: Problem, *, seconds: float, warm: PriceCertificate | None, previous: Schedule | None
     ) -> pipeline.SolveResult:
         return pipeline.solve(
             part,
@@ -170,7 +170,7 @@ def _solve(problem: Problem, request: SolveRequest) -> pipeline.SolveResult:
     )
 
 
-def _stored_value(model: StorageModel, prices: Certificate, answer: Solution) -> dict[str, tuple[int, ...]]:
+def _stored_value(model: StorageModel, prices: PriceCertificate, answer: Solution) -> dict[str, tuple[int, ...]]:
     """Return the dual solution of the stores' program at the final prices, as the certificate has it."""
     scale = float(1 << prices.scale_bits) * STORED_VALUE_SCALE
     return {

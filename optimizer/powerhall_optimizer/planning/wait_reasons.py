@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from powerhall.plan.plan import WaitCode
-from powerhall_optimizer.problem.build import Choice
 from powerhall_optimizer.problem.resources import Resource
+from powerhall_optimizer.problem.site_problem import Choice
 
 __all__ = ["Alternative", "Shortage", "Slowdown", "WaitReason"]
 

@@ -170,7 +170,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class PriceCertificate:
     """Prices that prove the bound: value units per unit of resource and slot, times 2**scale_bits, all >= 0.
 
     With lambda = price / 2**scale_bits the bound is

@@ -7,14 +7,13 @@ import numpy as np
 
 from powerhall.plan.plan import Certificate
 from powerhall.runtime.errors import Rejected
-from powerhall_optimizer.problem.arrays import Certificate as Prices
-from powerhall_optimizer.problem.arrays import Cut, Problem
+from powerhall_optimizer.problem.arrays import Cut, PriceCertificate, Problem
 from powerhall_optimizer.problem.resources import ResourceNames, name_at_site
 
-__all__ = ["for_site", "from_prices", "to_prices"]
+__all__ = ["make_certificate", "read_certificate", "site_certificate"]
 
 
-def from_prices(problem: Problem, prices: Prices) -> Certificate:
+def make_certificate(problem: Problem, prices: PriceCertificate) -> Certificate:
     """Return the certificate to publish; resources that nowhere bind are left out."""
     named = {
         str(resource): tuple(row.tolist())
@@ -28,7 +27,9 @@ def from_prices(problem: Problem, prices: Prices) -> Certificate:
     return Certificate(1 << prices.scale_bits, named)
 
 
-def for_site(certificate: Certificate, joint: Problem, site: str, stores: Sequence[str], factor: float) -> Certificate:
+def site_certificate(
+    certificate: Certificate, joint: Problem, site: str, stores: Sequence[str], factor: float
+) -> Certificate:
     """Return one site's prices out of a joint certificate, `factor` times as large; they prove a bound for the site.
 
     `stores` names the site's stores. Any prices do, so rounding is harmless; the scale falls where the numbers would
@@ -56,7 +57,7 @@ def _of_site(certificate: Certificate, joint: Problem, site: str) -> dict[str, t
     return own
 
 
-def to_prices(problem: Problem, certificate: Certificate, shift: int = 0) -> Prices:
+def read_certificate(problem: Problem, certificate: Certificate, shift: int = 0) -> PriceCertificate:
     """Return the prices as arrays, `shift` slots later; names that the problem does not have raise Rejected.
 
     Slots beyond the certificate's own take its last price.
@@ -82,4 +83,4 @@ def to_prices(problem: Problem, certificate: Certificate, shift: int = 0) -> Pri
         else:
             price[number] = row
     cut_price = np.array(cut_rows, np.int64).reshape(len(cuts), problem.slots)
-    return Prices(price, bits, tuple(cuts), cut_price)
+    return PriceCertificate(price, bits, tuple(cuts), cut_price)

@@ -7,20 +7,20 @@ from itertools import pairwise
 import numpy as np
 
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
-from powerhall_optimizer.problem.build import Built
 from powerhall_optimizer.problem.builder import Capacities, JobTable, OptionTable, make_problem
 from powerhall_optimizer.problem.no_option import NoOption, NoOptionCause
 from powerhall_optimizer.problem.resources import name_at_site
+from powerhall_optimizer.problem.site_problem import BuiltProblem
 
-__all__ = ["Joined", "join"]
+__all__ = ["JointProblem", "join_problems"]
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class JointProblem:
     """The joint problem; `options[i]` gives for each option of site i its number in it."""
 
     names: tuple[str, ...]
-    built: Built
+    built: BuiltProblem
     options: tuple[Ints, ...]
     first_resource: tuple[int, ...]
 
@@ -33,7 +33,7 @@ class Joined:
         return joint
 
 
-def join(names: Sequence[str], parts: Sequence[Built]) -> Joined:
+def join_problems(names: Sequence[str], parts: Sequence[BuiltProblem]) -> JointProblem:
     """Join problems over the same jobs, slots and unit of value; resources and halls get their site's name in front."""
     problems = [part.problem for part in parts]
     first = problems[0]
@@ -53,9 +53,9 @@ def join(names: Sequence[str], parts: Sequence[Built]) -> Joined:
     jobs = _jobs(first, np.bincount(owner, minlength=first.jobs))
     joint = make_problem(first.slots, first.slot_s, capacities, jobs, _options(names, problems, order))
     without = _without(names, parts, joint)
-    built = Built(joint, tuple(choices[i] for i in order.tolist()), parts[0].jobs, without, parts[0].unit_usd)
+    built = BuiltProblem(joint, tuple(choices[i] for i in order.tolist()), parts[0].jobs, without, parts[0].unit_usd)
     firsts = np.cumsum([0, *(p.resources for p in problems[:-1])]).tolist()
-    return Joined(tuple(names), built, tuple(place[lo:hi] for lo, hi in pairwise(bounds)), tuple(firsts))
+    return JointProblem(tuple(names), built, tuple(place[lo:hi] for lo, hi in pairwise(bounds)), tuple(firsts))
 
 
 def _jobs(first: Problem, option_counts: Ints) -> JobTable:
@@ -118,7 +118,7 @@ def _uses(problems: Sequence[Problem], order: Ints) -> tuple[Ints, Ints, Ints]:
     return sorted_counts, resource[entry], amount[entry]
 
 
-def _without(names: Sequence[str], parts: Sequence[Built], joint: Problem) -> dict[str, NoOption]:
+def _without(names: Sequence[str], parts: Sequence[BuiltProblem], joint: Problem) -> dict[str, NoOption]:
     """Return, site by site, why jobs have no option at any site."""
     found: dict[str, NoOption] = {}
     for number in np.flatnonzero(np.diff(joint.job_options) == 0).tolist():

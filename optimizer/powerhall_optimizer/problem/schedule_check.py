@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from powerhall_optimizer.problem.arrays import Certificate, Ints, Problem, Schedule
+from powerhall_optimizer.problem.arrays import Ints, PriceCertificate, Problem, Schedule
 
 __all__ = ["BrokenLimit", "Report", "check_schedule", "exact_bound", "exact_value", "verify_schedule"]
 
@@ -53,7 +53,7 @@ class Report:
         return None if self.bound is None else (self.bound - self.value) / max(1, abs(self.value))
 
 
-def verify_schedule(problem: Problem, schedule: Schedule, certificate: Certificate | None = None) -> Report:
+def verify_schedule(problem: Problem, schedule: Schedule, certificate: PriceCertificate | None = None) -> Report:
     """Judge a schedule, and the bound when a certificate is given."""
     violations = tuple(check_schedule(problem, schedule))
     known = not any(v.constraint in ("shape", "option", "window") for v in violations)
@@ -133,7 +133,7 @@ def exact_value(problem: Problem, schedule: Schedule) -> int:
     return total
 
 
-def exact_bound(problem: Problem, certificate: Certificate) -> int:
+def exact_bound(problem: Problem, certificate: PriceCertificate) -> int:
     """floor(L(lambda)): no schedule of the problem is worth more. Raises ValueError when a price is negative."""
     price, cuts = certificate.price, certificate.cuts
     if price.shape != problem.capacity.shape or (price < 0).any():
@@ -160,7 +160,7 @@ def _priced_capacity(capacity: Ints, price: Ints) -> int:
     return total
 
 
-def _patterns(problem: Problem, certificate: Certificate) -> tuple[Ints, Ints, list[tuple[Ints, int, int]]]:
+def _patterns(problem: Problem, certificate: PriceCertificate) -> tuple[Ints, Ints, list[tuple[Ints, int, int]]]:
     """Per option: its pattern and multiple; per pattern: prefix sums of its unit price, tariff row, unit energy.
 
     Options that are multiples of one usage share a pattern; patterns with equal unit prices are one.
@@ -211,7 +211,7 @@ def _divisors(problem: Problem, energy: Ints) -> Ints:
     return result
 
 
-def _column_gains(problem: Problem, certificate: Certificate) -> Iterator[tuple[Ints, Ints]]:
+def _column_gains(problem: Problem, certificate: PriceCertificate) -> Iterator[tuple[Ints, Ints]]:
     """Pairs (job, best scaled value less price) for all different options, in blocks of about CELLS cells."""
     pattern, multiple, series = _patterns(problem, certificate)
     if not series:
@@ -244,7 +244,7 @@ def _paid(problem: Problem, row: int) -> Ints:
     return total
 
 
-def _size_bound(problem: Problem, certificate: Certificate) -> float:
+def _size_bound(problem: Problem, certificate: PriceCertificate) -> float:
     """Upper bound in float64 of any |number| met while the best decisions are computed."""
     p = problem
     amount = np.zeros(p.resources)

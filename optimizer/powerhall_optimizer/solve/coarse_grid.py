@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from powerhall_optimizer.problem.arrays import NO_DEADLINE, Certificate, Ints, Problem, Schedule
+from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, PriceCertificate, Problem, Schedule
 
 if TYPE_CHECKING:
     from powerhall_optimizer.solve.pipeline import SolveResult
@@ -157,7 +157,7 @@ class Solve(Protocol):
     """Signature of the solver that the grid calls."""
 
     def __call__(
-        self, part: Problem, /, *, seconds: float, warm: Certificate | None, previous: Schedule | None
+        self, part: Problem, /, *, seconds: float, warm: PriceCertificate | None, previous: Schedule | None
     ) -> "SolveResult":
         """Return the best schedule and prices within the time."""
         ...
@@ -169,7 +169,7 @@ def solve_on_grid(
     solve: Solve,
     *,
     seconds: float,
-    warm: Certificate | None,
+    warm: PriceCertificate | None,
     previous: Schedule | None,
     stop: Callable[[], bool] = lambda: False,
 ) -> "SolveResult":

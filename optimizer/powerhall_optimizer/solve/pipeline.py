@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from powerhall_optimizer.problem.arrays import Certificate, Problem, Schedule
+from powerhall_optimizer.problem.arrays import PriceCertificate, Problem, Schedule
 from powerhall_optimizer.solve.cp_sat_exact import CpSatExact, whole_cells
 from powerhall_optimizer.solve.cp_sat_windows import CpSatWindows
 from powerhall_optimizer.solve.neighbourhood_search import NeighbourhoodSearch
@@ -47,7 +47,7 @@ class SolveResult:
     value: int
     bound: int
     gap: float
-    certificate: Certificate
+    certificate: PriceCertificate
     certificate_bound: int  # what the prices alone prove
     bound_from: str  # "prices" or "cp-sat"
     stages: tuple[StageReport, ...]
@@ -60,7 +60,7 @@ def solve(
     target_gap: float = 0.0,
     seed: int = 0,
     workers: int = 2,
-    warm: Certificate | None = None,
+    warm: PriceCertificate | None = None,
     previous: Schedule | None = None,
     stop: Callable[[], bool] = lambda: False,
     log: Log = lambda _line: None,
@@ -92,7 +92,7 @@ def _seconds(name: str, share: float, seconds: float, budget: SolveBudget) -> fl
     return share * (budget.left() if name == "search" else seconds)
 
 
-def _start(problem: Problem, warm: Certificate | None) -> SolverState:
+def _start(problem: Problem, warm: PriceCertificate | None) -> SolverState:
     presolved = presolve(problem)
     waiting = Schedule.empty(problem.jobs)
     state = SolverState(presolved, waiting, int(problem.job_wait_value.sum()))

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from powerhall_optimizer.problem.arrays import Certificate, Ints, Problem, Schedule
+from powerhall_optimizer.problem.arrays import Ints, PriceCertificate, Problem, Schedule
 from powerhall_optimizer.solve.presolve import PresolvedProblem
 
 Floats = npt.NDArray[np.float64]
@@ -78,13 +78,13 @@ class Stage(Protocol):
         ...
 
 
-def certificate_of(problem: Problem, price: Floats) -> Certificate:
+def certificate_of(problem: Problem, price: Floats) -> PriceCertificate:
     """Prices rounded to integers; the scale keeps every product with usage, capacity and value inside 64 bits."""
     job_value = np.abs(problem.option_rate).max(initial=0) * float(problem.slots)
     job_value += np.abs(problem.option_bonus).max(initial=0) + np.abs(problem.job_wait_value).max(initial=0)
     largest = max(float((price * problem.capacity).sum()), 64.0 * float(job_value), 1.0)
     bits = int(np.clip(60 - np.ceil(np.log2(largest)), 0, 40))
-    return Certificate(np.rint(price * 2.0**bits).astype(np.int64), bits)
+    return PriceCertificate(np.rint(price * 2.0**bits).astype(np.int64), bits)
 
 
 def usage_of(problem: Problem, schedule: Schedule) -> Ints:

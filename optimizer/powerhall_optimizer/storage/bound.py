@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from powerhall.site.storage import keep_factor
-from powerhall_optimizer.problem.arrays import Certificate, Ints
+from powerhall_optimizer.problem.arrays import Ints, PriceCertificate
 from powerhall_optimizer.storage.model import COST_SCALE, SCALE, StorageModel, StorageUnit
 
 __all__ = ["STORED_VALUE_SCALE", "stored_bound"]
@@ -25,7 +25,7 @@ STORED_VALUE_SCALE = 1 << 20
 """The value of a J is a whole number over the certificate's scale times this."""
 
 
-def stored_bound(model: StorageModel, prices: Certificate, stored_value: Mapping[str, Sequence[int]]) -> Fraction:
+def stored_bound(model: StorageModel, prices: PriceCertificate, stored_value: Mapping[str, Sequence[int]]) -> Fraction:
     """Return the most value that all storage units can add; ValueError where the certificate does not fit."""
     touched = {effect.resource for store in model.units for effect in store.effects}
     if any(cut.resource in touched for cut in prices.cuts):
@@ -45,7 +45,9 @@ def _earned(prices: Ints, amounts: Ints, bits: int) -> list[Fraction]:
     return [Fraction(int(p) * int(a), scale) for p, a in zip(prices, amounts, strict=True)]
 
 
-def _most(store: StorageUnit, model: StorageModel, prices: Certificate, stored_value: Sequence[Fraction]) -> Fraction:
+def _most(
+    store: StorageUnit, model: StorageModel, prices: PriceCertificate, stored_value: Sequence[Fraction]
+) -> Fraction:
     zero = Fraction(0)
     keep = keep_factor(store.storage, model.slot_s)
     stored = Fraction(round(store.storage.efficiency * 1_000_000), 1_000_000) * model.slot_s

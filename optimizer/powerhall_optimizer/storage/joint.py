@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import msgspec
 
-from powerhall_optimizer.problem.join_sites import Joined
+from powerhall_optimizer.problem.join_sites import JointProblem
 from powerhall_optimizer.problem.resources import name_at_site
 from powerhall_optimizer.storage.model import StorageModel
 
 __all__ = ["joint_storage"]
 
 
-def joint_storage(joined: Joined, models: Sequence[StorageModel]) -> StorageModel:
+def joint_storage(joined: JointProblem, models: Sequence[StorageModel]) -> StorageModel:
     """Return the stores of all sites as those of the joint problem, named `SITE:STORE`."""
     found = [
         replace(

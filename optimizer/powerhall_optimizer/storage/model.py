@@ -36,8 +36,8 @@ from powerhall_optimizer.physics.hall_lines import facility_power_bounds
 from powerhall_optimizer.physics.linearize import it_for_heat_w, site_slope
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.problem.arrays import Ints
-from powerhall_optimizer.problem.build import Built, energy_usd_per_mwh
 from powerhall_optimizer.problem.resources import Resource, ResourceKind
+from powerhall_optimizer.problem.site_problem import BuiltProblem, energy_usd_per_mwh
 
 __all__ = [
     "COST_SCALE",
@@ -201,14 +201,16 @@ class StorageModel:
         return tuple(powers)
 
 
-def with_dispatch(built: Built, model: StorageModel, dispatch: Dispatch) -> Built:
+def with_dispatch(built: BuiltProblem, model: StorageModel, dispatch: Dispatch) -> BuiltProblem:
     """Return the problem with the capacities of a dispatch, less a margin for rounding a later one."""
     capacity = built.problem.capacity + model.added(dispatch, built.problem.resources)
     capacity[sorted({effect.resource for store in model.units for effect in store.effects})] -= model.rounding_w
     return replace(built, problem=replace(built.problem, capacity=np.maximum(capacity, 0)))
 
 
-def build_storage_model(snapshot: Snapshot, built: Built, conditions: SiteConditions | None = None) -> StorageModel:
+def build_storage_model(
+    snapshot: Snapshot, built: BuiltProblem, conditions: SiteConditions | None = None
+) -> StorageModel:
     """Return the stores of a snapshot; without stores the model is empty."""
     units: tuple[StorageUnit, ...] = ()
     if snapshot.site.storages:
@@ -217,7 +219,7 @@ def build_storage_model(snapshot: Snapshot, built: Built, conditions: SiteCondit
 
 
 class _UnitBuilder:
-    def __init__(self, snapshot: Snapshot, built: Built, conditions: SiteConditions) -> None:
+    def __init__(self, snapshot: Snapshot, built: BuiltProblem, conditions: SiteConditions) -> None:
         self.snapshot = snapshot
         self.conditions = conditions
         self.unit_usd = built.unit_usd

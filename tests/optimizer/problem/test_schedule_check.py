@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from powerhall_optimizer.problem.arrays import Certificate, Cut, Problem, Schedule
+from powerhall_optimizer.problem.arrays import Cut, PriceCertificate, Problem, Schedule
 from powerhall_optimizer.problem.builder import ProblemBuilder
 from powerhall_optimizer.problem.schedule_check import check_schedule, exact_bound, exact_value, verify_schedule
 
@@ -87,7 +87,7 @@ def test_work_behind_the_horizon_neither_counts_nor_costs() -> None:
 
 
 def test_the_bound_of_zero_prices_is_the_sum_of_the_best_values(problem: Problem) -> None:
-    free = Certificate(np.zeros_like(problem.capacity), 5)
+    free = PriceCertificate(np.zeros_like(problem.capacity), 5)
     best = sum(max(int(problem.values(job, o).max()) for o in problem.options_of(job)) for job in range(2))
     assert exact_bound(problem, free) == best
 
@@ -108,28 +108,28 @@ def test_the_bound_is_the_formula_by_brute_force(problem: Problem) -> None:
                 paid += uses[1] // 10 * int(cut_price[0, run].sum()) + uses[0] // 3 * int(cut_price[1, run].sum())
                 gains.append(8 * problem.value(job, option, start) - paid)
         total += max(gains)
-    assert exact_bound(problem, Certificate(price, 3, cuts, cut_price)) == total // 8
+    assert exact_bound(problem, PriceCertificate(price, 3, cuts, cut_price)) == total // 8
 
 
 def test_prices_beyond_64_bits_are_still_summed_exactly(problem: Problem) -> None:
-    huge = Certificate(np.full(problem.capacity.shape, (1 << 61) - 1, np.int64), 0)
+    huge = PriceCertificate(np.full(problem.capacity.shape, (1 << 61) - 1, np.int64), 0)
     assert exact_bound(problem, huge) == ((1 << 61) - 1) * int(problem.capacity.sum())
 
 
 @pytest.mark.parametrize("price", [np.full((4, 6), -1), np.zeros((3, 6))])
 def test_negative_prices_and_wrong_shapes_prove_nothing(problem: Problem, price: np.ndarray) -> None:
     with pytest.raises(ValueError, match="certificate"):
-        exact_bound(problem, Certificate(price.astype(np.int64), 0))
+        exact_bound(problem, PriceCertificate(price.astype(np.int64), 0))
 
 
 def test_a_negative_cut_price_proves_nothing(problem: Problem) -> None:
-    certificate = Certificate(np.zeros_like(problem.capacity), 0, (Cut(0, 2),), np.full((1, 6), -1, np.int64))
+    certificate = PriceCertificate(np.zeros_like(problem.capacity), 0, (Cut(0, 2),), np.full((1, 6), -1, np.int64))
     with pytest.raises(ValueError, match="cut prices"):
         exact_bound(problem, certificate)
 
 
 def test_the_report_refuses_a_bound_below_the_value(problem: Problem) -> None:
-    good = verify_schedule(problem, plan([0, 2], [0, 2]), Certificate(np.zeros_like(problem.capacity), 0))
+    good = verify_schedule(problem, plan([0, 2], [0, 2]), PriceCertificate(np.zeros_like(problem.capacity), 0))
     assert good.ok
     assert good.gap is not None
     assert not verify_schedule(problem, plan([0, 2], [0, 1])).ok

@@ -20,8 +20,8 @@ from powerhall.site.storage import trajectory
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.planning.planner import make_plan
-from powerhall_optimizer.problem.arrays import Certificate
-from powerhall_optimizer.problem.build import Built, build
+from powerhall_optimizer.problem.arrays import PriceCertificate
+from powerhall_optimizer.problem.site_problem import BuiltProblem, build_problem
 from powerhall_optimizer.storage.best_response import best_power, grid_of
 from powerhall_optimizer.storage.bound import STORED_VALUE_SCALE, stored_bound
 from powerhall_optimizer.storage.model import COST_SCALE, SCALE, StorageModel, build_storage_model, with_dispatch
@@ -94,9 +94,9 @@ def snapshot_of(folder, jobs: int, slots: int, seed: int = 0, text: str = SITE) 
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory) -> tuple[Snapshot, Built, StorageModel]:
+def case(tmp_path_factory) -> tuple[Snapshot, BuiltProblem, StorageModel]:
     snapshot = snapshot_of(tmp_path_factory.mktemp("model"), 12, 48)
-    built = build(snapshot)
+    built = build_problem(snapshot)
     return snapshot, built, build_storage_model(snapshot, built)
 
 
@@ -162,10 +162,10 @@ def worth_of(model: StorageModel, dispatch, price) -> float:
     return float((price * added).sum() - model.cost(dispatch))
 
 
-def prices_of(case, seed: int) -> Certificate:
+def prices_of(case, seed: int) -> PriceCertificate:
     rng = np.random.default_rng(seed)
     shape = case[1].problem.capacity.shape
-    return Certificate((rng.exponential(3e5, shape) * (rng.random(shape) < 0.5)).astype(np.int64), 10)
+    return PriceCertificate((rng.exponential(3e5, shape) * (rng.random(shape) < 0.5)).astype(np.int64), 10)
 
 
 @given(st.integers(0, 10_000))
@@ -229,7 +229,7 @@ def test_doing_nothing_is_always_possible_and_costs_what_is_missing_at_the_end(c
     assert full.cost(full.idle()) == 0
 
 
-def optimum(built: Built, model: StorageModel) -> float:
+def optimum(built: BuiltProblem, model: StorageModel) -> float:
     """The exact optimum of jobs and stores together, as a mixed-integer program by HiGHS through scipy."""
     problem, slots = built.problem, model.slots
     choices = [(j, o, s) for j in range(problem.jobs) for o in problem.options_of(j)
@@ -288,7 +288,7 @@ def optimum(built: Built, model: StorageModel) -> float:
 def test_plans_lie_below_the_exact_optimum_with_stores_and_bounds_above_it(tmp_path, seed):
     tight = SITE.replace('power_limit = "160 kW"', 'power_limit = "95 kW"')
     snapshot = snapshot_of(tmp_path, 8, 12, seed, tight)
-    built = build(snapshot)
+    built = build_problem(snapshot)
     best = optimum(built, build_storage_model(snapshot, built))
     plan = make_plan(snapshot, RoundSettings(workers=1), 1.0, created_s=START_S, log=Log(quiet=True))
     assert plan.status == "feasible"

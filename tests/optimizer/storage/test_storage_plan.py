@@ -24,7 +24,7 @@ from powerhall_optimizer.planning.explain import explain_lines
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.planning.site_storage import SiteStorage
 from powerhall_optimizer.problem.arrays import Schedule
-from powerhall_optimizer.problem.build import build
+from powerhall_optimizer.problem.site_problem import build_problem
 from powerhall_optimizer.report.page import report_html
 from powerhall_optimizer.round.publish import plan_points
 from powerhall_optimizer.shed.ladder import ladder
@@ -260,10 +260,10 @@ def test_what_if_a_battery_were_larger(plan):
 def test_a_dispatch_that_nobody_settles_is_cut_to_the_load_that_there_is(tmp_path):
     snapshot = snapshot_of(SITE + STORES, tmp_path, jobs=())
     conditions = SiteConditions(snapshot)
-    stores = SiteStorage(snapshot, build(snapshot, conditions), conditions, "glop", Log(quiet=True))
+    stores = SiteStorage(snapshot, build_problem(snapshot, conditions), conditions, "glop", Log(quiet=True))
     full = tuple((int(s.discharge_w),) * 6 + (-int(s.charge_w),) * 20 + (0,) * (SLOTS - 26) for s in stores.model.units)
     placed = PlacedSchedule(Schedule.empty(0), {}, {})
-    cut = stores._trimmed(full, stores._ceilings(build(snapshot, conditions), placed))
+    cut = stores._trimmed(full, stores._ceilings(build_problem(snapshot, conditions), placed))
     loads = loads_of(snapshot, (), stores.model.plans(cut))
     assert loads.zone_w["dam"].min() >= -0.5
     assert loads.halls["a"].heat_w["all"].min() >= -0.5

@@ -12,9 +12,9 @@ from powerhall.plan.plan import Plan, Snapshot
 from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.physics import plan_loads as planner_loads
 from powerhall_optimizer.planning import plan_value
-from powerhall_optimizer.problem.build import Built, build
-from powerhall_optimizer.problem.join_sites import join
+from powerhall_optimizer.problem.join_sites import join_problems
 from powerhall_optimizer.problem.schedule_check import exact_value
+from powerhall_optimizer.problem.site_problem import BuiltProblem, build_problem
 from powerhall_optimizer.storage.joint import joint_storage
 from powerhall_optimizer.storage.model import build_storage_model
 from powerhall_optimizer.verify import loads as checker_loads
@@ -34,10 +34,10 @@ def snapshot_of(seed: int) -> tuple[random.Random, Snapshot]:
     return draw, with_planned(draw, [random_snapshot(draw)])[0]
 
 
-def built_of(snapshot: Snapshot, stops: dict[str, int] | None = None) -> Built:
+def built_of(snapshot: Snapshot, stops: dict[str, int] | None = None) -> BuiltProblem:
     """The planner's problem; a site that is over its limits when idle is refused by both codes."""
     try:
-        return build(snapshot, stops=stops or {})
+        return build_problem(snapshot, stops=stops or {})
     except Rejected:
         with pytest.raises(Rejected):
             Capacities(snapshot)
@@ -134,9 +134,9 @@ def test_value_and_bound_of_several_sites_are_the_same(seed):
 def planners_multi_site_value_and_bound(plan: MultiSitePlan) -> tuple[int, int]:
     stops = {job: slots for part in plan.plans for job, slots in plan_value.plan_stops(part).items()}
     snapshots = [msgspec.structs.replace(part.snapshot, jobs=plan.jobs) for part in plan.plans]
-    parts = [build(s, stops=stops) for s in snapshots]
+    parts = [build_problem(s, stops=stops) for s in snapshots]
     models = [build_storage_model(s, built) for s, built in zip(snapshots, parts, strict=True)]
-    joined = join([s.site.name for s in snapshots], parts)
+    joined = join_problems([s.site.name for s in snapshots], parts)
     value = exact_value(joined.built.problem, plan_value.schedule_of(plan.plans, joined.built))
     for part, model in zip(plan.plans, models, strict=True):
         value -= math.ceil(model.cost(plan_value.plan_dispatch(part, model)))

@@ -25,10 +25,10 @@ _TIMEOUT_S: Final = 400.0
 
 def compile_solver(snapshot: Snapshot) -> None:
     """Run every stage of the solver once on this snapshot, however long its compilation takes."""
-    from powerhall_optimizer.problem.build import build
+    from powerhall_optimizer.problem.site_problem import build_problem
     from powerhall_optimizer.solve.pipeline import solve
 
-    solve(build(snapshot).problem, seconds=_TIMEOUT_S, iterations=1, seed=1, workers=2)
+    solve(build_problem(snapshot).problem, seconds=_TIMEOUT_S, iterations=1, seed=1, workers=2)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from powerhall_optimizer.problem.eligibility import may_run_at, may_run_on, runn
 from powerhall_optimizer.problem.no_option import NoOption, NoOptionCause
 from powerhall_optimizer.problem.pool_resources import NodePool, PoolResources
 
-__all__ = ["Built", "Choice", "build", "energy_usd_per_mwh"]
+__all__ = ["BuiltProblem", "Choice", "build_problem", "energy_usd_per_mwh"]
 
 Floats = npt.NDArray[np.float64]
 _VALUE_ROOM = 2.0**50
@@ -43,7 +43,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuiltProblem:
     """The problem, the meaning of its options, and why some jobs have none."""
 
     problem: Problem
@@ -322,9 +322,9 @@ class _OptionTables:
         return NoOption(NoOptionCause.NO_NODES_IN_HALL, hall=str(job.hall))
 
 
-def build(
+def build_problem(
     snapshot: Snapshot, conditions: SiteConditions | None = None, stops: Mapping[str, int] | None = None
-) -> Built:
+) -> BuiltProblem:
     """Return the problem of a snapshot; the same inputs give the same problem. A budget below idle raises Rejected.
 
     `stops` has, per running job that must be shed, the slots that it still runs (0: it stops now).
@@ -335,4 +335,4 @@ def build(
     jobs = _OptionTables(snapshot, conditions, builder, pools, stops or {})
     for job in snapshot.jobs:
         jobs.add(job)
-    return Built(jobs.problem(), tuple(jobs.choices), snapshot.jobs, jobs.no_options, jobs.unit_usd)
+    return BuiltProblem(jobs.problem(), tuple(jobs.choices), snapshot.jobs, jobs.no_options, jobs.unit_usd)
