@@ -5,11 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-from powerhall.plan.multi_site import MultiSitePlan, read_plans
+from powerhall.plan.multi_site import read_plans
 from powerhall.runtime.command_line import Commands, add_command
-from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
-from powerhall_optimizer.planning.explain import explain_lines, multi_site_lines
+from powerhall_optimizer.planning.explain import job_lines
 
 __all__ = ["add_parser"]
 
@@ -32,10 +31,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain one job."""
     plan = read_plans(args.plan)
-    jobs = plan.jobs if isinstance(plan, MultiSitePlan) else plan.snapshot.jobs
-    if args.job not in {job.job_id for job in jobs}:
-        raise Rejected.field(str(args.plan), "job", args.job, "must be a job of the plan")
-    lines = list(multi_site_lines(plan, args.job) if isinstance(plan, MultiSitePlan) else explain_lines(plan, args.job))
+    lines = job_lines(plan, args.job, str(args.plan))
     if args.json:
         sys.stdout.write(json.dumps({"job_id": args.job, "plan_id": plan.plan_id, "lines": lines}) + "\n")
     else:

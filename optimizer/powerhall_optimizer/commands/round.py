@@ -8,22 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from powerhall.hostlist import expand
-from powerhall.jobs.readers.formats import JOB_FORMATS
+from powerhall.jobs.readers.formats import JOB_FORMATS, read_job_file
 from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Plan
-from powerhall.runtime.command_line import Commands, add_command
+from powerhall.runtime.command_line import Commands, add_command, option_value
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
 from powerhall.runtime.signals import StopFlag
 from powerhall.store import Store, open_store
-from powerhall.timeseries import parse_time
-from powerhall.units import parse_duration
 from powerhall_optimizer.inputs.round_settings import RoundSettings, read_settings
-from powerhall_optimizer.inputs.snapshot import Horizon, floor_slot
-from powerhall_optimizer.planning.figures import Figures, figures, multi_site_figures
+from powerhall_optimizer.inputs.snapshot import SiteInputs
+from powerhall_optimizer.planning.figures import Figures, figures, figures_of
 from powerhall_optimizer.round.multi_site import run_multi_site_round
-from powerhall_optimizer.round.single_site import RoundRequest, one_round_at_a_time, run_round
+from powerhall_optimizer.round.request import RoundRequest, check_request, plan_horizon
+from powerhall_optimizer.round.single_site import one_round_at_a_time, run_round
 
 __all__ = ["add_parser"]
 
@@ -74,40 +73,26 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
 
 
+def _refuse(option: str, value: object, allowed: str) -> Rejected:
+    return Rejected.field("command line", f"--{option}", value, allowed)
+
+
 def _request(args: argparse.Namespace, settings: RoundSettings, store: Store | None) -> RoundRequest:
-    try:
-        length_s = parse_duration(args.horizon)
-    except ValueError as error:
-        raise Rejected.field("command line", "--horizon", args.horizon, str(error)) from None
-    try:
-        now_s = time.time() if args.start is None else parse_time(args.start)
-    except ValueError as error:
-        raise Rejected.field("command line", "--start", args.start, str(error)) from None
-    if not settings.slot_s <= length_s <= 14 * 86400:
-        raise Rejected.field("command line", "--horizon", args.horizon, "must be from one slot to 14 d")
-    if not 0 < args.seconds <= 86400:
-        raise Rejected.field("command line", "--seconds", args.seconds, "must be above 0 and at most 86400")
-    try:
-        down = expand(args.down)
-    except ValueError as error:
-        raise Rejected.field("command line", "--down", args.down, str(error)) from None
-    return RoundRequest(
-        site=args.site[0],
-        more_sites=tuple(args.site[1:]),
-        horizon=Horizon(floor_slot(now_s, settings.slot_s), settings.slot_s, int(length_s)),
+    now_s, horizon = plan_horizon(args.start, args.horizon, settings.slot_s, _refuse)
+    request = RoundRequest(
+        sites=tuple(SiteInputs.read(path) for path in args.site),
+        horizon=horizon,
         now_s=now_s,
         seconds=args.seconds,
-        jobs=args.jobs,
-        jobs_format=args.jobs_format,
+        jobs=None if args.jobs is None else read_job_file(args.jobs, args.jobs_format),
+        jobs_source=str(args.jobs),
         store=store,
         out=args.out or (None if args.store else Path("plan.json")),
         dry_run=args.dry_run or args.what_if is not None,
-        down_nodes=down,
+        down_nodes=option_value("--down", args.down, expand),
     )
-
-
-def _figures(plan: Plan | MultiSitePlan) -> Figures:
-    return multi_site_figures(plan) if isinstance(plan, MultiSitePlan) else figures(plan)
+    check_request(request, _refuse)
+    return request
 
 
 def _site_figures(plan: MultiSitePlan) -> dict[str, dict[str, object]]:
@@ -120,7 +105,7 @@ def _site_figures(plan: MultiSitePlan) -> dict[str, dict[str, object]]:
 
 
 def _tell(plan: Plan | MultiSitePlan, request: RoundRequest, as_json: bool) -> None:
-    come = _figures(plan)
+    come = figures_of(plan)
     if as_json:
         fields = {"plan_id": plan.plan_id, "status": plan.status, "value": plan.value, "bound": plan.bound}
         fields |= {"gap": plan.gap, "verified": True, "solve_s": plan.solve_s}
@@ -146,7 +131,7 @@ def _tell(plan: Plan | MultiSitePlan, request: RoundRequest, as_json: bool) -> N
 
 def _compare(base: Plan | MultiSitePlan, other: Plan | MultiSitePlan, change: str) -> None:
     """Print what a change does to the plan's figures, of all sites together and of each."""
-    _compare_figures(_figures(base), _figures(other), change)
+    _compare_figures(figures_of(base), figures_of(other), change)
     if isinstance(base, MultiSitePlan) and isinstance(other, MultiSitePlan):
         for one, two in zip(base.plans, other.plans, strict=True):
             _compare_figures(figures(one), figures(two), f"at {one.snapshot.site.name}")
@@ -166,7 +151,7 @@ def _compare_figures(before: Figures, after: Figures, change: str) -> None:
 
 
 def _round(request: RoundRequest, settings: RoundSettings, stop: StopFlag, log: Log) -> Plan | MultiSitePlan:
-    run_one = run_multi_site_round if request.more_sites else run_round
+    run_one = run_multi_site_round if len(request.sites) > 1 else run_round
     return run_one(request, settings, stop, log, int(time.time()))
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from powerhall.plan.multi_site import MultiSitePlan, read_plans
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
-from powerhall_optimizer.verify.multi_site import verify_multi_site
-from powerhall_optimizer.verify.plan import verify_plan
+from powerhall_optimizer.verify.multi_site import verify_plans
 
 __all__ = ["add_parser"]
 
@@ -32,7 +31,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the plan; print one line per violation."""
     plan = read_plans(args.plan)
-    found = verify_multi_site(plan) if isinstance(plan, MultiSitePlan) else verify_plan(plan)
+    found = verify_plans(plan)
     if args.json:
         listed = [{"kind": v.kind, "where": v.where, "text": v.text} for v in found]
         sys.stdout.write(json.dumps({"plan_id": plan.plan_id, "verified": not found, "violations": listed}) + "\n")

@@ -9,7 +9,7 @@ from powerhall.plan.plan import Objective
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.settings import read_toml
 
-__all__ = ["RoundSettings", "read_settings"]
+__all__ = ["RoundSettings", "check_settings", "read_settings"]
 
 
 class RoundSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,14 +64,19 @@ def read_settings(path: Path | None) -> RoundSettings:
     if path is None:
         return RoundSettings()
     settings = read_toml(path, RoundSettings)
+    check_settings(settings, str(path))
+    return settings
+
+
+def check_settings(settings: RoundSettings, source: str) -> None:
+    """Refuse a value out of its range."""
     for name, (low, high) in _RANGES.items():
         value: object = settings
         for part in name.split("."):
             value = getattr(value, part)
         if not isinstance(value, int | float) or not low <= value <= high:
-            raise Rejected.field(str(path), name, value, f"must be from {low:g} to {high:g}")
-    _check_coarse(str(path), settings)
-    return settings
+            raise Rejected.field(source, name, value, f"must be from {low:g} to {high:g}")
+    _check_coarse(source, settings)
 
 
 def _check_coarse(source: str, settings: RoundSettings) -> None:

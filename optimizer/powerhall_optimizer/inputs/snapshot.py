@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -13,7 +14,7 @@ from powerhall.physics.weather import read_weather
 from powerhall.plan.plan import Objective, Snapshot
 from powerhall.runtime.errors import Rejected
 from powerhall.site.index import SiteIndex
-from powerhall.site.site_file import Planning
+from powerhall.site.site_file import Planning, read_site
 from powerhall.site.topology import Site
 from powerhall.timeseries import read_series
 from powerhall_optimizer.problem.eligibility import may_run_at, may_run_on, running_type, whole_gpus
@@ -21,6 +22,7 @@ from powerhall_optimizer.problem.eligibility import may_run_at, may_run_on, runn
 __all__ = [
     "Horizon",
     "SiteFit",
+    "SiteInputs",
     "check_fit",
     "floor_slot",
     "multi_site_queue",
@@ -40,6 +42,19 @@ class Horizon:
     def slots(self) -> int:
         """Number of slots."""
         return max(1, self.length_s // self.slot_s)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteInputs:
+    """A site and the files that its plans read: weather, prices, carbon intensity."""
+
+    site: Site
+    planning: Planning
+
+    @staticmethod
+    def read(path: str | Path) -> "SiteInputs":
+        """Read site.toml; a wrong file raises Rejected or ConfigError with one line."""
+        return SiteInputs(*read_site(path))
 
 
 class SiteFit:

@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from powerhall.jobs import Job
 from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Plan, Snapshot
+from powerhall.runtime.errors import Rejected
 from powerhall.units import format_power
 from powerhall_optimizer.physics.site_conditions import time_text
 from powerhall_optimizer.planning import texts
@@ -217,6 +218,14 @@ def explainer_of(plan: Plan) -> Explainer:
     built = with_dispatch(built, model, plan_dispatch(plan, model))
     prices = None if plan.certificate is None else read_certificate(built.problem, plan.certificate)
     return Explainer(plan.snapshot, built, schedule_of((plan,), built), prices)
+
+
+def job_lines(plan: Plan | MultiSitePlan, job_id: str, source: str) -> list[str]:
+    """Return all that there is to say about one job; Rejected, naming `source`, when the plan does not have it."""
+    jobs = plan.jobs if isinstance(plan, MultiSitePlan) else plan.snapshot.jobs
+    if job_id not in {job.job_id for job in jobs}:
+        raise Rejected.field(source, "job", job_id, "must be a job of the plan")
+    return list(multi_site_lines(plan, job_id) if isinstance(plan, MultiSitePlan) else explain_lines(plan, job_id))
 
 
 def multi_site_lines(plan: MultiSitePlan, job_id: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Assignment, Plan
 from powerhall.site.index import SiteIndex
 
-__all__ = ["Figures", "figures", "multi_site_figures"]
+__all__ = ["Figures", "figures", "figures_of", "multi_site_figures"]
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -51,6 +51,11 @@ def multi_site_figures(plan: MultiSitePlan) -> Figures:
     }
     stale = sum(part.stale_share * nodes for part, nodes in parts) / max(1, sum(nodes for _, nodes in parts))
     return Figures(stale_share=stale, **total)
+
+
+def figures_of(plan: Plan | MultiSitePlan) -> Figures:
+    """Return the figures of a plan of one site or of several."""
+    return multi_site_figures(plan) if isinstance(plan, MultiSitePlan) else figures(plan)
 
 
 def _speed(plan: Plan, entry: Assignment) -> float:

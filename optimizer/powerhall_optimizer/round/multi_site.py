@@ -5,12 +5,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from powerhall.jobs import Job, check_jobs
-from powerhall.jobs.readers.formats import read_job_file
 from powerhall.plan.multi_site import MultiSitePlan, multi_site_hash, read_plans
-from powerhall.plan.plan import Planned, Snapshot
-from powerhall.runtime.errors import PowerhallError, Rejected
+from powerhall.plan.plan import Plan, Planned, Snapshot
+from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
-from powerhall.site.site_file import read_site
 from powerhall.site.topology import Site
 from powerhall.store import Store
 from powerhall_optimizer.inputs.round_settings import RoundSettings
@@ -21,7 +19,8 @@ from powerhall_optimizer.planning.figures import multi_site_figures
 from powerhall_optimizer.planning.multi_site import make_multi_site_plan
 from powerhall_optimizer.problem.eligibility import may_run_at
 from powerhall_optimizer.round.publish import multi_site_key, publish_multi_site
-from powerhall_optimizer.round.single_site import RoundRequest, check_down, with_observed_nodes
+from powerhall_optimizer.round.request import RoundRequest
+from powerhall_optimizer.round.single_site import with_observed_nodes
 from powerhall_optimizer.storage.state import with_storage_content
 from powerhall_optimizer.verify.multi_site import verify_multi_site
 
@@ -45,24 +44,19 @@ def _store_queues(store: Store, sites: Sequence[Site]) -> tuple[tuple[Job, ...],
 
 def observe_sites(request: RoundRequest, settings: RoundSettings, log: Log) -> list[Snapshot]:
     """Return the snapshot of every site, each with the whole queue."""
-    read = [read_site(path) for path in (request.site, *request.more_sites)]
-    sites = [site for site, _ in read]
-    for number, site in enumerate(sites):
-        if site.name in {other.name for other in sites[:number]}:
-            raise Rejected.field("command line", "--site", site.name, "must be different sites with different names")
+    sites = [inputs.site for inputs in request.sites]
     down: tuple[str, ...] = ()
     if request.jobs is not None:
-        jobs, source = read_job_file(request.jobs, request.jobs_format), str(request.jobs)
+        jobs, source = request.jobs, request.jobs_source
     elif request.store is not None:
         (jobs, down), source = _store_queues(request.store, sites), "store"
     else:
         raise PowerhallError("round: needs --jobs or --store to know the queue")
     jobs = multi_site_queue(sites, jobs, source)
-    check_down(request.down_nodes, sites)
     snapshots = []
-    for site, planning in read:
-        own = tuple(job for job in jobs if job.state == "waiting" or may_run_at(job, site.name))
-        snapshot = site_snapshot(site, planning, own, request.horizon, settings.objective)
+    for inputs in request.sites:
+        own = tuple(job for job in jobs if job.state == "waiting" or may_run_at(job, inputs.site.name))
+        snapshot = site_snapshot(inputs.site, inputs.planning, own, request.horizon, settings.objective)
         snapshots.append(with_observed_nodes(snapshot, down, request, settings, log))
     expected = _longest([s.jobs for s in snapshots])
     jobs = tuple(expected.get(job.job_id, job) for job in jobs)
@@ -79,18 +73,22 @@ def _longest(queues: Sequence[tuple[Job, ...]]) -> dict[str, Job]:
     return found
 
 
-def _last_plan(request: RoundRequest, snapshots: Sequence[Snapshot], log: Log) -> MultiSitePlan | None:
-    """Return the last plan of the same sites; one that cannot be read is left out and logged."""
-    names = [s.site.name for s in snapshots]
-    found: object = None
+def _stored_plan(request: RoundRequest, names: Sequence[str], log: Log) -> Plan | MultiSitePlan | None:
+    """Return the last plan from plan.json or the store; one that cannot be read is left out and logged."""
     try:
         if request.out is not None and request.out.exists():
-            found = read_plans(request.out)
-        elif request.store is not None:
-            body = request.store.latest_document("fleet", multi_site_key(names))
-            found = None if body is None else msgspec.json.decode(body, type=MultiSitePlan)
+            return read_plans(request.out)
+        body = None if request.store is None else request.store.latest_document("fleet", multi_site_key(names))
+        return None if body is None else msgspec.json.decode(body, type=MultiSitePlan)
     except (PowerhallError, msgspec.MsgspecError) as error:
         log.warning("last_plan_unreadable", reason=error)
+        return None
+
+
+def _last_plan(request: RoundRequest, snapshots: Sequence[Snapshot], log: Log) -> MultiSitePlan | None:
+    """Return the last plan, as given or stored, if it is of the same sites."""
+    names = [s.site.name for s in snapshots]
+    found = request.previous or _stored_plan(request, names, log)
     if isinstance(found, MultiSitePlan) and [p.snapshot.site.name for p in found.plans] == names:
         return found
     return None

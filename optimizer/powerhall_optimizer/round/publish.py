@@ -18,7 +18,7 @@ from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.verify.multi_site import verify_multi_site
 from powerhall_optimizer.verify.plan import verify_plan
 
-__all__ = ["multi_site_key", "plan_points", "publish", "publish_multi_site", "site_file"]
+__all__ = ["multi_site_key", "plan_points", "publish", "publish_multi_site", "publish_plans", "site_file"]
 
 _MOST_ZONE_POINTS = 100_000
 _CHUNK_BYTES = 4_000_000
@@ -163,3 +163,11 @@ def publish_multi_site(plan: MultiSitePlan, store: Store | None, out: Path | Non
         store.put_document("fleet", key, plan.plans[0].snapshot.taken_s, body)
     if out is not None:
         write_multi_site_plan(plan, out)
+
+
+def publish_plans(plan: Plan | MultiSitePlan, store: Store | None, out: Path | None) -> None:
+    """Check and write a plan of one site or of several."""
+    if isinstance(plan, MultiSitePlan):
+        publish_multi_site(plan, store, out)
+    else:
+        publish(plan, store, out)

@@ -8,52 +8,30 @@ Invariants:
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from powerhall.jobs.readers.formats import read_job_file
 from powerhall.plan.plan import Plan, Planned, Snapshot, read_plan, snapshot_hash
-from powerhall.runtime.errors import PowerhallError, Rejected, Retryable
+from powerhall.runtime.errors import PowerhallError, Retryable
 from powerhall.runtime.file_lock import FileLock, LockHeld, lock_path
 from powerhall.runtime.log import Log
 from powerhall.site.index import SiteIndex
-from powerhall.site.site_file import read_site
-from powerhall.site.topology import Site
 from powerhall.store import Store
 from powerhall.store.line_protocol import Point, encode
 from powerhall_optimizer.inputs.learning import learn_from_telemetry
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.inputs.snapshot import Horizon, check_fit, site_snapshot
+from powerhall_optimizer.inputs.snapshot import check_fit, site_snapshot
 from powerhall_optimizer.inputs.telemetry import node_state, store_queue
 from powerhall_optimizer.inputs.what_if import what_if
 from powerhall_optimizer.planning.figures import figures
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.round.publish import publish
+from powerhall_optimizer.round.request import RoundRequest
 from powerhall_optimizer.storage.state import with_storage_content
 from powerhall_optimizer.verify.plan import verify_plan
 
-__all__ = ["RoundRequest", "check_down", "observe", "one_round_at_a_time", "run_round", "with_observed_nodes"]
-
-
-@dataclass(frozen=True, slots=True)
-class RoundRequest:
-    """Options of a round."""
-
-    site: Path
-    horizon: Horizon
-    now_s: float
-    seconds: float
-    jobs: Path | None = None
-    jobs_format: str | None = None
-    store: Store | None = None
-    out: Path | None = None
-    dry_run: bool = False
-    down_nodes: tuple[str, ...] = ()
-    what_if: str | None = None
-    more_sites: tuple[Path, ...] = ()
-    """Sites that are planned together with `site`."""
+__all__ = ["observe", "one_round_at_a_time", "run_round", "with_observed_nodes"]
 
 
 @contextmanager
@@ -74,7 +52,9 @@ def one_round_at_a_time(out: Path | None) -> Iterator[None]:
 
 
 def last_plan(request: RoundRequest, site: str, log: Log) -> Plan | None:
-    """Return the last plan from plan.json or the store; one that cannot be read is left out and logged."""
+    """Return the last plan as given, from plan.json or the store; one that cannot be read is left out and logged."""
+    if isinstance(request.previous, Plan):
+        return request.previous
     try:
         if request.out is not None and request.out.exists():
             return read_plan(request.out)
@@ -102,26 +82,18 @@ def _planned(plan: Plan | None, snapshot: Snapshot) -> tuple[Planned, ...]:
 
 def observe(request: RoundRequest, settings: RoundSettings, log: Log) -> Snapshot:
     """Return the snapshot of now."""
-    site, planning = read_site(request.site)
+    site, planning = request.sites[0].site, request.sites[0].planning
     down: tuple[str, ...] = ()
     if request.jobs is not None:
-        jobs = read_job_file(request.jobs, request.jobs_format)
-        check_fit(site, jobs, str(request.jobs))
+        jobs = request.jobs
+        check_fit(site, jobs, request.jobs_source)
     elif request.store is not None:
         jobs, down = store_queue(request.store, site.name)
     else:
         raise PowerhallError("round: needs --jobs or --store to know the queue")
-    check_down(request.down_nodes, (site,))
     snapshot = site_snapshot(site, planning, jobs, request.horizon, settings.objective)
     snapshot = with_observed_nodes(snapshot, down, request, settings, log)
     return snapshot if request.what_if is None else what_if(snapshot, request.what_if)
-
-
-def check_down(nodes: Sequence[str], sites: Sequence[Site]) -> None:
-    """Refuse a node that the person who runs the round calls down and no site has."""
-    for node in nodes:
-        if not any(node in SiteIndex.of(site).rack_of for site in sites):
-            raise Rejected.field("command line", "--down", node, "must be a node of the site")
 
 
 def with_observed_nodes(

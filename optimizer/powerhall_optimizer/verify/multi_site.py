@@ -6,12 +6,12 @@ Every job stands in one plan, where its data may be; value and bound of all site
 from collections.abc import Iterator
 
 from powerhall.plan.multi_site import MultiSitePlan, multi_site_hash
-from powerhall.plan.plan import Snapshot
+from powerhall.plan.plan import Plan, Snapshot
 from powerhall.runtime.errors import PowerhallError
 from powerhall_optimizer.verify.plan import Violation, verify_plan
 from powerhall_optimizer.verify.value import multi_site_value_and_bound
 
-__all__ = ["verify_multi_site"]
+__all__ = ["verify_multi_site", "verify_plans"]
 
 
 def _identity(plan: MultiSitePlan) -> Iterator[Violation]:
@@ -84,6 +84,11 @@ def verify_multi_site(plan: MultiSitePlan) -> list[Violation]:
         site = part.snapshot.site.name
         found += [_at(v, site) for v in verify_plan(part)]
     return found + (list(_value(plan)) if not found else [])
+
+
+def verify_plans(plan: Plan | MultiSitePlan) -> list[Violation]:
+    """Return everything that is broken in a plan of one site or of several."""
+    return verify_multi_site(plan) if isinstance(plan, MultiSitePlan) else verify_plan(plan)
 
 
 def _at(violation: Violation, site: str) -> Violation:

@@ -35,4 +35,6 @@ def detect_format(path: Path) -> str:
 def read_job_file(path: str | Path, form: str | None = None) -> tuple[Job, ...]:
     """Read a job file of any format; without `form` its format is detected."""
     path = Path(path)
+    if form is not None and form not in JOB_FORMATS:
+        raise Rejected.field(str(path), "format", form, f"must be one of {', '.join(sorted(JOB_FORMATS))}")
     return JOB_FORMATS[form or detect_format(path)].read(path)

@@ -1,0 +1,75 @@
+"""What a round is asked to do; the command line and scripts are checked alike."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from powerhall.jobs import Job
+from powerhall.plan.multi_site import MultiSitePlan
+from powerhall.plan.plan import Plan
+from powerhall.runtime.errors import Rejected
+from powerhall.site.index import SiteIndex
+from powerhall.store import Store
+from powerhall.timeseries import parse_time
+from powerhall.units import parse_duration
+from powerhall_optimizer.inputs.snapshot import Horizon, SiteInputs, floor_slot
+
+__all__ = ["Refuse", "RoundRequest", "check_request", "plan_horizon"]
+
+T = TypeVar("T")
+Refuse = Callable[[str, object, str], Rejected]
+"""Makes the refusal of an option from its name, its value and what is allowed."""
+_MOST_S = 14 * 86400
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRequest:
+    """What a round is asked to do. Several sites are planned together."""
+
+    sites: tuple[SiteInputs, ...]
+    horizon: Horizon
+    now_s: float
+    seconds: float
+    jobs: tuple[Job, ...] | None = None
+    """The queue; None: the store has it."""
+    jobs_source: str = "queue"
+    """What refusals of a job name: the file of the queue."""
+    store: Store | None = None
+    out: Path | None = None
+    dry_run: bool = False
+    down_nodes: tuple[str, ...] = ()
+    what_if: str | None = None
+    previous: Plan | MultiSitePlan | None = None
+    """The last plan; None: the one of `out`, else of the store, if there is one."""
+
+
+def _parsed(option: str, text: str, parse: Callable[[str], T], refuse: Refuse) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise refuse(option, text, str(error)) from None
+
+
+def plan_horizon(start: str | None, horizon: str, slot_s: int, refuse: Refuse) -> tuple[float, Horizon]:
+    """Return now, in seconds since the epoch (without `start`: the clock), and the slots of the plan."""
+    length_s = _parsed("horizon", horizon, parse_duration, refuse)
+    now_s = time.time() if start is None else _parsed("start", start, parse_time, refuse)
+    if not slot_s <= length_s <= _MOST_S:
+        raise refuse("horizon", horizon, "must be from one slot to 14 d")
+    return now_s, Horizon(floor_slot(now_s, slot_s), slot_s, int(length_s))
+
+
+def check_request(request: RoundRequest, refuse: Refuse) -> None:
+    """Refuse a time to solve out of range, sites of the same name, and down nodes that no site has."""
+    if not 0 < request.seconds <= 86400:
+        raise refuse("seconds", request.seconds, "must be above 0 and at most 86400")
+    sites = [inputs.site for inputs in request.sites]
+    names = [site.name for site in sites]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise refuse("site", name, "must be different sites with different names")
+    for node in request.down_nodes:
+        if not any(node in SiteIndex.of(site).rack_of for site in sites):
+            raise refuse("down", node, "must be a node of the site")
