@@ -40,6 +40,8 @@ def test_the_house_as_it_stands_is_clean(copy):
         ("core/powerhall/planted.py", "import powerhall_agent"),
         ("dashboards/powerhall_dashboards/planted.py", "import powerhall_twin"),
         ("optimizer/powerhall_optimizer/round/planted.py", "import powerhall_optimizer.commands.round"),
+        ("optimizer/powerhall_optimizer/round/request.py", "import powerhall_optimizer.api"),
+        ("optimizer/powerhall_optimizer/commands/planted.py", "import powerhall_optimizer.api"),
         ("optimizer/powerhall_optimizer/shed/planted.py", "import powerhall_optimizer.round.publish"),
         ("optimizer/powerhall_optimizer/planning/planted.py", "import powerhall_optimizer.shed.ladder"),
         ("optimizer/powerhall_optimizer/leases/planted.py", "import powerhall_optimizer.schedulers.base"),

@@ -85,7 +85,7 @@ def some_jobs(count: int, seed: int) -> tuple[Job, ...]:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def site_text() -> str:
     """The site file's text."""
     return SITE
