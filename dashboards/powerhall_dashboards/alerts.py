@@ -1,4 +1,4 @@
-"""The alert rules: what raises each, what it means and what to do about it."""
+"""The alert rules: the condition of each, its meaning, and the response. A new rule is a row of RULES."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ _ROUND_S = 300
 class Rule:
     """One alert rule: it looks at the last `look_back_s`, reduces each series to one number and compares it.
 
-    With two queries the number is the second's less the first's. `silence` says what no data at all means.
+    With two queries the number is the second's less the first's. `silence` is the state without any data.
     """
 
     uid: str
@@ -46,9 +46,8 @@ def _whole(measurement: str, aggregate: str, field: str) -> Query:
     return Query(measurement, (Select(field, aggregate, "value"),), {}, MEASUREMENTS[measurement].tags)
 
 
-def _zone_rules(level: str, measurement: str) -> tuple[Rule, Rule]:
+def _zone_rules(level: str, measurement: str, board: str) -> tuple[Rule, Rule]:
     share = _bucketed(measurement, "mean", "headroom_w", per="budget_w", scale=100.0)
-    board = "powerhall-site" if level == "site" else "powerhall-hall"
     return (
         Rule(
             f"powerhall-{level}-near-budget",
@@ -83,9 +82,9 @@ def _plan(aggregate: str, field: str, name: str = "value") -> Query:
 
 
 RULES: tuple[Rule, ...] = (
-    *_zone_rules("site", "site_10s"),
-    *_zone_rules("hall", "hall_10s"),
-    *_zone_rules("rack", "rack_10s"),
+    *_zone_rules("site", "site_10s", "powerhall-site"),
+    *_zone_rules("hall", "hall_10s", "powerhall-hall"),
+    *_zone_rules("rack", "rack_10s", "powerhall-hall"),
     Rule(
         "powerhall-cooling-low",
         "Cooling headroom low",

@@ -1,4 +1,4 @@
-"""Writes what is made from code (dashboards, alert rules, two pages of documentation) and says where files differ."""
+"""Writes the generated files (dashboards, alert rules, two pages of documentation) and compares them with the code."""
 
 from pathlib import Path
 

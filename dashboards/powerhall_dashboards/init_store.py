@@ -1,7 +1,7 @@
-"""Makes what a store needs before the first point: database or bucket, its retention, and its name for InfluxQL.
+"""Prepares a store before the first point: database or bucket, its retention, and its name for InfluxQL.
 
-One function per generation of InfluxDB, as each has its own way; all of them change nothing where all is there. Points
-of one bucket share one retention; with `retention=classes` in the URL each class of the schema gets a place of its own.
+There is one function per version of InfluxDB; each changes nothing where everything exists. Points of one bucket share
+one retention; with `retention=classes` in the URL each class of the schema has its own bucket.
 """
 
 import json

@@ -1,21 +1,23 @@
-"""Dashboards as plain data: what Grafana's JSON (grafana.py), the preview and the alert rules are all made from."""
+"""Dashboards as plain data, from which Grafana's JSON and the preview are made."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from powerhall.store import Query, Select
-from powerhall.store.schema import MEASUREMENTS, Field
+from powerhall.store.schema import MEASUREMENTS
 
-__all__ = ["GRID", "Board", "Choice", "Kind", "Link", "Panel", "Step", "column_unit", "is_moment"]
+__all__ = ["FREE_LANE", "GRID", "Board", "Choice", "Kind", "Link", "Panel", "Step", "column_unit"]
 
 GRID = 24
 """Columns of a dashboard's grid."""
+FREE_LANE = "-"
+"""Value of a timeline's lane while it is free; no bar is drawn."""
 Kind = Literal["stat", "age", "timeseries", "heatmap", "table", "timeline"]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """From this value on a number is shown in this role's colour; None is the lowest step."""
+    """The colour of numbers from this value on, by role; None is the lowest step."""
 
     value: float | None
     role: Literal["good", "warning", "critical", "neutral"]
@@ -23,7 +25,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A click on this column opens another dashboard, with these of the row's columns as its variables."""
+    """A link of a table's column to another dashboard; the named columns of the row become its variables."""
 
     column: str
     board: str
@@ -32,10 +34,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel: what it shows, why it is there, and the queries behind it.
+    """One panel: its title, its description, and its queries.
 
-    `stack` names the columns that are stacked; `recent_s` looks at the last seconds instead of the chosen range;
-    `sort` and `limit` order a table by a column, largest first. `unit` replaces the schema's unit.
+    `stack` names the columns that are stacked; `recent_s` shows the last seconds instead of the chosen range; `sort`
+    and `limit` order a table by a column, largest first. `unit` replaces the schema's unit.
     """
 
     title: str
@@ -53,11 +55,11 @@ class Panel:
     limit: int | None = None
     hide: tuple[str, ...] = ()
     future: bool = False
-    """The panel looks ahead: its range is from now on, by `recent_s`."""
+    """The panel shows the next `recent_s` seconds instead of the last ones."""
 
     @property
     def points(self) -> int:
-        """Time buckets that the panel is drawn with at most: what its width can show."""
+        """Most time buckets of the panel, from its width."""
         return 100 if self.kind == "stat" else 24 * self.width
 
 
@@ -65,8 +67,8 @@ class Panel:
 class Choice:
     """A variable at the head of a dashboard: the values of a tag (or of a text field) of a measurement.
 
-    `within` are the choices that narrow it. Without `several`, exactly one value is chosen. `newest` is no choice but
-    the newest value of the field `of`, by itself.
+    `within` are the choices that narrow it. Without `several`, exactly one value is chosen. With `newest`, the variable
+    is hidden and holds the newest value of the field `of`.
     """
 
     name: str
@@ -79,7 +81,7 @@ class Choice:
 
     @property
     def field(self) -> str:
-        """The field that is listed, where it is a field."""
+        """The field whose values are listed, where `is_field` is set."""
         return self.of or self.name
 
 
@@ -120,9 +122,4 @@ def column_unit(query: Query, entry: Select) -> str:
         if entry.per or entry.aggregate == "count":
             return column_unit(query, entry)
     stored = MEASUREMENTS[query.measurement].field(entry.field)
-    return "time" if is_moment(stored) else stored.unit
-
-
-def is_moment(stored: Field) -> bool:
-    """Whether the field is a moment in seconds since the epoch; dashboards ask for it in milliseconds."""
-    return "since the epoch" in stored.text
+    return "time" if stored.is_moment else stored.unit

@@ -253,3 +253,20 @@ def test_chosen_values_are_quoted_where_grafana_would_quote_them() -> None:
     assert interpolate(query, {"hall": ("a/1", "b.2"), "job": ("o'k",)}) == (
         '"hall" =~ /^(a\\/1|b\\.2)$/ AND "node" =~ /^(.*)$/ AND "job" = \'o\\\'k\''
     )
+
+
+def test_moments_are_known_by_the_schema_and_not_by_its_wording() -> None:
+    moments = {
+        f"{entry.name}.{field.name}" for entry in MEASUREMENTS.values() for field in entry.fields if field.is_moment
+    }
+    assert moments == {
+        *("job_interval.start_s", "job_interval.end_s"),
+        *("plan_job.start_s", "plan_job.end_s"),
+        "lease.expires_s",
+    }
+    assert {
+        f"{entry.name}.{field.name}"
+        for entry in MEASUREMENTS.values()
+        for field in entry.fields
+        if "since the epoch" in field.text
+    } == moments, "and the schema's page says so"

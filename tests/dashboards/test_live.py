@@ -15,7 +15,7 @@ from powerhall.store.influxdb.address import parse_influx_url
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.cli import main
 from powerhall_dashboards.live.client import Grafana
-from powerhall_dashboards.live.publish import datasource_spec, differences, publish
+from powerhall_dashboards.live.publish import compare, datasource_spec, differences, publish
 from powerhall_dashboards.live.verify import as_table, verify
 from rigs import influxdb
 from rigs.grafana_stub import ADMIN, VIEWER, GrafanaStub
@@ -72,6 +72,22 @@ def test_a_change_made_in_grafana_is_named_and_published_over(stub: GrafanaStub,
     ]
     publish(grafana, "Powerhall", "powerhall", None)
     assert differences(grafana) == []
+
+
+@pytest.mark.rig
+def test_a_difference_that_reads_like_an_absent_dashboard_is_checked_all_the_same(
+    stub: GrafanaStub, grafana: Grafana, filled_influx: object
+) -> None:
+    publish(grafana, "Powerhall", "powerhall", filled_influx.url)
+    stub.dashboards["powerhall-site"]["absent"] = "absent"
+    del stub.dashboards["powerhall-job"]
+    assert [(entry.uid, entry.absent) for entry in compare(grafana)] == [
+        ("powerhall-site", False),
+        ("powerhall-job", True),
+    ]
+    names = [check.what for check in verify(grafana, "powerhall", filled_influx.end_s)]
+    assert "Powerhall: Site overview: Power at the meter" in names, "the panels of a changed dashboard are checked"
+    assert not [name for name in names if name.startswith("Powerhall: Job: ")]
 
 
 def test_a_reader_who_chose_a_site_has_changed_nothing(stub: GrafanaStub, grafana: Grafana) -> None:

@@ -74,6 +74,13 @@ def test_the_house_as_it_stands_is_clean(copy):
         ("twin/powerhall_twin/policies/planted.py", "import powerhall_twin.replay.replay"),
         ("twin/powerhall_twin/site/planted.py", "import powerhall_twin.policies.engine"),
         ("twin/powerhall_twin/jobs/planted.py", "import powerhall_twin.site.cluster"),
+        ("dashboards/powerhall_dashboards/commands/planted.py", "import powerhall_dashboards.cli"),
+        ("dashboards/powerhall_dashboards/live/planted.py", "import powerhall_dashboards.build"),
+        ("dashboards/powerhall_dashboards/preview/planted.py", "import powerhall_dashboards.live.client"),
+        ("dashboards/powerhall_dashboards/grafana/planted.py", "import powerhall_dashboards.preview.charts"),
+        ("dashboards/powerhall_dashboards/boards/planted.py", "import powerhall_dashboards.grafana.query"),
+        ("dashboards/powerhall_dashboards/palette.py", "import powerhall_dashboards.boards"),
+        ("dashboards/powerhall_dashboards/model.py", "import powerhall_dashboards.palette"),
     ],
 )
 def test_a_planted_import_against_the_direction_fails(copy, module, line):
@@ -92,6 +99,7 @@ def test_a_planted_import_against_the_direction_fails(copy, module, line):
         "optimizer/powerhall_optimizer/leases",
         "agent/powerhall_agent/nvml",
         "twin/powerhall_twin/policies",
+        "dashboards/powerhall_dashboards/grafana",
     ],
 )
 def test_a_planted_circle_between_modules_fails(copy, package):

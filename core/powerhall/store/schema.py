@@ -20,12 +20,16 @@ RETENTION_DAYS: dict[Retention, int] = {"fine": 7, "recent": 90, "history": 3650
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: its name, its unit ("" where it has none), what it means, and whether it is text."""
+    """One field: its name, its unit ("" where it has none), what it means, and whether it is text.
+
+    A moment is in seconds since the epoch.
+    """
 
     name: str
     unit: str
     text: str
     is_text: bool = False
+    is_moment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +226,8 @@ _ALL = (
             Field("job", "", "job id of the scheduler", is_text=True),
             Field("user_hash", "", "salted hash of the user, where configured", is_text=True),
             Field("uuid", "", "GPU UUID", is_text=True),
-            Field("start_s", "s", "start, seconds since the epoch"),
-            Field("end_s", "s", "end, seconds since the epoch; 0 while it runs"),
+            Field("start_s", "s", "start, seconds since the epoch", is_moment=True),
+            Field("end_s", "s", "end, seconds since the epoch; 0 while it runs", is_moment=True),
             Field("energy_j", "J", "energy of this GPU over the interval"),
         ),
         0.0,
@@ -319,8 +323,8 @@ _ALL = (
             Field("mode", "", "power mode", is_text=True),
             Field("gpus", "", "GPUs"),
             Field("power_w", "W", "planned draw"),
-            Field("start_s", "s", "planned start, seconds since the epoch; 0 when waiting"),
-            Field("end_s", "s", "planned end, seconds since the epoch; 0 when waiting"),
+            Field("start_s", "s", "planned start, seconds since the epoch; 0 when waiting", is_moment=True),
+            Field("end_s", "s", "planned end, seconds since the epoch; 0 when waiting", is_moment=True),
             Field("weight", "", "priority weight"),
             Field("reason", "", "why it waits or runs slowed, in plain words", is_text=True),
             Field("what_if", "", "what would start it or run it faster, in numbers", is_text=True),
@@ -347,7 +351,7 @@ _ALL = (
         (
             Field("cap_w", "W", "cap of the node under the lease"),
             Field("safe_cap_w", "W", "cap without a lease"),
-            Field("expires_s", "s", "end of the lease, seconds since the epoch"),
+            Field("expires_s", "s", "end of the lease, seconds since the epoch", is_moment=True),
             Field("plan_id", "", "plan that gave the lease", is_text=True),
             Field("signed", "", "the signed lease as the capper takes it, in base64", is_text=True),
         ),

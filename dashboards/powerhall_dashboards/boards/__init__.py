@@ -1,4 +1,7 @@
-"""The seven dashboards; each module's first line is the question that its dashboard answers."""
+"""The table of dashboards: a new one is a module beside this file, a row here, and its test.
+
+The first line of a module is the question that its dashboard answers; a panel is an entry of its board's rows.
+"""
 
 from powerhall_dashboards.boards.cooling import COOLING_BOARD
 from powerhall_dashboards.boards.hall import HALL_BOARD

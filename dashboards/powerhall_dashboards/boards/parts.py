@@ -3,7 +3,7 @@
 from powerhall.store import Filter, Query, Select, Variable
 from powerhall.store.query import TagValue
 from powerhall.store.schema import MEASUREMENTS
-from powerhall_dashboards.model import Choice, Panel, Step, is_moment
+from powerhall_dashboards.model import Choice, Panel, Step
 
 __all__ = [
     "GPU",
@@ -41,10 +41,10 @@ PLAN = Choice("plan", "plan", ("site",), several=False, is_field=True, newest=Tr
 JOB = Choice("job", "job_interval", ("site",), several=False, is_field=True)
 
 JOBS_SINCE_S = 7 * 86_400
-"""Jobs are looked for this far back: an interval is stored at its start, however long it lasts."""
+"""Jobs are searched this far back: an interval is stored at its start, however long it lasts."""
 
 RACKS_SINCE_S = 7200
-"""Racks are many: their heat maps look this far back, whatever range is chosen."""
+"""Range of the heat maps of racks, which are many, whatever range is chosen."""
 
 MARKED = (
     ("Curtailments", ("curtailment",), "#D64550"),
@@ -57,7 +57,7 @@ GPU_ERRORS = (
     *("poison_fatal", "gpu_unavailable", "gpu_quarantined", "recovery_action", "throttle_onset", "energy_closure"),
     *("driver_missing", "driver_gone", "driver_stuck", "driver_unbind", "events_ended", "counter_reset"),
 )
-"""Kinds of events that are about a GPU or its driver going wrong."""
+"""Kinds of events about faults of a GPU or its driver."""
 
 ZERO_IS_GOOD = (Step(None, "good"), Step(1.0, "warning"))
 SHARE_OF_BUDGET = (Step(None, "critical"), Step(0.0, "warning"), Step(5.0, "good"))
@@ -97,7 +97,7 @@ def table(
 ) -> Query:
     """Return the newest points of each group, as rows; `fields` maps column names to fields."""
     select = tuple(
-        Select(field, "", name, scale=1000.0 if is_moment(MEASUREMENTS[measurement].field(field)) else 1.0)
+        Select(field, "", name, scale=1000.0 if MEASUREMENTS[measurement].field(field).is_moment else 1.0)
         for name, field in fields.items()
     )
     return Query(measurement, select, where, group_by, order="desc", limit=limit, filters=filters)
@@ -110,14 +110,14 @@ def extreme(measurement: str, aggregate: str, column: Select, where: dict[str, T
 
 
 def halls_ahead(aggregate: str, **fields: str) -> Query:
-    """Return what the plan foresees per hall: only halls have heat, so racks and feeds are left out."""
+    """Return the planned figures per hall; the filter on heat, which only halls have, leaves out racks and feeds."""
     select = columns(aggregate, **fields)
     only_halls = (Filter("heat_w", ">=", 0.0),)
     return Query("plan_zone", select, chosen("site"), ("zone",), every_s=300.0, filters=only_halls)
 
 
 def stat(title: str, text: str, query: Query, *, steps: tuple[Step, ...] = (), width: int = 3) -> Panel:
-    """Return a panel that shows one number, the newest, with its course behind it."""
+    """Return a panel of one number, the newest, over its course."""
     return Panel(title, text, "stat", (query,), width, 4, steps=steps)
 
 

@@ -13,12 +13,10 @@ from powerhall_dashboards.grafana.sdk import (
     table,
     timeseries,
 )
-from powerhall_dashboards.model import Link, Panel, Step, column_unit
+from powerhall_dashboards.model import FREE_LANE, Link, Panel, Step, column_unit
 from powerhall_dashboards.palette import COLOURS, DASHED, FROM_ZERO, GRAFANA_UNITS, OF_EVERY_GROUP, ROLES
 
 __all__ = ["build_panel"]
-
-_FREE_LANE = "-"
 
 
 Made = stat.Panel | timeseries.Panel | heatmap.Panel | table.Panel | statetimeline.Panel
@@ -206,7 +204,7 @@ def _link(link: Link) -> dict[str, object]:
 
 
 def _timeline() -> statetimeline.Panel:
-    free = {"type": "value", "options": {_FREE_LANE: {"text": " ", "color": "transparent", "index": 0}}}
+    free = {"type": "value", "options": {FREE_LANE: {"text": " ", "color": "transparent", "index": 0}}}
     healthy = {"type": "value", "options": {"ok": {"text": "ok", "color": ROLES["good"], "index": 1}}}
     made = (
         statetimeline.Panel()

@@ -1,4 +1,4 @@
-"""The one place that talks to Grafana, through the grafana-api package.
+"""The client of Grafana's HTTP API, through the grafana-api package.
 
 Only endpoints that Grafana 10 to 13 share, and data sources by uid (numeric ids are off by default from 13 on). The
 package's own methods are used where it has them; moving to grafana-client means changing this module alone.
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Grafana:
-    """A Grafana server; every error names it and what it said, never the token."""
+    """A Grafana server; every error names it and its message, never the token."""
 
     def __init__(self, url: str, token: Secret, *, ca_file: str | None = None, allow_http: bool = False) -> None:
         parts = urlsplit(url if "://" in url else f"https://{url}")
@@ -50,7 +50,7 @@ class Grafana:
         return str(self._call(lambda: self._face.api.GET("/health"), "ask its health").get("version", "unknown"))
 
     def put_folder(self, uid: str, title: str) -> bool:
-        """Make the folder where it is absent; return whether it was made."""
+        """Create the folder where it is absent; return whether it was created."""
         if self._found(lambda: self._face.folder.get_folder(uid), "read the folder") is not None:
             return False
         self._call(lambda: self._face.folder.create_folder(title, uid), "make the folder")
@@ -61,7 +61,7 @@ class Grafana:
         return self._found(lambda: self._face.api.GET(f"/datasources/uid/{uid}"), "read the data source")
 
     def put_datasource(self, spec: Json) -> None:
-        """Make the data source, or replace the one of the same uid."""
+        """Create the data source, or replace the one of the same uid."""
         if self.datasource(spec["uid"]) is None:
             self._call(lambda: self._face.datasource.create_datasource(spec), "make the data source")
         else:
@@ -70,7 +70,7 @@ class Grafana:
             )
 
     def datasource_health(self, uid: str) -> tuple[bool, str]:
-        """Return whether Grafana reaches the store through this data source, and what it says."""
+        """Return whether Grafana reaches the store through this data source, and its message."""
         try:
             answer = self._face.api.GET(f"/datasources/uid/{uid}/health")
         except GrafanaClientError as error:

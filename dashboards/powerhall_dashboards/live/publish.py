@@ -1,6 +1,7 @@
-"""Puts folder, data source and dashboards into a Grafana, and says where a Grafana differs from the code."""
+"""Publishes folder, data source and dashboards to a Grafana, and compares its dashboards with the code."""
 
 import json
+from dataclasses import dataclass
 
 from powerhall import __version__
 from powerhall.runtime.errors import ConfigError
@@ -9,7 +10,7 @@ from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.grafana.dashboard import board_json
 from powerhall_dashboards.live.client import Grafana, Json
 
-__all__ = ["datasource_spec", "differences", "publish"]
+__all__ = ["Difference", "compare", "datasource_spec", "differences", "publish"]
 
 FOLDER_UID = "powerhall"
 _OF_THE_SERVER = ("id", "version", "iteration")
@@ -19,7 +20,7 @@ _OF_THE_SERVER = ("id", "version", "iteration")
 def publish(
     grafana: Grafana, folder: str, datasource_uid: str, store: str | None, *, by_class: bool = False
 ) -> list[str]:
-    """Publish everything; return a line for each thing that was written. Again is the same."""
+    """Publish everything; return a line for each part. Publishing again changes nothing."""
     done = []
     address = None if store is None else parse_influx_url(store)
     by_class = by_class if address is None else address.by_class
@@ -70,17 +71,31 @@ def datasource_spec(address: InfluxAddress, uid: str) -> Json:
     }
 
 
-def differences(grafana: Grafana, *, by_class: bool = False) -> list[str]:
-    """Return one line for each dashboard that is absent or differs from the code."""
-    lines = []
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A dashboard that Grafana lacks, or a place in which its copy differs from the code."""
+
+    uid: str
+    detail: str
+    absent: bool = False
+
+
+def compare(grafana: Grafana, *, by_class: bool = False) -> list[Difference]:
+    """Return the differences between the dashboards of a Grafana and the code."""
+    found = []
     for board in BOARDS:
         stored = grafana.dashboard(board.uid)
         if stored is None:
-            lines.append(f"{board.uid}: absent")
+            found.append(Difference(board.uid, "absent", absent=True))
             continue
         ours = json.loads(board_json(board, by_class=by_class))
-        lines += [f"{board.uid}: {path}" for path in _paths(_plain(ours), _plain(stored))]
-    return lines
+        found += [Difference(board.uid, path) for path in _paths(_plain(ours), _plain(stored))]
+    return found
+
+
+def differences(grafana: Grafana, *, by_class: bool = False) -> list[str]:
+    """Return one line for each difference."""
+    return [f"{entry.uid}: {entry.detail}" for entry in compare(grafana, by_class=by_class)]
 
 
 def _same(stored: Json | None, ours: Json) -> bool:

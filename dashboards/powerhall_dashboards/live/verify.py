@@ -1,4 +1,4 @@
-"""Checks a running Grafana: data source, dashboards, and that every query of every panel is answered."""
+"""Checks a running Grafana: data source, dashboards, and the queries of every panel."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from powerhall.store.schema import MEASUREMENTS
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.grafana.query import interpolate, policy_of, targets
 from powerhall_dashboards.live.client import Grafana, Json
-from powerhall_dashboards.live.publish import differences
+from powerhall_dashboards.live.publish import compare
 from powerhall_dashboards.model import Board, Choice, Panel
 
 __all__ = ["Check", "as_table", "verify"]
@@ -21,7 +21,7 @@ Chosen = dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the table. No rows is no failure: a healthy site has no failing collectors."""
+    """One line of the table. A query without rows has not failed: a healthy site has no failing collectors."""
 
     what: str
     ok: bool
@@ -38,12 +38,12 @@ def verify(grafana: Grafana, datasource_uid: str, now_s: float | None = None, *,
     """Check everything; a Grafana that cannot be reached, or refuses the token, raises."""
     until_s = time.time() if now_s is None else now_s
     checks = [Check(f"Grafana {grafana.version()}", ok=True), _datasource(grafana, datasource_uid)]
-    different = differences(grafana, by_class=by_class)
+    differences = compare(grafana, by_class=by_class)
     asker = _Asker(grafana, datasource_uid, until_s, by_class)
     for board in BOARDS:
-        mine = [line.partition(": ")[2] for line in different if line.startswith(f"{board.uid}: ")]
-        checks.append(Check(board.title, not mine, detail="; ".join(mine)))
-        if checks[1].ok and "absent" not in mine:
+        own = [entry for entry in differences if entry.uid == board.uid]
+        checks.append(Check(board.title, not own, detail="; ".join(entry.detail for entry in own)))
+        if checks[1].ok and not any(entry.absent for entry in own):
             chosen = asker.choose(board)
             checks += [asker.panel(board, panel, chosen) for panel in board.panels]
     return checks

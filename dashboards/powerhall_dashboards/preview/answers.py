@@ -1,4 +1,4 @@
-"""Asks a store the questions of every panel: which site, node and job to look at, over which time, and the rows."""
+"""Runs the queries of every panel against a store, for a chosen site, hall, node, plan and job."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something to mark on every chart."""
+    """An event that is marked on every chart."""
 
     time_s: float
     kind: str
@@ -50,7 +50,7 @@ def newest_s(store: Store) -> float:
 
 
 def choose(store: Store, end_s: float, given: Chosen) -> dict[str, tuple[str, ...]]:
-    """Return what to look at where nothing is given: the site, its tightest hall, its hottest node, its largest job."""
+    """Return the given choices, else the site, its tightest hall, hottest node, newest plan and largest job."""
     chosen = dict(given)
     since_s = end_s - _DAY_S
     if "site" not in chosen:
@@ -90,7 +90,7 @@ def _largest_job(store: Store, site: tuple[str, ...], since_s: float, end_s: flo
 
 
 def _chosen_of(store: Store, board: Board, chosen: Chosen, given: Chosen, end_s: float) -> Chosen:
-    """Keep what was given and what takes exactly one value; on a job's page the nodes are those of the job."""
+    """Keep the given choices and those of exactly one value; on a job's page the nodes are those of the job."""
     names = {choice.name for choice in board.choices if not choice.several or choice.name in given}
     kept = {name: values for name, values in chosen.items() if name in names}
     if "job" not in names:
@@ -104,7 +104,7 @@ def _chosen_of(store: Store, board: Board, chosen: Chosen, given: Chosen, end_s:
 def answer_board(
     store: Store, board: Board, given: Chosen, chosen: Chosen, end_s: float, *, hours: float | None
 ) -> list[Answer]:
-    """Ask every query of a board; the end of the range is inside."""
+    """Run every query of a board; the range includes its end."""
     kept = _chosen_of(store, board, chosen, given, end_s)
     answers = []
     for panel in board.panels:

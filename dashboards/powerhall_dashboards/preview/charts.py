@@ -7,14 +7,14 @@ from zlib import crc32
 
 from powerhall.report.html_page import chart_text
 from powerhall.store import Query, Row
-from powerhall_dashboards.model import column_unit
+from powerhall_dashboards.boards.parts import MARKED
+from powerhall_dashboards.model import FREE_LANE, column_unit
 from powerhall_dashboards.palette import COLOURS, DASHED, FROM_ZERO, OF_EVERY_GROUP, ROLES, SERIES
 from powerhall_dashboards.preview.answers import Answer, Event
 
 __all__ = ["figure"]
 
 Json = dict[str, object]
-_FREE_LANE = "-"
 _SUFFIX = {
     "W": "W",
     "J": "J",
@@ -26,7 +26,9 @@ _SUFFIX = {
     "MHz": " MHz",
     "currency": " $",
 }
-_EVENT_COLOURS = {"curtailment": "#D64550", "plan_change": "#8F5BD6"}
+_EVENT_COLOURS = {kind: colour for _, kinds, colour in MARKED for kind in kinds}
+_CRITICAL_STATES = frozenset({"lost", "hung", "reset_required", "unknown_error"})
+"""Reasons of `gpu_state` for which a GPU does not answer."""
 
 
 def figure(answer: Answer, events: list[Event]) -> Json:
@@ -82,7 +84,7 @@ def _layout(answer: Answer, **more: object) -> Json:
 
 
 def _line(event: Event) -> Json:
-    colour = _EVENT_COLOURS.get(event.kind, "#F2A33A")
+    colour = _EVENT_COLOURS[event.kind]
     x = _iso(event.time_s)
     line = {"color": colour, "dash": "dot", "width": 1}
     return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line}
@@ -154,7 +156,7 @@ def _timeline(answer: Answer) -> list[Json]:
     for lane, found in _groups(query, rows):
         for text, run in groupby(found, key=lambda row: row.values[entry.name]):
             held = list(run)
-            if text in (_FREE_LANE, None):
+            if text in (FREE_LANE, None):
                 continue
             lanes.append(lane)
             bases.append(_iso(held[0].time_s))
@@ -179,6 +181,6 @@ def _timeline(answer: Answer) -> list[Json]:
 def _state_colour(text: str) -> str:
     if text == "ok":
         return ROLES["good"]
-    if text in ("lost", "hung", "reset_required", "unknown_error"):
+    if text in _CRITICAL_STATES:
         return ROLES["critical"]
     return SERIES[crc32(text.encode()) % len(SERIES)]
