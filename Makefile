@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-crash test-slurm24 test-slurm-hour gpu-check check bench lock airgap manifests clean
+.PHONY: help setup demo docs reference test test-crash test-slurm24 test-slurm-hour gpu-check check bench lock airgap manifests clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -46,6 +46,16 @@ check: setup ## style, types, import rules, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+	$(BIN)/python tools/reference --check
+	$(BIN)/zensical build --strict
+
+docs: setup ## the documentation as a site, in out/docs/index.html; needs no network
+	$(BIN)/zensical build --clean --strict
+
+reference: setup ## write the pages that are generated from code: commands, settings, site file, schema, alerts
+	$(BIN)/python tools/reference
+	$(BIN)/powerhall-dashboards build
 
 bench: setup ## the short form of every benchmark
 	for b in benchmarks/*.py; do $(BIN)/python $$b --quick || exit 1; done

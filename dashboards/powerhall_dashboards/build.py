@@ -15,8 +15,8 @@ def built() -> dict[str, str]:
     texts = {f"dashboards/grafana/{board.uid}.json": board_json(board) for board in BOARDS}
     return texts | {
         "deploy/grafana/provisioning/alerting/powerhall.json": provisioning_json(),
-        "docs/schema.md": schema_markdown(),
-        "docs/alerts.md": alerts_markdown(),
+        "docs/reference/schema.md": schema_markdown(),
+        "docs/reference/alerts.md": alerts_markdown(),
     }
 
 

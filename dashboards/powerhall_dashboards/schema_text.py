@@ -20,7 +20,7 @@ Rules that hold for every measurement, so that InfluxDB 1.6 to 3 and SQLite stor
 * a point is its measurement, tags and time: written again it overwrites itself.
 
 A measurement belongs to a class of retention: {_CLASSES}. How
-stores keep them apart is on [the store](store.md#retention).
+stores keep them apart is on [the store](../guide/store.md#retention).
 
 """
 

@@ -117,7 +117,7 @@ def test_rules_have_what_grafanas_provisioning_requires() -> None:
 
 
 def test_the_page_of_alerts_names_every_rule(root: Path) -> None:
-    page = (root / "docs" / "alerts.md").read_text()
+    page = (root / "docs" / "reference" / "alerts.md").read_text()
     for rule in RULES:
         assert f"## {rule.title}\n" in page
         assert rule.do in page

@@ -31,7 +31,7 @@ def test_a_changed_absent_or_foreign_file_is_a_difference(tmp_path: Path) -> Non
     (folder / "powerhall-site.json").write_text("{}")
     (folder / "powerhall-job.json").unlink()
     (folder / "other.json").write_text("{}")
-    (tmp_path / "docs" / "schema.md").write_text("")
+    (tmp_path / "docs" / "reference" / "schema.md").write_text("")
     assert [line.rpartition("/")[2] for line in differences(tmp_path)] == [
         "powerhall-site.json: differs from the code",
         "powerhall-job.json: absent",

@@ -1,6 +1,6 @@
 """Every query that leaves this project keeps to the InfluxQL that InfluxDB 1.6, 2 and 3 answer alike.
 
-The list of what they share is in docs/store.md; what is not on it (INTO, SLIMIT, Flux, sub-second tricks) is not in any
+The list of what they share is in docs/guide/store.md; what is not on it (INTO, SLIMIT, Flux, sub-second) is not in any
 dashboard, variable, annotation or alert rule.
 """
 

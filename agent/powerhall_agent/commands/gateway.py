@@ -39,7 +39,7 @@ examples:
   powerhall-agent gateway --config facility.toml --store sqlite:///telemetry.db --spool ./facility-spool
   powerhall-agent gateway --config /etc/powerhall/facility.toml
 
-facility.toml (docs/facility.md has one section per protocol):
+facility.toml (docs/guide/facility.md has one section per protocol):
   site = "north"
   [[device]]
   name = "feed-a"

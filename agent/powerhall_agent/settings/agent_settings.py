@@ -43,7 +43,7 @@ class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ShipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Pace of delivery; see docs/agent.md for what follows from it."""
+    """Pace of delivery; see docs/guide/agent.md for what follows from it."""
 
     interval_s: float = 1.0
     batch_bytes: int = 1024 * 1024

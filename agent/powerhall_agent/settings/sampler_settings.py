@@ -82,4 +82,4 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         known = {field.name for field in measurement("gpu").fields}
         for name in self.fields:
             if name not in known:
-                raise ValueError(f"fields: {name!r}: is no field of `gpu`; docs/schema.md lists them")
+                raise ValueError(f"fields: {name!r}: is no field of `gpu`; docs/reference/schema.md lists them")

@@ -34,7 +34,7 @@ examples:
       --scheduler slurm --within 10s
   powerhall-optimizer shed --by 30% --plan plan.json --dry-run         print the outcome, change nothing
 
-for grid operators, as a service (both may be given; docs/shed.md):
+for grid operators, as a service (both may be given; docs/guide/shed.md):
   powerhall-optimizer shed --watch /var/lib/powerhall-optimizer/signals --events events.json --store URL ...
   powerhall-optimizer shed --serve 127.0.0.1:8470 --token-file hook.token --events events.json --store URL ...
 

@@ -37,7 +37,7 @@ class MakespanModel:
 
     The propagator of pairs within a cumulative stays off: with it CP-SAT 9.15 now and then refutes a makespan that has
     a schedule, on the mirror of PSPLIB's j6037_3 in 4 to 8 of 100 climbs. Probing, which brought most of that about,
-    stays off as well. The counts, and what the newer conflict resolution gains, are in docs/rcpsp.md.
+    stays off as well. The counts, and what the newer conflict resolution gains, are in docs/reference/rcpsp.md.
     """
 
     def __init__(self, arrays: ProjectArrays, lower: int, upper: int, *, climb: bool) -> None:

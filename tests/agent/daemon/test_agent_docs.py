@@ -1,4 +1,4 @@
-"""docs/agent.md names every setting, command, option and metric that exists, and its example is a valid file."""
+"""docs/guide/agent.md names every setting, command, option and metric, and its example is a valid file."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from powerhall_agent.settings import agent_settings as settings
 
 @pytest.fixture(scope="module")
 def text(root) -> str:
-    return (root / "docs" / "agent.md").read_text()
+    return (root / "docs" / "guide" / "agent.md").read_text()
 
 
 def test_the_example_is_a_valid_file_that_shows_every_key_with_its_default(text, tmp_path):

@@ -1,4 +1,4 @@
-"""docs/facility.md: every config is valid, those of the protocols read real servers, every key and map is named."""
+"""docs/guide/facility.md: every config is valid, the protocols' read real servers, every key and map is named."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ PROGRAM = Path(sys.executable).with_name("powerhall-agent")
 
 @pytest.fixture(scope="module")
 def page(root):
-    return (root / "docs" / "facility.md").read_text()
+    return (root / "docs" / "guide" / "facility.md").read_text()
 
 
 def config(page, section):

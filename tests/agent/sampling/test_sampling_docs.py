@@ -1,4 +1,4 @@
-"""docs/agent-sampling.md names every setting, measurement, event and fault, and its example runs."""
+"""docs/guide/sampling.md names every setting, measurement, event and fault, and its example runs."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from powerhall_agent.settings.sampler_settings import RedfishSettings, SamplerSe
 from powerhall_agent.simulate import faults
 from powerhall_agent.simulate.models import MODELS
 
-PAGE = (Path(__file__).parents[3] / "docs" / "agent-sampling.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "guide" / "sampling.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", [SamplerSettings, RedfishSettings, SimulateSettings])

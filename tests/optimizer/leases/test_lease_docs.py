@@ -1,4 +1,4 @@
-"""docs/leases.md and docs/shed.md: their configs and examples are what the programs take; every option is named."""
+"""docs/guide/leases.md and shed.md: their configs and examples are what the programs take; every option is named."""
 
 import re
 import tomllib
@@ -16,7 +16,7 @@ NOW_S = 1_782_900_000.0  # before the event of the page
 
 @pytest.fixture(scope="module")
 def pages(root):
-    return {name: (root / "docs" / f"{name}.md").read_text() for name in ("leases", "shed")}
+    return {name: (root / "docs" / "guide" / f"{name}.md").read_text() for name in ("leases", "shed")}
 
 
 def test_the_cappers_config_is_one(pages):

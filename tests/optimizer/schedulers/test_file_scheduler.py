@@ -110,7 +110,7 @@ def test_wrong_settings_are_refused_by_name(tmp_path, text, told):
 
 @pytest.mark.parametrize("page", ["slurm", "kubernetes", "file-scheduler"])
 def test_the_settings_in_the_documentation_are_valid_and_complete(root, tmp_path, page):
-    text = (root / "docs" / f"{page}.md").read_text()
+    text = (root / "docs" / "guide" / f"{page}.md").read_text()
     blocks = [block.split("```")[0] for block in text.split("```toml\n")[1:]]
     assert blocks
     for block in blocks:

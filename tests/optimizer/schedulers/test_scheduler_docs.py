@@ -1,4 +1,4 @@
-"""docs/slurm.md, kubernetes.md and file-scheduler.md: every config works as it stands there, every setting is named."""
+"""docs/guide/slurm.md, kubernetes.md, file-scheduler.md: every config works as it stands, every setting is named."""
 
 import json
 import re
@@ -31,7 +31,7 @@ PAGES = {
 @pytest.fixture(scope="module")
 def config(root):
     def find(page, kind="toml"):
-        found = re.search(rf"```{kind}\n(.*?)```", (root / "docs" / page).read_text(), re.DOTALL)
+        found = re.search(rf"```{kind}\n(.*?)```", (root / "docs" / "guide" / page).read_text(), re.DOTALL)
         assert found is not None, page
         return found[1]
 
@@ -46,7 +46,7 @@ def plan_at(tmp_path, site, jobs, now_s):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_setting_is_named_on_its_page(root, page):
-    text = (root / "docs" / page).read_text()
+    text = (root / "docs" / "guide" / page).read_text()
     for kind in PAGES[page]:
         for field in msgspec.structs.fields(kind):
             assert re.search(rf"`{field.name}`|^{field.name} =", text, re.MULTILINE), field.name

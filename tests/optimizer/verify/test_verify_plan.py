@@ -237,12 +237,12 @@ def test_every_kind_of_violation_is_documented(root):
     named |= set(re.findall(r'_over\(case, "(\w+)"', text))
     named |= {f"power_{level}" for level in ("site", "feed", "hall", "row", "rack")} | {"ramp_up", "ramp_down"}
     assert {"cooling", "residency", "deadline"} < named
-    guide = (root / "docs/optimizer.md").read_text()
+    guide = (root / "docs/guide/optimizer.md").read_text()
     assert [kind for kind in sorted(named) if f"`{kind}`" not in guide] == []
 
 
 def test_every_column_of_a_jobs_file_is_documented(root):
-    guide = (root / "docs/optimizer.md").read_text()
+    guide = (root / "docs/guide/optimizer.md").read_text()
     assert [f.name for f in msgspec.structs.fields(Job) if f"`{f.name}`" not in guide] == []
 
 

@@ -39,7 +39,7 @@ def _translated(error: Exception, what: str) -> PowerhallError:
         return NotFound(f"kubernetes: {what}: {status} {reason}")
     if status in (401, 403):
         return ConfigError(
-            f"kubernetes: {what}: {status} {reason}: the service account needs the role in docs/kubernetes.md"
+            f"kubernetes: {what}: {status} {reason}: the service account needs the role in docs/guide/kubernetes.md"
         )
     if isinstance(status, int) and 400 <= status < 500 and status != 429:
         return Rejected(f"kubernetes: {what}: {status} {reason}")

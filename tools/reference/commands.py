@@ -1,0 +1,138 @@
+"""docs/reference/commands.md from the argparse parsers of every console command."""
+
+import argparse
+import importlib
+import re
+import sys
+import textwrap
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+HEAD = """\
+# Commands
+
+This page is generated from the parsers by `make reference`; `make check` fails while they differ. `--help` shows the
+same. Exit codes of every command: 0 done, 1 refused input or failed check, 2 wrong usage, 3 internal error.
+
+"""
+
+
+class _Built(Exception):  # noqa: N818 - carries the parser out of `main`, it is no error
+    """Raised in place of parsing, with the finished parser."""
+
+
+def _capture(parser: argparse.ArgumentParser, *_args: object, **_more: object) -> None:
+    raise _Built(parser)
+
+
+def console_commands(root: Path) -> dict[str, str]:
+    """Return the console commands of pyproject.toml and their entry points."""
+    scripts: dict[str, str] = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    return scripts
+
+
+def top_parser(command: str, entry: str) -> argparse.ArgumentParser:
+    """Return the parser of a console command as its `main` builds it."""
+    module, _, function = entry.partition(":")
+    main = getattr(importlib.import_module(module), function)
+    with (
+        mock.patch.object(argparse.ArgumentParser, "parse_args", _capture),
+        mock.patch.object(sys, "argv", [command]),
+    ):
+        try:
+            main()
+        except _Built as built:
+            parser: argparse.ArgumentParser = built.args[0]
+            return parser
+    raise RuntimeError(f"{command}: its main parsed no arguments")
+
+
+def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield the parser and, depth first, every parser below it."""
+    yield parser
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list actions
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for child in dict.fromkeys(action.choices.values()):
+                yield from subcommands(child)
+
+
+def _lines(parser: argparse.ArgumentParser) -> list[str]:
+    text = f"{parser.description or ''}\n{parser.epilog or ''}"
+    return re.sub(r"\\\n *", "", text).splitlines()
+
+
+def examples(parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
+    """Return the example command lines of a help page, continued lines joined, each with its remark."""
+    found = (re.fullmatch(r"  +(powerhall-\S+ .*?)(?:  +#? *(.*))?", line.rstrip()) for line in _lines(parser))
+    return [(match[1], match[2] or "") for match in found if match]
+
+
+def _description(parser: argparse.ArgumentParser) -> str:
+    """Return the paragraphs before the first heading of a list, such as `examples:`."""
+    text = (parser.description or "").strip()
+    return re.split(r"\n\n(?=[^\n]*:\n)", f"{text}\n")[0].strip()
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"([|\[\]*<])", r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _name(action: argparse.Action) -> str:
+    value = ""
+    if action.nargs != 0:
+        made = argparse.HelpFormatter("")._format_args(action, (action.dest or "").upper())  # noqa: SLF001
+        value = "" if action.choices and not action.metavar else made
+    if not action.option_strings:
+        return f"`{_code(value or action.dest)}`"
+    return ", ".join(f"`{option} {value}`" if value else f"`{option}`" for option in action.option_strings)
+
+
+def _default(action: argparse.Action) -> str:
+    if action.required:
+        return "required"
+    if action.default in (None, False, argparse.SUPPRESS) or action.default in ([], "") or action.nargs == 0:
+        return ""
+    return f"`{_code(str(action.default))}`"
+
+
+def _meaning(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    text = action.help or ""
+    shown = _cell(parser._get_formatter()._expand_help(action)) if text else ""  # noqa: SLF001
+    if action.choices:
+        shown += ("; " if shown else "") + "one of " + ", ".join(f"`{choice}`" for choice in action.choices)
+    return shown + (" (may be repeated)" if isinstance(action, argparse._AppendAction) else "")  # noqa: SLF001
+
+
+def _section(parser: argparse.ArgumentParser, depth: int) -> Iterator[str]:
+    yield f"{'#' * depth} {parser.prog}\n"
+    for paragraph in filter(None, _description(parser).split("\n\n")):
+        yield f"{textwrap.fill(_cell(paragraph), 118, break_long_words=False)}\n"
+    rows = [
+        f"| {_name(action)} | {_default(action)} | {_meaning(parser, action)} |"
+        for action in parser._actions  # noqa: SLF001
+        if not isinstance(action, argparse._HelpAction | argparse._SubParsersAction)  # noqa: SLF001
+        and action.help != argparse.SUPPRESS
+    ]
+    if rows:
+        yield "| option | default | meaning |\n|---|---|---|"
+        yield "\n".join(rows) + "\n"
+    shown = examples(parser)
+    if shown:
+        yield "```sh\n" + "\n".join(f"{line}  # {note}" if note else line for line, note in shown) + "\n```\n"
+
+
+def render(root: Path) -> str:
+    """Return the page."""
+    parts: list[str] = []
+    for command, entry in console_commands(root).items():
+        top = top_parser(command, entry)
+        for parser in subcommands(top):
+            depth = 2 if parser is top else 3 if parser.prog.count(" ") == 1 else 4
+            parts.extend(_section(parser, depth))
+    return HEAD + "\n".join(parts).rstrip() + "\n"
