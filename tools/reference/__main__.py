@@ -8,9 +8,15 @@ import sys
 from pathlib import Path
 
 import commands
+import settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = {"docs/reference/commands.md": commands.render}
+PAGES = {
+    "docs/reference/commands.md": commands.render,
+    "docs/reference/site-file.md": settings.site_file,
+    "docs/reference/agent-settings.md": settings.agent_settings,
+    "docs/reference/optimizer-settings.md": settings.optimizer_settings,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -43,12 +43,19 @@ class CapperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """capper.toml; `memory` keeps the caps found at the start and the newest lease number, over boots too."""
 
     node: str
+    """Name of this node, as the plan names it."""
     key_file: str
+    """File with the node key: 64 hex digits, mode 0600, derived from the site key."""
     safe_gpu_power_limit: str
+    """Power limit of every GPU while no lease is in force, such as `350 W`."""
     agent_user: str = ""
+    """User of the agent, who may connect to the socket besides root; empty admits root alone."""
     socket: str = "/run/powerhall-capper/capper.sock"
+    """Unix socket on which leases arrive."""
     memory: str = "/var/lib/powerhall-capper/memory.json"
+    """File that keeps the limits found at the start and the newest lease number, also over boots."""
     restore_on_stop: bool = True
+    """An orderly stop restores the limits found at the start; `false` leaves the safe limits in force."""
 
 
 def add_parser(commands: Commands) -> None:

@@ -33,8 +33,12 @@ class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where undelivered points wait, and how many bytes of disk each output may take."""
 
     path: str = DEFAULT_SPOOL
+    """Folder of the spool; one agent per folder."""
     max_bytes: int = 512 * 1024 * 1024
+    """Disk that one output may take, from two segments to 2^50 bytes; the oldest segment is deleted first, and
+    counted."""
     segment_bytes: int = 256 * 1024
+    """Size of a segment, from 4096 to 16777216 bytes: the unit of deletion, packing and resending."""
 
     def __post_init__(self) -> None:
         """Refuse a bound that cannot hold two segments."""
@@ -46,10 +50,15 @@ class ShipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Pace of delivery; see docs/guide/agent.md for what follows from it."""
 
     interval_s: float = 1.0
+    """Least time between two deliveries of live data, from 0.01 to 60 s."""
     batch_bytes: int = 1024 * 1024
+    """Most bytes of lines in one request before gzip, from 4096 to 16777216."""
     backlog_factor: float = 4.0
+    """Most backlog points sent per live point, from 1 to 100."""
     backoff_max_s: float = 60.0
+    """Longest pause between two tries before jitter, from 0.01 to 3600 s."""
     timeout_s: float = 10.0
+    """Longest wait for one request, from 0.1 to 600 s; a shorter one in the store's URL wins."""
 
     def __post_init__(self) -> None:
         """Refuse a pace that would flood the store or never reach it."""
@@ -64,7 +73,9 @@ class OutputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One store; the name is its folder in the spool and its label in metrics."""
 
     url: str
+    """The store, as `sqlite:///PATH` or `influxdb://HOST:PORT/BUCKET?...`."""
     name: str = "store"
+    """Folder in the spool and label in logs: letters, digits, `-` and `_`."""
 
     def __post_init__(self) -> None:
         """Refuse a name that is no folder name."""
@@ -76,10 +87,15 @@ class PrometheusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """The optional /metrics endpoint; off while `listen` is empty."""
 
     listen: str = ""
+    """`HOST:PORT` of `/metrics`; empty turns it off."""
     cert_file: str = ""
+    """Certificate for TLS; together with `key_file`."""
     key_file: str = ""
+    """Key of the certificate."""
     user: str = ""
+    """User for basic authentication; together with `password_file`."""
     password_file: str = ""
+    """File with the password."""
 
     def __post_init__(self) -> None:
         """Refuse half of a pair."""
@@ -95,8 +111,11 @@ class DaemonSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Deadlines of the supervisor."""
 
     stuck_after_s: float = 3.0
+    """Silence of the sampler that counts as a hung driver, from 2 to 600 s."""
     stop_within_s: float = 8.0
+    """Deadline of an orderly stop, from 1 to 600 s."""
     metrics_s: float = 10.0
+    """Interval of the agent's own measurement `agent`, from 1 to 3600 s."""
 
     def __post_init__(self) -> None:
         """Refuse deadlines that a busy host would always miss."""
@@ -109,11 +128,17 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything in agent.toml; `[sampler]` says where the node is and what to read."""
 
     sampler: SamplerSettings
+    """Where the node is and what to read."""
     spool: SpoolSettings = SpoolSettings()
+    """Where undelivered points wait."""
     ship: ShipSettings = ShipSettings()
+    """Pace of delivery."""
     output: tuple[OutputSettings, ...] = ()
+    """The stores; every point goes to each of them."""
     prometheus: PrometheusSettings = PrometheusSettings()
+    """The `/metrics` endpoint."""
     daemon: DaemonSettings = DaemonSettings()
+    """Deadlines of the supervisor."""
 
     def __post_init__(self) -> None:
         """Refuse two outputs that would share a spool folder."""

@@ -17,19 +17,26 @@ class RedfishSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     url: str
     """Base URL of the BMC, such as `https://10.0.0.7`."""
     user: str = ""
+    """User of the BMC; empty reads without a login."""
     password_file: str = ""
+    """File with the password."""
     chassis: str = ""
     """Chassis id; empty takes the first one that has power readings."""
     interval_s: Seconds = 5.0
+    """Time between two reads."""
     verify_tls: bool = True
+    """Check the BMC's certificate."""
     ca_file: str = ""
+    """Certificate authority of the BMC's certificate; empty uses the system's."""
 
 
 class SimulateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Simulated GPUs in the place of the NVIDIA driver."""
 
     model: str = "H100"
+    """Simulated GPU model: `A100`, `H100`, `H200`, `B200` or `L40S`."""
     gpus: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+    """Number of simulated GPUs."""
     state_file: str = ""
     """A state file shared with other processes; made when it does not exist. Empty keeps the GPUs in this process."""
     script: str = ""
@@ -37,6 +44,7 @@ class SimulateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     recording: str = ""
     """A recording to replay instead of physics."""
     seed: int = 1
+    """Seed of noise and faults."""
     load: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.9
     """Utilization of the GPUs when nothing else drives them; not used with a state file that exists or a recording."""
 
@@ -45,15 +53,21 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Settings of the sampler."""
 
     node: str
+    """Tag `node` of every point; the host name when it is not given."""
     site: str = ""
+    """Tag `site` of every point."""
     hall: str = ""
+    """Tag `hall` of every point."""
     rack: str = ""
+    """Tag `rack` of every point."""
     fast_interval_s: Annotated[float, msgspec.Meta(ge=0.02, le=10)] = 0.1
     """Power and energy; below 0.05 s some sensors have nothing new."""
     interval_s: Seconds = 1.0
     """The full set; a record is the minimum, mean and maximum power of this interval."""
     slow_interval_s: Seconds = 10.0
+    """Interval of the slow set: ECC, limits, thresholds, MIG, fabric."""
     identity_interval_s: Seconds = 600.0
+    """Interval of the identity set: UUID, serial number, driver."""
     jitter: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.2
     """Share of the fast interval by which a reading is moved at random, against aliasing with periodic kernels."""
     slow_call_s: Annotated[float, msgspec.Meta(ge=0.005, le=10)] = 0.05
@@ -66,12 +80,17 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     state_dir: str = ""
     """Where energy totals and the last timestamp outlive a restart; empty keeps nothing."""
     flight_recorder: bool = True
+    """Record power at the full rate around events."""
     rapl: bool = True
+    """Read CPU and DRAM power from RAPL."""
     attribution: bool = True
+    """Find out which job uses which GPU."""
     user_hash_salt_file: str = ""
     """When set, job intervals carry a salted hash of the user; the salt is read from this file."""
     redfish: RedfishSettings | None = None
+    """Node power from the BMC; absent reads none."""
     simulate: SimulateSettings | None = None
+    """Simulated GPUs instead of the driver; absent uses the driver."""
     first_gpu: Annotated[int, msgspec.Meta(ge=0)] = 0
     """First GPU of this node in the library; above 0 only where one process simulates many nodes."""
     gpu_count: int | None = None

@@ -13,32 +13,36 @@ __all__ = ["RoundSettings", "check_settings", "read_settings"]
 
 
 class RoundSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a round plans.
-
-    `slot_s`: length of a slot. `coarse`: pairs (after this many s, slots of so many s) for deciding far starts first,
-    on long slots; the plan is refined and checked on `slot_s` in any case. `stale_after_s`: a node without telemetry
-    for this long counts at its worst case.
-    `stale_share`: with a larger part of the nodes stale, no running job is raised.
-    `risk`: how rarely the true draw of a zone may exceed its planned draw; sets the margins.
-    `learn_days`: how long telemetry counts; 0 learns nothing. `learn_speed`: the queue's remaining work is real
-    progress, not elapsed time, so that speeds can be learned from it. `length_share`: where it is not, jobs are planned
-    for the time that this share of their class really took; 1 plans all that was asked for. `lp_solver` plans the
-    stores.
-    """
+    """How a round plans."""
 
     slot_s: int = 300
+    """Length of a slot in s."""
     coarse: tuple[tuple[float, float], ...] = ()
+    """Grid of far starts as pairs of seconds, such as `[[7200, 900], [43200, 3600]]`: after 2 h in steps of 15
+    min, after 12 h in steps of 60 min. The plan is refined to and checked on `slot_s` in any case."""
     target_gap: float = 0.005
+    """Stop solving at this proven gap."""
     seed: int = 1
+    """Seed of the solver."""
     workers: int = 2
+    """Threads of the solver."""
     stale_after_s: float = 120.0
+    """A node without telemetry for this long counts at its worst case."""
     stale_share: float = 0.2
+    """With a larger share of the nodes stale, no running job is raised to a faster mode."""
     risk: float = 0.01
+    """Probability that the true draw of a zone exceeds its planned draw; sets the margins below budgets."""
     learn_days: float = 7.0
+    """How long telemetry counts for forecasts; 0 learns nothing."""
     learn_speed: bool = False
+    """The queue's remaining work is real progress and not elapsed time, so that speeds can be learned from it."""
     lp_solver: Literal["glop", "highs", "pdlp"] = "glop"
+    """Solver of the linear program that plans batteries, tanks and loops."""
     length_share: float = 0.9
+    """Without real progress, plan a job for the time that this share of its class really took; 1 plans the time
+    that was asked for."""
     objective: Objective = Objective()
+    """Weights of the objective."""
 
 
 _RANGES = {
