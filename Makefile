@@ -47,14 +47,14 @@ check: setup ## style, types, import rules, documentation
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-	$(BIN)/python tools/reference --check
+	$(BIN)/python -m tools.reference --check
 	$(BIN)/zensical build --strict
 
 docs: setup ## the documentation as a site, in out/docs/index.html; needs no network
 	$(BIN)/zensical build --clean --strict
 
 reference: setup ## write the pages that are generated from code: commands, settings, site file, schema, alerts
-	$(BIN)/python tools/reference
+	$(BIN)/python -m tools.reference
 	$(BIN)/powerhall-dashboards build
 
 bench: setup ## the short form of every benchmark

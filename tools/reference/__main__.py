@@ -1,14 +1,13 @@
 """Write the reference pages that are generated from code, or check that they are up to date.
 
-python tools/reference            write them
-python tools/reference --check    exit code 1 and a list when a page differs
+python -m tools.reference           write them
+python -m tools.reference --check    exit code 1 and a list when a page differs
 """
 
 import sys
 from pathlib import Path
 
-import commands
-import settings
+from tools.reference import commands, settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = {

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import structs
 from msgspec import inspect as types
 
 from powerhall.site.site_tables import SiteFile
@@ -13,6 +12,7 @@ from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings,
 from powerhall_agent.facility.gateway_settings import FacilitySettings
 from powerhall_optimizer.inputs import round_settings
 from powerhall_optimizer.schedulers.scheduler_settings import SchedulerSettings
+from tools.reference import structs
 
 HEADS = Path(__file__).with_name("heads")
 _ELSEWHERE = (SpoolSettings, ShipSettings, OutputSettings)

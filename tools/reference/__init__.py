@@ -1,0 +1,1 @@
+"""Generates the reference pages: commands, settings, site file."""
