@@ -18,7 +18,7 @@ def text(root) -> str:
 
 
 def test_the_example_is_a_valid_file_that_shows_every_key_with_its_default(text, tmp_path):
-    example = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
+    example = re.search(r"```toml[^\n]*\n(.*?)```", text, re.DOTALL)
     assert example is not None
     (tmp_path / "agent.toml").write_text(example[1])
     loaded = settings.load_settings(tmp_path / "agent.toml")

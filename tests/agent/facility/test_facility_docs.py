@@ -24,7 +24,7 @@ def page(root):
 
 
 def config(page, section):
-    found = re.search(rf"^## {section}\n.*?```toml\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    found = re.search(rf"^## {section}\n.*?```toml[^\n]*\n(.*?)```", page, re.DOTALL | re.MULTILINE)
     assert found is not None, section
     return found[1]
 

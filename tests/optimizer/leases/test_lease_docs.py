@@ -20,15 +20,15 @@ def pages(root):
 
 
 def test_the_cappers_config_is_one(pages):
-    text = re.search(r"^    node = .*?(?=^\S)", pages["leases"], re.MULTILINE | re.DOTALL)[0]
-    settings = msgspec.convert(tomllib.loads(re.sub(r"^    ", "", text, flags=re.MULTILINE)), CapperSettings)
+    text = re.search(r'```toml title="capper.toml"\n(.*?)```', pages["leases"], re.DOTALL)[1]
+    settings = msgspec.convert(tomllib.loads(text), CapperSettings)
     defaults = CapperSettings("", "", "")
     assert (settings.memory, settings.restore_on_stop) == (defaults.memory, defaults.restore_on_stop)
     assert settings.node == "gn01"
 
 
 def test_the_event_of_the_page_is_one_and_every_field_is_named(pages):
-    text = re.search(r"```json\n(.*?)```", pages["shed"], re.DOTALL)[1]
+    text = re.search(r"```json[^\n]*\n(.*?)```", pages["shed"], re.DOTALL)[1]
     (signal,) = parse_signals(text.encode(), "page", "phx", NOW_S)
     assert (signal.share, signal.end_s - signal.start_s, signal.within_s) == (0.3, 7200.0, 10.0)
     for field in msgspec.structs.fields(_SignalRow):
@@ -36,7 +36,7 @@ def test_the_event_of_the_page_is_one_and_every_field_is_named(pages):
 
 
 def test_the_site_file_of_the_page_names_events_and_ramps(pages, tmp_path):
-    site = tomllib.loads(re.search(r"```toml\n(.*?)```", pages["shed"], re.DOTALL)[1])["site"]
+    site = tomllib.loads(re.search(r"```toml[^\n]*\n(.*?)```", pages["shed"], re.DOTALL)[1])["site"]
     assert parse_ramp(site["ramp_up"]) < parse_ramp(site["ramp_down"])
     (tmp_path / "events.json").write_text("[]")
     assert read_events(tmp_path / "events.json", "phx") == ()

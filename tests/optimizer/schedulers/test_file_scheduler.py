@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import time
 
 import msgspec
@@ -111,7 +112,7 @@ def test_wrong_settings_are_refused_by_name(tmp_path, text, told):
 @pytest.mark.parametrize("page", ["slurm", "kubernetes", "file-scheduler"])
 def test_the_settings_in_the_documentation_are_valid_and_complete(root, tmp_path, page):
     text = (root / "docs" / "guide" / f"{page}.md").read_text()
-    blocks = [block.split("```")[0] for block in text.split("```toml\n")[1:]]
+    blocks = re.findall(r"```toml[^\n]*\n(.*?)```", text, re.DOTALL)
     assert blocks
     for block in blocks:
         read_settings(settings_file(tmp_path, block))

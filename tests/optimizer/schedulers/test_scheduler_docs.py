@@ -31,7 +31,7 @@ PAGES = {
 @pytest.fixture(scope="module")
 def config(root):
     def find(page, kind="toml"):
-        found = re.search(rf"```{kind}\n(.*?)```", (root / "docs" / "guide" / page).read_text(), re.DOTALL)
+        found = re.search(rf"```{kind}[^\n]*\n(.*?)```", (root / "docs" / "guide" / page).read_text(), re.DOTALL)
         assert found is not None, page
         return found[1]
 
