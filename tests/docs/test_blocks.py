@@ -24,7 +24,7 @@ from powerhall_agent.daemon.agent_settings import load_settings
 from powerhall_agent.facility.gateway_settings import load_facility
 from powerhall_agent.facility.points import load_map
 from powerhall_optimizer.inputs import round_settings
-from powerhall_optimizer.schedulers import scheduler_settings
+from powerhall_optimizer.schedulers import registry
 from rigs.pages import Block, blocks, pages
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "capper.toml": lambda path: read_toml(path, CapperSettings),
     "facility.toml": load_facility,
     "round.toml": round_settings.read_settings,
-    "scheduler.toml": scheduler_settings.read_settings,
+    "scheduler.toml": registry.read_settings,
     "own.toml": lambda path: load_map(path.name, path.parent),
 }
 SITE = (Path(__file__).with_name("site.toml")).read_text(encoding="utf-8")

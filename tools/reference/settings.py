@@ -11,7 +11,7 @@ from powerhall_agent.commands.cap import CapperSettings
 from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings, ShipSettings, SpoolSettings
 from powerhall_agent.facility.gateway_settings import FacilitySettings
 from powerhall_optimizer.inputs import round_settings
-from powerhall_optimizer.schedulers.scheduler_settings import SchedulerSettings
+from powerhall_optimizer.schedulers.registry import read_settings
 from tools.reference import structs
 
 HEADS = Path(__file__).with_name("heads")
@@ -56,6 +56,12 @@ def _page(head: str, *parts: tuple[str, Iterator[str]]) -> str:
     return text.rstrip() + "\n"
 
 
+def _schedulers() -> Iterator[str]:
+    """Yield the sections of every registered scheduler."""
+    for name, defaults in read_settings(None).items():
+        yield from sections(type(defaults), f"[{name}]")
+
+
 def site_file(_root: Path) -> str:
     """Return docs/reference/site-file.md."""
     return _page("site-file.md", ("Tables of site.toml", sections(SiteFile, "")))
@@ -76,5 +82,5 @@ def optimizer_settings(_root: Path) -> str:
     return _page(
         "optimizer-settings.md",
         ("Settings of a round", sections(round_settings.RoundSettings, "", round_settings._RANGES)),  # noqa: SLF001
-        ("Settings of the schedulers", sections(SchedulerSettings, "")),
+        ("Settings of the schedulers", _schedulers()),
     )

@@ -61,7 +61,9 @@ class CapperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
     parser = add_command(commands, "cap", _cap, help="hold the GPUs to power-cap leases", description=_TEXT)
-    parser.add_argument("--config", type=Path, default=Path("/etc/powerhall/capper.toml"))
+    parser.add_argument(
+        "--config", type=Path, default=Path("/etc/powerhall/capper.toml"), help="settings of the capper"
+    )
     parser.add_argument(
         "--simulate", type=int, metavar="GPUS", default=0, help="simulated GPUs in the place of the driver"
     )

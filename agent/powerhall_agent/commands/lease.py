@@ -24,10 +24,12 @@ examples:
 def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
     parser = add_command(commands, "lease", _lease, help="carry leases to the capper", description=_TEXT)
-    parser.add_argument("--store", required=True, metavar="URL")
-    parser.add_argument("--node", required=True)
+    parser.add_argument("--store", required=True, metavar="URL", help="store that holds the leases")
+    parser.add_argument("--node", required=True, help="name of this node, as the plan names it")
     parser.add_argument("--confirm-to", metavar="URL", help="store for confirmations (default: that of --store)")
-    parser.add_argument("--socket", type=Path, default=Path("/run/powerhall-capper/capper.sock"))
+    parser.add_argument(
+        "--socket", type=Path, default=Path("/run/powerhall-capper/capper.sock"), help="Unix socket of the capper"
+    )
     parser.add_argument("--poll-s", type=float, default=2.0, help="seconds between looks at the store (default 2)")
 
 

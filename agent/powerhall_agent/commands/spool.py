@@ -35,7 +35,9 @@ def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
     parser = add_command(commands, "spool", _spool, help="list, show or drain a spool", description=_TEXT)
     add_config_option(parser)
-    parser.add_argument("action", choices=("list", "show", "drain"))
+    parser.add_argument(
+        "action", choices=("list", "show", "drain"), help="what waits, the waiting lines, or deliver them by hand"
+    )
     add_delivery_options(parser)
     parser.add_argument("--output", metavar="NAME", default="store", help="folder in the spool (default: store)")
     parser.add_argument("--json", action="store_true", help="print the list as JSON")

@@ -59,9 +59,9 @@ def add_parser(commands: Commands) -> None:
     )
     lease.add_argument("--dry-run", action="store_true", help="compute the figures, grant nothing")
     key = add_command(commands, "node-key", _node_key, help="derive a node's lease key", description=_KEY)
-    key.add_argument("--site-key", type=Path, required=True)
-    key.add_argument("--node", required=True)
-    key.add_argument("--out", type=Path, required=True)
+    key.add_argument("--site-key", type=Path, required=True, help="file with the site key")
+    key.add_argument("--node", required=True, help="name of the node, as the plan names it")
+    key.add_argument("--out", type=Path, required=True, help="file to write the node key to")
 
 
 def add_lease_options(parser: argparse.ArgumentParser) -> None:

@@ -22,8 +22,11 @@ class FileSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Files of jobs and orders; their suffix selects CSV or JSON."""
 
     jobs: str = "jobs.csv"
+    """The queue, `.csv` or `.json`."""
     orders: str = "orders.csv"
+    """Where orders are written, `.csv` or `.json`."""
     down_nodes: tuple[str, ...] = ()
+    """Nodes that cannot be used."""
 
 
 class Order(msgspec.Struct, frozen=True):

@@ -9,34 +9,46 @@ __all__ = ["KubernetesSettings", "check_settings"]
 
 
 class KubernetesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a plan is written into Kubernetes; see docs/kubernetes.md.
-
-    `server` and `token_file` are for tests and special cases: otherwise the pod's service account or the kubeconfig
-    (with `context`) is used. `namespaces`: where jobs are managed (empty: all). `queues` maps halls to Kueue queues.
-    `identity`: the name under which it leads (default: the host's, in a cluster the pod's). `settle_s`: how long it
-    watches afterwards for writes that somebody turns back.
-    `cluster_queue` ("" for none): the ClusterQueue whose quota of `watts_resource` follows the budget of `zone`.
-    """
+    """How a plan is written into Kubernetes; see docs/guide/kubernetes.md."""
 
     server: str = ""
+    """URL of the API server; empty uses the pod's service account or the kubeconfig."""
     token_file: str = ""
+    """File with a bearer token, for `server`."""
     ca_file: str = ""
+    """Certificate authority, for `server`."""
     context: str = ""
+    """Context of the kubeconfig; empty is its current one."""
     namespaces: tuple[str, ...] = ()
+    """Namespaces whose jobs are managed; empty manages all."""
     selector: str = "powerhall.io/managed=true"
+    """Label selector of managed jobs."""
     gpu_resource: str = "nvidia.com/gpu"
+    """Resource name of a GPU."""
     queues: dict[str, str] = {}
+    """Kueue LocalQueue by hall; a job of a hall that is not listed is started without Kueue."""
     cluster_queue: str = ""
+    """ClusterQueue whose quota of `watts_resource` follows the budget of `zone`; empty changes none."""
     watts_resource: str = "powerhall.io/watts"
+    """Resource that counts power in W."""
     kueue_version: str = "v1beta1"
+    """API version of Kueue."""
     zone: str = ""
+    """Zone whose budget becomes the quota; empty is the site."""
     lease_namespace: str = "powerhall"
+    """Namespace of the leader lease."""
     lease_name: str = "powerhall-optimizer"
+    """Name of the leader lease."""
     lease_s: int = 60
+    """Length of the leader lease, in s."""
     identity: str = ""
+    """Name under which this process leads; empty is the host's, in a cluster the pod's."""
     settle_s: float = 0.0
+    """How long to watch after the writes for fields that somebody turns back, in s."""
     timeout_s: float = 30.0
+    """Longest wait for one request, in s."""
     fields: JobFields = JobFields()
+    """How Kubernetes' jobs become jobs of the plan."""
 
 
 def check_settings(settings: KubernetesSettings, source: str) -> None:

@@ -12,29 +12,34 @@ __all__ = ["SlurmSettings", "check_settings"]
 
 
 class SlurmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a plan is written into Slurm; see docs/slurm.md.
-
-    `hold`: jobs that must wait get a StartTime that expires by itself ("lease"), or a real hold ("hold").
-    `lease_s`: how long such a StartTime reaches ahead; it is renewed when half of it is over.
-    `pin`: how the planned nodes are requested. `licence` ("" for none): the licence that counts power, in `licence_w`.
-    `zone` ("" for the site): whose budget becomes licence reservations. `level_dir`: where nodes read a job's power
-    level. `preempt`: requeue jobs that the plan stops. `power_save_s`: nodes without planned work for this long are
-    powered down (0: never).
-    """
+    """How a plan is written into Slurm; see docs/guide/slurm.md."""
 
     hold: Literal["lease", "hold"] = "lease"
+    """A job that must wait gets a `StartTime` that expires by itself (`lease`) or a real hold (`hold`)."""
     lease_s: float = 1800.0
+    """How far such a `StartTime` reaches ahead, in s; it is renewed at half of it."""
     pin: Literal["nodes", "features", "none"] = "nodes"
+    """How the planned nodes are requested: by name, by the hall's name as a feature, or not at all."""
     top_priority: int = 4_294_967_000
+    """Priority of the job that starts first, from 1000000 to 4294967293; later ones count down from it."""
     licence: str = "kw"
+    """Licence that counts power; empty uses none."""
     licence_w: float = 1000.0
+    """Power that one licence stands for, in W."""
     zone: str = ""
+    """Zone whose budget becomes licence reservations; empty is the site."""
     level_dir: str = ""
+    """Folder where nodes read the power level of their jobs; empty writes none."""
     preempt: bool = False
+    """Requeue running jobs that the plan stops; `false` leaves them running and reports them."""
     power_save_s: float = 0.0
+    """Power down nodes without planned work for this long, in s; 0 never does."""
     resume_lead_s: float = 300.0
+    """Power nodes up this long before their job, in s."""
     timeout_s: float = 30.0
+    """Longest wait for one Slurm command, in s."""
     fields: JobFields = JobFields()
+    """How Slurm's jobs become jobs of the plan."""
 
 
 def check_settings(settings: SlurmSettings, source: str) -> None:
