@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+_WIDTH = 118
 HEAD = """\
 # Commands
 
@@ -112,7 +113,7 @@ def _meaning(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 def _section(parser: argparse.ArgumentParser, depth: int) -> Iterator[str]:
     yield f"{'#' * depth} {parser.prog}\n"
     for paragraph in filter(None, _description(parser).split("\n\n")):
-        yield f"{textwrap.fill(_cell(paragraph), 118, break_long_words=False)}\n"
+        yield f"{textwrap.fill(_cell(paragraph), _WIDTH, break_long_words=False)}\n"
     rows = [
         f"| {_name(action)} | {_default(action)} | {_meaning(parser, action)} |"
         for action in parser._actions  # noqa: SLF001
@@ -124,7 +125,16 @@ def _section(parser: argparse.ArgumentParser, depth: int) -> Iterator[str]:
         yield "\n".join(rows) + "\n"
     shown = examples(parser)
     if shown:
-        yield "```sh\n" + "\n".join(f"{line}  # {note}" if note else line for line, note in shown) + "\n```\n"
+        yield "```sh\n" + "\n".join(_example(line, note) for line, note in shown) + "\n```\n"
+
+
+def _example(line: str, note: str) -> str:
+    """Return an example with its remark, broken before options where it is too long."""
+    text = f"{line}  # {note}" if note else line
+    if len(text) <= _WIDTH:
+        return text
+    parts = textwrap.wrap(line.replace(" -", "\n-").replace(" ", "\0").replace("\n", " "), _WIDTH - 4)
+    return " \\\n  ".join(part.replace("\0", " ") for part in parts)
 
 
 def render(root: Path) -> str:

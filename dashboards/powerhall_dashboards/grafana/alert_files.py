@@ -1,6 +1,7 @@
 """Alert rules as a Grafana provisioning file, and as a page of documentation."""
 
 import json
+import textwrap
 
 from powerhall.store.influxdb.influxql import render_grafana
 from powerhall_dashboards.alerts import RULES, Rule
@@ -95,6 +96,11 @@ def alerts_markdown() -> str:
             f"\n## {rule.title}\n\nSeverity: {rule.severity}. "
             f"Raised when the value is {words} {limits} for {rule.for_s} s"
             f"{'; no data raises it too' if rule.silence == 'Alerting' else ''}. "
-            f"Look at: {titles[rule.board]}.\n\n**Means.** {rule.means}\n\n**Do.** {rule.do}\n"
+            f"Look at: {titles[rule.board]}.\n\n"
+            f"{_wrapped(f'**Means.** {rule.means}')}\n\n{_wrapped(f'**Do.** {rule.do}')}\n"
         )
     return "".join(parts)
+
+
+def _wrapped(paragraph: str) -> str:
+    return textwrap.fill(paragraph, 118, break_long_words=False, break_on_hyphens=False)
