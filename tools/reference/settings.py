@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 from msgspec import inspect as types
 
+from powerhall.physics.plants.kinds import PLANT_KINDS
 from powerhall.site.site_tables import SiteFile
 from powerhall_agent.commands.cap import CapperSettings
 from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings, ShipSettings, SpoolSettings
@@ -32,7 +33,7 @@ def _path(parent: str, field: types.Field) -> str:
 
 
 def sections(
-    struct: type[msgspec.Struct], path: str, ranges: structs.Ranges | None = None, skip: tuple[type, ...] = ()
+    struct: type[msgspec.Struct], path: str, limits: structs.Limits | None = None, skip: tuple[type, ...] = ()
 ) -> Iterator[str]:
     """Yield a section for the struct and, depth first, one for every struct in it."""
     tag = struct.__struct_config__.tag
@@ -40,13 +41,13 @@ def sections(
     yield f"### `{path}`{note}\n" if path else "### Top level\n"
     yield f"{structs.summary(struct)}\n"
     prefix = f"{path.strip('[]')}." if path else ""
-    yield structs.table(struct, prefix, ranges)
+    yield structs.table(struct, prefix, limits)
     kind = types.type_info(struct)
     assert isinstance(kind, types.StructType)
     for field in kind.fields:
         for cls in structs.nested(field.type):
             if cls not in skip:
-                yield from sections(cls, _path(path, field), ranges, skip)
+                yield from sections(cls, _path(path, field), limits, skip)
 
 
 def _page(head: str, *parts: tuple[str, Iterator[str]]) -> str:
@@ -64,7 +65,8 @@ def _schedulers() -> Iterator[str]:
 
 def site_file(_root: Path) -> str:
     """Return docs/reference/site-file.md."""
-    return _page("site-file.md", ("Tables of site.toml", sections(SiteFile, "")))
+    kinds = ": " + ", ".join(f"`{name}`" for name in PLANT_KINDS)
+    return _page("site-file.md", ("Tables of site.toml", sections(SiteFile, "", {"halls.cooling.kind": kinds})))
 
 
 def agent_settings(_root: Path) -> str:
@@ -79,8 +81,10 @@ def agent_settings(_root: Path) -> str:
 
 def optimizer_settings(_root: Path) -> str:
     """Return docs/reference/optimizer-settings.md."""
+    ranges = round_settings._RANGES  # noqa: SLF001 - the ranges that read_settings checks
+    limits = {name: f" from {low:g} to {high:g}" for name, (low, high) in ranges.items()}
     return _page(
         "optimizer-settings.md",
-        ("Settings of a round", sections(round_settings.RoundSettings, "", round_settings._RANGES)),  # noqa: SLF001
+        ("Settings of a round", sections(round_settings.RoundSettings, "", limits)),
         ("Settings of the schedulers", _schedulers()),
     )

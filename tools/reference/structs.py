@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import inspect as types
 
-Ranges = Mapping[str, tuple[float, float]]
+Limits = Mapping[str, str]
+"""What the reader checks beyond a field's type, by the dotted path of the field."""
 
 
 def field_docs(struct: type[msgspec.Struct]) -> dict[str, str]:
@@ -99,7 +100,7 @@ def _default(field: types.Field) -> str:
     return f"`{value!r}`" if not isinstance(value, str) else f"`{value}`"
 
 
-def rows(struct: type[msgspec.Struct], prefix: str = "", ranges: Ranges | None = None) -> Iterator[str]:
+def rows(struct: type[msgspec.Struct], prefix: str = "", limits: Limits | None = None) -> Iterator[str]:
     """Yield a table row for each field; a field without a docstring raises LookupError."""
     docs = field_docs(struct)
     kind = types.type_info(struct)
@@ -108,8 +109,7 @@ def rows(struct: type[msgspec.Struct], prefix: str = "", ranges: Ranges | None =
         if field.encode_name not in docs:
             raise LookupError(f"{struct.__name__}.{field.encode_name}: has no docstring below it")
         kinds = shape(field.type)
-        if bounds := (ranges or {}).get(f"{prefix}{field.encode_name}"):
-            kinds += f" from {bounds[0]:g} to {bounds[1]:g}"
+        kinds += (limits or {}).get(f"{prefix}{field.encode_name}", "")
         text = cell(docs[field.encode_name])
         yield f"| `{field.encode_name}` | {kinds} | {_default(field)} | {text} |"
 
@@ -119,10 +119,10 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def table(struct: type[msgspec.Struct], prefix: str = "", ranges: Ranges | None = None) -> str:
+def table(struct: type[msgspec.Struct], prefix: str = "", limits: Limits | None = None) -> str:
     """Return the table of a struct's fields."""
     head = "| key | value | default | meaning |\n|---|---|---|---|\n"
-    return head + "\n".join(rows(struct, prefix, ranges)) + "\n"
+    return head + "\n".join(rows(struct, prefix, limits)) + "\n"
 
 
 def summary(struct: type[Any]) -> str:

@@ -22,7 +22,7 @@ def add_parser(commands: Commands) -> None:
         commands,
         "build",
         _build,
-        help="write what is made from code: dashboards, alert rules, docs/schema.md, docs/alerts.md",
+        help="write what is made from code: dashboards, alert rules, docs/reference/schema.md and alerts.md",
     )
     add_json_option(parser)
     parser.add_argument(
