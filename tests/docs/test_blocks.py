@@ -104,8 +104,9 @@ def of_page(page: str) -> list[Block]:
 
 @pytest.fixture
 def folder(desk: Path, tmp_path: Path) -> Path:
-    """A copy of the desk."""
+    """A copy of the desk, beside the examples of the checkout."""
     subprocess.run(["cp", "-a", f"{desk}/.", tmp_path], check=True)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     return tmp_path
 
 
