@@ -107,7 +107,9 @@ def _meaning(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     shown = _cell(parser._get_formatter()._expand_help(action)) if text else ""  # noqa: SLF001
     if action.choices:
         shown += ("; " if shown else "") + "one of " + ", ".join(f"`{choice}`" for choice in action.choices)
-    return shown + (" (may be repeated)" if isinstance(action, argparse._AppendAction) else "")  # noqa: SLF001
+    repeats = isinstance(action, argparse._AppendAction)  # noqa: SLF001
+    said = re.search(r"more than once|several times|repeatable", shown)
+    return f"{shown} (may be repeated)" if repeats and not said else shown
 
 
 def _section(parser: argparse.ArgumentParser, depth: int) -> Iterator[str]:
