@@ -18,10 +18,15 @@ class FacilitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Everything in facility.toml; spool, ship and output are those of agent.toml."""
 
     site: str
+    """Tag `site` of every point."""
     device: tuple[AnyDevice, ...]
+    """The devices to read."""
     spool: SpoolSettings = SpoolSettings(path="/var/lib/powerhall-agent/facility")
+    """As in agent.toml; a folder of its own beside the agent's."""
     ship: ShipSettings = ShipSettings()
+    """As in agent.toml."""
     output: tuple[OutputSettings, ...] = ()
+    """As in agent.toml."""
 
     def __post_init__(self) -> None:
         """Refuse a file without devices, and two devices or outputs of one name."""

@@ -27,7 +27,9 @@ class ModbusDevice(Device, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A Modbus TCP device, or one behind a gateway by its `unit`."""
 
     unit: Annotated[int, msgspec.Meta(ge=0, le=255)] = 1
+    """Unit id of a device behind a gateway."""
     max_registers: Annotated[int, msgspec.Meta(ge=4, le=125)] = 100
+    """Most registers in one request; lower it for devices that refuse long reads."""
 
     def __post_init__(self) -> None:
         """Refuse an address that is no HOST[:PORT]."""

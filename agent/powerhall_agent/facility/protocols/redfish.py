@@ -20,12 +20,19 @@ class RedfishDevice(Device, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A Redfish service; `member` is the id of the chassis or CDU."""
 
     pause_s: Pause = 0.1
+    """Least time between two requests to this device."""
     timeout_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 5.0
+    """Longest wait for one answer."""
     auth: Literal["basic", "session"] = "session"
+    """`session` logs in once; `basic` sends the password with every request."""
     user: str = ""
+    """User; together with `password_file`."""
     password_file: str = ""
+    """File with the password."""
     verify_tls: bool = True
+    """Check the device's certificate."""
     ca_file: str = ""
+    """Certificate authority of the device's certificate."""
 
     def __post_init__(self) -> None:
         """Refuse an address that is not a URL, half of a login, and a password over a network without TLS."""

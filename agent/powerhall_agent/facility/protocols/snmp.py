@@ -34,12 +34,19 @@ class SnmpDevice(Device, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     """An SNMP agent; `member` is the index of the unit in its tables."""
 
     version: Literal["2c", "3"] = "3"
+    """Version of SNMP."""
     community_file: str = ""
+    """File with the community, for version 2c alone."""
     user: str = ""
+    """User of version 3."""
     auth: Literal["sha256", "sha384", "sha512", "sha1"] = "sha256"
+    """Digest of version 3."""
     auth_file: str = ""
+    """File with the authentication password."""
     privacy: Literal["aes128", "aes256"] = "aes128"
+    """Cipher of version 3."""
     privacy_file: str = ""
+    """File with the privacy password; needs `auth_file`."""
 
     def __post_init__(self) -> None:
         """Refuse a login that does not belong to the version."""
