@@ -8,19 +8,8 @@ import pytest
 from rigs.pages import pages
 
 ROOT = Path(__file__).parents[2]
-TREES = (
-    "core",
-    "agent",
-    "optimizer",
-    "twin",
-    "dashboards",
-    "deploy",
-    "tests",
-    "benchmarks",
-    "examples",
-    "tools",
-    "docs",
-)
+PARTS = ("core", "agent", "optimizer", "twin", "dashboards")
+TREES = (*PARTS, "deploy", "tests", "benchmarks", "examples", "tools", "docs")
 PACKAGES = tuple(f"{tree}/powerhall" + (f"_{tree}" if tree != "core" else "") for tree in PARTS)
 
 
