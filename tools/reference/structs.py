@@ -50,8 +50,8 @@ def nested(kind: types.Type) -> list[type[msgspec.Struct]]:
 def shape(kind: types.Type) -> str:
     """Return how a value of this type is written in TOML, with its choices or range."""
     match kind:
-        case types.Metadata(type=inner):
-            text = shape(inner)
+        case types.Metadata(type=inner, extra_json_schema=schema):
+            text = str((schema or {}).get("title") or shape(inner))
         case types.UnionType(types=several):
             text = " or ".join(shape(entry) for entry in several if not isinstance(entry, types.NoneType))
         case types.LiteralType(values=values):
