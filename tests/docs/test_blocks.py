@@ -20,9 +20,9 @@ from powerhall.jobs.job_files import read_jobs
 from powerhall.runtime.settings import read_toml
 from powerhall.site.site_file import read_site
 from powerhall_agent.commands.cap import CapperSettings
-from powerhall_agent.daemon.agent_settings import load_settings
 from powerhall_agent.facility.gateway_settings import load_facility
 from powerhall_agent.facility.registry import load_map
+from powerhall_agent.settings.agent_settings import load_settings
 from powerhall_optimizer.inputs import round_settings
 from powerhall_optimizer.schedulers import registry
 from rigs.pages import Block, blocks, pages

@@ -9,8 +9,8 @@ from msgspec import inspect as types
 from powerhall.physics.plants.kinds import PLANT_KINDS
 from powerhall.site.site_tables import SiteFile
 from powerhall_agent.commands.cap import CapperSettings
-from powerhall_agent.daemon.agent_settings import AgentSettings, OutputSettings, ShipSettings, SpoolSettings
 from powerhall_agent.facility.gateway_settings import FacilitySettings
+from powerhall_agent.settings.agent_settings import AgentSettings, OutputSettings, ShipSettings, SpoolSettings
 from powerhall_optimizer.inputs import round_settings
 from powerhall_optimizer.schedulers.registry import read_settings
 from tools.reference import structs

@@ -2,12 +2,15 @@
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import inspect as types
+
+from powerhall.site.quantities import Quantity
 
 Limits = Mapping[str, str]
 """What the reader checks beyond a field's type, by the dotted path of the field."""
@@ -50,8 +53,11 @@ def nested(kind: types.Type) -> list[type[msgspec.Struct]]:
 def shape(kind: types.Type) -> str:
     """Return how a value of this type is written in TOML, with its choices or range."""
     match kind:
-        case types.Metadata(type=inner, extra_json_schema=schema):
-            text = str((schema or {}).get("title") or shape(inner))
+        case types.Metadata(type=inner):
+            text = shape(inner)
+        case types.CustomType(cls=quantity):
+            text = " ".join(re.findall("[A-Z][a-z]*", quantity.__name__)).lower()
+            text += f', such as `"{quantity.example}"`'
         case types.UnionType(types=several):
             text = " or ".join(shape(entry) for entry in several if not isinstance(entry, types.NoneType))
         case types.LiteralType(values=values):
@@ -60,12 +66,8 @@ def shape(kind: types.Type) -> str:
             text = "`true` or `false`"
         case types.IntType() | types.FloatType():
             text = _number(kind)
-        case types.VarTupleType(item_type=types.StructType() | types.UnionType()):
-            text = "array of tables"
-        case types.VarTupleType(item_type=item):
-            text = f"array: {shape(item)}"
-        case types.TupleType(item_types=items):
-            text = f"array of {len(items)}: {shape(items[0])}"
+        case types.VarTupleType() | types.TupleType():
+            text = _array(kind)
         case types.DictType(value_type=types.StructType()):
             text = "tables by name"
         case types.DictType(value_type=value):
@@ -75,6 +77,14 @@ def shape(kind: types.Type) -> str:
         case _:
             text = "text"
     return text
+
+
+def _array(kind: types.VarTupleType | types.TupleType) -> str:
+    if isinstance(kind, types.TupleType):
+        return f"array of {len(kind.item_types)}: {shape(kind.item_types[0])}"
+    if isinstance(kind.item_type, types.StructType | types.UnionType):
+        return "array of tables"
+    return f"array: {shape(kind.item_type)}"
 
 
 def _number(kind: types.IntType | types.FloatType) -> str:
@@ -93,6 +103,8 @@ def _default(field: types.Field) -> str:
     if field.required:
         return "required"
     value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    if isinstance(value, Quantity):
+        return f"`{value.text}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if value is None or (not isinstance(value, int | float) and not value) or isinstance(value, msgspec.Struct):

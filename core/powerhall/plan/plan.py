@@ -42,21 +42,24 @@ PLAN_VERSION = 1
 
 
 class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Value of a plan: a GPU hour at full speed and weight 1, less energy, carbon, delay and churn (in USD).
+    """Weights of a plan's value in USD. Shares are parts of the most that a job can earn within the horizon.
 
-    Shares are parts of the most that a job can earn within the horizon. `delay_share` is lost when it ends a horizon
-    later, `slow_share` when a mode makes it take twice as long, `shift_share` when it moves by a horizon against the
-    last plan, `move_share` when it changes hall or mode. `carbon_usd_per_t` prices emissions. A job that ends after its
-    deadline earns nothing, and a plan that starts one is refused. Stopping a running job costs `checkpoint_cost_s` of
-    work.
+    A job that ends after its deadline earns nothing, and a plan that starts one is refused. Stopping a running job
+    costs `checkpoint_cost_s` of work.
     """
 
     usd_per_gpu_h: float = 2.0
+    """Value in USD of a GPU hour at full speed and weight 1."""
     carbon_usd_per_t: float = 0.0
+    """Price of emissions in USD per tonne of CO2."""
     delay_share: float = 0.1
+    """Share of a job's value lost when it ends a horizon later."""
     slow_share: float = 0.05
+    """Share of a job's value lost when its mode makes it take twice as long."""
     shift_share: float = 0.02
+    """Share of a job's value lost when it starts a horizon later or earlier than in the last plan."""
     move_share: float = 0.002
+    """Share of a job's value lost when it changes hall or mode against the last plan."""
 
 
 class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -33,55 +33,86 @@ class LossesTable(Strict, frozen=True):
     """Losses of the power chain."""
 
     fixed: Power = Power("0 W")
+    """Losses at no load."""
     linear: Share = 0.0
+    """Losses per W of IT power."""
     quadratic_per_w: Share = 0.0
+    """Losses per W of IT power squared."""
 
 
 class ModeTable(Strict, frozen=True):
     """A power mode of a node type."""
 
     name: str
+    """Name of the mode in plans and schedulers."""
     gpu_power: Power
+    """Planning figure of one busy GPU with its share of the node, counted from zero; between the GPU's share of
+    idle and of maximum power."""
     speed: Speed
+    """Work per second relative to the fastest mode."""
     kind: Literal["power_limit", "clock_lock"] = "power_limit"
+    """How the mode holds the GPU: by a power limit or by a lock of the SM clock."""
     gpu_power_limit: Power | None = None
+    """Power limit to set on the GPU, such as `700 W`."""
     sm_clock_mhz: float | None = None
+    """SM clock to lock, in MHz; required for `clock_lock`."""
 
 
 class NodeTypeTable(Strict, frozen=True):
     """A kind of node."""
 
     gpu: str
+    """GPU model, such as `H100`."""
     gpus: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    """GPUs per node."""
     idle_power: Power
+    """Power of an idle node."""
     max_power: Power
+    """Highest power of a node; above `idle_power`."""
     modes: tuple[ModeTable, ...]
+    """Power modes of the GPUs, at least one."""
     safe_cap: Power | None = None
+    """Power of a node while no lease is in force, from `idle_power` to `max_power`; absent is `idle_power`."""
     liquid_fraction: Share = 0.0
+    """Share of the heat that goes to liquid."""
 
 
 class JobClassTable(Strict, frozen=True):
     """A class of jobs."""
 
     draw: dict[str, Draw] = {}
+    """By mode: draw above idle relative to the mode's figure."""
     speed: dict[str, Speed] = {}
+    """By mode: speed relative to the fastest mode."""
 
 
 class PlantTable(Strict, frozen=True):
     """A cooling plant."""
 
     kind: str
+    """`fixed` ignores the weather, `dry_cooler` follows the dry bulb, `tower_chiller` the wet bulb."""
     capacity: Power
+    """Heat that it takes up at `rated_ambient`."""
     name: str | None = None
+    """Name of the plant; absent is `plant1`, `plant2`, ..."""
     serves: Literal["all", "liquid", "air"] = "all"
+    """Part of the heat that it takes up; a hall has plants for `all`, or for both `liquid` and `air`."""
     supply_temp: Temperature = Temperature("32 degC")
+    """Supply temperature at the set point."""
     return_rise_k: Annotated[float, msgspec.Meta(ge=1.0, le=40.0)] = 10.0
+    """Rise from supply to return at full load, in K."""
     approach_k: Annotated[float, msgspec.Meta(ge=0.5, le=30.0)] = 6.0
+    """Least difference between ambient and supply, in K."""
     rated_ambient: Temperature = Temperature("25 degC")
+    """Dry or wet bulb at which `capacity` holds."""
     cop: Annotated[float, msgspec.Meta(ge=0.5, le=100.0)] = 6.0
+    """Coefficient of performance: heat per electric power."""
     fan_power: Power = Power("0 W")
+    """Fan power at full load."""
     pump_power: Power = Power("0 W")
+    """Pump power."""
     free_cooling: bool = True
+    """A tower cools without its chiller while the wet bulb allows."""
 
 
 class RackTable(Strict, frozen=True):
@@ -91,128 +122,205 @@ class RackTable(Strict, frozen=True):
     """
 
     node_type: str
+    """Key of its node type in `node_types`."""
     name: str | None = None
+    """Name of the rack; with `count` above 1 a number is appended, such as `k01`. Racks without a name are `k01`
+    and on."""
     count: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
+    """Number of such racks."""
     nodes: int | str = 1
+    """Number of nodes per rack, from 1 to 10000, or their names as a host list, such as `gn[01-16]`."""
     power_limit: Power | None = None
+    """Limit of its IT power, such as `900 kW`; absent is no limit."""
 
 
 class RowTable(Strict, frozen=True):
     """A row of racks."""
 
     name: str
+    """Name of the row; its zone is `HALL/ROW`."""
     racks: tuple[RackTable, ...]
+    """Its racks."""
     power_limit: Power | None = None
+    """Limit of its IT power, such as `900 kW`; absent is no limit."""
 
 
 class HallTable(Strict, frozen=True):
     """A hall."""
 
     name: str
+    """Name of the hall, which is its zone."""
     rows: tuple[RowTable, ...]
+    """Its rows."""
     cooling: tuple[PlantTable, ...] = ()
+    """Its cooling plants; without any its heat has no limit."""
     losses: LossesTable | None = None
+    """Losses of its power chain; absent is `site.losses`."""
     power_limit: Power | None = None
+    """Limit of its IT power, such as `900 kW`; absent is no limit."""
 
 
 class FeedTable(Strict, frozen=True):
     """An electrical feed."""
 
     name: str
+    """Name of the feed, which is its zone."""
     power_limit: Power
+    """Limit of the IT power under it."""
     members: tuple[str, ...] = ()
+    """Zones that it carries: halls, rows (`hall1/row1`) or racks."""
     parent: str | None = None
+    """Feed that it hangs under."""
 
 
 class BatteryTable(Strict, frozen=True):
     """A battery at the site's meter or at a feed."""
 
     name: str
+    """Name of the battery."""
     energy: Capacity
+    """Energy that it can deliver when full, such as `4 MWh`."""
     charge_power: RatedPower
+    """Highest power that it takes up."""
     discharge_power: RatedPower
+    """Highest power that it delivers."""
     at: str | None = None
+    """The site or a feed; absent is the site. Feeds above it must carry whole halls."""
     round_trip: Efficiency = 0.88
+    """Energy delivered per energy taken up."""
     min_share: Share = 0.1
+    """Share of the content that always stays."""
     start_share: Share = 0.5
+    """Share of the content at the start where neither meter nor last plan gives it."""
     end_share: Share | None = None
+    """Share of the content wanted at the end of the plan; absent is `start_share`."""
     cycle_usd_per_mwh: UsdPerMwh = 10.0
+    """Wear in USD per MWh delivered."""
     refill_usd_per_mwh: UsdPerMwh = 10_000.0
+    """Value in USD per MWh of content missing at the end of the plan."""
 
 
 class TankTable(Strict, frozen=True):
     """A chilled-water tank at a hall's cooling plant."""
 
     name: str
+    """Name of the tank."""
     hall: str
+    """Hall whose plants it stands beside."""
     energy: Capacity
+    """Heat that it can take up when cold, such as `6 MWh`."""
     charge_power: RatedPower
+    """Most heat that the plants take up on top of the hall's to cool it down."""
     discharge_power: RatedPower
+    """Most heat that it takes up from the hall."""
     serves: Literal["all", "liquid", "air"] = "all"
+    """Plants that it stands beside, as their `serves`."""
     efficiency: Efficiency = 1.0
+    """Stored per taken up."""
     loss_per_h: Annotated[float, msgspec.Meta(ge=0.0, le=0.5)] = 0.002
+    """Share of the content lost per hour."""
     min_share: Share = 0.0
+    """Share of the content that always stays."""
     start_share: Share = 1.0
+    """Share of the content at the start where neither meter nor last plan gives it."""
     end_share: Share | None = None
+    """Share of the content wanted at the end of the plan; absent is `start_share`."""
     refill_usd_per_mwh: UsdPerMwh = 10_000.0
+    """Value in USD per MWh of content missing at the end of the plan."""
 
 
 class LoopTable(Strict, frozen=True):
     """The thermal inertia of a hall's cooling loop."""
 
     name: str
+    """Name of the loop."""
     hall: str
+    """Hall of the loop."""
     heat_capacity: HeatCapacity
+    """Water in the loop, such as `60 m3` (4.18 MJ per m3 and K), or such as `250 MJ/K`."""
     max_supply: SupplyLimit
+    """Highest supply temperature: ASHRAE class `W17`, `W27`, `W32`, `W40`, `W45`, or a temperature."""
     overshoot: RatedPower
+    """Most heat above what the plants take up."""
     recovery: RatedPower | None = None
+    """Most heat that the plants take up on top of the hall's; absent is `overshoot`."""
     serves: Literal["all", "liquid", "air"] = "all"
+    """Plants of the loop, as their `serves`."""
     min_supply: Temperature | None = None
+    """Lowest supply temperature; absent is the set point of the plants."""
     start_supply: Temperature | None = None
+    """Supply temperature at the start; absent is the set point of the plants."""
     max_return: Temperature | None = None
+    """Highest return temperature; absent is no limit."""
     refill_usd_per_mwh: UsdPerMwh = 10_000.0
+    """Value in USD per MWh of content missing at the end of the plan."""
 
 
 class EventTable(Strict, frozen=True):
     """A curtailment, a demand-response event or maintenance."""
 
     zone: str
+    """Zone whose limit changes: the site, a feed, a hall, `HALL/ROW` or `HALL/ROW/RACK`."""
     start: str | float
+    """Start, as ISO 8601 or seconds since the epoch."""
     end: str | float
+    """End, after the start."""
     power_limit: str | None = None
+    """Limit during the event; either this or `reduce_percent`."""
     reduce_percent: float | None = None
+    """Reduction of the zone's limit in percent; either this or `power_limit`."""
 
 
 class SiteTable(Strict, frozen=True):
     """The site itself."""
 
     name: str
+    """Name of the site, which is its zone."""
     power_limit: Power | None = None
+    """Limit of the power at the meter: IT, losses and cooling."""
     grid_budget: str | None = None
+    """CSV file of a time-varying limit at the meter."""
     events: str | None = None
+    """JSON file of events, as the shed service keeps it."""
     ramp_down: RampRate | None = None
+    """Fastest fall of the power at the meter, such as `20 MW/min`."""
     ramp_up: RampRate | None = None
+    """Fastest rise of the power at the meter, such as `5 MW/min`."""
     losses: LossesTable = LossesTable()
+    """Losses of the power chain of each hall that names none of its own."""
 
 
 class PlanningTable(Strict, frozen=True):
     """Files that the plan needs, relative to site.toml."""
 
     weather: str | None = None
+    """CSV file of the weather; required for plants that depend on it."""
     prices: str | None = None
+    """CSV file of electricity prices."""
     carbon: str | None = None
+    """CSV file of the carbon intensity of electricity."""
 
 
 class SiteFile(Strict, frozen=True):
     """The whole file."""
 
     site: SiteTable
+    """The site."""
     node_types: dict[str, NodeTypeTable]
+    """Node types by name."""
     halls: tuple[HallTable, ...]
+    """The halls, at least one."""
     feeds: tuple[FeedTable, ...] = ()
+    """Electrical feeds."""
     job_classes: dict[str, JobClassTable] = {}
+    """Job classes by name; each job names one."""
     events: tuple[EventTable, ...] = ()
+    """Curtailments, demand-response events and maintenance."""
     batteries: tuple[BatteryTable, ...] = ()
+    """Batteries."""
     tanks: tuple[TankTable, ...] = ()
+    """Chilled-water tanks."""
     loops: tuple[LoopTable, ...] = ()
+    """Cooling loops with thermal inertia."""
     planning: PlanningTable = PlanningTable()
+    """Files with weather, prices and carbon intensity."""
