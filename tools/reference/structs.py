@@ -55,7 +55,7 @@ def shape(kind: types.Type) -> str:
     match kind:
         case types.Metadata(type=inner):
             text = shape(inner)
-        case types.CustomType(cls=quantity):
+        case types.CustomType(cls=quantity) if issubclass(quantity, Quantity):
             text = " ".join(re.findall("[A-Z][a-z]*", quantity.__name__)).lower()
             text += f', such as `"{quantity.example}"`'
         case types.UnionType(types=several):
