@@ -1,7 +1,8 @@
 """The GPU readings: one row per field, from which schema, collectors, simulator, C rig and dashboards follow.
 
-To add a reading, add its row to the set that reads it and run `powerhall-dashboards build`, which renews
-docs/schema.md. Rows stand in the order of the schema, which is the order of reading: field values, then getters.
+To add a reading, add its row to the set that reads it and run `make reference`, which renews
+docs/reference/schema.md. Rows stand in the order of the schema, which is the order of reading: field values, then
+getters.
 """
 
 from dataclasses import dataclass
