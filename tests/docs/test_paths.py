@@ -10,6 +10,7 @@ from rigs.pages import pages
 ROOT = Path(__file__).parents[2]
 PARTS = ("core", "agent", "optimizer", "twin", "dashboards")
 TREES = (*PARTS, "deploy", "tests", "benchmarks", "examples", "tools", "docs")
+FILES = [str(path) for tree in TREES for path in (ROOT / tree).rglob("*.py")]
 PACKAGES = tuple(f"{tree}/powerhall" + (f"_{tree}" if tree != "core" else "") for tree in PARTS)
 
 
@@ -28,6 +29,13 @@ def test_every_path_of_a_page_exists(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     absent = [path for path in sorted(named(text)) if not (ROOT / path.split("::")[0]).exists()]
     assert absent == []
+
+
+@pytest.mark.parametrize("page", pages(ROOT))
+def test_every_module_of_a_page_exists(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    spans = {span for span in re.findall(r"`([\w/]+\.py)`", text) if "NAME" not in span}
+    assert [span for span in sorted(spans) if not any(file.endswith(f"/{span}") for file in FILES)] == []
 
 
 def test_every_module_of_the_walks_exists() -> None:
