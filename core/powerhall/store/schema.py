@@ -186,7 +186,7 @@ _ALL = (
     ),
     Measurement(
         "agent",
-        "the agent about itself",
+        "metrics of the agent itself",
         _NODE_TAGS,
         (
             Field("cpu_percent", "%", "CPU of one core, all processes of the agent"),
@@ -360,7 +360,7 @@ _ALL = (
     ),
     Measurement(
         "lease_confirmation",
-        "the capper's word that no lease older than this can come into force on its node any more",
+        "a capper's signed statement that no lease older than this can come into force on its node",
         ("node",),
         (
             Field("sequence", "", "number of the newest lease that the capper took"),
