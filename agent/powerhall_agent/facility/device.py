@@ -11,17 +11,26 @@ Pause = Annotated[float, msgspec.Meta(ge=0, le=60)]
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="protocol"):
-    """A device; `pause_s` is the least time between two requests to it."""
+    """The keys of every device."""
 
     name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """Tag `device` of its points: letters, digits, `_`, `.` and `-`."""
     address: str
+    """`HOST` or `HOST:PORT`; of Redfish a URL such as `https://HOST`."""
     map: str
+    """Name of a built-in map, or a `.toml` file beside facility.toml."""
     hall: str = ""
+    """Tag `hall` of its points."""
     member: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]+$")] = "1"
+    """Replaces `{member}` in the map: chassis or CDU id, PDU unit, inlet."""
     interval_s: Interval = 5.0
+    """Time between two reads."""
     timeout_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 2.0
+    """Longest wait for one answer."""
     pause_s: Pause = 0.0
+    """Least time between two requests to this device."""
     weather: bool = False
+    """Copy `dry_bulb_c` and `wet_bulb_c` of this device to the measurement `weather`."""
 
     @property
     def host(self) -> str:
