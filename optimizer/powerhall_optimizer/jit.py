@@ -38,12 +38,13 @@ def _cache_folder() -> Path:
 @contextmanager
 def _cached() -> Iterator[None]:
     """Let numba cache what is decorated within in this version's folder."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_cache_folder())
+    settings = vars(numba.config)  # its attributes are made at run time, unseen by type checkers
+    before = settings["CACHE_DIR"]
+    settings["CACHE_DIR"] = str(_cache_folder())
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        settings["CACHE_DIR"] = before
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
