@@ -13,11 +13,11 @@ import numpy.typing as npt
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, Problem
 from powerhall_optimizer.problem.resources import Resource
 
-__all__ = ["Capacities", "JobTable", "OptionTable", "ProblemBuilder", "make_problem", "pointers"]
+__all__ = ["CapacityTable", "JobTable", "OptionTable", "ProblemBuilder", "make_problem", "pointers"]
 
 
 @dataclass(frozen=True, slots=True)
-class Capacities:
+class CapacityTable:
     """Resources with their capacity per slot, and the cost of energy per slot."""
 
     resources: tuple[Resource, ...]  # R
@@ -58,7 +58,7 @@ class OptionTable:
     use_amount: Ints  # [sum of use_counts] amount per slot, >= 1
 
 
-def make_problem(slots: int, slot_s: int, capacities: Capacities, jobs: JobTable, options: OptionTable) -> Problem:
+def make_problem(slots: int, slot_s: int, capacities: CapacityTable, jobs: JobTable, options: OptionTable) -> Problem:
     """Return the problem of these tables; `Rejected` names the first field and index that breaks an invariant."""
     problem = Problem(
         slots=slots,
@@ -162,9 +162,9 @@ class ProblemBuilder:
         self._options[job].append((numbers, {r: a for r, a in uses.items() if a}))
         return len(self._options[job]) - 1
 
-    def capacities(self) -> Capacities:
+    def capacities(self) -> CapacityTable:
         """Return the resources and tariffs added so far."""
-        return Capacities(
+        return CapacityTable(
             tuple(resource for resource, _ in self._resources),
             _rows([capacity for _, capacity in self._resources], self.slots),
             _rows(self._tariffs, self.slots),

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
-from powerhall_optimizer.problem.builder import Capacities, JobTable, OptionTable, make_problem
+from powerhall_optimizer.problem.builder import CapacityTable, JobTable, OptionTable, make_problem
 from powerhall_optimizer.problem.no_option import NoOption, NoOptionCause
 from powerhall_optimizer.problem.resources import name_at_site
 from powerhall_optimizer.problem.site_problem import BuiltProblem
@@ -45,7 +45,7 @@ def join_problems(names: Sequence[str], parts: Sequence[BuiltProblem]) -> JointP
     place[order] = np.arange(len(order))
     bounds = np.cumsum([0, *(p.options for p in problems)])
     choices = [choice for part in parts for choice in part.choices]
-    capacities = Capacities(
+    capacities = CapacityTable(
         tuple(replace(r, site=name) for name, p in zip(names, problems, strict=True) for r in p.resource_keys),
         np.concatenate([p.capacity for p in problems]),
         np.concatenate([p.tariff for p in problems]),

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.problem.arrays import MUST_RUN, NO_DEADLINE, Ints, Problem
-from powerhall_optimizer.problem.builder import Capacities, JobTable, OptionTable, make_problem
+from powerhall_optimizer.problem.builder import CapacityTable, JobTable, OptionTable, make_problem
 from powerhall_optimizer.problem.resources import Resource, ResourceKind
 
 __all__ = ["FAMILIES", "generate"]
@@ -149,7 +149,7 @@ def _site(  # noqa: PLR0917
     cuts: list[tuple[float, int, float]],
     site_w: float,
 ) -> _SyntheticSite:
-    """Capacities left beside a diurnal inference base load; cuts are (begin as share of the horizon, slots, depth)."""
+    """Return capacities beside a diurnal inference base load; cuts are (begin as share of horizon, slots, depth)."""
     day = 2 * np.pi * np.arange(slots) / SLOTS_PER_DAY
     per_hall = NODES // halls
     base = np.floor(per_hall * (0.10 + 0.05 * np.sin(day[None, :] + rng.uniform(0, 0.5, halls)[:, None])))
@@ -227,7 +227,7 @@ def _problem(
     amounts = np.stack((nodes, nodes * node_w, nodes * node_w, nodes * meter_w), axis=1)
     kinds = (ResourceKind.NODES, ResourceKind.IT_POWER, ResourceKind.HEAT)
     resources = [Resource(f"hall{h + 1}", kind) for h in range(site.halls) for kind in kinds]
-    capacities = Capacities((*resources, Resource("site", ResourceKind.SITE_POWER)), site.capacity, site.tariff)
+    capacities = CapacityTable((*resources, Resource("site", ResourceKind.SITE_POWER)), site.capacity, site.tariff)
     table = JobTable(
         names=tuple(f"job{j + 1}" for j in range(count)),
         option_counts=np.bincount(job, minlength=count).astype(np.int64),
