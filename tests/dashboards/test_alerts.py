@@ -80,7 +80,7 @@ def test_a_healthy_site_raises_nothing(site: object) -> None:
 
 @pytest.mark.rig
 @pytest.mark.parametrize("uid", TROUBLE)
-def test_each_rule_is_raised_by_its_trouble_and_only_by_it(uid: str, site: object) -> None:
+def test_each_rule_is_raised_by_its_condition_and_only_by_it(uid: str, site: object) -> None:
     site.write(b"".join(map(encode, HEALTHY)))
     site.write(b"".join(map(encode, TROUBLE[uid])))
     raised = {name for name, state in states(site).items() if state == "Alerting"}
@@ -95,7 +95,7 @@ def test_silence_raises_only_the_rule_about_old_plans(site: object) -> None:
     assert {name for name, state in later.items() if state == "Alerting"} == {"powerhall-plan-old"}
 
 
-def test_every_rule_has_a_test_of_its_trouble() -> None:
+def test_every_rule_has_a_test_of_its_condition() -> None:
     assert set(TROUBLE) | {"powerhall-plan-old"} == set(BY_UID)
 
 

@@ -16,7 +16,7 @@ from powerhall_dashboards.init_store import init_store
 
 
 @pytest.mark.rig
-def test_version_1_gets_database_and_retention_and_again_changes_nothing(influx: object) -> None:
+def test_version_1_gets_database_and_retention_and_a_second_run_changes_nothing(influx: object) -> None:
     influx.statement('DROP DATABASE "fresh"')
     url = f"influxdb://127.0.0.1:{influx.port}/fresh?version=1"
     assert init_store(url, 30, dry_run=True) == ["database fresh: made"]

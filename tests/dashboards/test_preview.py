@@ -13,7 +13,7 @@ from powerhall_dashboards.preview.answers import choose
 from powerhall_dashboards.preview.text import age, value
 
 
-def test_it_looks_at_the_hottest_node_and_the_hungriest_job_of_the_site(filled_sqlite: object) -> None:
+def test_the_preview_chooses_the_hottest_node_and_the_job_of_most_energy(filled_sqlite: object) -> None:
     chosen = choose(filled_sqlite.store, filled_sqlite.end_s, {})
     assert chosen["site"] == ("phx",)
     assert chosen["job"][0].startswith("job-10")

@@ -1,4 +1,4 @@
-"""`powerhall-dashboards build`: write what is made from code."""
+"""`powerhall-dashboards build`: write the generated files."""
 
 import argparse
 from pathlib import Path
@@ -22,7 +22,7 @@ def add_parser(commands: Commands) -> None:
         commands,
         "build",
         _build,
-        help="write what is made from code: dashboards, alert rules, docs/reference/schema.md and alerts.md",
+        help="write the generated files: dashboards, alert rules, docs/reference/schema.md and alerts.md",
     )
     add_json_option(parser)
     parser.add_argument(

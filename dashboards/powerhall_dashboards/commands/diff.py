@@ -16,7 +16,7 @@ __all__ = ["add_parser"]
 
 def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
-    parser = add_command(commands, "diff", _diff, help="say where the dashboards of a Grafana differ from the code")
+    parser = add_command(commands, "diff", _diff, help="list where the dashboards of a Grafana differ from the code")
     add_json_option(parser)
     add_grafana_options(parser, with_store=False)
 

@@ -1,4 +1,4 @@
-"""`powerhall-dashboards init-store`: make databases or buckets, their retention, and mappings."""
+"""`powerhall-dashboards init-store`: create databases or buckets, their retention, and mappings."""
 
 import argparse
 
@@ -16,7 +16,7 @@ __all__ = ["add_parser"]
 def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
     parser = add_command(
-        commands, "init-store", _init_store, help="make databases or buckets, their retention, and mappings"
+        commands, "init-store", _init_store, help="create databases or buckets, their retention, and mappings"
     )
     add_json_option(parser)
     add_store_option(parser)
@@ -26,7 +26,7 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         help="days that one bucket keeps; default: 90, by class as the schema",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="print the steps without taking them")
 
 
 def _init_store(options: argparse.Namespace) -> int:

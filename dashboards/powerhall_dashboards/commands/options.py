@@ -1,4 +1,4 @@
-"""Options that several sub-commands share, and the form of what they print."""
+"""Options and output that several sub-commands share."""
 
 import argparse
 import json
@@ -47,7 +47,7 @@ def add_grafana_options(parser: argparse.ArgumentParser, *, with_store: bool) ->
     parser.add_argument("--allow-http", action="store_true", help="send the token in the clear to another machine")
     add_retention_option(parser)
     if with_store:
-        parser.add_argument("--store", metavar="URL", help="also make the data source, for this influxdb:// store")
+        parser.add_argument("--store", metavar="URL", help="also create the data source, for this influxdb:// store")
 
 
 def by_class(options: argparse.Namespace) -> bool:

@@ -27,7 +27,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/preview"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--var", action="append", default=[], metavar="NAME=VALUE", help="such as node=n17; repeatable")
     parser.add_argument("--end", metavar="TIME", help="ISO 8601 or seconds; default: the newest point")
-    parser.add_argument("--hours", type=float, help="how far to look back; default: as each dashboard says")
+    parser.add_argument("--hours", type=float, help="range in hours; default: each dashboard's own")
 
 
 def _preview(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`powerhall-dashboards publish`: put folder, data source and dashboards into a Grafana."""
+"""`powerhall-dashboards publish`: publish folder, data source and dashboards to a Grafana."""
 
 import argparse
 
@@ -17,7 +17,10 @@ __all__ = ["add_parser"]
 def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
     parser = add_command(
-        commands, "publish", _publish, help="put folder, data source and dashboards into a Grafana; again is the same"
+        commands,
+        "publish",
+        _publish,
+        help="publish folder, data source and dashboards to a Grafana",
     )
     add_json_option(parser)
     add_grafana_options(parser, with_store=True)

@@ -83,7 +83,7 @@ def _part(letter: str, datasource: str, look_back_s: int, model: Json) -> Json:
 
 
 def alerts_markdown() -> str:
-    """Return the page that says what each alert means and what to do."""
+    """Return the page of alerts: the condition, meaning and response of each."""
     titles = {board.uid: board.short_title for board in BOARDS}
     parts = [
         "# Alerts\n\nWhat each alert means and what to do. The rules are in `deploy/grafana/provisioning/alerting/`;\n"

@@ -1,6 +1,6 @@
 """A query of a Grafana panel: raw InfluxQL, which the foundation SDK has no type for.
 
-`by_class` asks a store that keeps each class of retention apart: a query then names its class as retention policy.
+With `by_class` each class of retention has its own bucket, and a query names its class as retention policy.
 """
 
 import re

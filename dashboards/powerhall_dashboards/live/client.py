@@ -47,7 +47,7 @@ class Grafana:
 
     def version(self) -> str:
         """Return the server's version."""
-        return str(self._call(lambda: self._face.api.GET("/health"), "ask its health").get("version", "unknown"))
+        return str(self._call(lambda: self._face.api.GET("/health"), "read its health").get("version", "unknown"))
 
     def put_folder(self, uid: str, title: str) -> bool:
         """Create the folder where it is absent; return whether it was created."""
@@ -76,9 +76,9 @@ class Grafana:
         except GrafanaClientError as error:
             if error.status_code in (400, 404):
                 return False, _message(error)
-            raise self._refusal(error, "ask the data source's health") from None
+            raise self._refusal(error, "read the data source's health") from None
         except (GrafanaException, requests.RequestException) as error:
-            raise self._refusal(error, "ask the data source's health") from None
+            raise self._refusal(error, "read the data source's health") from None
         return answer.get("status") == "OK", str(answer.get("message", ""))
 
     def dashboard(self, uid: str) -> Json | None:

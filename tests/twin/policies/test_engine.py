@@ -88,7 +88,7 @@ def test_no_policy_exceeds_a_budget_or_does_more_work_than_there_is(site, scenar
     assert outcome.jobs_done <= outcome.jobs
 
 
-def test_a_planning_figure_below_the_physics_is_found_out(site, scenario):
+def test_a_planning_figure_below_the_physics_shows_as_a_breach(site, scenario):
     budget = with_grid(site, (0.0, 330e3))
     wrong = msgspec.structs.replace(budget, job_classes={"pretrain": JobClass("pretrain", draw={"p700": 0.5})})
     jobs = [job(f"j{i}", 64, 2.0) for i in range(12)]

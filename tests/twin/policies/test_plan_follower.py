@@ -77,7 +77,7 @@ def test_a_start_that_would_break_a_budget_is_held_back(site, make_plan):
     assert planned_rack_w(cluster)["hall1/a/k01"] <= tight["hall1/a/k01"]
 
 
-def test_a_new_plan_stops_slows_and_keeps(site, make_plan):
+def test_a_new_plan_stops_slows_and_continues_jobs(site, make_plan):
     jobs = [job(name, 8, 1) for name in "abc"]
     first = make_plan(jobs, [entry(n, f"hall1-a-k01-n0{i}", 8, START_S) for i, n in enumerate("abc", 1)])
     cluster, queue, scheduler = Cluster.of(site), Queue.of(jobs), PlanScheduler()

@@ -122,7 +122,7 @@ def test_what_if_shows_less_work_under_a_lower_budget(capsys, recorded):
         (("demo", "--speedup", "0"), "--speedup"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_line(capsys, demo_folder, trace, args, words):
+def test_invalid_arguments_are_refused_in_one_line(capsys, demo_folder, trace, args, words):
     places = {"SITE": str(demo_folder / "site.toml"), "TRACE": str(trace)}
     code, _, err = run(capsys, *(places.get(a, a) for a in args))
     lines = [line for line in err.splitlines() if not line.endswith(" ...")]
@@ -131,7 +131,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(capsys, demo_folder, trace, 
     assert words in lines[0]
 
 
-def test_the_twin_counts_on_no_stores(capsys, demo_folder, recorded, trace, tmp_path):
+def test_a_replay_ignores_storage_of_a_site_and_refuses_a_plan_with_it(capsys, demo_folder, recorded, trace, tmp_path):
     site = tmp_path / "site.toml"
     battery = '[[batteries]]\nname = "bess"\nenergy = "1 MWh"\ncharge_power = "1 MW"\ndischarge_power = "1 MW"\n'
     outside = (demo_folder / "site.toml").read_text(encoding="utf-8")

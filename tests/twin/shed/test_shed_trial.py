@@ -35,8 +35,8 @@ def test_a_cut_of_30_percent_holds_within_10_s_and_touches_no_protected_job(tmp_
     print(trial.text())
 
 
-def test_the_trial_fails_where_carriers_look_too_seldom(small):
-    """A check that can fail: with a look every 30 s the leases cannot be in force in 10 s."""
+def test_the_trial_fails_where_carriers_poll_too_seldom(small):
+    """A check that can fail: with a poll every 30 s the leases cannot be in force in 10 s."""
     settings = dataclasses.replace(small, poll_s=30.0, scheduler_s=25.0)
     with assembled(settings) as twin:
         trial = shed(twin, settle(twin))
@@ -85,23 +85,25 @@ def test_after_the_event_the_site_comes_back_in_the_steps_that_the_ramp_allows(s
             outcomes.append(shed(twin, plan, until_s=end_s).outcome)
             return outcomes[-1]
 
-        desk = EventManager(tmp_path / "state.json", tmp_path / "events.json", act, Log(quiet=True), lambda: twin.now_s)
+        events = EventManager(
+            tmp_path / "state.json", tmp_path / "events.json", act, Log(quiet=True), lambda: twin.now_s
+        )
         event = {"event_id": "dr", "duration": "6 min", "reduce_percent": 20}
         (signal,) = parse_signals(json.dumps(event).encode(), "test", "demo", twin.now_s)
-        desk.receive(signal)
-        desk.tick()
+        events.receive(signal)
+        events.tick()
         assert outcomes[0].met, outcomes[0].problems
         twin.settings = dataclasses.replace(small, step_s=2.0)
         for _ in range(4):  # rounds of five minutes, as the timer runs them
             twin.advance(300.0 - twin.now_s % 300.0)
-            desk.tick()
+            events.tick()
             twin.site = twin.cluster.site = read_site(tmp_path / "site.toml")[0]
             plan = twin.round(twin.site, plan)
             for run in apply(twin.cluster, twin.scheduler.take(plan, twin.cluster), twin.now_s):
                 twin.queue.stopped(run)
             twin.lease(plan)
             twin.advance(290.0)
-    assert desk.event("dr").state == "ended"
+    assert events.event("dr").state == "ended"
     seen = [
         (at_s, power_w, SiteIndex.of(twin.site).budgets_at(at_s)["demo"])
         for at_s, power_w in zip(twin.at_s, twin.meter_w, strict=True)
@@ -121,6 +123,6 @@ def test_after_the_event_the_site_comes_back_in_the_steps_that_the_ramp_allows(s
     print(f"full, target, most during the event, limits afterwards, most at the end: {kilowatts} kW")
 
 
-def test_the_command_prints_figures_and_refuses_what_has_no_meaning(tmp_path, capsys):
+def test_a_cut_of_zero_percent_is_refused(tmp_path, capsys):
     assert main(["shed", "--out", str(tmp_path), "--by", "0"]) == 1
     assert "--by" in capsys.readouterr().err

@@ -21,7 +21,7 @@ def even(site, rack_w: float) -> dict[str, float]:
 
 
 @given(st.floats(13_000, 62_000), st.sampled_from([MILD, HOT, Weather(35.0, 20.0)]))
-def test_every_zone_is_the_sum_of_what_hangs_under_it(site, rack_w, weather):
+def test_every_zone_is_the_sum_of_the_racks_under_it(site, rack_w, weather):
     reading = SiteMeter.of(site).read(even(site, rack_w), weather, 60.0)
     for hall in site.halls:
         assert reading.it_w[hall.zone] == pytest.approx(4 * rack_w)

@@ -84,7 +84,7 @@ def test_a_node_draws_its_idle_power_when_idle_and_the_planning_figure_at_the_li
     assert model.power_w(8 * 700.0) == pytest.approx(8 * kind.modes[0].gpu_power_w)
 
 
-def test_live_nodes_draw_what_their_jobs_ask_for_and_their_limits_allow(site, tmp_path):
+def test_nodes_draw_by_the_load_of_their_jobs_and_by_their_limits(site, tmp_path):
     create_nodes(site, tmp_path, seed=1)
     live, cluster = SimulatedNodes.open(site, tmp_path), Cluster.of(site)
     kind = site.node_types["hgx-h100"]

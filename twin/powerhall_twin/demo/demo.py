@@ -90,8 +90,8 @@ def _scenario(site: Site, planning: Planning, settings: DemoSettings) -> Scenari
 class _DemoRun:
     """The running demo; `now_s` is the site's time."""
 
-    def __init__(self, result: DemoResult, scheduler: PlanScheduler, agents: RealtimeAgents, say: Progress) -> None:
-        self.result, self.scheduler, self.agents, self.say = result, scheduler, agents, say
+    def __init__(self, result: DemoResult, scheduler: PlanScheduler, agents: RealtimeAgents, report: Progress) -> None:
+        self.result, self.scheduler, self.agents, self.report = result, scheduler, agents, report
         self.run, self.settings = result.run, result.settings
         self.now_s = result.start_s
         self.next_round_s = result.start_s
@@ -104,9 +104,11 @@ class _DemoRun:
         site = self.run.site
         gpus = SiteIndex.of(site).gpus
         nodes = len(self.run.nodes.states)
-        self.say(f"{len(site.halls)} halls, {len(list(site.racks()))} racks, {nodes} nodes, {gpus} GPUs")
+        self.report(f"{len(site.halls)} halls, {len(list(site.racks()))} racks, {nodes} nodes, {gpus} GPUs")
         full_kw = self.run.full_budget_w / 1e3
-        self.say(f"{len(self.run.queue.records)} jobs, seed {self.settings.seed}, budget {full_kw:.0f} kW at the meter")
+        self.report(
+            f"{len(self.run.queue.records)} jobs, seed {self.settings.seed}, budget {full_kw:.0f} kW at the meter"
+        )
 
     def run_to_end(self) -> None:
         """Simulate until the end of the run."""
@@ -131,7 +133,7 @@ class _DemoRun:
         self.run.scenario = replace(self.run.scenario, site=site)
         self.run.cluster.site = site
         span = f"from {_clock(cut.start_s)} to {_clock(cut.end_s)}"
-        self.say(f"{_clock(self.now_s)}  the grid asks for {cut.cut:.0%} less {span}")
+        self.report(f"{_clock(self.now_s)}  the grid asks for {cut.cut:.0%} less {span}")
 
     def _round(self, trigger: RoundTrigger) -> None:
         jobs = self.run.queue.as_jobs(self.run.cluster, self.now_s)
@@ -143,7 +145,7 @@ class _DemoRun:
         rounds = self.result.rounds
         plan = rounds.run(jobs, self.now_s, trigger)
         if plan is None:
-            self.say(f"{_clock(self.now_s)}  round refused: {rounds.refusals[-1]}")
+            self.report(f"{_clock(self.now_s)}  round refused: {rounds.refusals[-1]}")
         else:
             self._adopt(plan)
         self._move(min(time.monotonic() - began, self._to_tick()))
@@ -158,7 +160,7 @@ class _DemoRun:
         queued = sum(1 for _ in self.run.queue.waiting(self.run.cluster, self.now_s))
         now_kw = f"{reading.facility_w / 1e3:5.0f} kW" if reading else "        "
         budget_kw = SiteIndex.of(self.run.site).budgets_at(self.now_s - 1.0)[self.run.site.name] / 1e3
-        self.say(
+        self.report(
             f"{_clock(self.now_s)}  {now_kw} of {budget_kw:.0f} kW  {len(self.run.cluster.runs):3d} run  "
             f"{queued:3d} queued  plan {entry.plan_id[:8]} {entry.status} gap {entry.gap:.1%} "
             f"{'verified' if entry.verified else 'NOT VERIFIED'} in {entry.wall_s:.1f} s ({entry.trigger})"
@@ -231,10 +233,10 @@ def _assembled(settings: DemoSettings) -> Iterator[_DemoRun]:
     cut = Curtailment.half_way(scenario.start_s, length_s, settings.cut)
     create_nodes(site, settings.out / "gpus", settings.seed)
     first = Queue.of(scenario.jobs).as_jobs(Cluster.of(site), scenario.start_s)
-    say = _print_nothing if settings.quiet else _print_line
+    progress = _print_nothing if settings.quiet else _print_line
     with ExitStack() as stack:
         compiled = stack.enter_context(
-            solver_warmup(PlannedRounds(scenario).snapshot(site, first, scenario.start_s), settings.out, say)
+            solver_warmup(PlannedRounds(scenario).snapshot(site, first, scenario.start_s), settings.out, progress)
         )
         store = open_store(url)
         stack.callback(store.close)
@@ -251,7 +253,7 @@ def _assembled(settings: DemoSettings) -> Iterator[_DemoRun]:
         rounds = RoundRunner(settings.out, url, HORIZON_S, settings.solve_s)
         result = DemoResult(settings, url, run, rounds, cut, scenario.start_s, scenario.end_s)
         compiled()
-        yield _DemoRun(result, PlanScheduler(), agents, say)
+        yield _DemoRun(result, PlanScheduler(), agents, progress)
         reports = workers.close()
         dashboards.close()
         result.agent_points = sum(report.sent for report in reports)
@@ -269,7 +271,7 @@ def run_demo(settings: DemoSettings) -> DemoResult:
             demo.run_to_end()
         except KeyboardInterrupt:
             demo.result.interrupted = True
-            demo.say("interrupted: ending in order")
+            demo.report("interrupted: ending in order")
         demo.result.end_s = demo.now_s
         demo.run.close(demo.now_s)
     demo.result.wall_s = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""The twin's scheduler of plans: starts, stops and re-caps jobs as the newest plan says.
+"""The twin's scheduler of plans: starts, stops and re-caps jobs by the newest plan.
 
 A job starts once its planned time has come, its GPUs are free, and the planned draw of all running jobs still fits
 every budget. A start that is late because another job still runs therefore never puts a zone over its budget.
@@ -27,7 +27,7 @@ class PlanScheduler:
     late: set[str] = field(default_factory=set)
 
     def take(self, plan: Plan, cluster: Cluster) -> list[Action]:
-        """Adopt a plan; return the stops and mode changes that it asks for at once."""
+        """Adopt a plan; return the stops and mode changes that are due at once."""
         self.plan = plan
         running = {entry.job_id: entry for entry in plan.assignments if entry.running}
         known = {job.job_id for job in plan.snapshot.jobs}
