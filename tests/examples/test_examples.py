@@ -16,6 +16,13 @@ def run(root, example, out):
     return plan, done.stdout
 
 
+def test_every_example_has_its_section_and_command_in_the_readme(root):
+    readme = (root / "examples" / "README.md").read_text()
+    for folder in (path for path in (root / "examples").iterdir() if path.is_dir()):
+        assert f"\n## {folder.name}\n" in readme
+        assert f"\npython examples/{folder.name}/" in readme
+
+
 def test_the_first_example_plans_every_job_and_explains_one(root, tmp_path):
     plan, said = run(root, "first", tmp_path)
     assert {entry.job_id for entry in plan.assignments} == {"prep", "train", "tune", "eval", "sweep"}

@@ -70,6 +70,14 @@ def test_all_is_sorted_and_complete():
     assert api.__all__ == sorted(classes) + sorted(functions)
 
 
+def test_the_page_names_every_function_and_argument(root):
+    page = (root / "docs" / "reference" / "python-api.md").read_text()
+    functions = [name for name in api.__all__ if not inspect.isclass(getattr(api, name))]
+    assert [name for name in functions if f"| `{name}(" not in page] == []
+    arguments = set(inspect.signature(api.plan).parameters) - {"site", "queue"}
+    assert [name for name in arguments if f"`{name}`" not in page] == []
+
+
 def types_in(hint: object) -> set[type]:
     return {hint} if isinstance(hint, type) else {found for part in typing.get_args(hint) for found in types_in(part)}
 
