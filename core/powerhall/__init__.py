@@ -1,3 +1,3 @@
-"""The shared language of Powerhall: units, topology, jobs, plans, schema, settings, errors and the store."""
+"""Parts that every Powerhall package shares: units, topology, jobs, plans, schema, settings, errors and the store."""
 
 __version__ = "0.1.0"

@@ -1,12 +1,13 @@
-"""Power-cap leases: what a node's GPUs may draw until when, signed for that node alone.
+"""Power-cap leases: caps on the GPUs of one node until an expiry time, signed for that node alone.
 
-A lease says "until `expires_s` these caps hold on this node". When it runs out the node falls back to its safe cap by
-itself, without the network. Signatures are HMAC-SHA256 with a key per node, derived from the site key, so that a stolen
-node key forges leases for that node only; the capper holds no other.
+A lease sets caps on a node until `expires_s`. After that the node falls back to its safe cap by itself, without the
+network. Signatures are HMAC-SHA256 with a key per node, derived from the site key, so that a stolen node key forges
+leases for that node only; the capper holds no other.
 
-A confirmation goes the other way: the capper says, signed with the same key, that no lease older than `sequence` can
-come into force on its node any more, and that its GPUs read back as they should. Both are true for ever once they are
-true, so that a confirmation that is late, repeated, overtaken or replayed says nothing wrong.
+A confirmation goes from the capper to the ledger, signed with the same key. It states that no lease older than
+`sequence` can come into force on the node any more, and that the GPUs read back the caps as set. The first statement
+stays true once it is true, so a confirmation that is late, repeated, overtaken or replayed frees no budget that is
+still in use.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 _CONFIRMATION = b"powerhall confirmation\0"
-"""Set before what is signed, so that a lease never passes for a confirmation, nor the reverse."""
+"""Prefix of the signed bytes: a signed lease cannot be replayed as a confirmation, nor the reverse."""
 
 
 class GpuCap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

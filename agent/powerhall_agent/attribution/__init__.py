@@ -1,1 +1,1 @@
-"""Job attribution: which job used which GPU from when to when, as a table of intervals and not as tags."""
+"""Job attribution: intervals of jobs on GPUs, stored as a table and not as tags."""

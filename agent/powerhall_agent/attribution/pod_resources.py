@@ -1,4 +1,4 @@
-"""Reads which pod holds which device from the kubelet: one unary gRPC call over its pod-resources socket.
+"""Reads the assignment of devices to pods from the kubelet: one unary gRPC call over its pod-resources socket.
 
 The call is small enough for a hand-made HTTP/2 exchange (RFC 9113, gRPC over HTTP/2, protocol buffers), so that the
 agent needs no gRPC library. Service v1.PodResourcesLister, method List.

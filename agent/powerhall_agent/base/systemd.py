@@ -50,4 +50,4 @@ class Notifier:
                 out.connect(self._address)
                 out.sendall(text.encode())
         except OSError:
-            return  # the manager is gone; the daemon does not depend on it
+            return  # the service manager is gone; the daemon runs on without it

@@ -8,14 +8,14 @@ Invariants:
 * Without a lease in force, without a message from the agent for `agent_timeout_s`, or after a failed write, the safe
 caps hold. A lease's end is a moment of the monotonic clock, fixed when it is accepted: a step of the wall clock cannot
 prolong it.
-* Once a second the caps are read back; a GPU whose limit was changed by somebody else gets it again, and a write that
+* Once a second the caps are read back; a GPU whose limit was changed by another program is set again, and a write that
   failed is tried again. A clock lock cannot be read back: it is set again when the clock is seen above it.
 * The caps found at the first start are written to disk before the first change, and restored on an orderly stop; after
   a crash the next start reads them from there, not from the GPUs. After a boot they are read afresh, because no limit
   survives one.
 * The newest sequence is on disk before its caps are set, and outlives crashes, orderly stops and boots. Without such a
   memory, leases that were issued before this start are refused: one of them might be older than what held before.
-* A confirmation is given only while the caps that should hold read back right.
+* A confirmation is given only while the caps in force read back as set.
 """
 
 from collections.abc import Set
@@ -61,7 +61,7 @@ class CapReason(StrEnum):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What the capper tells the agent: the state, the lease in force and the caps read back from the GPUs."""
+    """Status message to the agent: the state, the lease in force and the caps read back from the GPUs."""
 
     state: Literal["safe", "leased", "restored"]
     reason: CapReason

@@ -1,7 +1,8 @@
 """Carries leases from the store to the capper, and the capper's confirmations back.
 
-The carrier is not trusted: leases and confirmations are signed, and what it loses, repeats or reorders costs work but
-never exceeds a budget. It reports to the capper twice a second that it is alive, whether the store answers or not.
+The carrier is not trusted: leases and confirmations are signed, and a message that it loses, repeats or reorders may
+slow jobs but never exceeds a budget. It reports to the capper twice a second that it is alive, whether the store
+answers or not.
 """
 
 import base64
@@ -46,7 +47,7 @@ class CapperEnd(Protocol):
     """The interface of the capper: `CapperClient`, or a capper in the same process."""
 
     def alive(self) -> Reply:
-        """Say that the agent is alive."""
+        """Send a heartbeat of the agent."""
 
     def offer(self, lease: SignedLease) -> Reply:
         """Hand a lease over; a refused one raises Rejected."""

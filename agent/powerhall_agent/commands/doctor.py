@@ -1,4 +1,4 @@
-"""`powerhall-agent doctor`: what works on this node, what does not, and what to do about it."""
+"""`powerhall-agent doctor`: checks this node and reports a remedy for every problem."""
 
 import argparse
 import contextlib
@@ -54,15 +54,13 @@ _DRIVER_TODOS: dict[int | None, str] = {
     13: _INSTALL,
     18: "the driver was updated while in use: reload the kernel module or reboot",
 }
-"""What to do about an NVML return code (no permission; not found; library or driver not of one version)."""
+"""Remedies by NVML return code (no permission; not found; versions of library and driver differ)."""
 _PROBE = "import sys; from powerhall_agent.commands.doctor import probe_driver; probe_driver(sys.stdin.buffer.read())"
 
 
 def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
-    parser = add_command(
-        commands, "doctor", _doctor, help="say what works and what to do about the rest", description=_TEXT
-    )
+    parser = add_command(commands, "doctor", _doctor, help="check this node and report remedies", description=_TEXT)
     add_config_option(parser)
     add_sampling_options(parser)
     add_delivery_options(parser)
@@ -77,7 +75,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: level is ok, note (works, but look) or bad (needs a person)."""
+    """Result of one check: level is ok, note (works with a restriction) or bad (needs a person)."""
 
     subject: str
     level: str
@@ -86,7 +84,7 @@ class Finding:
 
 
 def examine(settings: AgentSettings) -> list[Finding]:
-    """Look at everything; no check stops another, and a hung driver costs at most twenty seconds."""
+    """Run all checks; no check stops another, and a hung driver delays the report by at most twenty seconds."""
     checks: list[Callable[[], Iterator[Finding]]] = [
         _python,
         lambda: _driver(settings),
@@ -104,7 +102,7 @@ def examine(settings: AgentSettings) -> list[Finding]:
 
 
 def report(findings: list[Finding], *, as_json: bool) -> str:
-    """Render the findings, one line each and what to do below it."""
+    """Render the findings, one line each with its remedy below."""
     if as_json:
         return json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
     text = ""
@@ -154,7 +152,7 @@ def _driver(settings: AgentSettings) -> Iterator[Finding]:
 
 
 def _no_gpus(answer: "subprocess.CompletedProcess[bytes]") -> Finding:
-    """Say why the probe found no GPU: the last line of its log where it failed, else what the driver answered."""
+    """Return why the probe found no GPU: the last line of its log where it failed, else what the driver answered."""
     found = None if answer.returncode else why_no_gpus(answer.stdout)
     if found is None:
         last_line = answer.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
@@ -182,7 +180,7 @@ def _clock() -> Iterator[Finding]:
     if time.time() < 1.6e9:
         yield Finding("clock", "bad", f"says {time.strftime('%Y-%m-%d', time.gmtime())}", "set the clock; run chrony")
     elif state < 0:
-        yield Finding("clock", "note", "the kernel does not tell whether it is synchronised (sandboxed)")
+        yield Finding("clock", "note", "the kernel does not report whether it is synchronised (sandboxed)")
     elif state == _TIME_ERROR:
         yield Finding("clock", "note", "is not synchronised (adjtimex)", "run chrony or systemd-timesyncd")
     else:
@@ -217,7 +215,7 @@ def _store_check(settings: AgentSettings, output: OutputSettings) -> Callable[[]
 
 
 def _store(settings: AgentSettings, output: OutputSettings) -> Iterator[Finding]:
-    """Send an empty line: a server that lets us in takes it, or refuses it as holding no points."""
+    """Send an empty line: a server that accepts the login takes it, or refuses it because it holds no points."""
     where = output.url.partition("?")[0]
     started_s = time.monotonic()
     try:
@@ -226,7 +224,7 @@ def _store(settings: AgentSettings, output: OutputSettings) -> Iterator[Finding]
         yield Finding("store", "bad", str(error), "correct the store URL")
         return
     try:
-        with contextlib.suppress(Rejected):  # the server let us in, and wants points
+        with contextlib.suppress(Rejected):  # the login is accepted; the server refuses a write without points
             opened.send(b"\n")
     except SetupError as error:
         yield Finding("store", "bad", str(error), "correct the URL, the bucket or the token file; no restart is needed")
@@ -234,4 +232,4 @@ def _store(settings: AgentSettings, output: OutputSettings) -> Iterator[Finding]
     except PowerhallError as error:
         yield Finding("store", "bad", str(error), "points are spooled meanwhile; start the store or open the firewall")
         return
-    yield Finding("store", "ok", f"{where} takes our writes ({1000 * (time.monotonic() - started_s):.0f} ms)")
+    yield Finding("store", "ok", f"{where} accepts writes ({1000 * (time.monotonic() - started_s):.0f} ms)")

@@ -35,7 +35,7 @@ through the same spool and to the same stores as the GPUs. A meter without a pla
 value, never a zero. Needs pip install 'powerhall[facility]'.
 
 examples:
-  powerhall-agent gateway --config facility.toml --once        read every device once, say what was wrong
+  powerhall-agent gateway --config facility.toml --once        read every device once and report problems
   powerhall-agent gateway --config facility.toml --store sqlite:///telemetry.db --spool ./facility-spool
   powerhall-agent gateway --config /etc/powerhall/facility.toml
 
@@ -176,7 +176,7 @@ def _deliver(pipelines: "Sequence[OutputPipeline]") -> None:
 
 
 def _report(states: "Sequence[DeviceStatus]", pipelines: "Sequence[OutputPipeline]", *, as_json: bool) -> int:
-    """Print how every device was; 1 when one gave nothing or a store did not take the points."""
+    """Print the outcome of every device; 1 when one gave nothing or a store did not take the points."""
     if as_json:
         sys.stdout.write(json.dumps([dataclasses.asdict(state) for state in states], indent=1) + "\n")
     else:

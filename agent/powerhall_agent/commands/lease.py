@@ -51,7 +51,7 @@ def _lease(args: argparse.Namespace) -> int:
                     next_s = time.monotonic() + args.poll_s
                 time.sleep(0.1)
 
-        # A thread of its own: a store that hangs must not keep the capper from hearing that the agent is alive.
+        # A thread of its own: a store that hangs must not delay the heartbeats to the capper.
         thread = threading.Thread(target=exchange, name="exchange", daemon=True)
         thread.start()
         while not signals.stopped:

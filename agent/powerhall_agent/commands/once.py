@@ -52,7 +52,7 @@ def add_parser(commands: Commands) -> None:
 def _once(arguments: argparse.Namespace) -> int:
     lines = sample(once_settings(arguments))
     if problem := why_no_gpus(lines):
-        raise PowerhallError(f"once: {problem.detail}; `powerhall-agent doctor` says what to do")
+        raise PowerhallError(f"once: {problem.detail}; run `powerhall-agent doctor` for the remedy")
     if arguments.format == "line":
         sys.stdout.write(lines.decode())
     else:
@@ -85,7 +85,7 @@ def sample(settings: SamplerSettings) -> bytes:
 
 
 class NoGpus(NamedTuple):
-    """Why a sample holds no GPU: in the driver's words, and its return code where there was one."""
+    """Why a sample holds no GPU: the driver's message, and its return code where there was one."""
 
     detail: str
     nvml_code: int | None
@@ -121,7 +121,7 @@ def to_json(lines: bytes) -> str:
 
 
 def gpus_of(lines: bytes) -> list[tuple[str, dict[str, float | str]]]:
-    """Gather what the lines say about each GPU, in order of GPU number; `state` is its health."""
+    """Group the values of the lines by GPU, in order of GPU number; `state` is its health."""
     gpus: dict[str, dict[str, float | str]] = {}
     for point in parse_lines(lines):
         if "gpu" not in point.tags or point.measurement not in ("gpu", "gpu_identity", "gpu_state"):

@@ -97,7 +97,7 @@ def drain(folder: Path, name: str, settings: AgentSettings) -> str:
     """Deliver everything that waits, as fast as the store takes it; the daemon must be stopped."""
     urls = [entry.url for entry in settings.output if entry.name == name] or [entry.url for entry in settings.output]
     if not urls:
-        raise ConfigError("spool drain: give --store URL, the store that shall take the points")
+        raise ConfigError("spool drain: give --store URL, the store to deliver to")
     if not (folder / name).is_dir():
         raise ConfigError(f"spool {folder / name}: no such folder; `powerhall-agent spool list` shows the outputs")
     log = Log()

@@ -10,7 +10,7 @@ On-disk format (little endian):
 `packing` says how the payload is stored: 0 as it is, 1 by bz2. Unpacked it is `points` newline-terminated lines.
 
 Invariants:
-* what `scan` returns is a prefix of what was appended, record by record: everything after a bad record is ignored;
+* `scan` returns a prefix of the appended records: everything after a bad record is ignored;
 * reading never raises for damage, only for a file that cannot be read at all.
 """
 

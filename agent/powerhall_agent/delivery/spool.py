@@ -1,4 +1,4 @@
-"""The spool of one output: what was appended stays on disk until the store has acknowledged it.
+"""The spool of one output: appended lines stay on disk until the store has acknowledged them.
 
 On disk, in the output's folder: `NNNNNNNNNNNNNNNN.seg` (segments by rising number, format in segment.py), `lock`
 (held by the process that owns the spool), `damaged/` (tails that failed their checksum, for inspection),
@@ -70,7 +70,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class SpoolStats:
-    """What waits, and what was lost since the start."""
+    """Amount of data that waits, and that was lost since the start."""
 
     bytes_waiting: int
     points_waiting: int
@@ -224,7 +224,7 @@ class Spool:
         return True
 
     def stats(self) -> SpoolStats:
-        """Sum up what waits, including points that only memory holds."""
+        """Sum up the waiting data, including points that only memory holds."""
         with self._lock:
             points = (
                 sum(s.points for s in self._closed) + sum(p for _, p in self._live) + sum(p for _, p in self._loose)

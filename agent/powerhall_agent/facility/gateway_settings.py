@@ -31,11 +31,11 @@ class FacilitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     def __post_init__(self) -> None:
         """Refuse a file without devices, and two devices or outputs of one name."""
         if not self.device:
-            raise ValueError("device: there is none; every device is a [[device]] table")
+            raise ValueError("device: must have at least one [[device]] table")
         for what, names in (("device", [d.name for d in self.device]), ("output", [o.name for o in self.output])):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise ValueError(f"{what}.name: {twice[0]!r}: is there twice")
+                raise ValueError(f"{what}.name: {twice[0]!r}: must be unique")
 
 
 def load_facility(path: str | Path) -> tuple[FacilitySettings, dict[str, DeviceMap]]:

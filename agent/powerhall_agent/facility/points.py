@@ -29,7 +29,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a name without a unit and a range that holds nothing."""
+        """Refuse a name without a unit and an empty range."""
         if not any(self.name.endswith(f"_{unit}") for unit in _UNITS) or not self.name.replace("_", "").isalnum():
             raise ValueError(f"name: {self.name!r}: must end in its unit: _{', _'.join(_UNITS)}")
         if not self.min < self.max:

@@ -1,4 +1,4 @@
-"""The table of protocols, and what follows from it: kinds of device, readers and maps.
+"""Protocols by name, and their kinds of device, readers and maps.
 
 A further protocol is one file in `protocols/` and one entry here; its maps lie in `maps/`.
 """
@@ -61,5 +61,5 @@ def load_map(name: str, folder: Path) -> DeviceMap:
     names = [point.name for point in found.point]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
-        raise ConfigError(f"{path}: point: {twice[0]!r} is there twice" if twice else f"{path}: point: there is none")
+        raise ConfigError(f"{path}: point: {twice[0]!r}: must be unique" if twice else f"{path}: point: must hold one")
     return DeviceMap(protocol, found.source, tuple(found.point))

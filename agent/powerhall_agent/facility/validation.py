@@ -8,7 +8,7 @@ from powerhall_agent.facility.points import Point
 __all__ = ["CounterState", "PointValidator", "Validation"]
 
 _SMALLEST = 1e-9
-"""A float that is not zero but smaller comes from bytes in the wrong order: no meter resolves it."""
+"""Least plausible magnitude of a float that is not zero: a smaller one indicates a wrong byte order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""NVML return codes and what the agent does about each."""
+"""NVML return codes and the agent's reaction to each."""
 
 from enum import Enum, auto
 from typing import Final
@@ -7,7 +7,7 @@ __all__ = ["Action", "action", "reason"]
 
 
 class Action(Enum):
-    """What the agent does after a return code other than success."""
+    """Reaction of the agent to a return code other than success."""
 
     UNSUPPORTED = auto()
     """Not read again in this driver session, unless it has succeeded before."""
@@ -48,7 +48,7 @@ _REASONS: Final = {11: "irq_issue", 15: "lost", 16: "reset_required", 28: "not_f
 
 
 def action(code: int) -> Action:
-    """Return what to do about a return code; codes that the table does not know count as strikes."""
+    """Return the reaction to a return code; codes that the table does not have count as strikes."""
     return _ACTIONS.get(code, Action.STRIKE)
 
 

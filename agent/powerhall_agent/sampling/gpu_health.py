@@ -8,7 +8,7 @@ from powerhall_agent.nvml.codes import Action, action, reason
 __all__ = ["HUNG", "OK", "RETRY", "GpuHealth"]
 
 OK, HUNG, RETRY = "ok", "hung", "retry"
-"""Reasons beside those of return codes (nvml.codes.reason): well; a call does not return; tried again after that."""
+"""Reasons beside those of return codes (nvml.codes.reason): healthy; a call does not return; retry after that."""
 _STRIKES: Final = 3
 _FIRST_RETRY_S: Final = 5.0
 _LAST_RETRY_S: Final = 60.0

@@ -39,7 +39,7 @@ class HostThread:
 
 
 def collect_into(ready: deque[Fields], family: FamilyStats, collector: Collector) -> Callable[[], None]:
-    """Return a run that puts what a collector reads into `ready`, where it waits for a tick's timestamp."""
+    """Return a function that puts a collector's readings into `ready`, where they wait for a tick's timestamp."""
 
     def run() -> None:
         fields = family.run(collector)
@@ -50,7 +50,7 @@ def collect_into(ready: deque[Fields], family: FamilyStats, collector: Collector
 
 
 def observe_into(ready: deque[Record], look: Callable[[float], Sequence[Record]]) -> Callable[[], None]:
-    """Return a run that puts the points of job attribution into `ready`; a repeated failure is logged once."""
+    """Return a function that puts the points of job attribution into `ready`; a repeated failure is logged once."""
     logged: list[str] = []
 
     def run() -> None:

@@ -1,6 +1,6 @@
 """The sampler in a process of its own: settings come in on stdin as JSON, lines go out on stdout.
 
-A driver call that never returns, or a library that no longer fits the driver, costs this process and not the daemon.
+A driver call that never returns, or a library that no longer fits the driver, ends this process and not the daemon.
 A line `#` is a heartbeat when there are no records. The process ends with the daemon: by SIGTERM, by the death signal
 of its parent, or when its pipe is closed.
 """

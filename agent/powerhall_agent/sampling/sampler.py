@@ -1,6 +1,6 @@
 """The sampler: owns NVML in its process, reads every GPU at its cadence and writes finished lines to a sink.
 
-One thread keeps time and never enters the driver; driver calls run on the driver thread, and a call that blocks costs
+One thread keeps time and never enters the driver; driver calls run on the driver thread, and a call that blocks delays
 its own GPU only. A driver that goes away is initialised again with backoff; an unbind or a library that does not fit
 the driver ends `run_sampler`, because only a new process can let go of the library.
 """

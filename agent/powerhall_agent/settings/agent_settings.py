@@ -47,7 +47,7 @@ class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ShipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Pace of delivery; see docs/guide/agent.md for what follows from it."""
+    """Pace of delivery; see docs/guide/agent.md for the consequences."""
 
     interval_s: float = 1.0
     """Least time between two deliveries of live data, from 0.01 to 60 s."""

@@ -1,4 +1,4 @@
-"""Settings of the sampler: where the node is, how often to read, what to read besides the GPUs."""
+"""Settings of the sampler: location of the node, intervals, and readings besides the GPUs."""
 
 from typing import Annotated
 

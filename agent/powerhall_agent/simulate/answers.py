@@ -1,4 +1,4 @@
-"""What the simulated driver answers to calls on one device: one function per NVML call.
+"""Answers of the simulated driver to calls on one device: one function per NVML call.
 
 Every function gets the state file, the GPU's first word, the MIG instance's row (-1: the GPU itself) and the caller's
 arguments as pynvml passes them, and returns an NVML return code.

@@ -1,4 +1,4 @@
-"""Which path of a capture stands for which NVML field or getter; the first path that a capture has is taken."""
+"""Paths of a capture by NVML field or getter; the first path that a capture has is taken."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -12,7 +12,7 @@ _ABSENT: Final = ("N/A", "REDACTED", "Requested functionality has been deprecate
 
 
 def pick(texts: Mapping[str, str], paths: Paths) -> str | None:
-    """Return the first text that is there and means something."""
+    """Return the first text that is present and not a placeholder such as N/A."""
     for path in paths:
         text = texts.get(path)
         if text is not None and text.strip("[]") not in _ABSENT:
@@ -21,7 +21,7 @@ def pick(texts: Mapping[str, str], paths: Paths) -> str | None:
 
 
 def _power(group: str, section: str, name: str, tag: str) -> Paths:
-    """Paths of a power reading: text, XML, and the older XML that knows no scopes."""
+    """Paths of a power reading: text, XML, and the older XML without scopes."""
     older = (f"power_readings/{tag}", f"Power Readings/{name}") if section == _GPU else ()
     return (f"{section}/{name}", f"{group}/{tag}", *older)
 

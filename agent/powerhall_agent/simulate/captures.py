@@ -1,8 +1,8 @@
 """Reads what `nvidia-smi -q` (text) and `nvidia-smi -q -x` (XML) print, as simulated GPUs.
 
-Both are turned into flat texts by path ("Temperature/GPU Current Temp", "temperature/gpu_temp"), and one table says
-which NVML field or getter a path stands for. "N/A" and the like mean: not supported. Captures hold no energy counter
-and no fast power, so a captured GPU is read by the getters alone where its driver is old.
+Both are turned into flat texts by path ("Temperature/GPU Current Temp", "temperature/gpu_temp"), and one table maps
+paths to NVML fields and getters. "N/A" and the like mean: not supported. Captures hold no energy counter and no fast
+power, so a captured GPU is read by the getters alone where its driver is old.
 """
 
 import re
@@ -45,7 +45,7 @@ class Capture:
 
 
 def read_xml(text: str, source: str) -> Capture:
-    """Read `nvidia-smi -q -x`; what is not such a document raises Rejected."""
+    """Read `nvidia-smi -q -x`; another document raises Rejected."""
     try:
         root = ET.fromstring(text)  # noqa: S314  # a file that the operator names
     except ET.ParseError as error:
@@ -77,7 +77,7 @@ def _process(texts: dict[str, str]) -> tuple[int, int]:
 
 
 def read_text(text: str, source: str) -> Capture:
-    """Read `nvidia-smi -q`; sections are told by indentation. What has no GPU raises Rejected."""
+    """Read `nvidia-smi -q`; sections follow from indentation. A text without a GPU raises Rejected."""
     driver = ""
     gpus: list[CapturedGpu] = []
     path: list[tuple[int, str]] = []
@@ -193,7 +193,7 @@ _WORDS: Final = {
 
 
 def _number(text: str | None) -> float | None:
-    """Return the number that a text stands for, None where the machine had none."""
+    """Return the number in a text, None where the machine had none."""
     if text is None:
         return None
     if text in _WORDS:

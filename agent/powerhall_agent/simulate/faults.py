@@ -1,4 +1,4 @@
-"""Fault scripts: what goes wrong on simulated GPUs, and when.
+"""Fault scripts: faults of simulated GPUs by time.
 
 One step per line: `at SECONDS [gpu N] VERB [VALUE ...]`; `#` starts a comment. Times count from the start.
 
@@ -77,7 +77,7 @@ class Step:
 
 
 def read_script(path: Path) -> list[Step]:
-    """Read a script file; what it does not understand raises Rejected with file and line."""
+    """Read a script file; an invalid step raises Rejected with file and line."""
     try:
         return parse_script(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:

@@ -23,7 +23,7 @@ GPU_WORDS: Final = 1024
 # Header (integers).
 H_MAGIC, H_VERSION, H_GPUS, H_GPU_WORDS, H_STEPS = 0, 1, 2, 3, 4
 H_DRIVER_RETURN: Final = 5
-"""Return code of every call, 0 while the driver is well (9 driver not loaded, 18 version mismatch)."""
+"""Return code of every call, 0 while the driver works (9 driver not loaded, 18 version mismatch)."""
 H_GENERATION: Final = 6
 """Counts driver loads; a reader of an earlier generation gets 1 (uninitialized) until it initialises again."""
 H_LATENCY_NS: Final = 7
@@ -59,7 +59,7 @@ C_RTH_K_PER_W, C_TAU_S, C_TEMP_MAX_C, C_TEMP_SLOWDOWN_C, C_TEMP_SHUTDOWN_C = 32,
 C_HBM_SHARE, C_NOISE, C_NVLINK_BYTES_PER_S, C_STATIC = 37, 38, 39, 40
 """C_STATIC 1: the GPU shows a capture or a replay and has no physics."""
 C_FORCE_RETURN: Final = 48
-"""Integer: return code of every call on this GPU (15 lost, 16 reset required, 999 unknown), 0 when well."""
+"""Integer: return code of every call on this GPU (15 lost, 16 reset required, 999 unknown), 0 while the GPU works."""
 C_HANG_UNTIL_NS: Final = 49
 """Integer: calls on this GPU block until this instant of CLOCK_MONOTONIC."""
 C_LATENCY_NS: Final = 50

@@ -86,7 +86,7 @@ class SimulatedLibrary:
         return self._driver_return() or call(*args)
 
     def _driver_return(self) -> int:
-        """Return the code that a call on no particular GPU gets: of the first node whose driver is unwell."""
+        """Return the code that a call on no particular GPU gets: of the first node whose driver fails."""
         codes = (self._state_return(state, position) for position, state in enumerate(self.states))
         return next((code for code in codes if code), 0)
 
@@ -135,7 +135,7 @@ class SimulatedLibrary:
         return code
 
     def call_nvmlShutdown(self) -> int:  # noqa: N802
-        """Shut down; the last of as many calls as there were initialisations really does."""
+        """Shut down; takes effect at the call that matches the first initialisation."""
         if not self._generations:
             return _UNINITIALIZED
         self._initialised -= 1

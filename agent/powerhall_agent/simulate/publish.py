@@ -1,4 +1,4 @@
-"""Turns the physics of a simulated GPU into what NVML answers: getters and field values in the state file.
+"""Turns the physics of a simulated GPU into NVML answers: getters and field values in the state file.
 
 Return codes are set once by `describe` and changed only by faults, so that a field that a script made "not supported"
 stays so; `publish` writes values alone.
@@ -90,7 +90,7 @@ def _model_supports(value: FieldValue, spec: GpuModel) -> bool:
 
 
 def describe(ints: "memoryview[int]", d: "memoryview[float]", base: int, spec: GpuModel, inlet_c: float) -> None:
-    """Write what a GPU of this model is and supports, idle and settled at the inlet temperature."""
+    """Write identity and supported readings of a GPU of this model, idle and settled at the inlet temperature."""
     for word, value in (
         (at.C_LIMIT_W, spec.limit_default_w), (at.C_INLET_C, inlet_c), (at.C_POWER_W, spec.idle_w),
         (at.C_AVERAGE_W, spec.idle_w), (at.C_IDLE_W, spec.idle_w), (at.C_PEAK_W, spec.peak_w),

@@ -1,4 +1,4 @@
-"""Records real GPUs through NVML into the project's own recording format, to be replayed where there are none.
+"""Records real GPUs through NVML into the project's own recording format, to be replayed without GPUs.
 
 python -m powerhall_agent.simulate.record OUT.jsonl.gz [SECONDS] [INTERVAL_S]
 """
@@ -66,7 +66,7 @@ def _getters(handle: Any) -> dict[str, Callable[[], tuple[int, int]]]:  # noqa: 
 
 
 class _GpuRecorder:
-    """One GPU being recorded: what it supports, and what it showed last."""
+    """One GPU being recorded: its supported readings, and the last value of each."""
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu

@@ -1,4 +1,4 @@
-"""Recordings of GPUs: what NVML answered, sample by sample, to be replayed on simulated GPUs.
+"""Recordings of GPUs: NVML's answers, sample by sample, to be replayed on simulated GPUs.
 
 Format (version 1), one JSON object per line, gzip when the name ends in .gz:
 
@@ -41,7 +41,7 @@ _TEXTS: Final = {
 
 
 class GpuHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one GPU is and supports."""
+    """Identity and supported readings of one GPU."""
 
     uuid: str
     name: str
@@ -61,7 +61,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class RecordingSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What changed on one GPU at one moment."""
+    """Changes of one GPU at one moment."""
 
     t: float
     gpu: int
@@ -133,7 +133,7 @@ def write_recording(path: Path, driver: str, gpus: list[GpuHead], samples: Itera
 
 
 def describe_gpu(state: StateFile, gpu: int, head: GpuHead) -> None:
-    """Write what a recorded or captured GPU is and supports; it has no physics."""
+    """Write identity and supported readings of a recorded or captured GPU; it has no physics."""
     base = state.base(gpu)
     state.doubles[base + at.C_STATIC] = 1.0
     for name, place in _TEXTS.items():

@@ -1,4 +1,4 @@
-"""The shared state file of one simulated node: create, open, and what a driver of the simulation sets on its GPUs."""
+"""The shared state file of one simulated node: create it, open it, and set loads, limits and events of its GPUs."""
 
 import mmap
 import os

@@ -31,7 +31,7 @@ def release_orphan(state: StateFile) -> None:
 
 
 def advance(state: StateFile, dt_s: float) -> None:
-    """Move all GPUs of a node on by `dt_s` seconds and publish what NVML answers."""
+    """Move all GPUs of a node on by `dt_s` seconds and publish NVML's answers."""
     if dt_s <= 0:
         return
     ints, doubles = state.ints, state.doubles

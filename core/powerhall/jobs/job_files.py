@@ -1,7 +1,7 @@
 """Powerhall's own job files: CSV with a header, or a JSON array, with the fields of `Job`.
 
 CSV: lists are separated by blanks; empty cells take the default; times may be ISO 8601, durations may carry units
-("90 min"). Only job_id (or id), gpus and duration_s (or duration) must be there.
+("90 min"). Only job_id (or id), gpus and duration_s (or duration) are required.
 """
 
 import csv

@@ -33,7 +33,7 @@ class PowerChain(Protocol):
 
 
 class CooledHall(Protocol):
-    """What the models of this module need of a hall."""
+    """Properties of a hall that the models of this module read."""
 
     @property
     def plants(self) -> Sequence[Plant]:
@@ -76,7 +76,7 @@ def plant_power_w(plant: Plant, heat_w: float, weather: Weather) -> float:
 
 
 def needs_weather(hall: CooledHall) -> bool:
-    """Say whether capacity or power of any plant of the hall depends on the weather."""
+    """Return whether capacity or power of any plant of the hall depends on the weather."""
     return any(kind_of(plant).needs_weather for plant in hall.plants)
 
 

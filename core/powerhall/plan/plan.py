@@ -115,7 +115,8 @@ class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A job that runs within the horizon: where, when and how. `end_s` may lie beyond the horizon.
 
-    `gpu_power_w` is the planned draw of each of its GPUs, counted from zero. `running` says that it already runs.
+    `gpu_power_w` is the planned draw of each of its GPUs, counted from zero. `running` is true for a job that already
+    runs.
     """
 
     job_id: str
@@ -132,13 +133,13 @@ class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WaitCode(StrEnum):
-    """Why a job waits, in one word for machines."""
+    """Machine-readable reason why a job waits."""
 
     GPUS = "gpus"
     COOLING = "cooling"
     POWER = "power"
     WORTH = "worth"
-    """It fits, but its value within the horizon does not pay."""
+    """It fits, but its value within the horizon is below its cost."""
     CAPACITY = "capacity"
     """No start fits beside jobs of more value; not looked into further."""
     PLACEMENT = "placement"

@@ -1,1 +1,1 @@
-"""What every command needs, once: command line, log, signals, file lock, files, settings, errors and extras."""
+"""Parts that all commands share: command line, log, signals, file lock, files, settings, errors and extras."""

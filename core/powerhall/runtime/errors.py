@@ -1,4 +1,4 @@
-"""The exceptions of Powerhall; the branches are what callers do.
+"""The exceptions of Powerhall, one branch per reaction of the caller.
 
 * PowerhallError
   x Retryable      try again later: a server is busy, a lock is held, a network is cut

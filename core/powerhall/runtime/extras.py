@@ -1,4 +1,4 @@
-"""Console entry of every program: exit codes, and one line that names the extra whose libraries are missing."""
+"""Console entry of every program: exit codes, and a one-line message where the libraries of an extra are missing."""
 
 import importlib
 import importlib.util

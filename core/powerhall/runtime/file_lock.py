@@ -1,4 +1,4 @@
-"""One owner for a file or a folder, between processes: flock(2) on a lock file, which dies with its process."""
+"""Locks a file or a folder between processes: flock(2) on a lock file, released when its process ends."""
 
 import contextlib
 import fcntl
@@ -28,9 +28,9 @@ def lock_path(path: Path) -> Path:
 
 
 class FileLock:
-    """A lock that is held from the moment that it is made until `release`, the end of a `with` block, or death.
+    """A lock, held from its creation until `release`, the end of a `with` block, or the end of the process.
 
-    Waits for at most `wait_s` seconds. Raises LockHeld while another process (or another FileLock of this process)
+    Waits `wait_s` seconds at most. Raises LockHeld while another process (or another FileLock of this process)
     holds it, and OSError when the lock file cannot be opened. The lock file stays: removing it would let two own it.
     """
 

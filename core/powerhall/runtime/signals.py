@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class StopFlag:
-    """A flag that a signal sets: for work that looks at it now and then, such as a solver. `flag()` reads it."""
+    """A flag that a signal sets, for work that polls it, such as a solver. `flag()` reads it."""
 
     def __init__(
         self,

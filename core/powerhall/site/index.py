@@ -1,7 +1,7 @@
 """Lookups over one site: nodes, racks, rows, halls, feeds, power modes, and the limits in force at a time.
 
 Every table is built on first use and once per site, so that a lookup costs no walk over the nodes. Zone ids are opaque:
-what lies in what follows from the topology, never from the characters of a name.
+containment follows from the topology, never from the characters of a name.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ __all__ = ["SiteIndex", "ZoneKind"]
 
 
 class ZoneKind(StrEnum):
-    """What a zone id stands for."""
+    """The kind of zone that a zone id names."""
 
     SITE = "site"
     FEED = "feed"
@@ -79,7 +79,7 @@ class SiteIndex:
 
     @cached_property
     def kinds(self) -> Mapping[str, ZoneKind]:
-        """What every zone id stands for; its keys are all zones of the site, in the order of `Site.zones`."""
+        """The kind of every zone id; its keys are all zones of the site, in the order of `Site.zones`."""
         kinds = dict.fromkeys(self.site.zones(), ZoneKind.RACK)
         kinds |= dict.fromkeys(self.rows, ZoneKind.ROW)
         kinds |= dict.fromkeys(self.halls, ZoneKind.HALL)

@@ -21,7 +21,7 @@ Draw = Annotated[float, msgspec.Meta(ge=1e-3, le=10.0)]
 
 
 def is_name(text: str) -> bool:
-    """Say whether text can be the name of a zone, a mode or a storage; dots and colons may stand in it."""
+    """Return whether text can be the name of a zone, a mode or a storage; dots and colons may stand in it."""
     return bool(text) and text.isprintable() and not any(c in text for c in "/,=\" \\\n\t'")
 
 

@@ -1,4 +1,4 @@
-"""Where points and documents are kept: SQLite on one machine, InfluxDB 1, 2 or 3 for a site."""
+"""Stores of points and documents: SQLite on one machine, InfluxDB 1, 2 or 3 for a site."""
 
 from powerhall.store.base import Store
 from powerhall.store.open import open_store

@@ -1,4 +1,4 @@
-"""The interface of a store, and how a kind of store is described for the registry."""
+"""The interface of a store, and the entry of a kind of store in the registry."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoreKind:
-    """A kind of store: what its URLs begin with, their form, the options of their query part, and how one is opened.
+    """A kind of store: scheme and form of its URLs, the options of their query part, and the function that opens one.
 
     `open` gets the whole URL; it sends nothing to a server and raises ConfigError for a URL that it refuses.
     """

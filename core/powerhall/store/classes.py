@@ -11,12 +11,12 @@ _HEADS: dict[bytes, Retention] = {name.encode(): retention for name, retention i
 
 
 def retention_of(measurement: str) -> Retention:
-    """Return the class of a measurement; what the schema does not have counts as `fine`."""
+    """Return the class of a measurement; one that the schema does not have counts as `fine`."""
     return _CLASSES.get(measurement, "fine")
 
 
 def split_lines(lines: bytes) -> dict[Retention, bytes]:
-    """Sort line protocol by class, each in its order; a line that nobody knows goes with `fine`."""
+    """Sort line protocol by class, each in its order; a line of an unknown measurement counts as `fine`."""
     parts: dict[Retention, list[bytes]] = {}
     for line in lines.splitlines(keepends=True):
         head = line.split(b" ", 1)[0].split(b",", 1)[0]

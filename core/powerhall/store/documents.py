@@ -49,7 +49,7 @@ def split_document(kind: str, key: str, time_ms: int, body: bytes) -> bytes:
 
 
 def join_parts(parts: Sequence[str], digest: str) -> bytes | None:
-    """Return the document that these parts make, in order; None when they are not all of it."""
+    """Return the document of these parts, in order; None when parts are missing."""
     try:
         body = zlib.decompress(base64.b64decode("".join(parts), validate=True))
     except (binascii.Error, zlib.error):

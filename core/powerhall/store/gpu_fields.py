@@ -19,7 +19,7 @@ class FieldValue:
     `before` bound the driver versions in which the id has this meaning. `part` names a value that is one of several
     from which the field is made. `wrap_bits` is the width of a counter that wraps.
 
-    `simulated` is what a simulated GPU answers: a quantity of its physics (simulate/publish.py) or a constant; None
+    `simulated` is the answer of a simulated GPU: a quantity of its physics (simulate/publish.py) or a constant; None
     means "not supported". `simulated_on` says on which models; `value_type` is the type in which NVML answers.
     """
 
@@ -63,8 +63,8 @@ class Getter:
 class GpuField:
     """One stored field of a GPU.
 
-    `sources` are where the value comes from, the best first; without any, sampler or collector compute it. `combine`
-    says what becomes of several: "first" takes the first that answers, "sum" adds the parts up, "own" leaves it to the
+    `sources` are where the value comes from, the best first; without any, sampler or collector compute it. `combine` is
+    the rule for several: "first" takes the first that answers, "sum" adds the parts up, "own" leaves it to the
     collector. `aggregate` is what a panel shows of an interval; of a counter that is "spread", its rise.
     """
 

@@ -101,7 +101,7 @@ def _plain(line: str) -> Point | None:
             int(time_ms),
         )
     except (ValueError, IndexError):
-        return None  # malformed: the full reader says where
+        return None  # malformed: the full reader reports where
 
 
 def _escaped(number: int, line: str) -> Point:

@@ -1,4 +1,4 @@
-"""The handful of questions that the optimizer and the dashboards ask of any store."""
+"""Queries on any store that the optimizer and the dashboards share."""
 
 from collections.abc import Mapping
 

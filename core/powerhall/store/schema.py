@@ -1,4 +1,4 @@
-"""The one table of what Powerhall stores: measurements, tags, fields, units, cadence and retention (schema version 1).
+"""Schema of the stored measurements (version 1): tags, fields, units, cadence and retention.
 
 Rules that keep it portable over InfluxDB 1.6 to 3 and SQLite, and small at 350,000 GPUs:
 every numeric field is a float (an integer once written as float, or the reverse, is a type conflict in InfluxDB);
@@ -15,7 +15,7 @@ __all__ = ["MEASUREMENTS", "RETENTION_DAYS", "SCHEMA_VERSION", "Field", "Measure
 SCHEMA_VERSION = 1
 Retention = Literal["fine", "recent", "history"]
 RETENTION_DAYS: dict[Retention, int] = {"fine": 7, "recent": 90, "history": 3650}
-"""Classes of retention: what is measured every few seconds, what operators look back at, and the long memory."""
+"""Classes of retention: readings of every few seconds, data of recent weeks, and long-term history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ _ROLLUP = (
     Field("cooling_capacity_w", "W", "heat that the plant can take up in this weather"),
     Field("budget_w", "W", "power budget in force"),
     Field("headroom_w", "W", "budget less power; negative when over budget"),
-    Field("planned_w", "W", "power that the plan in force foresees"),
+    Field("planned_w", "W", "power planned by the plan in force"),
     Field("temp_max_c", "degC", "hottest GPU"),
     Field("gpus", "", "GPUs in the zone"),
     Field("gpus_busy", "", "GPUs with utilization above 5 %"),
@@ -129,7 +129,7 @@ _ALL = (
     ),
     Measurement(
         "gpu_state",
-        "whether a GPU answers, and why not",
+        "whether a GPU answers, and the reason where it does not",
         _GPU_TAGS,
         (
             Field("up", "", "1 when the GPU answers, 0 when quarantined"),
@@ -141,7 +141,7 @@ _ALL = (
     ),
     Measurement(
         "gpu_identity",
-        "what a GPU is; written at start, on every rebind and every ten minutes",
+        "identity of a GPU; written at start, on every rebind and every ten minutes",
         _GPU_TAGS,
         (
             Field("uuid", "", "GPU UUID", is_text=True),
@@ -157,7 +157,7 @@ _ALL = (
     ),
     Measurement(
         "event",
-        "something that happened: XID, ECC, MIG change, GPU unavailable, throttle onset, curtailment, plan change",
+        "an event: XID, ECC, MIG change, GPU unavailable, throttle onset, curtailment, plan change",
         (*_NODE_TAGS, "gpu", "kind"),
         (
             Field("code", "", "XID number, or the code of the event"),
@@ -286,7 +286,7 @@ _ALL = (
     ),
     Measurement(
         "plan_zone",
-        "what the newest plan foresees per zone and slot",
+        "forecast of the newest plan per zone and slot",
         ("site", "zone"),
         (
             Field("planned_w", "W", "planned power"),
@@ -301,10 +301,10 @@ _ALL = (
     ),
     Measurement(
         "plan_storage",
-        "what the newest plan has each store do, per slot: battery (W and J of electricity), tank and loop (of heat)",
+        "operation of each storage unit in the newest plan, per slot: battery (electricity), tank and loop (heat)",
         ("site", "storage"),
         (
-            Field("power_w", "W", "power that the store delivers; negative when it takes up"),
+            Field("power_w", "W", "power that the unit delivers; negative when it takes up"),
             Field("stored_j", "J", "content at the slot's start"),
             Field("soc_percent", "%", "content at the slot's start, of its capacity"),
             Field("temp_c", "degC", "supply temperature at the slot's start (loops)"),
@@ -353,7 +353,7 @@ _ALL = (
             Field("safe_cap_w", "W", "cap without a lease"),
             Field("expires_s", "s", "end of the lease, seconds since the epoch", is_moment=True),
             Field("plan_id", "", "plan that gave the lease", is_text=True),
-            Field("signed", "", "the signed lease as the capper takes it, in base64", is_text=True),
+            Field("signed", "", "the signed lease that the capper reads, in base64", is_text=True),
         ),
         60.0,
         "recent",
@@ -363,7 +363,7 @@ _ALL = (
         "a capper's signed statement that no lease older than this can come into force on its node",
         ("node",),
         (
-            Field("sequence", "", "number of the newest lease that the capper took"),
+            Field("sequence", "", "number of the newest lease that the capper accepted"),
             Field("signed", "", "the signed confirmation, in base64", is_text=True),
         ),
         60.0,

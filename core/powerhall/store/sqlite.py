@@ -201,7 +201,7 @@ class SqliteStore:
 
 
 def _classify(error: sqlite3.OperationalError) -> type[PowerhallError]:
-    """Busy, locked, full and failing disks may get better; a file that cannot be opened or written needs a person."""
+    """Return Retryable for a busy, locked, full or failing file, else ConfigError (it cannot be opened or written)."""
     name = getattr(error, "sqlite_errorname", "")
     return (
         Retryable if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")) else ConfigError

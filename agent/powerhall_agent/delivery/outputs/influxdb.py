@@ -57,7 +57,7 @@ class InfluxOutput:
             raise Retryable(f"{self._address.name}: {error}") from None
 
     def _secret(self) -> str:
-        """Return the Authorization header for what the secret files held when it was last asked for."""
+        """Return the Authorization header from the secrets that were read last."""
         if self._authorization is None:
             try:
                 self._authorization = write_authorization(self._address)
@@ -66,7 +66,7 @@ class InfluxOutput:
         return self._authorization
 
     def _refusal(self, error: InfluxRefused) -> Exception:
-        """Turn a refusing answer into what the shipper does next."""
+        """Map an error response to the error that the shipper handles."""
         name, status, text = self._address.name, error.status, error.message
         match error.kind:
             case AnswerKind.NOT_ALLOWED:

@@ -1,6 +1,6 @@
 """Opens the output of a store URL, by one table of the schemes that have an output of their own.
 
-Every other kind of store is written through `powerhall.store`, so that a new kind is an output as it is.
+Every other kind of store is written through `powerhall.store`, so that a new kind of store needs no output of its own.
 """
 
 import importlib

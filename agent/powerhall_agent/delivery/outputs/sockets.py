@@ -1,4 +1,4 @@
-"""The connections of a urllib3 pool, so that another thread can end a request that drips on for ever."""
+"""The connections of a urllib3 pool, so that another thread can end a request that never completes."""
 
 import socket
 import threading
@@ -37,7 +37,7 @@ class Sockets:
 
 
 def track_sockets(manager: Any) -> Sockets:  # noqa: ANN401 - urllib3.PoolManager, imported elsewhere
-    """Make a urllib3 pool manager tell us its connections."""
+    """Record the connections of a urllib3 pool manager."""
     sockets = Sockets()
     manager.pool_classes_by_scheme = {
         scheme: type(pool.__name__, (pool,), {"ConnectionCls": _tracked(pool.ConnectionCls, sockets)})

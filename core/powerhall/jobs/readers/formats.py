@@ -1,4 +1,4 @@
-"""The table of job formats, and which one a file has. A new format is a module, a row here, its test and its page."""
+"""Job formats by name, and their detection. To add a format, add a module, a row here, a test and a page."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a refusing answer of InfluxDB means; nothing else reads the text of a server's message.
+"""Classifies the error responses of InfluxDB; no other module reads the text of a server's message.
 
 Queries are an exception: InfluxQL reports its errors with status 200, and `InfluxHttp` looks at them.
 """
@@ -15,7 +15,7 @@ _TOO_OLD: Final = ("beyond retention", "retention policy", "outside retention")
 
 
 class AnswerKind(Enum):
-    """Why a server did not do what was asked."""
+    """Why a server did not fulfil a request."""
 
     LINES = auto()
     """Some line is not well-formed or does not fit its series; the others may have been written."""
@@ -43,7 +43,7 @@ _BY_STATUS: Final = {
 
 
 def classify(status: int, text: str) -> AnswerKind:
-    """Return what an answer other than 2xx means, from its status (0: none came) and its message."""
+    """Classify an answer other than 2xx by its status (0: no answer) and its message."""
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status == 404:
@@ -67,7 +67,7 @@ class InfluxRefused(Exception):  # noqa: N818 - named after what the server did
 
 
 class InfluxUnreachable(Exception):  # noqa: N818 - named after what happened
-    """No whole answer came: nobody listens, a timeout, a connection that broke, or an answer that is not HTTP."""
+    """No complete answer: connection refused, timeout, broken connection, or an answer that is not HTTP."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(f"does not answer: {type(error).__name__}: {one_line(error)}")

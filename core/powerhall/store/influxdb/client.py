@@ -31,7 +31,7 @@ _NAMES = {
 
 
 class Configuration(Protocol):
-    """What is set of influxdb-client's Configuration; `timeout` is for the whole request, in milliseconds."""
+    """Attributes of influxdb-client's Configuration; `timeout` is for the whole request, in milliseconds."""
 
     host: str
     ssl_ca_cert: str | None
@@ -63,7 +63,7 @@ class WriteService(Protocol):
 
 _lock = threading.Lock()
 _modules: dict[str, ModuleType] = {}
-"""What the first client imported; later ones use it again."""
+"""Classes imported for the first client; later ones use them again."""
 
 
 def write_client(configure: Callable[[Configuration], None]) -> tuple[ApiClient, WriteService, type[Exception]]:

@@ -1,4 +1,4 @@
-"""Requests to an InfluxDB server: writes, InfluxQL, administration, and what each refusal means to the caller."""
+"""Requests to an InfluxDB server: writes, InfluxQL, administration, and the error that each refusal raises."""
 
 import json
 from urllib.parse import urlencode
@@ -24,8 +24,8 @@ _FORM = "application/x-www-form-urlencoded"
 class InfluxHttp:
     """Requests to one server and bucket. Connections are kept and shared by threads; nothing is retried here.
 
-    Writes go through influxdb-client. Queries go to /query, which that library does not have: it asks in Flux, which
-    version 3 does not answer.
+    Writes go through influxdb-client. Queries go to /query, which that library does not have: it queries in Flux, which
+    version 3 does not support.
     """
 
     def __init__(self, address: InfluxAddress) -> None:

@@ -2,7 +2,7 @@
 
 The store of every command and the output of the node agent send by this class, so that both get the same endpoints,
 compression, TLS and timeouts. Proxies of the environment are not used, redirects are not followed, and nothing is
-retried: the callers know what a second try costs.
+retried: retries are up to the callers.
 """
 
 import gzip
@@ -106,7 +106,7 @@ class InfluxWriter:
 
 
 class _ApiError(Protocol):
-    """What influxdb-client's ApiException holds."""
+    """Attributes of influxdb-client's ApiException."""
 
     status: int | None
     reason: str | None
