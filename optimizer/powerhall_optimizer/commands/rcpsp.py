@@ -1,4 +1,4 @@
-"""`powerhall-optimizer rcpsp FILE.sm`: solve one PSPLIB project and say what is proved."""
+"""`powerhall-optimizer rcpsp FILE.sm`: solve one PSPLIB project and report the proved bound."""
 
 import argparse
 import json

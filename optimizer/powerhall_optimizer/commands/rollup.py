@@ -1,4 +1,4 @@
-"""`powerhall-optimizer rollup`: the service that writes roll-ups, the plan's lanes, and events of budget and plan."""
+"""`powerhall-optimizer rollup`: the service that writes roll-ups, Gantt rows, and events of budget and plan."""
 
 import argparse
 import contextlib

@@ -1,4 +1,4 @@
-"""`powerhall-optimizer shed`: brings the site's power down now, without solving; by hand, by signal file or by HTTP."""
+"""`powerhall-optimizer shed`: reduces the site's power now, without solving; by hand, by signal file or by HTTP."""
 
 import argparse
 import json

@@ -21,7 +21,7 @@ _LEAST_LONGER = 5
 
 
 def expected_left_s(left_s: float, declared_s: float, parts: Sequence[float], share: float) -> float:
-    """Return the work in s to plan for, so that `share` of jobs like it take no longer; at most what is declared."""
+    """Return the work in s to plan for, so that `share` of similar jobs take no longer; at most the declared work."""
     done = 1.0 - min(1.0, left_s / declared_s)
     longer = [part for part in parts if part > done]
     if len(parts) < _LEAST_JOBS or len(longer) < _LEAST_LONGER:

@@ -1,9 +1,9 @@
 """Forecasts of draw and speed per class of jobs and mode.
 
-Everything is a prior (the site file's published figures) corrected by telemetry: with no samples the prior stands, with
-many the samples do; a class never seen keeps the prior. Draw is learned as a factor on the mode's dynamic power (above
-idle), speed as work done per second, one sample per job and mode. Both are made monotone and concave over the modes:
-more allowed power never draws less or runs slower, and every further watt brings no more than the one before.
+Every forecast is a prior (the site file's published figures) corrected by telemetry: without samples the prior stands,
+many samples replace it; a class never seen keeps the prior. Draw is learned as a factor on the mode's dynamic power
+(above idle), speed as work done per second, one sample per job and mode. Both are made monotone and concave over the
+modes: a higher limit never lowers draw or speed, and every further watt adds no more than the one before.
 """
 
 import math

@@ -45,7 +45,7 @@ def _history(store: Store, site: str) -> History:
     try:
         return msgspec.json.decode(body, type=History)
     except msgspec.MsgspecError:
-        return History()  # of an older version; it fills again
+        return History()  # of an older version; learning starts again
 
 
 def _node_w(store: Store, site: str, now_s: float) -> dict[str, float]:

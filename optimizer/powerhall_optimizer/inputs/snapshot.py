@@ -1,4 +1,4 @@
-"""Assemble site, queue, weather and prices into one immutable snapshot; refuse what does not fit in one line."""
+"""Assemble site, queue, weather and prices into one immutable snapshot; refuse invalid input in one line."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -97,7 +97,7 @@ def _cooling(site: Site, zone: str, item: str, text: str) -> Site:
 
 
 def _size(snapshot: Snapshot, name: str, item: str, text: str) -> Snapshot:
-    """Return the snapshot with one store larger or smaller: its powers and its contents in proportion."""
+    """Return the snapshot with one storage unit larger or smaller: its powers and its contents in proportion."""
     if name not in {storage.name for storage in snapshot.site.storages}:
         raise _refuse(item, name, "must be a store of the site")
     change, relative = _change(item, text)

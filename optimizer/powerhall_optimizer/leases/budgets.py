@@ -63,7 +63,7 @@ def _delivered(plan: Plan, first: int, last: int) -> dict[str, Floats]:
 
 
 def _cooled(plan: Plan, first: int, last: int) -> dict[tuple[str, str], float]:
-    """Return the least that stores take off the plants of a hall and medium, in W; negative where they add to it."""
+    """Return the least heat in W that storage takes off the plants of a hall and medium; negative: it adds heat."""
     found: dict[tuple[str, str], Floats] = {}
     powers = {entry.name: np.array(entry.power_w[first:last], float) for entry in plan.storages}
     for storage in plan.snapshot.site.storages:

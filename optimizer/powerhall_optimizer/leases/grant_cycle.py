@@ -40,7 +40,7 @@ class GrantCycle:
         return self.ledger.acknowledge(acks.sequences, now_s)
 
     def run(self, now_s: float, until_s: float) -> dict[str, object]:
-        """Grant and publish; return figures for people and machines."""
+        """Grant and publish; return the figures of the cycle."""
         self.acknowledge(now_s)
         everybody = cap_requests(self.plan, now_s, until_s)
         wanted = [request for request in everybody if request.node not in self.served]

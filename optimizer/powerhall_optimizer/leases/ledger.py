@@ -6,14 +6,14 @@ Invariants:
   ever sent to it and has neither run out nor been replaced by a lease that the node confirmed.
 * For every zone, at every moment until the last lease runs out, the sum of exposures stays within the zone's budget.
   So a lease that is lost, late, repeated or overtaken changes nothing: whatever subset arrives was counted.
-* A lower cap frees nothing until the node confirms it or the higher lease runs out. A confirmation says that nothing
+* A lower cap frees nothing until the node confirms it or the higher lease runs out. A confirmation states that nothing
   older than its lease can come into force any more, which stays true: late, repeated or overtaken ones free too little,
   never too much. One of a lease that was never granted is ignored.
 * The ledger is written to disk before a lease leaves; after a crash it counts what may have left. Several processes may
   use one ledger (a round's leases and an emergency shed): each change reads it anew under a lock.
 * Sequences rise with time, so that a ledger that was lost does not lock itself out of every capper.
 
-A node's clock may differ by `clock_skew_s`; a lease counts that much longer than it says.
+A node's clock may differ by `clock_skew_s`; a lease counts that much longer than its expiry.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that a zone may draw while the leases to be granted can be in force, and the nodes in it.
+    """Limit on the draw of a zone while the leases to be granted can be in force, and the nodes in it.
 
-    `weights` (one per node, 1 where empty) say how many watts of this budget a watt of the node takes: the share that
+    `weights` (one per node, 1 where empty) are the watts of this budget per watt of the node: the share that
     goes to liquid, or a watt at the meter per watt of IT.
     """
 
@@ -74,7 +74,7 @@ class Budget:
 
 
 class Ledger:
-    """Grants caps within budgets and remembers what each node may still hold."""
+    """Grants caps within budgets and keeps the caps that each node may still hold."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Texts of granting leases for people. Nothing reads these texts back."""
+"""Texts about grants. No code reads them back."""
 
 __all__ = ["only_lowered"]
 

@@ -41,7 +41,7 @@ def _at(hall: Hall, heat: Heat, weather: Weather) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FacilityPowerBound:
-    """A hall at the meter: power when idle, and what `most_it_w` of IT power on one node type adds, in W per slot."""
+    """A hall at the meter in W per slot: power when idle, and the addition by `most_it_w` of IT on one node type."""
 
     idle_w: Floats
     added_w: dict[str, Floats]
@@ -74,7 +74,7 @@ def site_capacity(halls: Sequence[FacilityPowerBound], free_w: Floats) -> Floats
     """Return how much weighted IT power (sum of slope times IT power) is safe per slot within `free_w` at the meter.
 
     A hall's rise stays below the plane through its corners, so the dearest way to spread a weighted load over the halls
-    is a fractional knapsack by rise per weight; the capacity is where even that way meets the budget.
+    is a fractional knapsack by rise per weight; the capacity is where even that distribution meets the budget.
     """
     result = np.zeros_like(free_w)
     for slot, free in enumerate(free_w):

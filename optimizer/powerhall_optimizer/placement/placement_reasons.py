@@ -9,7 +9,7 @@ __all__ = ["PlacementCause", "PlacementReason"]
 
 
 class PlacementCause(Enum):
-    """What stood in the way."""
+    """The limit that kept a job from its place."""
 
     NO_NODES = auto()
     """No row or rack of `hall` has the nodes for `gpus` (on one node where `one_node`)."""

@@ -10,7 +10,7 @@ __all__ = ["Figures", "figures", "figures_of", "multi_site_figures"]
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What a plan comes to over its horizon, in base units."""
+    """Totals of a plan over its horizon, in base units."""
 
     jobs_running: int
     jobs_started: int

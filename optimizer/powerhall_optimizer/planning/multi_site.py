@@ -109,7 +109,7 @@ def make_multi_site_plan(
 
 
 class _JointStorage:
-    """The stores of all sites as those of the joint problem."""
+    """The storage units of all sites as those of the joint problem."""
 
     def __init__(self, joined: JointProblem, parts: Sequence[SiteStorage]) -> None:
         self.parts = parts

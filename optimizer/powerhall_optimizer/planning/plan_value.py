@@ -47,7 +47,7 @@ def schedule_of(plans: Sequence[Plan], built: BuiltProblem) -> Schedule:
 
 
 def trivial_bound(problem: Problem) -> int:
-    """Return the value when every job gets its best option and nothing is limited: what prices of zero prove."""
+    """Return the value when every job gets its best option and nothing is limited: the bound at prices of zero."""
     total = 0
     for job in range(problem.jobs):
         best = int(problem.job_wait_value[job])
@@ -58,12 +58,12 @@ def trivial_bound(problem: Problem) -> int:
 
 
 def plan_dispatch(plan: Plan, model: StorageModel) -> Dispatch:
-    """Return what the plan's stores do, in the model's order."""
+    """Return the dispatch of the plan's storage, in the model's order."""
     return named_dispatch(model, {entry.name: entry.power_w for entry in plan.storages})
 
 
 def proven_bound(problem: Problem, model: StorageModel, certificate: Certificate | None) -> int:
-    """Return the bound that a certificate proves of jobs and stores together (without one: the trivial bound)."""
+    """Return the bound that a certificate proves for jobs and storage together (without one: the trivial bound)."""
     if certificate is None:
         nothing = PriceCertificate(np.zeros(problem.capacity.shape, np.int64), 0)
         return trivial_bound(problem) + _stores(model, nothing, {})
@@ -72,7 +72,7 @@ def proven_bound(problem: Problem, model: StorageModel, certificate: Certificate
 
 
 def _stores(model: StorageModel, prices: PriceCertificate, worth: Mapping[str, Sequence[int]]) -> int:
-    """Rounded up: two parts that are each rounded down could come out one short."""
+    """Value of storage, rounded up: two parts that are each rounded down could come out one short."""
     return math.ceil(stored_bound(model, prices, worth)) if model.units else 0
 
 

@@ -57,7 +57,7 @@ class PlanningStep(StrEnum):
     SOLVED = "solved"
     GREEDY = "greedy"
     KEPT = "kept"
-    """Continue what runs, start nothing new."""
+    """Continue running jobs, start nothing new."""
 
 
 class Unplannable(PowerhallError):  # noqa: N818 - named after its meaning

@@ -66,11 +66,11 @@ class SolvedSchedule:
     certificate: PriceCertificate
     stored_value: dict[str, tuple[int, ...]]
     optimal: bool = False
-    """Proven by CP-SAT; never where stores take part."""
+    """Proven by CP-SAT; never with storage."""
 
 
 def _missing(problem: Problem, model: StorageModel, usage: Ints, roundings: int = 2) -> Ints:
-    """Return what storage must add to every capacity for this usage, rounding of dispatches included."""
+    """Return the power that storage must add to every capacity for this usage, rounding of dispatches included."""
     result: Ints = usage - problem.capacity + roundings * model.rounding_w
     return np.where(usage > 0, result, -problem.capacity)
 
@@ -123,7 +123,7 @@ def solve_with_storage(
 def _feasible_dispatch(
     program: Program, problem: Problem, running_usage: Ints, power_w: list[Floats], start: Dispatch
 ) -> Dispatch:
-    """Return the dispatch in whole W that adds what `power_w` adds and covers the running jobs; else `start`."""
+    """Return the dispatch `power_w` in whole W where it covers the running jobs; else `start`."""
     model = program.model
     need = _missing(problem, model, running_usage)
     total = sum((added_w(s, w, problem.resources) for s, w in zip(model.units, power_w, strict=True)), 0.0)
@@ -171,7 +171,7 @@ def _solve(problem: Problem, request: SolveRequest) -> pipeline.SolveResult:
 
 
 def _stored_value(model: StorageModel, prices: PriceCertificate, answer: Solution) -> dict[str, tuple[int, ...]]:
-    """Return the dual solution of the stores' program at the final prices, as the certificate has it."""
+    """Return the dual solution of the storage program at the final prices, as the certificate has it."""
     scale = float(1 << prices.scale_bits) * STORED_VALUE_SCALE
     return {
         store.storage.name: tuple(math.floor(value * scale + 0.5) for value in row.tolist())

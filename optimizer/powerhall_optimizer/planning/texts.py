@@ -1,4 +1,4 @@
-"""Every text of a plan for people: reasons, what would change them, notes. Nothing reads these texts back."""
+"""Texts of a plan: reasons, changes that would help, notes. No code reads them back."""
 
 from collections.abc import Callable, Sequence
 
@@ -86,7 +86,7 @@ def moved_text(reason: PlacementReason) -> str:
 
 
 def resource_kind_text(resource: Resource) -> str:
-    """Write what a resource limits, in one word."""
+    """Write the kind of a resource, in one word."""
     return "GPUs" if resource.is_gpus else "cooling" if resource.is_cooling else "power"
 
 

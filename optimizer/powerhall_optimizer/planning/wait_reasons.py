@@ -11,7 +11,7 @@ __all__ = ["Alternative", "Shortage", "Slowdown", "WaitReason"]
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """What an alternative misses of one resource: the amount, and the first and last slot in which it is missing."""
+    """Shortage of one resource for an alternative: the amount, and the first and last slot in which it is missing."""
 
     resource: Resource
     amount: int
@@ -21,7 +21,7 @@ class Shortage:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """One way to run a job: choice, start and end slot, value in USD, what is missing for it (nothing: it fits)."""
+    """One way to run a job: choice, start and end slot, value in USD, and its shortages (none: it fits)."""
 
     choice: Choice
     option: int
@@ -46,7 +46,7 @@ class WaitReason:
 
     @property
     def nearest(self) -> tuple[Shortage, ...]:
-        """What is missing for the alternative that comes closest."""
+        """Shortages of the alternative that comes closest."""
         return self.short[-1].shortages if self.short and self.fits_at is None else ()
 
     @property
@@ -56,7 +56,7 @@ class WaitReason:
 
     @property
     def code(self) -> WaitCode:
-        """What the job is short of first."""
+        """The kind of resource that the job is short of first."""
         missing = [s.resource for s in self.nearest]
         if not missing:
             return WaitCode.WORTH

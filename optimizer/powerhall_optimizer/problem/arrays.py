@@ -3,11 +3,11 @@
 Invariants (checked by `Problem.check`):
 
 * Time is `slots` equal slots of `slot_s` seconds. An option that starts in slot s with duration d occupies the
-  slots s .. s+d-1; what lies behind the horizon (slot >= slots) uses nothing and earns nothing.
+  slots s .. s+d-1; slots behind the horizon (slot >= slots) use nothing and earn nothing.
 * A resource is anything linear with a capacity per slot: nodes of a hall, watts of IT in a zone, watts of heat on a
   cooling plant, watts at the grid connection. The sum over running options of their usage never exceeds it.
 * A job takes at most one of its options (hall x mode, a fixed start for a job that already runs, a resume after a
-  stop), with one start slot in [earliest, latest] of the option, or none: then it is worth its `wait_value`.
+  stop), with one start slot in [earliest, latest] of the option, or none: then its value is `wait_value`.
 * All numbers are int64. The largest possible total |value| stays below 2**52: float64 in solvers is exact on sums.
 
 The value of option o of job j started in slot s, with d = duration and inside = min(d, slots - s), is
@@ -178,7 +178,7 @@ class PriceCertificate:
         L(lambda) = sum(lambda * capacity) + sum over jobs of max(wait_value, max over option, start of
                     value - sum over slots and resources of lambda * usage)
 
-    and no schedule is worth more, whatever lambda >= 0 is. `cut_price` prices the derived resources in `cuts`.
+    and no schedule has a higher value, for any lambda >= 0. `cut_price` prices the derived resources in `cuts`.
     """
 
     price: Ints  # [R, T]

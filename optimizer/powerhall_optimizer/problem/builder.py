@@ -1,4 +1,4 @@
-"""The one way to make a `Problem`: tables of jobs and options go through `make_problem`, which checks every invariant.
+"""Build a `Problem`: `make_problem` takes tables of jobs and options and checks every invariant.
 
 `ProblemBuilder` fills the tables one resource, job and option at a time. Callers that compute whole columns (a site's
 queue, several sites, synthetic families) fill them at once.

@@ -32,8 +32,8 @@ def site_certificate(
 ) -> Certificate:
     """Return one site's prices out of a joint certificate, `factor` times as large; they prove a bound for the site.
 
-    `stores` names the site's stores. Any prices do, so rounding is harmless; the scale falls where the numbers would
-    become large.
+    `stores` names the site's storage units. Any prices do, so rounding is harmless; the scale falls where the numbers
+    would become large.
     """
     own = _of_site(certificate, joint, site)
     stored = {name: certificate.stored.get(name_at_site(site, name)) for name in stores}

@@ -9,7 +9,7 @@ __all__ = ["NoOption", "NoOptionCause"]
 
 
 class NoOptionCause(Enum):
-    """What rules a job out."""
+    """The condition that rules a job out."""
 
     RUNS_ELSEWHERE = auto()
     """It runs at `job_sites[0]`, not at `site`."""

@@ -1,4 +1,4 @@
-"""Resources of the planning problem, typed; their names are printed and read here and nowhere else.
+"""Resources of the planning problem, typed. Only this module writes and reads their names.
 
 A name is a key of the certificate in plan.json: `hall1.it_w`, `hall1.h100.gpus`, `hall1.heat_air_w`,
 `site.facility_w`. In a problem of several sites it is `SITE:NAME`. A zone may have dots in its name, so that names are
@@ -13,7 +13,7 @@ __all__ = ["Resource", "ResourceKind", "ResourceNames", "name_at_site"]
 
 
 class ResourceKind(StrEnum):
-    """What a resource is; the value is how its name ends."""
+    """The kind of a resource; the value is the end of its name."""
 
     GPUS = "gpus"
     """GPUs of a pool: one node type in one hall."""
@@ -69,7 +69,7 @@ class Resource:
 
 
 def name_at_site(site: str, name: str) -> str:
-    """Return the name of something of a site among several sites; the plain name where `site` is empty."""
+    """Return a name with its site in front; the plain name where `site` is empty."""
     return f"{site}:{name}" if site else name
 
 

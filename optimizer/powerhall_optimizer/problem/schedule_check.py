@@ -2,8 +2,8 @@
 
 `check_schedule` walks one function per constraint. `exact_value` and `exact_bound` follow the formulas in
 `powerhall_optimizer.problem.arrays` and share no code with the stages that produced the schedule. All sums are exact:
-int64 where a magnitude check allows it, Python integers elsewhere. Plans are judged by `powerhall_optimizer.verify`,
-which shares nothing with this.
+int64 where a magnitude check allows it, Python integers elsewhere. Plans are checked by `powerhall_optimizer.verify`,
+which shares no code with this module.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BrokenLimit:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The judgement: every violation, the exact value, and the proven bound when a certificate came along."""
+    """Result of a check: every violation, the exact value, and the proven bound where a certificate is given."""
 
     violations: tuple[BrokenLimit, ...]
     value: int
@@ -54,7 +54,7 @@ class Report:
 
 
 def verify_schedule(problem: Problem, schedule: Schedule, certificate: PriceCertificate | None = None) -> Report:
-    """Judge a schedule, and the bound when a certificate is given."""
+    """Check a schedule, and the bound when a certificate is given."""
     violations = tuple(check_schedule(problem, schedule))
     known = not any(v.constraint in ("shape", "option", "window") for v in violations)
     value = exact_value(problem, schedule) if known else 0
@@ -134,7 +134,7 @@ def exact_value(problem: Problem, schedule: Schedule) -> int:
 
 
 def exact_bound(problem: Problem, certificate: PriceCertificate) -> int:
-    """floor(L(lambda)): no schedule of the problem is worth more. Raises ValueError when a price is negative."""
+    """floor(L(lambda)): an upper bound of the value of every schedule. Raises ValueError when a price is negative."""
     price, cuts = certificate.price, certificate.cuts
     if price.shape != problem.capacity.shape or (price < 0).any():
         raise ValueError("certificate: prices must be >= 0, one per resource and slot")

@@ -44,7 +44,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class BuiltProblem:
-    """The problem, the meaning of its options, and why some jobs have none."""
+    """The problem, the choices behind its options, and the reasons of jobs without an option."""
 
     problem: Problem
     choices: tuple[Choice, ...]

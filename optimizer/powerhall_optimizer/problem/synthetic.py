@@ -63,7 +63,7 @@ class _SyntheticSite:
 @dataclass(frozen=True, slots=True)
 class _SyntheticJobs:
     nodes: Ints
-    work: Ints  # slots at full power (what is left of it, for running jobs)
+    work: Ints  # slots at full power (remaining ones for running jobs)
     kind: Ints  # class index
     weight: Floats
     release: Ints

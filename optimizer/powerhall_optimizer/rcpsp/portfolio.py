@@ -149,7 +149,7 @@ def _breed_all(race: _Race, populations: list[Population], work: _Work, until: f
 
 
 def _breed(race: _Race, population: Population, work: _Work, until: float, patience: float) -> None:
-    """Breed until the race is finished, `until` has come or nobody has found anything for `patience` seconds."""
+    """Breed until the race is finished, `until` has come or no shorter schedule was found for `patience` seconds."""
     shortest, found = race.makespan, work.clock()
     while not race.finished.is_set() and work.clock() < min(until, found + patience):
         race.schedule(population.breed(_CHILDREN, race.lower))

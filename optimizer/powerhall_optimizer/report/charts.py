@@ -131,7 +131,7 @@ def cooling(plan: Plan) -> object:
 
 
 def _gantt_rows(plan: Plan) -> Iterator[tuple[str, int, int, int, int, str]]:
-    """Yield blocks (mode, first lane, lanes, start, end, text): GPUs as lanes, nodes in the order of the site."""
+    """Yield blocks (mode, first row, rows, start, end, text): one row per GPU, nodes in the order of the site."""
     site = plan.snapshot.site
     first: dict[str, int] = {}
     free_at: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""The chart of a plan's stores: power, and content or temperature with its limits, a column per store."""
+"""The chart of a plan's storage: power, and content or temperature with its limits, one column per unit."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ _DELIVERS, _CHARGES, _CONTENT, _WARMTH, _LIMIT = "#3a9a6b", "#8a63b8", "#2f6db5"
 
 
 def charts_of_stores(plan: Plan) -> object:
-    """Power of every store above (delivered up, taken up down), below what it holds; of a loop its temperature."""
+    """Power of every unit above (delivered up, taken up down), its content below; of a loop its temperature."""
     from plotly.subplots import make_subplots
 
     s = plan.snapshot

@@ -10,7 +10,7 @@ from powerhall.store.line_protocol import Point
 __all__ = ["GANTT_ROWS", "PlannedPower", "gantt_points", "read_planned"]
 
 GANTT_ROWS = 24
-"""Lanes of each hall; the jobs with the most GPUs get one."""
+"""Gantt rows of each hall; the jobs with the most GPUs get one."""
 _FREE = "-"
 
 
@@ -50,7 +50,7 @@ def read_planned(body: bytes | None) -> PlannedPower | None:
 
 
 def gantt_points(plan: PlannedPower, site: str, halls: tuple[str, ...]) -> Iterator[Point]:
-    """Yield every lane in every slot, free ones too, so that a new plan leaves nothing of the old one standing."""
+    """Yield every Gantt row in every slot, free ones too, so that a new plan replaces all points of the old one."""
     horizon = plan.snapshot
     for hall in halls:
         lanes = _gantt_rows([entry for entry in plan.assignments if entry.hall == hall])
@@ -67,7 +67,7 @@ def gantt_points(plan: PlannedPower, site: str, halls: tuple[str, ...]) -> Itera
 
 
 def _gantt_rows(jobs: list[Assignment]) -> list[list[Assignment]]:
-    """Give the largest jobs lanes in which they do not overlap, earliest first."""
+    """Assign the largest jobs to rows in which they do not overlap, earliest first."""
     lanes: list[list[Assignment]] = []
     for job in sorted(jobs, key=lambda entry: (-entry.gpus, entry.start_s, entry.job_id)):
         free = next((lane for lane in lanes if all(_apart(job, other) for other in lane)), None)

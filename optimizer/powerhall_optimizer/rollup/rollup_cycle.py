@@ -73,7 +73,7 @@ class Rollup:
         return sum(self._write(coarse_points(self.store, level, where, start_s, end_s)) for level, where in parts)
 
     def _write_plan(self, plan: PlannedPower | None) -> int:
-        """Write lanes and the event of a plan that is new since the last cycle."""
+        """Write Gantt rows and the event of a plan that is new since the last cycle."""
         before = self._shown
         if plan is None or (before is not None and plan.plan_id == before.plan_id):
             return 0

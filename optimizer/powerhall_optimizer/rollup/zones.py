@@ -46,7 +46,7 @@ class RollupContext:
 
 @dataclass(slots=True)
 class _Sum:
-    """What a rack comes to in one bucket; `liquid_w` is the part of its power that liquid cooling takes."""
+    """Totals of a rack in one bucket; `liquid_w` is the part of its power that liquid cooling takes."""
 
     it_w: float = 0.0
     liquid_w: float = 0.0
@@ -90,7 +90,7 @@ def hall_points(context: RollupContext, hall: Hall, readings: Readings, times_s:
             fields = part.fields() | _limits(context, rack.zone, part.it_w, time_s)
             points.append(Point("rack_10s", tags, fields, time_s * 1000))
         if total.stale == total.nodes:
-            continue  # nothing was heard of the hall at all: no telemetry is no data, not full load
+            continue  # a hall without any telemetry has no data; it is not counted at full load
         yield from points
         fields = total.fields() | _cooling(context, hall, total, time_s)
         fields |= _limits(context, hall.zone, total.it_w, time_s)

@@ -112,7 +112,7 @@ def plan_points(plan: Plan) -> Iterator[Point]:
 
 
 def publish(plan: Plan, store: Store | None, out: Path | None) -> None:
-    """Check the plan as it will be read, then write document, points and ladder, then plan.json in one step."""
+    """Verify the plan as readers will decode it, then write document, points and ladder, then plan.json in one step."""
     body = msgspec.json.encode(plan)
     if broken := verify_plan(msgspec.json.decode(body, type=Plan)):
         raise PowerhallError(f"plan {plan.plan_id[:12]} is not published: {broken[0]}")

@@ -32,7 +32,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 class Queue(msgspec.Struct, frozen=True):
     """Jobs that the planner may place, and nodes that it may not use.
 
-    `left_out` says for each other job why it is not offered to the planner (held by its user, waits for another job).
+    `left_out` has the reason for each job that is not offered to the planner (held by its user, waits for another job).
     """
 
     taken_s: int
@@ -51,7 +51,7 @@ class Command(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something of the plan that was left alone, and why; `job_id` where it is a job."""
+    """An item of the plan that was left alone, and why; `job_id` where it is a job."""
 
     subject: str
     why: SkipReason

@@ -1,4 +1,4 @@
-"""How the fields of a workload manager's job become those of the planner's job."""
+"""Mapping of a workload manager's job fields to those of the planner's job."""
 
 import msgspec
 

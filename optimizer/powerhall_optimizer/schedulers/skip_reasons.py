@@ -7,7 +7,7 @@ __all__ = ["DRAWS_NOTHING", "LeftOut", "LeftOutCause", "Skip", "SkipReason"]
 
 
 class Skip(StrEnum):
-    """Why something of a plan was not written; the value is the code in JSON reports."""
+    """Why an item of a plan was not written; the value is the code in JSON reports."""
 
     NOT_THERE = "not_there"
     """The job is not there, or not managed by Powerhall."""

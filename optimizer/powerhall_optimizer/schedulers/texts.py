@@ -1,7 +1,4 @@
-"""Every text of the workload managers for people: skips, jobs left out, reasons in comments and events.
-
-Nothing reads these texts back.
-"""
+"""Texts of the workload managers: skips, jobs left out, reasons in comments and events. No code reads them back."""
 
 from powerhall.plan.plan import Assignment, Waiting
 from powerhall_optimizer.schedulers.skip_reasons import LeftOut, LeftOutCause, Skip, SkipReason

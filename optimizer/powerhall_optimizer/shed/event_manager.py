@@ -33,7 +33,7 @@ _AGAIN_S = 10.0
 _MOST_TRIES = 6
 
 Act = Callable[[float | None, float, float, float], Outcome]
-"""Act on (limit in W or None, share, end, within): returns what came of it; may raise PowerhallError."""
+"""Act on (limit in W or None, share, end, within): returns the outcome; may raise PowerhallError."""
 
 
 class ShedEvent(msgspec.Struct, forbid_unknown_fields=True):

@@ -27,7 +27,7 @@ __all__ = ["Action", "ActionKind", "Ladder", "ladder"]
 
 
 class ActionKind(StrEnum):
-    """What a rung does to a job; rungs come in this order."""
+    """The action of a rung on a job; rungs come in this order."""
 
     LOWER = "lower"
     PAUSE = "pause"
@@ -74,7 +74,7 @@ class _Meter:
     it_w: dict[str, list[float]]
     cooled_w: dict[str, dict[str, float]]
     battery_w: float
-    """What batteries deliver; negative while they charge."""
+    """Power that batteries deliver; negative while they charge."""
 
     def hall_w(self, zone: str) -> float:
         hall = SiteIndex.of(self.plan.snapshot.site).halls[zone]

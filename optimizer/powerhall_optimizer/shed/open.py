@@ -1,4 +1,4 @@
-"""Open what a shed acts through: store, keys and ledger, scheduler and plan file."""
+"""Open the targets of a shed: store, keys and ledger, scheduler and plan file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ __all__ = ["ShedOptions", "open_shedder"]
 
 @dataclass(frozen=True, slots=True)
 class ShedOptions:
-    """Options of the command line that name what a shed acts through."""
+    """Options of the command line that name the targets of a shed."""
 
     store: str | None
     site_key: Path | None
@@ -30,7 +30,7 @@ class ShedOptions:
 
 
 def open_shedder(options: ShedOptions, plan: Plan) -> Shedder:
-    """Open what the command line names; an incomplete set of lease options, or none at all, is refused."""
+    """Open the named targets; an incomplete set of lease options, or no target at all, is refused."""
     leased = [options.store, options.site_key, options.ledger]
     if any(leased) and not all(leased):
         raise Rejected("shed: --store, --site-key and --ledger go together: all are needed to send leases")

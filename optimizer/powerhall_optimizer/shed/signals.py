@@ -39,7 +39,7 @@ class _SignalRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One event: bring the site to `limit_w`, or down by `share` of what it draws at the start, until `end_s`.
+    """One event: bring the site to `limit_w`, or down by `share` of its power at the start, until `end_s`.
 
     A repeated `event_id` changes nothing unless its `modification` is higher. `within_s`: how soon it must be so.
     """

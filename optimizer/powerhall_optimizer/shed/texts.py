@@ -1,4 +1,4 @@
-"""Every text of a shed for people: reasons in the shed plan, and what failed. Nothing reads these texts back."""
+"""Texts of a shed: reasons in the shed plan, and failures. No code reads them back."""
 
 from powerhall.units import format_power
 

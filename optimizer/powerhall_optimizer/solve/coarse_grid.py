@@ -1,6 +1,6 @@
 """A time grid that grows coarser with distance: solve far slots in long steps, near ones in short steps, then refine.
 
-A coarse problem stands for the fine one on the safe side: the capacity of a long slot is the least of its short ones, a
+A coarse problem is a safe approximation of the fine one: the capacity of a long slot is the least of its short ones, a
 job starts at a long slot's beginning and occupies every long slot that it touches. So a coarse schedule holds every
 limit of the fine problem, slot by slot. Far starts are decided on the coarsest grid, nearer ones on finer grids, and
 the whole is then improved on the fine grid. The bound is always that of the fine problem (see optimizer-model.md).
@@ -47,7 +47,7 @@ class Part:
         return Schedule(chosen.astype(np.int64), schedule.start.copy())
 
     def own(self, schedule: Schedule) -> Schedule:
-        """Return a schedule of the other problem in the numbers of the part; what is not in it waits."""
+        """Return a schedule of the other problem in the numbers of the part; jobs with other options wait."""
         number = np.searchsorted(self.options, schedule.option)
         known = np.minimum(number, max(0, len(self.options) - 1))
         there = (schedule.option >= 0) & (number < len(self.options))
@@ -191,7 +191,7 @@ def solve_on_grid(
             previous=None if previous is None else coarse.coarse(part.own(previous)),
         )
         previous = part.whole(coarse.fine(result.schedule))
-        if part.problem is problem:  # prices of a narrowed problem know nothing of what it must not choose
+        if part.problem is problem:  # prices of a narrowed problem do not cover the options that it excludes
             found = result.certificate
             lasting = found.price / 2.0**found.scale_bits / level.factor
             price = np.repeat(lasting, level.factor, axis=1)[:, : problem.slots]

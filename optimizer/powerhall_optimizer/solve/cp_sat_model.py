@@ -39,7 +39,7 @@ class ModelSolution:
 
 
 def decisions_of(problem: Problem, job: int) -> list[Decision]:
-    """All decisions of a job that are worth more than waiting."""
+    """All decisions of a job with a higher value than waiting."""
     wait = int(problem.job_wait_value[job])
     found = []
     for option in problem.options_of(job):

@@ -1,7 +1,7 @@
 """CP-SAT on windows: at most 100 jobs of one hall and time window are optimised, all others stay fixed.
 
-Decisions are thinned to the starts worth most at the prices, and the jobs' present decisions stay among them, so that
-no solution is worse than the schedule it starts from.
+Decisions are thinned to the starts of highest value at the prices, and the jobs' present decisions stay among them, so
+that no solution is worse than the schedule it starts from.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class CpSatWindows:
         return [int(job) for job in np.concatenate((inside, waiting))]
 
     def _decisions(self, state: SolverState, job: int, prefix: Floats) -> list[Decision]:
-        """The present decision and the starts that are worth most at the prices, spread over the options."""
+        """The present decision and the starts of highest value at the prices, spread over the options."""
         problem, arrays = state.presolved.problem, state.presolved.arrays
         found: list[tuple[float, Decision]] = []
         for option in problem.options_of(job):

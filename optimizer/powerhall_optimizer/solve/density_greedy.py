@@ -37,7 +37,7 @@ def _best(problem: Problem, usage: Ints, job: int) -> tuple[int, int]:
 
 
 def fill_by_density(problem: Problem, kept: Schedule, deadline_s: float) -> Schedule:
-    """Add jobs to what is kept until the monotonic clock reads `deadline_s`; always returns a feasible schedule."""
+    """Add jobs to the kept ones until the monotonic clock reads `deadline_s`; always returns a feasible schedule."""
     schedule = Schedule(kept.option.copy(), kept.start.copy())
     usage = np.zeros_like(problem.capacity)
 

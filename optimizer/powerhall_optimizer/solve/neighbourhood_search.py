@@ -2,7 +2,7 @@
 
 Each round gives every thread a part of the halls, the jobs that run there, a part of the waiting jobs, and an equal
 part of what is left of the resources that halls share. So the threads need no locks: each books only within its own
-part, and what they place fits together.
+part, and their placements fit together.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _mean_value(state: SolverState) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Rounds:
-    """What is the same in every round of a search, and the random stream that deals out halls, jobs and seeds."""
+    """Data shared by all rounds of a search, and the random stream that deals out halls, jobs and seeds."""
 
     presolved: PresolvedProblem
     budget: SolveBudget
@@ -104,7 +104,7 @@ class _Rounds:
         return _Rounds(presolved, budget, order, guidance, np.random.default_rng(budget.seed))
 
     def run(self, state: SolverState, moves: int, heat: float) -> SolverState:
-        """Make `moves` moves per thread on disjoint parts of the halls; the result may be worth less than `state`."""
+        """Make `moves` moves per thread on disjoint parts of the halls; the value may fall below that of `state`."""
         presolved, random = self.presolved, self.random
         problem = presolved.problem
         option, start = state.schedule.option.copy(), state.schedule.start.copy()

@@ -48,7 +48,7 @@ class SolveResult:
     bound: int
     gap: float
     certificate: PriceCertificate
-    certificate_bound: int  # what the prices alone prove
+    certificate_bound: int  # bound from the prices alone
     bound_from: str  # "prices" or "cp-sat"
     stages: tuple[StageReport, ...]
 

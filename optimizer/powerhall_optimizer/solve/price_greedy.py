@@ -1,9 +1,8 @@
 """Price-guided greedy: serial schedule generation, each job at the decision of greatest value less price that fits.
 
-Fixed prices leave ties: every job that is indifferent between two slots or halls takes the same one. So prices
-follow what has been placed already: up where a resource is ahead of the mean fill, down where it is behind. The first
-pass runs at full prices, later ones at lower ones, the last at zero fills what is still free. Jobs that must run come
-first.
+Fixed prices leave ties: every job that is indifferent between two slots or halls takes the same one. So prices follow
+the placed jobs: up where a resource is ahead of the mean fill, down where it is behind. The first pass runs at full
+prices, later ones at lower ones, the last at zero fills what is still free. Jobs that must run come first.
 
 Several orders are tried, one per thread at a time; the best schedule wins. The first orders differ in how much large
 gangs are preferred; from the best of them each thread continues by raising the rank of each job by its regret, the
@@ -37,7 +36,7 @@ Floats = npt.NDArray[np.float64]
 SCALES = (1.0, 0.9, 0.6, 0.0)
 AREA_WEIGHTS = (0.12, 0.25, 0.05)  # how much a large gang is preferred to a small one of equal merit
 SLOPES = (0.4, 0.3)  # how strongly prices follow the fill, one per thread in turn
-SQUEAK = 0.3  # rank gained by a job that is denied all of its worth
+SQUEAK = 0.3  # rank gained by a job that is denied all of its value
 LAST_RESORT = 1e3  # price scale at which jobs that must run take their smallest option
 RENEWALS = 2e9  # multiplications spent on following prices in one pass, at most
 
@@ -81,7 +80,7 @@ class PriceGreedy:
 
 @dataclass(frozen=True, slots=True)
 class _SqueakyWheel:
-    """Ranks of jobs, and how they rise with what a schedule denies them; all arrays are [J]."""
+    """Ranks of jobs, which rise with the value that a schedule denies them; all arrays are [J]."""
 
     presolved: PresolvedProblem
     merit: Floats
@@ -110,7 +109,7 @@ class _SqueakyWheel:
 
 
 def merits(presolved: PresolvedProblem, at: Evaluation, prefix: Floats) -> tuple[Floats, Floats]:
-    """Per job: best (value less price) per unit of worth, and log of the price of running at all."""
+    """Per job: best (value less price) per unit of value, and log of the price of running at all."""
     counts = np.diff(presolved.job_columns)
     job = np.repeat(np.arange(len(counts)), counts)
     top = np.full(len(counts), -np.inf)
@@ -150,7 +149,7 @@ def fill(  # noqa: PLR0917
     slope: float = 0.0,
     scales: tuple[float, ...] = SCALES,
 ) -> tuple[Schedule, int]:
-    """Place waiting jobs into what a feasible schedule leaves free; returns the new schedule and its value."""
+    """Place waiting jobs into the free capacity of a feasible schedule; returns the new schedule and its value."""
     problem = presolved.problem
     free = problem.capacity - usage_of(problem, schedule)
     working = WorkingSchedule(schedule.option.copy(), schedule.start.copy(), free)

@@ -1,8 +1,8 @@
-"""One step of the subgradient method for prices of capacities, with jobs alone and with jobs and stores.
+"""One step of the subgradient method for prices of capacities, with jobs alone and with jobs and storage.
 
 Resources whose options are alike share one price (a group). Prices are kept times the mean capacity of their group, so
 that a step means the same for GPUs and for W. Steps are taken per coordinate from running first and second moments of
-the subgradient (Adam; Kingma and Ba 2015), projected on prices >= 0, in units of what the group is typically worth.
+the subgradient (Adam; Kingma and Ba 2015), projected on prices >= 0, in units of the typical value of the group.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ __all__ = ["PriceStep"]
 
 Floats = npt.NDArray[np.float64]
 _KEPT, _KEPT_SQUARE = 0.9, 0.98
-"""How much of the running moments a step keeps."""
+"""Share of the running moments that a step keeps."""
 _NEW, _NEW_SQUARE = 0.1, 0.02
 _SAMPLE = 200_000
 
@@ -67,7 +67,7 @@ def typical_worth(presolved: PresolvedProblem) -> Floats:
     """Return the typical value per unit of capacity and slot of each group [G, 1], from at most 200,000 usage entries.
 
     They are drawn at random: every n-th entry would meet the same resource again and again where options look alike.
-    A group that no entry uses gets the highest typical value: a store may use it, and prices left over must fall.
+    A group that no entry uses gets the highest typical value: storage may use it, and leftover prices must fall.
     """
     problem = presolved.problem
     entry = _sample(len(problem.use_amount))

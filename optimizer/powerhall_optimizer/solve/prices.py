@@ -29,7 +29,7 @@ ROUNDING = 1e-9  # relative margin for float64 sums; the published bound is reco
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """L(lambda) and what the jobs choose at these prices."""
+    """L(lambda) and the jobs' choices at these prices."""
 
     bound: float
     usage: Floats  # [R, T]
@@ -116,7 +116,7 @@ def _progress(done: int, rounds: int, began: float, budget: SolveBudget) -> floa
 
 
 def _near_columns(presolved: PresolvedProblem, at: Evaluation, width: float) -> tuple[Ints, Ints]:
-    """Columns whose gain is within `width` of the job's unpriced worth from the job's best."""
+    """Columns whose gain is at most `width` of the job's unpriced value below the job's best."""
     counts = np.diff(presolved.job_columns)
     job = np.repeat(np.arange(len(counts)), counts)
     option = presolved.column_option

@@ -33,7 +33,7 @@ class SolverState:
         return gap(self.value, self.bound)
 
     def better(self, schedule: Schedule, value: int) -> SolverState:
-        """This state, or one with the new schedule when it is worth more."""
+        """This state, or one with the new schedule when its value is higher."""
         return replace(self, schedule=schedule, value=value) if value > self.value else self
 
     def tighter(self, price: Floats, bound: float) -> SolverState:

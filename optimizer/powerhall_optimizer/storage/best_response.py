@@ -39,7 +39,7 @@ class Grid:
 
 
 def grid_of(store: StorageUnit, model: StorageModel) -> Grid:
-    """Return the grid of a store."""
+    """Return the grid of a storage unit."""
     low_j = min(store.low_j)
     room_j = max(1.0, float(store.high_j - low_j))
     stored = store.storage.efficiency * model.slot_s
@@ -56,7 +56,7 @@ def grid_of(store: StorageUnit, model: StorageModel) -> Grid:
 
 
 def best_power(grid: Grid, price: Floats) -> tuple[Floats, float]:
-    """Return the store's best power per slot in W at these prices, and what that is worth in value units."""
+    """Return the unit's best power per slot in W at these prices, and its value in value units."""
     store = grid.store
     gain = -store.discharge_cost / COST_SCALE
     load = store.charge_cost / COST_SCALE + np.zeros(len(gain))
@@ -70,7 +70,7 @@ def best_power(grid: Grid, price: Floats) -> tuple[Floats, float]:
 
 
 def added_w(store: StorageUnit, power_w: Floats, resources: int) -> Floats:
-    """Return what a power adds to the capacity of every resource and slot, not rounded."""
+    """Return the power added to the capacity of every resource and slot, not rounded."""
     total = np.zeros((resources, len(power_w)))
     for effect in store.effects:
         total[effect.resource] += effect.gain / SCALE * np.maximum(power_w, 0.0)

@@ -1,14 +1,14 @@
 """Contribution of storage to the proven bound, in exact fractions and without a solver.
 
-With prices lambda of the capacities and any value pi_t of a J in a store after slot t (the certificate has both), no
-dispatch of a store adds more value than
+With prices lambda of the capacities and any value pi_t of a stored J after slot t (the certificate has both), no
+dispatch of a storage unit adds more value than
 
     keep * pi_1 * e_0 + sum over t of (gd_t - dt * pi_t)+ * D + (efficiency * dt * pi_t - gc_t)+ * C
     + sum over t < T of max over e in [low_t, high] of (keep * pi_{t+1} - pi_t) * e
     + max over e in [low_T, high] of - pi_T * e - short * (end - e)+
 
-where gd and gc are what a W delivered earns and a W taken up costs: the prices of what it adds to capacities, less its
-cost. This is the Lagrangian of the store's dynamics, an upper bound whatever pi is (weak duality); pi from the dual of
+where gd is the gain of a W delivered and gc the cost of a W taken up: the prices of the capacity that it adds, less its
+cost. This is the Lagrangian of the unit's dynamics, an upper bound whatever pi is (weak duality); pi from the dual of
 the linear program makes it tight.
 """
 
@@ -29,7 +29,7 @@ def stored_bound(model: StorageModel, prices: PriceCertificate, stored_value: Ma
     """Return the most value that all storage units can add; ValueError where the certificate does not fit."""
     touched = {effect.resource for store in model.units for effect in store.effects}
     if any(cut.resource in touched for cut in prices.cuts):
-        raise ValueError("certificate: a resource that stores add to must not be priced in whole multiples")
+        raise ValueError("certificate: a resource that storage adds to must not be priced in whole multiples")
     total = Fraction(0)
     for store in model.units:
         row = stored_value.get(store.storage.name, (0,) * model.slots)

@@ -1,11 +1,11 @@
-"""Prices of the capacities with the stores as one more block of the Lagrangian, and what stores do at these prices.
+"""Prices of the capacities with storage as one more block of the Lagrangian, and its dispatch at these prices.
 
     L(lambda) + S(lambda),   S(lambda) = max over dispatches of sum(lambda * added capacity) - cost
 
-is convex; capacity and what the stores add, less usage, is a subgradient. Steps are those of `solve.price_step`. The
-dispatches of the steps, averaged with weights that grow with the square of the step, come close to the best dispatch of
-the relaxed problem (ergodic primal sequences: Larsson, Patriksson and Stroemberg 1999; weights: Gustavsson, Patriksson
-and Stroemberg 2015), while each single one jumps between extremes.
+is convex; capacity and the power that storage adds, less usage, is a subgradient. Steps are those of
+`solve.price_step`. The dispatches of the steps, averaged with weights that grow with the square of the step, come close
+to the best dispatch of the relaxed problem (ergodic primal sequences: Larsson, Patriksson and Stroemberg 1999; weights:
+Gustavsson, Patriksson and Stroemberg 2015), while each single one jumps between extremes.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ __all__ = ["joint_storage"]
 
 
 def joint_storage(joined: JointProblem, models: Sequence[StorageModel]) -> StorageModel:
-    """Return the stores of all sites as those of the joint problem, named `SITE:STORE`."""
+    """Return the storage units of all sites as those of the joint problem, named `SITE:STORE`."""
     found = [
         replace(
             store,

@@ -1,6 +1,6 @@
-"""Storage units beside the integer problem: their limits, what they add to capacities, and their cost.
+"""Storage units beside the integer problem: their limits, their effect on capacities, and their cost.
 
-With `d` W delivered and `c` W taken up by store k in slot t, the capacity of resource r is
+With `d` W delivered and `c` W taken up by unit k in slot t, the capacity of resource r is
 
     cap_rt + floor(sum over k of (gain_krt * d_kt - load_krt * c_kt) / SCALE)
 
@@ -13,7 +13,7 @@ Gains are rounded down and loads up: a dispatch within these limits is within th
 * a battery's power changes from slot to slot by no more than its share of the site's ramp limits;
 * a battery adds to the IT power that its feed and the feeds above carry, one to one, and to the power at the meter by
   the tangent of the meter's capacity;
-* a store of cooling takes its power off the heat of its hall's plants; at the meter it saves at least the slope of
+* a tank or loop takes its power off the heat of its hall's plants; at the meter it saves at least the slope of
   their power at no heat, and costs at most the slope at full capacity.
 
 No solver is imported here. The checker has its own code for the same model (`powerhall_optimizer.verify`).
@@ -97,14 +97,14 @@ class StorageUnit:
 
 
 Dispatch = tuple[tuple[int, ...], ...]
-"""Power per store and slot in whole W: delivered, or taken up where negative."""
+"""Power per unit and slot in whole W: delivered, or taken up where negative."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """The most that some storage units may deliver together per slot: no export, no cooling beyond the heat.
 
-    `shares[k]` counts a W that store k delivers, and a W that it takes up.
+    `shares[k]` counts a W that unit k delivers, and a W that it takes up.
     """
 
     shares: dict[int, tuple[Floats, Floats]]
@@ -113,7 +113,7 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class StorageModel:
-    """All stores of a snapshot over its slots."""
+    """All storage units of a snapshot over its slots."""
 
     slots: int
     slot_s: int
@@ -167,7 +167,7 @@ class StorageModel:
         return tuple(found)
 
     def in_whole_watts(self, power_w: Sequence[Floats]) -> Dispatch:
-        """Return the nearest dispatch in whole W that keeps every store within its limits, slot after slot."""
+        """Return the nearest dispatch in whole W that keeps every unit within its limits, slot after slot."""
         return tuple(self._whole(s, w) for s, w in zip(self.units, power_w, strict=True))
 
     def _whole(self, store: StorageUnit, power_w: Floats) -> tuple[int, ...]:
@@ -211,7 +211,7 @@ def with_dispatch(built: BuiltProblem, model: StorageModel, dispatch: Dispatch) 
 def build_storage_model(
     snapshot: Snapshot, built: BuiltProblem, conditions: SiteConditions | None = None
 ) -> StorageModel:
-    """Return the stores of a snapshot; without stores the model is empty."""
+    """Return the model of a snapshot's storage; without storage the model is empty."""
     units: tuple[StorageUnit, ...] = ()
     if snapshot.site.storages:
         units = tuple(_UnitBuilder(snapshot, built, conditions or SiteConditions(snapshot)).units())
@@ -256,7 +256,7 @@ class _UnitBuilder:
         )
 
     def _step_w(self, storage: Storage, ramp_w_per_s: float | None) -> float:
-        """Batteries share a ramp limit in proportion to what they deliver; a few W are left for rounding."""
+        """Batteries share a ramp limit in proportion to their discharge power; a few W are left for rounding."""
         if ramp_w_per_s is None or storage.kind != "battery":
             return math.inf
         every = sum(s.discharge_w for s in self.snapshot.site.storages if s.kind == "battery")
@@ -331,8 +331,8 @@ def plant_slopes(hall: Hall, medium: str, weather: Sequence[Weather]) -> list[tu
 
 
 def named_dispatch(model: StorageModel, dispatch: Mapping[str, Sequence[int]]) -> Dispatch:
-    """Return the dispatch in the model's order; KeyError where a store is missing, ValueError where slots are."""
+    """Return the dispatch in the model's order; KeyError where a unit is missing, ValueError where slots are."""
     found = tuple(tuple(dispatch[store.storage.name]) for store in model.units)
     if any(len(watts) != model.slots for watts in found):
-        raise ValueError("a store needs one power per slot")
+        raise ValueError("a storage unit needs one power per slot")
     return found

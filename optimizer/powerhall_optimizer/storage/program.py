@@ -110,7 +110,7 @@ class _Build:
         return charge, give, rules
 
     def _need(self, need: Ints) -> None:
-        """Penalise what is missing of a resource above everything else."""
+        """Penalise the shortage of a resource above everything else."""
         for resource in sorted({e.resource for store in self.model.units for e in store.effects}):
             parts = [
                 (number, effect)

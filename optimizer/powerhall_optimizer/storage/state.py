@@ -1,6 +1,6 @@
 """Content of storage now: by its meter, else by the last plan, else by the site file.
 
-A meter is the measurement `facility` with the store's name as `device`: the point `soc_percent` of a battery or a tank,
+A meter is the measurement `facility` with the unit's name as `device`: the point `soc_percent` of a battery or a tank,
 `supply_temp_c` of a loop.
 """
 

@@ -1,15 +1,15 @@
-"""The independent checker: everything about a plan is recomputed from plan.json and judged, without the planner's code.
+"""The independent checker: recomputes everything about a plan from plan.json and checks it, without the planner's code.
 
 The package imports powerhall core (plan file, site, curves of losses and cooling), numpy and msgspec, and no other part
-of the optimizer; import-linter and a test that runs a copy of this folder alone hold that. What it recomputes:
+of the optimizer; import-linter and a test that runs a copy of this folder alone hold that. Contents:
 
 * `plan` and `multi_site`: identity, eligibility, residency, modes, times, gangs, running jobs, GPUs per node, budgets,
-  cooling, ramps, what the plan says of its zones; between sites: each job in one plan, where its data may be.
+  cooling, ramps, the plan's own figures of its zones; between sites: each job in one plan, where its data may be.
 * `loads`: power and heat per zone and slot in W by the true convex curves, compared with the limits to half a W.
-* `storage`: contents of stores in J as exact fractions from their powers, and every limit of a store.
+* `storage`: contents of storage units in J as exact fractions from their powers, and every limit of a unit.
 * `capacities`: the integer model's capacities, in whole GPUs and W per slot, rounded down, on straight lines that lie
   above the convex curves.
-* `options`: what each job may choose; usage rounded up, values in whole units, each term rounded once.
+* `options`: the options of each job; usage rounded up, values in whole units, each term rounded once.
 * `bound` and `storage_terms`: the bound that the certificate's prices prove (weak Lagrangian duality), exactly.
 * `value`: value and bound of a plan from all of these.
 

@@ -1,15 +1,15 @@
-"""The proven bound: no plan of the jobs is worth more than what prices of the capacities say, in exact integers.
+"""The proven bound: an upper bound of every plan's value, from prices of the capacities, in exact integers.
 
-For whole prices p >= 0 over a power of two `scale` (the certificate's), no choice of options within the capacities is
-worth more than
+For whole prices p >= 0 over a power of two `scale` (the certificate's), no choice of options within the capacities has
+a higher value than
 
     floor( ( sum over resources and slots of p * capacity  +  sum over jobs of best(job) ) / scale )
 
     best(job) = max( wait * scale,  max over options and starts of  value * scale - sum over its slots of p * usage )
 
-because a plan within the capacities pays at most `p * capacity` for what it uses, and no job gains more than its own
-best when it pays for its usage (weak Lagrangian duality). It holds for any prices: a wrong price makes the bound worse,
-never false. A key `NAME//D` prices the resource counted in whole multiples of D, capacity and usage divided by D and
+because a plan within the capacities pays at most `p * capacity` for its usage, and no job gains more than its own best
+when it pays for its usage (weak Lagrangian duality). It holds for any prices: a wrong price loosens the bound and never
+invalidates it. A key `NAME//D` prices the resource counted in whole multiples of D, capacity and usage divided by D and
 rounded down: what fits before fits after (Fekete and Schepers 2001).
 
 Sums of prices are taken once per option as prefix sums over the slots, so a start costs one difference. Arrays are
@@ -45,7 +45,7 @@ class SitePrices:
     cuts: Mapping[str, Sequence[Cut]]
 
     def of_capacity(self, amounts: Mapping[str, Ints]) -> int:
-        """Return what all capacity costs, times `scale`."""
+        """Return the cost of all capacity, times `scale`."""
         total = sum(_product(row, amounts[name].tolist()) for name, row in self.plain.items())
         for name, cuts in self.cuts.items():
             total += sum(_product(row, (amounts[name] // divisor).tolist()) for divisor, row in cuts)
@@ -61,7 +61,7 @@ def read_prices(
 ) -> list[SitePrices]:
     """Return the prices of each site; `sites` has the capacities by the front that names have in the certificate.
 
-    Without a certificate all prices are 0. What is no price of these capacities raises Rejected or ValueError.
+    Without a certificate all prices are 0. A price that fits none of these capacities raises Rejected or ValueError.
     """
     scale = 1 if certificate is None else certificate.scale
     if scale < 1 or scale & (scale - 1):
@@ -89,7 +89,7 @@ def read_prices(
 class _Priced:
     """Options of one kind of job: different (speed, price) pairs as rows, and which options stand behind each.
 
-    `paid[row, t]` is what the slots before t cost, energy included, times the scale; none exceeds `most` in size.
+    `paid[row, t]` is the cost of the slots before t, energy included, times the scale; none exceeds `most` in size.
     """
 
     speeds: list[float]
@@ -114,7 +114,7 @@ class PricedSite:
         self.tariff_sums = [0, *accumulate(prices.scale * price for price in options.tariff)]
 
     def best(self, job: Job, terms: JobTerms, planned: Planned | None) -> int | None:
-        """Return the most that the job gains here by running, times the scale; None where it has no option."""
+        """Return the highest gain of the job by running here, times the scale; None where it has no option."""
         if terms.first > terms.last or terms.stops == 0:
             return None
         key = self.site.key(job)
@@ -166,7 +166,7 @@ class PricedSite:
         return total
 
     def _paid(self, option: Option, kind: type) -> npt.NDArray[np.generic]:
-        """Return what the slots before each slot cost the option, energy included, times the scale."""
+        """Return the option's cost of the slots before each slot, energy included, times the scale."""
         paid: npt.NDArray[np.generic] = option.energy * np.array(self.tariff_sums, kind)
         for name, amount in option.uses.items():
             if name in self.sums:

@@ -1,4 +1,4 @@
-"""What a site can carry: the capacity of every resource per slot in whole units, and what a W of IT takes of each.
+"""Capacities of a site: every resource per slot in whole units, and the units of each that a W of IT uses.
 
 The units are GPUs (`HALL.TYPE.gpus`), W of IT (`ZONE.it_w`, `HALL.racks_w`), W of heat or of IT on the plants
 (`HALL.heat_all_w`, `HALL.heat_liquid_w`, `HALL.heat_air_w`) and weighted W at the meter (`SITE.facility_w`).
@@ -32,12 +32,12 @@ __all__ = ["Capacities", "Pool", "it_at_heat_w"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 _MOST = 2.0**45
-"""Larger capacities than this bind nobody; products with prices stay small."""
+"""Cap of capacities: larger ones never bind, and products with prices stay small."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The usable nodes of one type in one hall: their GPUs, and what a W of their IT power takes."""
+    """The usable nodes of one type in one hall: their GPUs, and the resources that a W of IT uses."""
 
     hall: str
     kind: NodeType
@@ -50,7 +50,7 @@ class Pool:
 
 
 class _HallLines:
-    """The straight lines that bound one hall: its idle load, what jobs can add, and the rise at the meter."""
+    """The straight lines that bound one hall: its idle load, the load that jobs can add, and the rise at the meter."""
 
     def __init__(self, site: "Capacities", hall: Hall) -> None:
         kinds = site.snapshot.site.node_types
@@ -164,7 +164,7 @@ class Capacities:
             self._limit(hall.zone, f"heat_{medium}_w", f"cooling capacity ({medium})", free_w, slopes)
 
     def _heat(self, lines: _HallLines, medium: str, pools: list[Pool]) -> tuple[Floats, list[tuple[Pool, float]]]:
-        """Return what the plants of a medium can take up on top of the idle hall, and what a W of IT gives off."""
+        """Return the heat that the plants of a medium can take up above the idle hall's, and the heat of a W of IT."""
         losses = lines.hall.losses
         plants = [plant for plant in lines.hall.plants if plant.serves == medium]
         capacity_w = np.array([sum(plant_capacity_w(plant, air) for plant in plants) for air in self.air])
@@ -177,7 +177,7 @@ class Capacities:
         return capacity_w - lines.air_w - losses.power_w(lines.idle_w), slopes
 
     def _racks_w(self, hall: Hall) -> Floats:
-        """What rows and racks of a hall let jobs add: the sum over rows of the lower of row and sum of racks."""
+        """Power that jobs can add within rows and racks: the sum over rows of the lower of row and sum of racks."""
         total_w = np.zeros(self.snapshot.slots)
         for row in hall.rows:
             row_w = np.zeros(self.snapshot.slots)
@@ -215,7 +215,7 @@ class Capacities:
                 pool.per_w[f"{zone}.{unit}"] = slope
 
     def _refuse_idle(self, zone: str, what: str, free_w: Floats) -> None:
-        """A limit below the idle load has no plan; where nodes are only silent, nothing new starts instead."""
+        """Refuse a limit below the idle load; where only nodes without telemetry exceed it, no job starts instead."""
         free_w = free_w + self.snapshot.margin_w.get(zone, 0.0)
         slot = int(np.argmin(free_w))
         if free_w[slot] < -0.5 and not self.snapshot.stale_nodes:

@@ -1,4 +1,4 @@
-"""What a plan loads: power of every zone, heat and facility power of every hall per slot, by the true curves.
+"""Loads of a plan: power of every zone, heat and facility power of every hall per slot, by the true curves.
 
 The planner counts the same in `powerhall_optimizer.physics.plan_loads`. This code is the checker's own on purpose: it
 shares only the physics of powerhall core (curves of losses and plants) with the planner, and a test compares the two on
@@ -28,9 +28,9 @@ _MILD = Weather(20.0, 15.0)
 
 @dataclass(frozen=True, slots=True)
 class HallLoads:
-    """A hall per slot in W: power at the meter, and per medium its heat, the plants' capacity and what stores take.
+    """A hall per slot in W: power at the meter, and per medium its heat, the plants' capacity and storage.
 
-    What stores take is already off the heat; it is negative where they add to it.
+    `stored_w` is the heat that storage takes; it is already off `heat_w`, and negative where storage adds heat.
     """
 
     facility_w: Floats
@@ -73,12 +73,12 @@ def slot_span(snapshot: Snapshot, entry: Assignment) -> tuple[int, int]:
 
 
 def plan_loads(plan: Plan) -> Loads:
-    """Return what the plan's assignments and stores load in every slot."""
+    """Return the loads of the plan's assignments and storage in every slot."""
     return loads_of(plan.snapshot, plan.assignments, plan.storages)
 
 
 def loads_of(s: Snapshot, assignments: Sequence[Assignment], storages: Sequence[StoragePlan] = ()) -> Loads:
-    """Return what assignments and stores load in every slot of the snapshot's horizon."""
+    """Return the loads of assignments and storage in every slot of the snapshot's horizon."""
     racks = list(s.site.racks())
     rack_w = _idle_rack_w(s)[:, None] + _jobs_w(s, assignments)
     row_of = {rack.zone: row for row, rack in enumerate(racks)}
@@ -117,7 +117,7 @@ def _idle_rack_w(s: Snapshot) -> Floats:
 
 
 def _jobs_w(s: Snapshot, assignments: Sequence[Assignment]) -> Floats:
-    """Return what jobs add to every rack per slot in W; nodes that are down or without telemetry get nothing on top."""
+    """Return the power that jobs add to every rack per slot in W; nodes that are down or silent count 0."""
     row_of = {rack.zone: row for row, rack in enumerate(s.site.racks())}
     uncounted = {*s.down_nodes, *s.stale_nodes}
     added_w = np.zeros((len(row_of), s.slots))
@@ -135,7 +135,7 @@ def _jobs_w(s: Snapshot, assignments: Sequence[Assignment]) -> Floats:
 
 
 def _cooling_w(s: Snapshot, powers_w: Mapping[str, Floats], hall: str) -> dict[str, Floats]:
-    """Return what a hall's stores of cooling take off the heat per medium."""
+    """Return the heat per medium that a hall's cooling storage takes off."""
     total_w: dict[str, Floats] = {}
     for storage in s.site.storages:
         if storage.kind != "battery" and storage.zone == hall and storage.name in powers_w:

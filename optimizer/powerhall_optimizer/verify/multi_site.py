@@ -1,4 +1,4 @@
-"""The checker for plans of several sites: each plan by itself, and what holds between them.
+"""The checker for plans of several sites: each plan by itself, and the rules between them.
 
 Every job stands in one plan, where its data may be; value and bound of all sites are recomputed from the whole queue.
 """
@@ -21,7 +21,7 @@ def _identity(plan: MultiSitePlan) -> Iterator[Violation]:
 
 
 def _grid(plan: MultiSitePlan) -> Iterator[Violation]:
-    """The sites have different names and share start, slots, objective and what the last plan foresaw."""
+    """The sites have different names and share start, slots, objective and the decisions of the last plan."""
     names = [p.snapshot.site.name for p in plan.plans]
     if len(set(names)) != len(names) or not names:
         yield Violation("sites", ", ".join(names), "must be at least one site, each once")
@@ -42,7 +42,7 @@ def _queue(plan: MultiSitePlan) -> Iterator[Violation]:
         site = part.snapshot.site.name
         for job in part.snapshot.jobs:
             if job != queue.get(job.job_id):
-                yield Violation("jobs", job.job_id, f"is in the plan of {site} but not like this in the queue")
+                yield Violation("jobs", job.job_id, f"is in the plan of {site} but differs from the queue")
             elif job.job_id in seen:
                 yield Violation("jobs", job.job_id, f"is in the plans of {seen[job.job_id]} and {site}")
             seen[job.job_id] = site
@@ -72,9 +72,9 @@ def _value(plan: MultiSitePlan) -> Iterator[Violation]:
         yield Violation("certificate", "all sites", str(error))
         return
     if value != plan.value:
-        yield Violation("value", "all sites", f"says {plan.value}; its assignments are worth {value}")
+        yield Violation("value", "all sites", f"is {plan.value} in the plan; its assignments give {value}")
     if bound > plan.bound:
-        yield Violation("bound", "all sites", f"says {plan.bound}; its certificate proves only {bound}")
+        yield Violation("bound", "all sites", f"is {plan.bound} in the plan; its certificate proves only {bound}")
 
 
 def verify_multi_site(plan: MultiSitePlan) -> list[Violation]:

@@ -1,4 +1,4 @@
-"""What a job may do, what that uses and what it is worth, in whole numbers, from the snapshot alone.
+"""Options of a job with their usage and value, in whole numbers, from the snapshot alone.
 
 An option is a node type in a hall in a power mode. Usage is rounded up: whole GPUs (whole nodes for a job larger than a
 node), and per resource `ceil(GPUs * W per GPU above idle * units per W)`. Value is counted in units of `unit_usd`, a
@@ -23,7 +23,7 @@ __all__ = ["JobTerms", "Option", "SiteOptions", "energy_usd_per_mwh", "job_terms
 
 Floats = npt.NDArray[np.float64]
 _NO_STOP = 1000
-"""A running job that may not be stopped: stopping it costs this many times its worth."""
+"""Stopping a job that may not be stopped costs this many times its value."""
 _NEVER = 1 << 40
 """A deadline that no run ends after."""
 
@@ -42,7 +42,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class JobTerms:
-    """What a job is worth wherever it runs, in units of value and slots; it may start in slots first .. last.
+    """Terms of a job's value at any place, in units of value and slots; it may start in slots first .. last.
 
     `wait` is the value of not running it, `delay` is lost per slot of its completion, `fine` when it ends after slot
     `deadline`, `shift` per slot of distance from `planned`, where the last plan had its start (-1: nowhere), and
@@ -64,7 +64,7 @@ class JobTerms:
 
 
 def worth_usd(snapshot: Snapshot, job: Job) -> float:
-    """Return what all of a job's work is worth in USD."""
+    """Return the value of all of a job's work in USD."""
     return job.weight * job.gpus * job.duration_s / 3600 * snapshot.objective.usd_per_gpu_h
 
 
@@ -77,7 +77,7 @@ def unit_usd(snapshot: Snapshot) -> float:
 def job_terms(s: Snapshot, job: Job, unit: float, planned: Planned | None, stops: int | None) -> JobTerms:
     """Return the terms of a job's value; `stops` is the slots after which the plan sheds it, None where it does not."""
     worth = max(1, round(worth_usd(s, job) / unit))
-    within = worth * min(1.0, s.slots * s.slot_s / job.duration_s)  # what it can be worth within the horizon
+    within = worth * min(1.0, s.slots * s.slot_s / job.duration_s)  # value that it can have within the horizon
     moved = within * s.objective.move_share
     at, shift = -1, 0
     if planned is not None:
@@ -109,7 +109,7 @@ def run_terms(s: Snapshot, job: Job, terms: JobTerms, speed: float, moved: bool)
 
 
 def energy_usd_per_mwh(s: Snapshot) -> Floats:
-    """Return what energy costs per slot, emissions included; 0 where nothing is known."""
+    """Return the cost of energy per slot, emissions included; 0 where nothing is known."""
     total = np.zeros(s.slots)
     if s.price_per_mwh:
         total = total + np.array(s.price_per_mwh)
@@ -143,7 +143,7 @@ class SiteOptions:
         return at, job.sites, job.job_class, job.gpus, self._counted(job)
 
     def of(self, job: Job) -> tuple[Option, ...]:
-        """Return what the job may do here."""
+        """Return the options of the job at this site."""
         key = self.key(job)
         if key not in self._known:
             self._known[key] = self._options(job)
@@ -157,7 +157,7 @@ class SiteOptions:
         return tuple(self._option(job, pool, mode) for pool in self._pools(job) for mode in self._modes(job, pool))
 
     def is_moved(self, job: Job, option: Option, planned: Planned | None) -> bool:
-        """Whether the option is another hall or mode than the last plan foresaw, or another mode than it runs in."""
+        """Whether the option is another hall or mode than in the last plan, or another mode than it runs in."""
         if job.state == "running":
             return option.mode != job.mode
         if planned is None:
@@ -195,7 +195,7 @@ class SiteOptions:
         return Option(pool.hall, pool.kind.name, mode.name, gpu_speed(mode, job_class), uses, energy)
 
     def _counted(self, job: Job) -> int:
-        """GPUs of a running job that count: those on silent nodes are in the idle load, dead ones draw nothing."""
+        """GPUs of a running job that count: not those on nodes without telemetry (in the idle load) or down."""
         closed = self.capacities.closed
         if job.nodes is None or not closed:
             return job.gpus

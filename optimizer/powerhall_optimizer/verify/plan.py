@@ -1,6 +1,6 @@
-"""The independent checker: judges a plan from plan.json alone, with the true curves, and trusts nothing that it says.
+"""The independent checker: checks a plan from plan.json alone, with the true curves; no figure of the plan is trusted.
 
-One function per kind of limit; each yields what it finds broken.
+One function per kind of limit; each yields its violations.
 """
 
 import math
@@ -29,14 +29,14 @@ _WATT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken promise: kind is one word for machines, `where` a zone, node or job."""
+    """One violation: `kind` is a code, `where` a zone, node or job."""
 
     kind: str
     where: str
     text: str
 
     def __str__(self) -> str:
-        """One line for people."""
+        """The line that commands print."""
         return f"{self.kind}: {self.where}: {self.text}"
 
 
@@ -111,7 +111,7 @@ def _residency(case: _Case) -> Iterator[Violation]:
 
 
 def _modes(case: _Case) -> Iterator[Violation]:
-    """The mode exists, and the planned draw is what the mode and the job's class give."""
+    """The mode exists, and the planned draw follows from the mode and the job's class."""
     for job, entry in case.pairs:
         kind, mode = case.kind_mode(entry)
         if kind is None or mode is None:
@@ -139,7 +139,7 @@ def _times(case: _Case) -> Iterator[Violation]:
                 "window", job.job_id, f"starts before {time_text(max(job.submit_s, job.earliest_s or 0.0))}"
             )
         if job.state == "waiting" and job.deadline_s is not None and entry.end_s > job.deadline_s:
-            yield Violation("deadline", job.job_id, f"ends after {time_text(job.deadline_s)}, when it is worth nothing")
+            yield Violation("deadline", job.job_id, f"ends after {time_text(job.deadline_s)}, when its value is 0")
         _, mode = case.kind_mode(entry)
         if mode is None:
             continue
@@ -265,8 +265,8 @@ def _cooling(case: _Case, loads: Loads, silent: Loads | None) -> Iterator[Violat
 def _ramps(case: _Case) -> Iterator[Violation]:
     """Where the plan starts, raises or ends a job, the site's power changes no faster than its ramp limits allow.
 
-    Ends of jobs that run already, and slowing or stopping them for a budget, are no choice of the plan. What stores
-    deliver or take up is not counted.
+    Ends of jobs that run already, and slowing or stopping them for a budget, are no choice of the plan. The power of
+    storage is not counted.
     """
     s = case.snapshot
     if case.site.ramp_up_w_per_s is None and case.site.ramp_down_w_per_s is None:
@@ -290,20 +290,20 @@ def _ramps(case: _Case) -> Iterator[Violation]:
 
 
 def _now_w(case: _Case, job: Job) -> float:
-    """Return what each GPU of a running job draws now, in W."""
+    """Return the present draw of each GPU of a running job, in W."""
     modes = [(k, m) for k in case.site.node_types.values() for m in k.modes if m.name == job.mode]
     own = [(k, m) for k, m in modes if job.node_type in (None, k.name)]
     return max((gpu_power_w(k, m, case.site.job_classes.get(job.job_class)) for k, m in own), default=0.0)
 
 
 def _zones(case: _Case, loads: Loads) -> Iterator[Violation]:
-    """What the plan says of its zones is what its assignments load."""
+    """The zones' figures in the plan equal the loads of its assignments."""
     for entry in case.plan.zones:
         load_w = loads.zone_w.get(entry.zone)
         if load_w is None or len(entry.planned_w) != case.snapshot.slots:
             yield Violation("zones", entry.zone, "is no zone of the site, or has not one value per slot")
         elif np.abs(np.array(entry.planned_w) - load_w).max() > 1.0:
-            yield Violation("zones", entry.zone, "planned_w is not what the assignments load")
+            yield Violation("zones", entry.zone, "planned_w differs from the load of the assignments")
 
 
 def _value(case: _Case) -> Iterator[Violation]:
@@ -313,21 +313,21 @@ def _value(case: _Case) -> Iterator[Violation]:
         yield Violation("certificate", "plan", str(error))
         return
     if value != case.plan.value:
-        yield Violation("value", "plan", f"says {case.plan.value}; its assignments are worth {value}")
+        yield Violation("value", "plan", f"is {case.plan.value} in the plan; its assignments give {value}")
     if value > bound:
-        yield Violation("bound", "plan", f"is worth {value}, more than the {bound} that its certificate proves")
+        yield Violation("bound", "plan", f"has value {value}, more than the {bound} that its certificate proves")
     if bound > case.plan.bound:
-        yield Violation("bound", "plan", f"says {case.plan.bound}; its certificate proves only {bound}")
+        yield Violation("bound", "plan", f"is {case.plan.bound} in the plan; its certificate proves only {bound}")
 
 
 _CHECKS: tuple[Check, ...] = (_identity, _jobs, _eligibility, _residency, _modes, _times, _gang, _running, _gpus)
 
 
 def verify_plan(plan: Plan) -> list[Violation]:
-    """Return everything that is broken in a plan; an empty list is a verified plan.
+    """Return all violations of a plan; an empty list is a verified plan.
 
-    Nodes without telemetry count at their maximum. Where they alone exceed a limit, no plan can help it: such a zone
-    may not get anything on top.
+    Nodes without telemetry count at their maximum. Where they alone exceed a limit, no plan can hold it: such a zone
+    may not get additional load.
     """
     case = _Case(plan)
     found = [violation for check in _CHECKS for violation in check(case)]

@@ -1,6 +1,6 @@
-"""Stores in a plan, judged from the plan alone: powers, contents, end, temperatures, no export; exact, no solver.
+"""Storage in a plan, checked from the plan alone: powers, contents, end, temperatures, no export; exact, no solver.
 
-One function per kind of limit. Budgets with what stores deliver and take up are judged with all others (`loads`).
+One function per kind of limit. Budgets with the power of storage are checked with all others (`loads`).
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ _KELVIN = 1e-3
 
 
 class _Case:
-    """One store with what the plan says it does."""
+    """One storage unit with its entry in the plan."""
 
     def __init__(self, plan: Plan, storage: Storage, entry: StoragePlan) -> None:
         self.plan = plan
@@ -47,7 +47,7 @@ def _power(case: _Case, _loads: Loads) -> Iterator[Broken]:
 
 
 def _content(case: _Case, _loads: Loads) -> Iterator[Broken]:
-    """The content never exceeds the capacity, nor falls below the least (or what an idle store would have left)."""
+    """The content never exceeds the capacity, nor falls below the least (or the content of an idle unit)."""
     for slot, (held, idle) in enumerate(zip(case.held, case.idle, strict=True)):
         low = min(int(case.storage.min_j), int(idle))
         if not low <= held <= int(case.storage.capacity_j):
@@ -57,7 +57,7 @@ def _content(case: _Case, _loads: Loads) -> Iterator[Broken]:
 
 
 def _end(case: _Case, _loads: Loads) -> Iterator[Broken]:
-    """At the end it holds what it should, or at least as much as an idle store would."""
+    """At the end it holds the wanted content, or at least as much as an idle unit would."""
     due = min(int(case.storage.end_j), int(case.idle[-1]))
     if case.held[-1] < due:
         yield "storage_end", case.storage.name, f"ends with {float(case.held[-1]):.0f} J; must hold {due} J"
@@ -86,39 +86,39 @@ def _temperature(case: _Case, loads: Loads) -> Iterator[Broken]:
 
 
 def _state(case: _Case, _loads: Loads) -> Iterator[Broken]:
-    """What the plan says the store holds is what its powers lead to."""
+    """The contents in the plan follow from its powers."""
     said = case.entry.stored_j
     if len(said) != len(case.held) or any(abs(a - b) > 1 for a, b in zip(said, case.held, strict=True)):
-        yield "storage_state", case.storage.name, "stored_j is not what its powers lead to"
+        yield "storage_state", case.storage.name, "stored_j does not follow from its powers"
     if case.storage.kind == "loop":
         temps = [case.storage.temp_c(float(held)) for held in case.held]
         told = case.entry.temp_c
         if len(told) != len(temps) or any(abs(a - b) > _KELVIN for a, b in zip(told, temps, strict=True)):
-            yield "storage_state", case.storage.name, "temp_c is not what its powers lead to"
+            yield "storage_state", case.storage.name, "temp_c does not follow from its powers"
 
 
 _EACH: tuple[Callable[[_Case, Loads], Iterator[Broken]], ...] = (_power, _content, _end, _temperature, _state)
 
 
 def _known(plan: Plan) -> Iterator[Broken]:
-    """Every store of the site is planned once, with one power per slot, and no other."""
+    """Every storage unit of the site is planned once, with one power per slot, and no other unit."""
     names = [entry.name for entry in plan.storages]
     site = {storage.name for storage in plan.snapshot.site.storages}
     for name in sorted(site.symmetric_difference(names)):
         yield (
             "storage",
             name,
-            "is a store of the site that is not planned" if name in site else "is no store of the site",
+            "is a storage unit of the site that is not planned" if name in site else "is no storage unit of the site",
         )
     if len(set(names)) != len(names):
-        yield "storage", "storages", "a store is planned twice"
+        yield "storage", "storages", "a storage unit is planned twice"
     for entry in plan.storages:
         if len(entry.power_w) != plan.snapshot.slots:
             yield "storage", entry.name, f"has {len(entry.power_w)} powers; must be {plan.snapshot.slots}"
 
 
 def _export(plan: Plan, loads: Loads) -> Iterator[Broken]:
-    """Batteries feed nothing back into the grid, and stores of cooling give no more than there is heat."""
+    """Batteries feed nothing back into the grid, and tanks and loops deliver no more than the heat."""
     s = plan.snapshot
     lows = [(s.site.name, "feeds power back into the grid", loads.zone_w[s.site.name])]
     for zone, overview in loads.halls.items():
@@ -147,7 +147,7 @@ def _ramp(plan: Plan) -> Iterator[Broken]:
 
 
 def storage_checks(plan: Plan, loads: Loads | None) -> list[Broken]:
-    """Return everything that is broken about the stores of a plan; without loads only whether they are all there."""
+    """Return all violations of a plan's storage; without loads only whether all units are planned."""
     if not plan.snapshot.site.storages and not plan.storages:
         return []
     found = list(_known(plan))

@@ -1,14 +1,14 @@
-"""What a store may do, what that adds to capacities and what it costs, in whole numbers; and its part of the bound.
+"""Limits, effect on capacities and cost of a storage unit, in whole numbers; and its part of the bound.
 
-A store delivers `d` W or takes up `c` W per slot and holds `e` J. Powers and contents are whole W and J. A W delivered
-adds `gain / 2**20` W to a resource (rounded down), a W taken up costs `load / 2**20` W of it (rounded up); costs are
-multiples of 2**-30 units of value per W and slot, or per J that is missing at the end. All sums are fractions of whole
-numbers, so nothing is lost.
+A storage unit delivers `d` W or takes up `c` W per slot and holds `e` J. Powers and contents are whole W and J. A W
+delivered adds `gain / 2**20` W to a resource (rounded down), a W taken up costs `load / 2**20` W of it (rounded up);
+costs are multiples of 2**-30 units of value per W and slot, or per J that is missing at the end. All sums are fractions
+of whole numbers, so nothing is lost.
 
-Why the sum of `most_worth` proves its part: with prices lambda of the capacities and any worth pi_t of a J after slot
+Why the sum of `most_worth` proves its part: with prices lambda of the capacities and any value pi_t of a J after slot
 t, add `pi_t * (keep * e_(t-1) + dt * (efficiency * c_t - d_t) - e_t)`, which is 0 for every dispatch that obeys the
-store's dynamics, to what the store earns. The rest falls apart into terms of one d, c or e each, and each is at most
-its maximum over its own range. So the sum of the maxima is an upper bound whatever pi is (weak Lagrangian duality).
+unit's dynamics, to the gain of the unit. The rest falls apart into terms of one d, c or e each, and each is at most its
+maximum over its own range. So the sum of the maxima is an upper bound whatever pi is (weak Lagrangian duality).
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,12 +30,12 @@ Floats = npt.NDArray[np.float64]
 _PER_W = 1 << 20
 _PER_COST = 1 << 30
 WORTH_SCALE = 1 << 20
-"""The certificate gives the worth of a J in units of value over its scale times this."""
+"""The certificate gives the value of a J in units of value over its scale times this."""
 
 
 @dataclass(frozen=True, slots=True)
 class StorageTerms:
-    """One store; `low_j` has a value per slot and one for the end, costs and effects one per slot.
+    """One storage unit; `low_j` has a value per slot and one for the end, costs and effects one per slot.
 
     `effects[resource]` is (gain, load) over 2**20; costs are over 2**30.
     """
@@ -53,7 +53,7 @@ class StorageTerms:
 
 
 def storage_terms(snapshot: Snapshot, capacities: Capacities, unit: float) -> list[StorageTerms]:
-    """Return the terms of every store of a site; `unit` is the unit of value in USD."""
+    """Return the terms of every storage unit of a site; `unit` is the unit of value in USD."""
     return [_terms(snapshot, capacities, storage, unit) for storage in snapshot.site.storages]
 
 
@@ -84,7 +84,7 @@ def _terms(s: Snapshot, capacities: Capacities, storage: Storage, unit: float) -
 def _effects(
     s: Snapshot, capacities: Capacities, storage: Storage
 ) -> tuple[dict[str, tuple[tuple[int, ...], tuple[int, ...]]], Floats]:
-    """Return what a W does to every resource that it touches, and the W at the meter that it stands for."""
+    """Return the effect of a W on every resource that it touches, and the W at the meter that it stands for."""
     one = np.ones(s.slots)
     meter = f"{s.site.name}.facility_w"
     found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -107,7 +107,7 @@ def _effect(gain: Floats, load: Floats) -> tuple[tuple[int, ...], tuple[int, ...
 
 
 def _heat(s: Snapshot, capacities: Capacities, storage: Storage) -> tuple[Floats, Floats]:
-    """Gain and load of a store of cooling at its plants.
+    """Gain and load of a tank or loop at its plants.
 
     Plants of the whole hall are counted in W of IT: the slope of IT over heat is least at the highest load that can be.
     """
@@ -145,7 +145,7 @@ def _rounded(values: Floats) -> tuple[int, ...]:
 
 
 def dispatch_cost(terms: StorageTerms, power_w: Sequence[int]) -> Fraction:
-    """Return what it costs in units of value to deliver `power_w` (negative: take up) slot by slot."""
+    """Return the cost in units of value of delivering `power_w` (negative: taking up) slot by slot."""
     if len(power_w) != len(terms.discharge_cost):
         raise ValueError(f"{terms.storage.name}: must have one power per slot")
     total = Fraction(0)
@@ -158,7 +158,7 @@ def dispatch_cost(terms: StorageTerms, power_w: Sequence[int]) -> Fraction:
 def most_worth(
     terms: StorageTerms, prices: Mapping[str, Sequence[int]], scale: int, worth: Sequence[int] | None
 ) -> Fraction:
-    """Return what no dispatch of the store exceeds at these prices over `scale`; `worth` is pi over `scale * 2**20`."""
+    """Return an upper bound of every dispatch's gain at these prices over `scale`; `worth`: pi over `scale * 2**20`."""
     slots = len(terms.discharge_cost)
     if worth is not None and len(worth) != slots:
         raise ValueError(f"certificate.stored.{terms.storage.name}: must have one number per slot")

@@ -1,9 +1,9 @@
 """Value and proven bound of a plan, recomputed from plan.json alone in whole units of value.
 
-The value is the sum of what the assignments and the waiting jobs are worth, less what the stores cost (rounded up).
-The bound is that of the jobs (`bound.py`, rounded down) and of the stores (`storage_terms.py`, rounded up: two parts
-that are both rounded down could come out one too low). A plan is within it because both parts are upper bounds of
-what any plan earns at the same prices.
+The value is the sum over assignments and waiting jobs, less the cost of storage (rounded up). The bound is that of the
+jobs (`bound.py`, rounded down) and of storage (`storage_terms.py`, rounded up: two parts that are both rounded down
+could come out one too low). A plan is within it because both parts are upper bounds of any plan's value at the same
+prices.
 """
 
 import math
@@ -27,7 +27,7 @@ __all__ = ["multi_site_value_and_bound", "value_and_bound"]
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """One site: the front of its names in the certificate, its whole numbers, and what is planned at it."""
+    """One site: the front of its names in the certificate, its whole numbers, and its planned jobs."""
 
     front: str
     snapshot: Snapshot
@@ -88,7 +88,7 @@ def _stops(plan: Plan) -> dict[str, int]:
 
 
 def _worth(job: Job, terms: JobTerms, planned: Planned | None, site: _Site, entry: Assignment) -> int:
-    """Return what an assignment is worth: the formula of `job_value` for one start, less its energy."""
+    """Return the value of an assignment: the formula of `job_value` for one start, less its energy."""
     s = site.snapshot
     start = (entry.start_s - s.start_s) // s.slot_s
     where = entry.hall, entry.node_type, entry.mode
@@ -105,12 +105,12 @@ def _worth(job: Job, terms: JobTerms, planned: Planned | None, site: _Site, entr
 def _stores(
     sites: Sequence[_Site], prices: Sequence[SitePrices], worth: Mapping[str, Sequence[int]], unit: float
 ) -> tuple[int, int]:
-    """Return what all stores cost as they are planned, and what they are worth at most; both rounded up."""
+    """Return the cost of all storage as planned, and an upper bound of its value; both rounded up."""
     cost, most = 0, Fraction(0)
     for site, own in zip(sites, prices, strict=True):
         stores = storage_terms(site.snapshot, site.capacities, unit)
         if any(own.cuts.keys() & store.effects.keys() for store in stores):
-            raise ValueError("certificate: a resource that stores add to must not be priced in whole multiples")
+            raise ValueError("certificate: a resource that storage adds to must not be priced in whole multiples")
         powers = {entry.name: entry.power_w for entry in site.plan.storages}
         cost += math.ceil(sum(dispatch_cost(store, powers.get(store.storage.name, ())) for store in stores))
         for store in stores:

@@ -1,4 +1,4 @@
-"""The interface of a scheduling policy: what it sees, what it decides, and how the registry opens it."""
+"""The interface of a scheduling policy: its input, its decisions, and its entry in the registry."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

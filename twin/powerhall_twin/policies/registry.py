@@ -1,4 +1,4 @@
-"""The table of policies: a new policy is a module beside this file, a row here, its test and its entry in the docs."""
+"""Policies by name. To add a policy, add a module beside this file, a row here, a test and an entry in the docs."""
 
 from collections.abc import Mapping
 

@@ -44,7 +44,7 @@ class KubernetesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     identity: str = ""
     """Name under which this process leads; empty is the host's, in a cluster the pod's."""
     settle_s: float = 0.0
-    """How long to watch after the writes for fields that somebody turns back, in s."""
+    """How long to watch after the writes for fields that another controller reverts, in s."""
     timeout_s: float = 30.0
     """Longest wait for one request, in s."""
     fields: JobFields = JobFields()

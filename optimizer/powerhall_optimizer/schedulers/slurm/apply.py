@@ -59,7 +59,7 @@ def _field_lines(change: Change, settings: SlurmSettings) -> list[str]:
 
 
 def restored(record: Record, settings: SlurmSettings, now_s: float) -> Change:
-    """Return the change that gives a job back: every field that is still Powerhall's own, then no mark at all."""
+    """Return the change that releases a job: restore every field that Powerhall wrote last, then remove the mark."""
     mark = parse_mark(record.admin_comment)
     assert mark is not None
     current = current_values(record, settings, now_s)
@@ -70,7 +70,7 @@ def restored(record: Record, settings: SlurmSettings, now_s: float) -> Change:
 
 
 def _job_lines(change: Change, settings: SlurmSettings, now_s: float) -> list[str]:
-    if not change.mark.values:  # given back: fields first, so that a kill in between leaves the mark
+    if not change.mark.values:  # a release: fields first, so that a kill in between leaves the mark
         return [*_field_lines(change, settings), _clear_line(change)]
     now = current_values(change.record, settings, now_s) if change.values else None
     return [_mark_line(change, now), *_field_lines(change, settings)]
@@ -83,7 +83,7 @@ def _clear_line(change: Change) -> str:
 
 def _differences(change: Change, after: Record | None, settings: SlurmSettings, now_s: float) -> list[str]:
     if after is None or after.state not in ("PENDING", "RUNNING"):
-        return []  # it ended in between: nothing to hold it to
+        return []  # it ended in between: nothing to verify
     now = current_values(after, settings, now_s)
     wrong = [
         f"{name} reads back as {now[name] or 'none'}, not {value or 'none'}"

@@ -1,9 +1,9 @@
 """Ownership annotation on a job in Slurm's AdminComment: values written by Powerhall, and pending writes.
 
 Invariants: the mark is written before its fields (`pending`, with old and new values) and once more after they were
-verified. So a run that is killed at any point leaves a mark from which the next run knows which values are
-its own. A value that is neither the old nor the new one was changed by somebody else and is theirs from then on.
-Users cannot write AdminComment; operators can, and clearing it gives the job back to Powerhall as a fresh one.
+verified. So a run that is killed at any point leaves a mark from which the next run finds the values that Powerhall
+wrote. A value that is neither the old nor the new one was changed by somebody else, and Powerhall leaves it from then
+on. Users cannot write AdminComment; operators can, and clearing it makes Powerhall manage the job as a new one.
 
 Form: `powerhall:key=value;key=value` without blanks, then ` | ` and what an administrator had written before.
 """

@@ -1,4 +1,4 @@
-"""What `squeue --json` and `sinfo --json` print, as plain records: the shapes of Slurm 22.05 and of 23.11 and later.
+"""Output of `squeue --json` and `sinfo --json` as plain records: the shapes of Slurm 22.05 and of 23.11 and later.
 
 Slurm 22.05 (openapi v0.0.38) writes plain numbers, states as text and TRES as `gres:gpu:8`; later versions
 (data_parser v0.0.4x) write numbers as {"set", "infinite", "number"}, states as lists and TRES as `gres/gpu:8`.

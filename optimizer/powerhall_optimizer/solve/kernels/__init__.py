@@ -1,9 +1,9 @@
 """Compiled kernels of the solver: the loops over jobs, options and slots that numpy cannot express.
 
-* `kernel_arrays`: what the kernels read and change: shapes, units, scales.
+* `kernel_arrays`: arrays of the kernels: shapes, units, scales.
 * `decision_value`: the value of one decision and of a whole schedule.
 * `pricing`: the best decision of every job at given prices (the subproblem of the Lagrangian relaxation).
-* `fill_prices`: prices that follow how full each resource is.
+* `fill_prices`: prices that follow the fill of each resource.
 * `insertion`: serial schedule generation; one job after the other takes the best decision that fits.
 * `destroy_repair`: the moves of the large neighbourhood search.
 

@@ -38,9 +38,9 @@ _MUST_RUN_FIRST = 1e6
 
 
 class SearchGuidance(NamedTuple):
-    """What steers the moves and does not change during the search."""
+    """Parameters of the moves that do not change during the search."""
 
-    merit: Floats  # [J] value less price per unit of value: how much a job is worth inserting
+    merit: Floats  # [J] value less price per unit of value: a job's rank for insertion
     area: Floats  # [J] logarithm of the price of the resources that a job takes: large gangs have much
     basis: PriceBasis
     hall_pointer: Ints  # [H + 1] hall h owns the entries hall_pointer[h] .. hall_pointer[h + 1] - 1 of hall_profile
@@ -55,7 +55,7 @@ class Neighbourhood(NamedTuple):
 
 
 class MoveSettings(NamedTuple):
-    """How many moves, how large, and how bold."""
+    """Number and size of the moves, and the loss that they accept."""
 
     seed: int
     moves: int
@@ -65,7 +65,7 @@ class MoveSettings(NamedTuple):
 
 
 class _Move(NamedTuple):
-    """The jobs of one move and what undoing it needs; only the first n entries of each array are in use."""
+    """The jobs of one move, and their decisions before it; only the first n entries of each array are in use."""
 
     job: Ints
     old_option: Ints
@@ -149,7 +149,7 @@ def _pick_waiting(schedule: WorkingSchedule, jobs: Ints, most: int, n: int, seen
 
 @inner_kernel
 def _take_out(problem: ProblemArrays, schedule: WorkingSchedule, move: _Move, n: int) -> None:
-    """Let the n jobs of the move wait, and remember what they did."""
+    """Let the n jobs of the move wait, and record their decisions."""
     for i in range(n):
         job = move.job[i]
         option, start = schedule.option[job], schedule.start[job]
@@ -162,7 +162,7 @@ def _take_out(problem: ProblemArrays, schedule: WorkingSchedule, move: _Move, n:
 
 @inner_kernel
 def _value_of_move(problem: ProblemArrays, schedule: WorkingSchedule, move: _Move, n: int, energy: Floats) -> float:
-    """Return what the present decisions of the n jobs are worth; no other job's value changes by the move."""
+    """Return the value of the present decisions of the n jobs; no other job's value changes by the move."""
     slots = schedule.free.shape[1]
     value = 0.0
     for i in range(n):
@@ -200,7 +200,7 @@ def _draw_prices(
 ) -> None:
     """Derive guide prices for the allowed halls, with a random slope (0 .. 12) and scale (0.55 .. 1.05).
 
-    The level is a full resource: what is nearly full costs its Lagrangian price, everything else less.
+    The level is a full resource: a nearly full resource costs its Lagrangian price, every other one less.
     """
     slope = 12.0 * np.random.random() ** 2
     scale = 1.05 - 0.5 * np.random.random() ** 2
@@ -221,9 +221,9 @@ def _put_in(
     allowed: Flags,
     scratch: InsertionScratch,
 ) -> None:
-    """Insert the n jobs in the drawn order, once at each of the prices; what is placed by the first pass stays.
+    """Insert the n jobs in the drawn order, once at each of the prices; jobs placed by the first pass stay.
 
-    Prices keep room for jobs of more merit; the second pass, at energy cost alone, fills what nobody claimed.
+    Prices keep room for jobs of more merit; the second pass, at energy cost alone, fills the rest.
     """
     for prefix in prefixes:
         for k in range(n):
@@ -257,8 +257,8 @@ def search(
 ) -> tuple[float, int]:
     """Run the moves on one part of the problem; return (value gained, moves accepted).
 
-    The schedule stays feasible: jobs are only placed where they fit into what is free, and a move that is not accepted
-    is undone. `schedule.free` holds this thread's share of the resources that halls have in common.
+    The schedule stays feasible: jobs are only placed where they fit into the free amounts, and a move that is not
+    accepted is undone. `schedule.free` holds this thread's share of the resources that halls have in common.
     """
     np.random.seed(settings.seed)
     slots = schedule.free.shape[1]

@@ -1,7 +1,7 @@
 """Prices that follow the fill: up where a resource is fuller than a level, down where it is emptier.
 
 At the Lagrangian prices every job that is indifferent between two slots or halls takes the same one. Prices that follow
-what is placed already break these ties and make resources that bind together fill up together.
+the placed jobs break these ties, and resources that bind together fill up together.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _price_resource(resource: int, basis: PriceBasis, free: Ints, rule: FillRule
 def follow_fill(
     problem: ProblemArrays, profiles: Ints, basis: PriceBasis, free: Ints, rule: FillRule, guide: GuidePrices
 ) -> None:
-    """Write the prices of the given profiles at what is `free` [R, T] now into `guide.prefix`; other rows stay.
+    """Write the prices of the given profiles at the amounts `free` [R, T] into `guide.prefix`; other rows stay.
 
     Profiles share resources: the price of a resource is computed once per call, by the first profile that uses it.
     """

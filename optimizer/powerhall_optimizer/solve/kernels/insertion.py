@@ -1,6 +1,6 @@
 """Serial schedule generation: jobs in a given order, each at the decision of greatest value less price that fits.
 
-What is placed stays; a job that fits nowhere, or is worth more waiting at these prices, waits.
+Placed jobs stay; a job that fits nowhere, or has a higher value waiting at these prices, waits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TAKE, GIVE_BACK = 1, -1
 
 @inner_kernel
 def book(problem: ProblemArrays, option: int, start: int, sign: int, free: Ints) -> None:
-    """Take (1) from `free` [R, T], or give back (-1), what one decision uses."""
+    """Take (1) the usage of one decision from `free` [R, T], or give it back (-1)."""
     end = min(free.shape[1], start + problem.option_duration[option])
     profile = problem.option_profile[option]
     for use in range(problem.profile_uses[profile], problem.profile_uses[profile + 1]):
@@ -104,7 +104,7 @@ def insert_job(
 ) -> None:
     """Give a waiting job its best decision that fits and beats waiting, within the `allowed` halls [H].
 
-    First every option is priced without regard to capacity, which bounds what it can be worth; then options are tried
+    First every option is priced without regard to capacity, which bounds its value; then options are tried
     for fit by falling bound, until no bound exceeds the best that fits. So most options are never tried for fit. Of
     equal bounds the first option is tried first and, by the strict comparison, kept. `prefix` is [P, T + 1].
     """
@@ -156,7 +156,7 @@ def insert_all(
     every: int,
     schedule: WorkingSchedule,
 ) -> None:
-    """Insert the waiting jobs of `order` one by one, at prices that follow what has been placed.
+    """Insert the waiting jobs of `order` one by one, at prices that follow the placed jobs.
 
     The prices are renewed after `every` jobs, with the present mean fill as the level (`rule.level` is not used): a
     resource costs more than its Lagrangian price only where it is ahead of the others.

@@ -1,4 +1,4 @@
-"""What the kernels read and change, grouped into named tuples (which numba can pass) so that argument lists stay short.
+"""Arrays of the kernels, grouped into named tuples, which numba can pass, so that argument lists stay short.
 
 Sizes: J jobs, O options, P profiles, U uses (pairs of profile and resource), R resources, T slots, H halls, C columns.
 Amounts and capacities are int64 in the resource's own unit: nodes, or W for power and heat. Value is in the value units
@@ -91,7 +91,7 @@ class Columns(NamedTuple):
 
 
 class PricedDecisions(NamedTuple):
-    """What pricing writes: the best decision of every job at the prices, and the usage that these decisions add up to.
+    """Output of pricing: the best decision of every job at the prices, and the total usage of these decisions.
 
     `usage_change` [R, T + 1] holds differences from slot to slot, so that a decision costs two additions per resource
     whatever its duration; a cumulative sum over slots turns it into usage.
@@ -105,7 +105,7 @@ class PricedDecisions(NamedTuple):
 
 
 class PriceBasis(NamedTuple):
-    """What fill prices are derived from."""
+    """Inputs of fill prices."""
 
     price: Floats  # [R, T] Lagrangian prices
     energy: Floats  # [P, T + 1] prefix sums over slots of the energy cost of one unit of each profile

@@ -1,6 +1,6 @@
 """The subproblem of the Lagrangian relaxation: with the capacities priced, each job takes its best option and start.
 
-Capacity plays no part in here; what comes out is a bound and a direction for the prices, not a schedule. Every start of
+Capacity plays no part in here; the result is a bound and a direction for the prices, not a schedule. Every start of
 every option is looked at, so this is the hottest loop of the solver: `best_start` runs on vectors.
 """
 
@@ -135,7 +135,7 @@ def price_jobs(
     """Find the best decision of the jobs first .. last - 1 at given prices; `prefix` is [P, T + 1].
 
     Threads share `gain`, `option`, `start` and `column_gain`, whose ranges do not overlap; each has a `usage_change` of
-    its own. A job waits unless a decision is worth more; of equal columns the first wins.
+    its own. A job waits unless a decision has a higher value; of equal columns the first wins.
     """
     slots = prefix.shape[1] - 1
     for job in range(first, last):
