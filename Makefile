@@ -22,7 +22,7 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 demo: setup ## a simulated site under a power budget, with a grid curtailment; report in out/demo/report.html
 	$(BIN)/powerhall-twin demo --out out/demo
 
-test: setup ## the test suite (tests whose server programs are absent say so and skip)
+test: setup ## the test suite (tests without their server programs are skipped with a reason)
 	$(BIN)/python -m pytest
 
 test-crash: setup ## 500 kill -9 of a shipping agent against a real InfluxDB: nothing lost, nothing doubled

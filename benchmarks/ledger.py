@@ -2,10 +2,10 @@
 
 In each round every node requests a random cap. Leases are lost, delayed (and so overtaken) and repeated, and nodes are
 cut off for many rounds; nodes obey the capper's rules (no older sequence, safe cap when a lease runs out). Naive
-planning scales the requested caps so that the new caps fit the budget; the ledger grants against what nodes may still
-hold. With confirmations, nodes also report the cap they hold, over the same network: lost, late, repeated, overtaken,
-and never from a node that is cut off. The second grant gives the power confirmed in the same round to nodes that got
-too little, as `lease --settle` does. Powers are checked every round after delivery.
+planning scales the requested caps so that the new caps fit the budget; the ledger grants against the caps that nodes
+may still hold. With confirmations, nodes also report the cap they hold, over the same network: lost, late, repeated,
+overtaken, and never from a node that is cut off. The second grant gives the power confirmed in the same round to nodes
+that got too little, as `lease --settle` does. Powers are checked every round after delivery.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Network:
                 self.nodes[node].receive(sequence, cap, expires_s, now_s)
 
     def confirm(self, now_round: int, words: random.Random, ledger: Ledger, names: tuple[str, ...]) -> None:
-        """Every node says what it holds; what arrives frees budget. `words` is a generator of its own."""
+        """Every node confirms its cap; confirmations that arrive free budget. `words` is a generator of its own."""
         for number, node in enumerate(self.nodes):
             lost, delayed, repeated = (words.random() < p for p in (LOSS, DELAY, REPEAT))
             wait = words.randint(1, 3)

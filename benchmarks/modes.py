@@ -1,6 +1,6 @@
 """Value of choosing power modes jointly, against a uniform cap and against admission control alone.
 
-The same queue is planned at site budgets of 70, 80 and 90 % of what the nodes would draw at full power. Joint: every
+The same queue is planned at site budgets of 70, 80 and 90 % of the nodes' draw at full power. Joint: every
 job has its four modes. Uniform cap: every job runs in the one mode (of the four) that gives the highest total value.
 Admission only: every job runs at full power, the plan chooses who and when. All three use the same solver, time and
 checker.

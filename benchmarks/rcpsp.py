@@ -57,7 +57,7 @@ class Outcome:
     seconds: float
 
     def told(self, best: Best) -> str:
-        """One line for whoever watches the run."""
+        """One progress line."""
         if self.makespan < 0:
             return f"no schedule, {self.seconds:.1f} s"
         proved = "proved" if self.makespan == self.lower_bound else f"bound {self.lower_bound}"

@@ -165,7 +165,7 @@ def parts(scale: Scale) -> Iterator[Part]:
     day_s = range(END_S - DAY_S, END_S, 300)
     coarse = rack_heads("rack_5m", scale.racks)
     yield "rack_5m", lambda: series_lines(coarse, pools.of(rack_record), day_s)
-    for ago in (1, *range(scale.hours, 1, -1)):  # the last hour first: it is what most panels look at
+    for ago in (1, *range(scale.hours, 1, -1)):  # the last hour first: most panels read it
         hour_s = range(END_S - ago * 3600, END_S - (ago - 1) * 3600, 10)
         gpus, racks = gpu_heads(scale.gpus), rack_heads("rack_10s", scale.racks)
         # Nodes one after the other, not times: the store then sorts least, and this is not what is measured.

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # so that tests write `from rigs import ...`
 
 settings.register_profile("powerhall", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("powerhall")  # how fast a machine is must not decide whether a test passes
+settings.load_profile("powerhall")  # the speed of a machine must not decide whether a test passes
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Quantities with units: what is read, what is refused, and how."""
+"""Quantities with units: accepted texts, refused texts, and messages."""
 
 import pytest
 from hypothesis import given

@@ -1,6 +1,6 @@
-"""Kill -9 loop: a spool and shipper in front of a real InfluxDB that refuses, swallows and garbles answers.
+"""Kill -9 loop: a spool and shipper in front of a real InfluxDB whose answers are refusals, lost or garbled.
 
-Usage: run.py --kills 500 [--seed 1]. Exit code 0 when no promised point is lost and none is visible twice.
+Usage: run.py --kills 500 [--seed 1]. Exit code 0 when no acknowledged append is lost and no point is visible twice.
 """
 
 import argparse

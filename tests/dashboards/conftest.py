@@ -22,7 +22,7 @@ class Filled:
     end_s: int = DATA.end_s
 
     def chosen(self, uid: str) -> dict[str, tuple[str, ...]]:
-        """What a reader of this dashboard would have chosen."""
+        """Values that a user of this dashboard would choose."""
         without = {"powerhall-node": {"hall"}, "powerhall-job": {"hall"}}.get(uid, {"node"})
         without |= set() if uid == "powerhall-hall" else {"hall"}
         return {name: values for name, values in CHOSEN.items() if name not in without}

@@ -1,4 +1,4 @@
-"""Alert rules: each is raised by the trouble it is for, on a real InfluxDB, and by nothing else."""
+"""Alert rules: each is raised by its own condition, on a real InfluxDB, and by no other."""
 
 import json
 from collections.abc import Iterator
@@ -89,7 +89,7 @@ def test_each_rule_is_raised_by_its_condition_and_only_by_it(uid: str, site: obj
 
 
 @pytest.mark.rig
-def test_silence_raises_only_the_rule_about_old_plans(site: object) -> None:
+def test_missing_data_raises_only_the_rule_about_old_plans(site: object) -> None:
     site.write(b"".join(map(encode, HEALTHY)))
     later = states(site, NOW_S + 1200)
     assert {name for name, state in later.items() if state == "Alerting"} == {"powerhall-plan-old"}

@@ -74,7 +74,7 @@ def test_each_class_refuses_what_is_older_than_it_keeps(influx: object) -> None:
 
 
 class Server:
-    """Keeps requests, and answers what a test lays down for method and path."""
+    """Keeps requests, and gives the answers that a test sets for method and path."""
 
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, object]] = {}

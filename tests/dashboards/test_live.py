@@ -90,7 +90,7 @@ def test_a_difference_that_reads_like_an_absent_dashboard_is_checked_all_the_sam
     assert not [name for name in names if name.startswith("Powerhall: Job: ")]
 
 
-def test_a_reader_who_chose_a_site_has_changed_nothing(stub: GrafanaStub, grafana: Grafana) -> None:
+def test_a_saved_choice_of_a_site_is_no_change(stub: GrafanaStub, grafana: Grafana) -> None:
     publish(grafana, "Powerhall", "powerhall", STORE)
     for variable in stub.dashboards["powerhall-hall"]["templating"]["list"]:
         variable["current"] = {"text": "phx", "value": "phx"}
@@ -203,7 +203,7 @@ def test_verify_fails_on_a_renamed_bucket_and_on_a_changed_dashboard(
     assert any("Site overview" in line and "/panels/1/title" in line for line in failed)
 
 
-def test_verify_says_that_the_store_behind_grafana_is_down_and_asks_no_panel(
+def test_verify_reports_a_store_that_is_down_and_queries_no_panel(
     grafana: Grafana, stub: GrafanaStub, tokens: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish(grafana, "Powerhall", "powerhall", "influxdb://127.0.0.1:1/power?version=1")
@@ -216,7 +216,7 @@ def test_verify_says_that_the_store_behind_grafana_is_down_and_asks_no_panel(
 
 
 @pytest.mark.rig
-def test_verify_says_that_the_stores_user_has_too_few_rights(
+def test_verify_reports_missing_rights_of_the_stores_user(
     grafana: Grafana, stub: GrafanaStub, tokens: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if reason := influxdb.missing():

@@ -100,7 +100,7 @@ def test_ages_are_written_as_people_read_them() -> None:
 
 
 @pytest.mark.parametrize("command", [[], ["build"], ["publish"], ["verify"], ["diff"], ["init-store"], ["preview"]])
-def test_every_command_has_help_that_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help_with_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([*command, "--help"])
     assert end.value.code == 0

@@ -81,7 +81,7 @@ def optimizer(buildah, context):
     return build(buildah, context, "optimizer", "localhost/powerhall-optimizer:test")
 
 
-def test_the_agent_runs_as_nobody_in_particular_and_cannot_change_its_image(buildah, agent):
+def test_the_agent_runs_as_any_user_and_cannot_change_its_image(buildah, agent):
     script = "id -u; touch /opt/powerhall/x; touch /var/lib/powerhall-agent/x"
     done = run(buildah, agent, "sh", "-c", f"{script} && powerhall-agent once --simulate --format line")
     first, *lines = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Every console command: version, teaching help, usage errors, and one line for a missing extra."""
+"""Every console command: version, help with examples, usage errors, and one line for a missing extra."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def test_version(command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_teaches_by_example(command):
+def test_help_has_examples(command):
     done = run(command, "--help")
     assert done.returncode == 0
     assert "examples" in done.stdout.lower()

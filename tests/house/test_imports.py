@@ -27,7 +27,7 @@ def copy(root, tmp_path):
     return tmp_path
 
 
-def test_the_house_as_it_stands_is_clean(copy):
+def test_the_import_rules_hold(copy):
     done = lint(copy)
     assert done.returncode == 0, done.stdout
 

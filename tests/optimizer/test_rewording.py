@@ -1,4 +1,4 @@
-"""Behaviour never hangs on the wording of a message: with every text reworded, codes, retries and exits stay."""
+"""Behaviour never depends on the wording of a message: with every text reworded, codes, retries and exits stay."""
 
 import ast
 import time

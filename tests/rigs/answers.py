@@ -1,4 +1,4 @@
-"""A store that answers what a test scripts: status and body, raw bytes, a drip, or silence."""
+"""A store whose answers a test scripts: status and body, raw bytes, a drip, or silence."""
 
 import gzip
 import socket

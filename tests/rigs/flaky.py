@@ -1,4 +1,4 @@
-"""A proxy in front of a store that fails the way networks and servers do, by a seeded dice."""
+"""A proxy in front of a store that injects faults of networks and servers, by a seed."""
 
 import http.client
 import random
@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Flaky:
-    """What the proxy does: shares of refused (503), swallowed answers (written, not told) and garbage answers."""
+    """Faults of the proxy: shares of refused (503), swallowed answers (written, not told) and garbage answers."""
 
     target_port: int
     refuse: float = 0.15

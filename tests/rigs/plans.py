@@ -1,4 +1,4 @@
-"""Small sites and plans made of core's structs, for tests of whoever reads plans: greedy, and right by construction."""
+"""Small sites and plans made of core's structs, for tests of plan readers: greedy, and valid by construction."""
 
 from collections.abc import Sequence
 

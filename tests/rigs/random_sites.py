@@ -1,6 +1,6 @@
 """Sites, queues and plans at random, with every kind of limit, awkward fractions and all states that a job can have.
 
-They are for comparing two codes that count the same: nothing here is meant to be a good plan, or one that holds.
+They are for comparing two implementations: the plans need not be good, nor keep any limit.
 """
 
 import math
@@ -69,7 +69,7 @@ def random_jobs(draw: random.Random, sites: list[Site], count: int) -> tuple[Job
 
 
 def with_planned(draw: random.Random, snapshots: list[Snapshot], share: float = 0.4) -> list[Snapshot]:
-    """Return the snapshots with what a last plan foresaw for some jobs; the same for all."""
+    """Return the snapshots with a last plan's decisions for some jobs; the same for all."""
     first = snapshots[0]
     entries: list[Planned] = []
     for job in first.jobs:

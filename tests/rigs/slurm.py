@@ -1,7 +1,7 @@
 """A real Slurm cluster on loopback: slurmctld and one slurmd per simulated node, started once per test run.
 
 The programs are Debian's (22.05 on bookworm), or those in the folder $POWERHALL_SLURM_BIN
-(tests/optimizer/schedulers/slurm24.sh puts 24.11 there). A node is a process that believes to have 64 cores and
+(tests/optimizer/schedulers/slurm24.sh puts 24.11 there). A node is a process configured with 64 cores and
 8 GPUs; jobs are real processes that sleep.
 """
 

@@ -91,7 +91,7 @@ def plan_of(snapshot: Snapshot, seconds: float = 4.0) -> Plan:
 
 
 def doing(plan: Plan, name: str, powers: dict[int, int]) -> Plan:
-    """The plan with other powers of one store at some slots; what it says of the content fits."""
+    """The plan with other powers of one storage unit at some slots, and the contents that follow from them."""
     storage = next(s for s in plan.snapshot.site.storages if s.name == name)
     entry = next(e for e in plan.storages if e.name == name)
     power_w = tuple(powers.get(slot, watts) for slot, watts in enumerate(entry.power_w))

@@ -19,7 +19,7 @@ KEY = node_key(bytes(range(32)), "n1")
 
 
 class FakeGpus:
-    """Two GPUs at the limiter's seam: 200 to 700 W."""
+    """Two GPUs behind the limiter's interface: 200 to 700 W."""
 
     def __init__(self):
         self.limits = {0: 700.0, 1: 650.0}
@@ -62,7 +62,7 @@ def capper(gpus, tmp_path):
     return Capper(gpus, node="n1", key=KEY, safe_limit_w=300.0, memory=tmp_path / "found.json")
 
 
-def test_it_starts_at_the_safe_caps(capper, gpus):
+def test_capper_starts_at_the_safe_caps(capper, gpus):
     assert gpus.limits == {0: 300.0, 1: 300.0}
 
 
@@ -115,7 +115,7 @@ def test_an_invalid_lease_changes_nothing(capper, gpus, signed):
 
 
 def again(gpus, tmp_path, **more):
-    """The capper as it starts anew beside the same memory."""
+    """A capper that starts with the memory of the last one."""
     return Capper(gpus, node="n1", key=KEY, safe_limit_w=300.0, memory=tmp_path / "found.json", **more)
 
 
@@ -162,7 +162,7 @@ def test_a_lease_given_up_for_a_silent_agent_comes_back_with_the_agent(capper, g
 
 
 def test_caps_that_were_found_come_back_after_a_crash_and_an_orderly_stop(gpus, tmp_path):
-    again(gpus, tmp_path)  # and dies here
+    again(gpus, tmp_path)  # the capper ends here
     again(gpus, tmp_path).restore()
     assert gpus.limits == {0: 700.0, 1: 650.0}
     gpus.limits = {0: 600.0, 1: 600.0}
@@ -171,7 +171,7 @@ def test_caps_that_were_found_come_back_after_a_crash_and_an_orderly_stop(gpus, 
 
 
 def test_after_a_boot_the_found_caps_are_read_again(gpus, tmp_path):
-    again(gpus, tmp_path, boot="one")  # and the host dies here
+    again(gpus, tmp_path, boot="one")  # the host ends here
     gpus.limits = {0: 700.0, 1: 700.0}
     again(gpus, tmp_path, boot="two").restore()
     assert gpus.limits == {0: 700.0, 1: 700.0}
@@ -224,11 +224,11 @@ def confirmed(capper):
     return None if signed is None else open_confirmation(signed, KEY, "n1").sequence
 
 
-def test_it_confirms_what_it_holds_and_nothing_that_it_could_not_set(capper, gpus):
+def test_only_caps_that_read_back_are_confirmed(capper, gpus):
     assert confirmed(capper) is None
     capper.offer(lease(sequence=7), 100.0, 0.0)
     assert confirmed(capper) == 7
-    capper.tick(9.0)  # safe again: still nothing older than 7 can come
+    capper.tick(9.0)  # at the safe caps again: no lease older than 7 is accepted
     assert confirmed(capper) == 7
     gpus.broken = {1}
     gpus.limits[1] = 700.0
@@ -242,7 +242,7 @@ def test_it_confirms_what_it_holds_and_nothing_that_it_could_not_set(capper, gpu
     assert confirmed(capper) is None
 
 
-def test_a_lease_never_passes_for_a_confirmation(capper):
+def test_a_lease_is_refused_as_a_confirmation(capper):
     signed = lease()
     with pytest.raises(Rejected, match="signature"):
         open_confirmation(SignedConfirmation(signed.body, signed.signature), KEY, "n1")

@@ -1,4 +1,4 @@
-"""A row of the field table is all that a reading needs: collector and simulator follow from it."""
+"""A reading needs one row of the field table: collector and simulator follow from it."""
 
 import pynvml
 import pytest

@@ -63,7 +63,7 @@ TREE = {
 
 @pytest.fixture
 def bmc():
-    """A BMC that wants a password."""
+    """A BMC that requires a password."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

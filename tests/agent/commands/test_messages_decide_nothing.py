@@ -1,4 +1,4 @@
-"""Advice, retries and exit codes follow types and codes: they are the same when every message is reworded."""
+"""Advice, retries and exit codes follow from types and codes: rewording every message changes none of them."""
 
 import subprocess
 
@@ -61,7 +61,7 @@ class Store:
         (Retryable("in other words"), "bad", "firewall"),
     ],
 )
-def test_doctor_judges_a_store_by_the_type_of_its_error(monkeypatch, error, level, todo):
+def test_doctor_rates_a_store_by_the_type_of_its_error(monkeypatch, error, level, todo):
     monkeypatch.setattr(doctor, "open_output", lambda _url, _timeout_s: Store(error))
     (finding,) = doctor._store(load_settings(None), OutputSettings("influxdb://h:1/b"))
     assert finding.level == level
@@ -85,7 +85,7 @@ def limiter():
 
 
 @pytest.mark.parametrize(("code", "not_allowed"), [(4, True), (3, False)])
-def test_a_setter_that_is_not_allowed_is_told_by_its_code(limiter, code, not_allowed):
+def test_a_setter_without_permission_is_recognised_by_its_code(limiter, code, not_allowed):
     found, state = limiter
     state.ints[at.H_SET_RETURN] = code
     with pytest.raises(CapsNotHeld) as caught:

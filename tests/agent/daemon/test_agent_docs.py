@@ -39,7 +39,7 @@ def test_every_field_of_the_agent_measurement_is_explained(text):
         assert f"`{field.name}`" in text, field.name
 
 
-def test_every_command_and_option_is_explained_or_teaches_by_example(text):
+def test_every_command_and_option_is_explained_or_has_an_example(text):
     command = [str(Path(sys.executable).parent / "powerhall-agent")]
     top = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
     for name in ("run", "once", "doctor", "top", "spool"):

@@ -151,7 +151,7 @@ def test_a_killed_sampler_is_started_again(agent, tmp_path):
     assert running.stop() == 0
 
 
-def test_a_sampler_that_hangs_is_reported_within_five_seconds_and_stops_nobody(agent, tmp_path):
+def test_a_hanging_sampler_is_reported_within_five_seconds_and_stops_no_other_part(agent, tmp_path):
     running = agent("--store", f"sqlite:///{tmp_path}/t.db")
     _until(lambda: _count(tmp_path / "t.db") >= 4)
     (sampler,) = running.children()

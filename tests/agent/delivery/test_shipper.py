@@ -61,7 +61,7 @@ def rig(tmp_path):
 
 @pytest.fixture
 def memory_folder():
-    """A folder where syncing costs nothing, for tests that append thousands of times."""
+    """A folder in memory, where syncing is fast, for tests that append thousands of times."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
         yield Path(folder)
 
@@ -233,7 +233,7 @@ def test_an_internal_error_pauses_the_output_and_does_not_end_it(tmp_path, monke
 
 
 class MemorySpool:
-    """As much of a spool as the shipper sees, without a disk: for a thousand agents at once."""
+    """The shipper's interface of a spool, without a disk: for a thousand agents at once."""
 
     def __init__(self) -> None:
         self.now: deque[int] = deque()

@@ -43,7 +43,7 @@ def _all(spool: Spool) -> bytes:
     return found
 
 
-def test_what_was_appended_survives_a_restart_in_order(tmp_path):
+def test_appended_lines_survive_a_restart_in_order(tmp_path):
     first = _spool(tmp_path)
     for number in range(0, 500, 10):
         assert first.append(_lines(number, 10))
@@ -54,7 +54,7 @@ def test_what_was_appended_survives_a_restart_in_order(tmp_path):
     second.close()
 
 
-def test_delivered_means_unlinked(tmp_path):
+def test_delivered_segments_are_unlinked(tmp_path):
     spool = _spool(tmp_path)
     for number in range(0, 500, 10):
         spool.append(_lines(number, 10))
@@ -253,7 +253,7 @@ def test_a_broken_disk_leaves_the_newest_lines_in_memory(tmp_path, monkeypatch):
 
 
 class SpoolModel(RuleBasedStateMachine):
-    """Appends, deliveries, releases, packing and restarts in any order: nothing promised is ever lost."""
+    """Appends, deliveries, releases, packing and restarts in any order: no acknowledged append is ever lost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -298,7 +298,7 @@ class SpoolModel(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
-        self.spool._owner.release()  # what kill -9 does for us: nothing is flushed or closed in order
+        self.spool._owner.release()  # as after kill -9: nothing is flushed or closed in order
         if self.spool._active is not None:
             os.close(self.spool._active[1])
         self.held.clear()

@@ -37,7 +37,7 @@ class Lines:
 
 
 class Scripted:
-    """A reader that gives what a test wants, or hangs."""
+    """A reader that returns what a test sets, or hangs."""
 
     def __init__(self, *answers):
         self.answers = list(answers)

@@ -69,7 +69,7 @@ def test_logins_that_are_half_or_unsafe_are_refused(tmp_path, lines, says):
         load(tmp_path, f'site = "n"\n[[device]]\nname = "d"\nmap = "x"\n{lines}\n')
 
 
-def test_a_name_that_is_there_twice_is_refused(tmp_path):
+def test_a_duplicate_name_is_refused(tmp_path):
     with pytest.raises(Rejected, match=r"device\.name: 'feed-a'"):
         load(tmp_path, GOOD + GOOD.partition("\n")[2])
 

@@ -1,4 +1,4 @@
-"""Readings that no meter can mean are refused: range, NaN, byte order, stuck values, counters that wrap."""
+"""Implausible readings are refused: range, NaN, byte order, stuck values, counters that wrap."""
 
 import math
 import struct
@@ -39,7 +39,7 @@ def test_all_four_orders_of_a_float_decode(byte_order, word_order, data):
 @given(
     st.sampled_from(sorted(TYPES)), st.sampled_from(["big", "little"]), st.sampled_from(["big", "little"]), st.data()
 )
-def test_every_type_and_order_gives_back_what_was_put_in(type_, byte_order, word_order, data):
+def test_every_type_and_order_reads_back_the_written_value(type_, byte_order, word_order, data):
     bits = int(type_[1:])
     low, high = (0, 2**bits - 1) if type_[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     numbers = st.floats(width=bits, allow_nan=False) if type_[0] == "f" else st.integers(low, high)
@@ -56,7 +56,7 @@ WRONG = [("big", "little"), ("little", "big"), ("little", "little")]
 
 @pytest.mark.parametrize(("byte_order", "word_order"), WRONG)
 def test_a_wrong_order_is_flagged_as_implausible(byte_order, word_order):
-    """One power may by chance look like another power; a frequency, with its narrow range, hardly ever."""
+    """A power in the wrong byte order may look plausible by chance; a frequency, with its narrow range, hardly ever."""
     wrong = point(byte_order=byte_order, word_order=word_order)
     hertz = point(name="frequency_hz", min=45, max=65, byte_order=byte_order, word_order=word_order)
     watts_flagged = hertz_flagged = 0
@@ -70,7 +70,7 @@ def test_a_wrong_order_is_flagged_as_implausible(byte_order, word_order):
     assert hertz_flagged > 990
 
 
-def test_bytes_wholly_reversed_look_like_zero_and_are_still_flagged():
+def test_fully_reversed_bytes_are_flagged_although_they_read_near_zero():
     denormal = decode(point(byte_order="little", word_order="little"), words(struct.pack(">f", 1234.5)))
     assert 0 < denormal < 1e-30
     assert "byte or word order" in PointValidator(point()).take(denormal, 0.0).why

@@ -124,7 +124,7 @@ def test_totals_never_fall_for_any_driver_counter(samples):
     ),
     st.lists(st.integers(1, 12), min_size=40, max_size=40),
 )
-def test_samples_taken_together_come_to_the_same_as_one_by_one(samples, portions):
+def test_a_batch_of_samples_gives_the_same_as_single_samples(samples, portions):
     now_ns, raw, rows = SECOND, 10**7, []
     for step_ns, power_mw, rise_mj in samples:
         now_ns += step_ns

@@ -23,7 +23,7 @@ def test_recorder_ships_a_minute_on_either_side_of_a_trigger():
     assert shipped == [(tick * 100, 1000, tick) for tick in range(400, 1601)]
 
 
-def test_recorder_is_silent_without_a_trigger():
+def test_recorder_ships_nothing_without_a_trigger():
     recorder = FlightRecorder()
     for tick in range(3000):
         recorder.add(tick * 100, 1000, tick)

@@ -1,4 +1,4 @@
-"""Plan files: an id that never drifts, and one line for a file that does not fit."""
+"""Plan files: ids stay the same, and an invalid file is refused in one line."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""One main for every program: what each way to end looks like on stderr and in the exit code."""
+"""The main of every program: stderr and exit code of each way to end."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""One owner at a time, and none after a death."""
+"""A lock has one owner at a time, and none after its process has ended."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ time.sleep(60)
 """
 
 
-def test_a_second_owner_is_told_who_the_first_is(tmp_path):
+def test_a_second_owner_gets_the_process_id_of_the_first(tmp_path):
     path = tmp_path / "lock"
     with FileLock(path):
         with pytest.raises(LockHeld, match=rf"lock: is locked by process {os.getpid()}$") as refused:
@@ -42,7 +42,7 @@ def test_a_lock_file_of_a_stranger_has_no_process_id(tmp_path):
     assert refused.value.holder == "?"
 
 
-def test_it_waits_for_as_long_as_it_is_told(tmp_path):
+def test_the_lock_waits_for_the_given_time(tmp_path):
     lock = FileLock(tmp_path / "lock")
     threading.Timer(0.2, lock.release).start()
     with FileLock(tmp_path / "lock", wait_s=20.0):

@@ -85,7 +85,7 @@ def test_exception_adds_the_traceback():
     assert lines(out)[-1] == "ZeroDivisionError: integer division or modulo by zero"
 
 
-def test_a_log_that_cannot_be_written_stops_nobody():
+def test_a_log_that_cannot_be_written_does_not_stop_the_caller():
     class Full(io.StringIO):
         def write(self, _text):
             raise OSError(28, "No space left on device")

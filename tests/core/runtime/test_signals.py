@@ -18,7 +18,7 @@ def send(number):
 
 @pytest.mark.parametrize("kind", [StopFlag, ServiceSignals])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_is_a_flag_and_nothing_else(kind, number):
+def test_a_stop_signal_sets_only_a_flag(kind, number):
     with kind() as flag:
         assert not flag()
         send(number)

@@ -1,4 +1,4 @@
-"""site.toml: what it becomes, and how each kind of mistake is refused."""
+"""site.toml: the site read from it, and the refusal of each kind of mistake."""
 
 import pytest
 

@@ -44,7 +44,7 @@ def test_a_malformed_line_is_named():
         *("gpu,t= a=1.0 5", "gpu,t a=1.0 5", "gpu a=one 5", "gpu a=1.0 five", "gpu 5", ",a=b c=1.0 5"),
     ],
 )
-def test_no_part_of_a_line_is_dropped_in_silence(line):
+def test_no_part_of_a_line_is_dropped_without_an_error(line):
     with pytest.raises(Rejected, match="line 1"):
         list(parse_lines(line.encode()))
 

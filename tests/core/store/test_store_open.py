@@ -1,4 +1,4 @@
-"""The table of stores: every kind says how its URLs look, and one that is added needs no other change."""
+"""The table of stores: every kind has URLs of its own form, and an added kind needs no other change."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def test_the_scheme_of_a_url(url, scheme):
 
 
 @pytest.mark.parametrize("url", ["a.db", "", "sqlite://a.db", "postgres://h/d?password=hunter2", "SQLITE:///a"])
-def test_what_is_no_store_is_refused_with_every_form(url):
+def test_an_unknown_store_url_is_refused_with_the_allowed_forms(url):
     with pytest.raises(ConfigError) as refused:
         open_store(url)
     assert all(store_kind(f"{scheme}:///x").form in str(refused.value) for scheme in STORE_KINDS)

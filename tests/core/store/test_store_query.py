@@ -1,4 +1,4 @@
-"""Queries: what is refused when they are built, and how they read in InfluxQL."""
+"""Queries: refusals when they are built, and their InfluxQL."""
 
 import pytest
 

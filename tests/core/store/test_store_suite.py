@@ -1,4 +1,4 @@
-"""One suite over every store: what a store promises holds for SQLite and for a real InfluxDB alike."""
+"""One suite over every store: SQLite and a real InfluxDB keep the interface alike."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ def test_bucketed_means_come_per_group_in_order_of_time(store: Store) -> None:
     assert rows[5].number("power_w") == pytest.approx(750 + 49.5)
 
 
-def test_fleet_power_is_the_sum_of_each_gpus_mean(store: Store) -> None:
+def test_site_power_is_the_sum_of_each_gpus_mean(store: Store) -> None:
     store.write(gpu_lines())
     inner = Query("gpu", POWER_W, group_by=("hall", "node", "gpu"), every_s=30)
     rows = ask(store, Query("gpu", (Select("power_w", "sum"),), group_by=("hall",), every_s=30, inner=inner))

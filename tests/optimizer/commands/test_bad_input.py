@@ -1,4 +1,4 @@
-"""Whatever is wrong in the input is one line on stderr and exit code 1, and nothing is written."""
+"""Wrong input gives one line on stderr and exit code 1, and nothing is written."""
 
 import json
 import os

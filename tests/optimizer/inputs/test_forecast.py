@@ -1,4 +1,4 @@
-"""Forecasts: curves keep their shape, few samples leave the prior, sensors that lie teach nothing, margins shrink."""
+"""Forecasts: shapes of curves, few samples leave the prior, implausible readings are not learned, margins shrink."""
 
 import csv
 import math
@@ -108,12 +108,12 @@ def test_draw_is_measured_above_idle_on_nodes_that_a_job_has_for_itself(site):
 
 
 @pytest.mark.parametrize("watts", [math.nan, math.inf, -30.0, 0.0, 90_000.0, 2000.0])
-def test_a_sensor_that_lies_teaches_nothing(site, watts):
+def test_implausible_readings_are_not_learned(site, watts):
     job = running("j", "a-r1-k01-n[01-02]")
     assert measured_draws(site, [job], {"a-r1-k01-n01": watts, "a-r1-k01-n02": watts}, NOW_S) == {}
 
 
-def test_young_jobs_shared_nodes_and_missing_readings_teach_nothing(site):
+def test_young_jobs_shared_nodes_and_missing_readings_are_not_learned(site):
     full = {f"a-r1-k01-n0{i}": 9600.0 for i in (1, 2)}
     assert measured_draws(site, [running("j", "a-r1-k01-n[01-02]", age_s=60)], full, NOW_S) == {}
     assert measured_draws(site, [running("j", "a-r1-k01-n[01-03]", 24)], full, NOW_S) == {}
@@ -243,7 +243,7 @@ def test_remaining_work_is_expected_from_how_long_jobs_of_the_class_took():
     assert left.duration_s == pytest.approx((0.75 - 1 / 3) * 3600, rel=0.01), "it has outlived the short ones"
 
 
-def test_few_jobs_or_a_long_silence_between_rounds_say_nothing_of_lengths():
+def test_few_jobs_or_a_long_gap_between_rounds_give_no_duration_forecast():
     job = Job("h", 8, 3600.0, job_class="c", state="running", hall="a", mode="full", start_s=NOW_S - 600.0)
     seen = History().updated({}, (job,), NOW_S, 7.0, speed=False)
     assert not seen.updated({}, (), NOW_S + 7200.0, 7.0, speed=False).durations

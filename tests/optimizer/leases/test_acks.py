@@ -1,4 +1,4 @@
-"""Confirmations from cappers to the ledger: what frees budget, and what does not."""
+"""Confirmations from cappers to the ledger: valid ones free budget, all others do not."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ KEY = bytes(range(32))
 
 
 class Gpus:
-    """Eight GPUs at the limiter's seam, in memory."""
+    """Eight GPUs behind the limiter's interface, in memory."""
 
     def __init__(self):
         self.caps = dict.fromkeys(range(8), 700.0)
@@ -107,7 +107,7 @@ def squeezed(plan, tmp_path):
 
 
 @pytest.mark.usefixtures("squeezed")
-def test_nodes_that_give_budget_up_free_it_as_soon_as_they_confirm(site, capsys):
+def test_lowered_caps_free_budget_as_soon_as_nodes_confirm_them(site, capsys):
     options, carriers = site
     first = lease(options, capsys)
     assert first["short"] > 0
@@ -145,7 +145,7 @@ def test_a_forged_or_damaged_confirmation_frees_nothing(plan, store):
 
 
 class Broken:
-    """A store that is away."""
+    """A store that does not answer."""
 
     def query(self, *_):
         raise Retryable("store: away")

@@ -19,7 +19,7 @@ def pages(root):
     return {name: (root / "docs" / "guide" / f"{name}.md").read_text() for name in ("leases", "shed")}
 
 
-def test_the_cappers_config_is_one(pages):
+def test_the_cappers_config_is_valid(pages):
     text = re.search(r'```toml title="capper.toml"\n(.*?)```', pages["leases"], re.DOTALL)[1]
     settings = msgspec.convert(tomllib.loads(text), CapperSettings)
     defaults = CapperSettings("", "", "")
@@ -27,7 +27,7 @@ def test_the_cappers_config_is_one(pages):
     assert settings.node == "gn01"
 
 
-def test_the_event_of_the_page_is_one_and_every_field_is_named(pages):
+def test_the_event_of_the_page_is_valid_and_every_field_is_named(pages):
     text = re.search(r"```json[^\n]*\n(.*?)```", pages["shed"], re.DOTALL)[1]
     (signal,) = parse_signals(text.encode(), "page", "phx", NOW_S)
     assert (signal.share, signal.end_s - signal.start_s, signal.within_s) == (0.3, 7200.0, 10.0)

@@ -1,4 +1,4 @@
-"""Ramp limits: starts and ends are moved apart, the checker finds a plan that is steeper, and explanations say so."""
+"""Ramp limits: starts and ends are moved apart, the checker finds steeper plans, explanations name the limit."""
 
 import msgspec
 import numpy as np
@@ -35,7 +35,7 @@ def with_ramps(plan, **fields):
 
 @pytest.fixture(scope="module")
 def crowd(site) -> Snapshot:
-    """Twenty one-node jobs that all want to start now and end together; about 8 kW each at the meter."""
+    """Twenty one-node jobs that can all start now and end together; about 8 kW each at the meter."""
     jobs = tuple(Job(f"w{i:02d}", 8, 3600.0, weight=1.0 + i / 100, node_types=("h100",)) for i in range(20))
     return Snapshot(START_S, START_S, SLOT_S, 48, replace(site, budgets={}), jobs)
 
@@ -79,7 +79,7 @@ def test_a_ramp_limit_one_watt_below_the_plan_is_broken_and_nothing_else(steep, 
     assert verify_plan(with_ramps(steep, **{field: most_w / SLOT_S})) == []
 
 
-def test_a_job_whose_own_start_is_steeper_than_the_limit_waits_and_is_told_why(crowd):
+def test_a_job_whose_own_start_is_steeper_than_the_limit_waits_with_a_reason(crowd):
     jobs = (Job("gang", 64, 3600.0, node_types=("h100",)),)
     site = replace(crowd.site, ramp_up_w_per_s=25e3 / SLOT_S)
     plan = planned(replace(crowd, site=site, jobs=jobs))

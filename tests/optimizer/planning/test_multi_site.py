@@ -96,7 +96,7 @@ def test_each_sites_plan_stands_alone_with_a_proven_bound(joint):
     assert joint.bound >= joint.value
 
 
-def test_together_is_worth_more_than_the_same_queue_at_one_site(joint, snapshots):
+def test_two_sites_give_a_higher_value_than_the_same_queue_at_one(joint, snapshots):
     alone = planned(snapshots[:1])
     assert verify_multi_site(alone) == []
     assert joint.value > alone.value
@@ -171,7 +171,7 @@ def test_a_limit_of_one_site_that_is_broken_names_the_site(joint):
     assert [(v.kind, v.where) for v in found] == [("power_site", "fra")]
 
 
-def test_what_runs_stays_at_its_site(site, second):
+def test_running_jobs_stay_at_their_site(site, second):
     runs = Job(
         "r",
         16,
@@ -194,7 +194,7 @@ def test_what_runs_stays_at_its_site(site, second):
     assert "running" in kinds(moved_to(plan, "r", "phx"))
 
 
-def test_a_site_that_must_shed_does_so_and_the_other_site_takes_no_harm(site, second):
+def test_a_shed_at_one_site_does_not_affect_the_other(site, second):
     runs = tuple(
         Job(
             f"r{i}",

@@ -125,7 +125,7 @@ def test_without_raises_no_running_job_gets_a_faster_mode(busy):
 
 
 def test_a_checkpoint_that_costs_more_than_the_change_brings_keeps_a_job_running(busy):
-    """A small hall full of one preemptible job; a waiting job of a little more worth wants its nodes."""
+    """A small hall full of one preemptible job; a waiting job of slightly higher value needs its nodes."""
     runs = running("old", "b/r1/k01", 4, preemptible=True, hours=4.0)
     wants = Job("new", 32, 4 * 3600.0, weight=1.2, halls=("b",), node_types=("h100",), deadline_s=START_S + 5 * 3600.0)
     others = tuple(running(f"b{i}", f"b/r1/k{i:02d}", 4, hours=10.0) for i in (2, 3))
@@ -145,7 +145,7 @@ def test_a_job_that_cannot_meet_its_deadline_is_not_started(busy):
     assert "late" in {w.job_id for w in plan.waiting}
 
 
-def test_a_fault_in_the_solver_leaves_a_verified_plan_that_says_so(snapshot, monkeypatch):
+def test_a_fault_in_the_solver_leaves_a_verified_plan_with_a_note(snapshot, monkeypatch):
     def broken(*_args, **_kwargs):
         raise RuntimeError("the solver lost its way")
 
@@ -168,7 +168,7 @@ def test_the_chain_ends_in_keeping_what_runs(busy, monkeypatch):
     assert [w.job_id for w in plan.waiting] == ["w"]
 
 
-def test_a_solver_that_breaks_limits_is_not_believed(snapshot, monkeypatch):
+def test_a_schedule_that_breaks_limits_is_rejected(snapshot, monkeypatch):
     from powerhall_optimizer.solve import pipeline
 
     real = pipeline.solve

@@ -57,12 +57,12 @@ def test_a_resource_named_twice_by_an_option_is_refused(problem: Problem) -> Non
         replace(problem, **twice).check()
 
 
-def test_the_digest_tells_problems_apart(problem: Problem) -> None:
+def test_different_problems_have_different_digests(problem: Problem) -> None:
     other = replace(problem, option_rate=problem.option_rate + 1)
     assert problem.digest() == replace(problem).digest() != other.digest()
 
 
-def test_a_schedule_is_worth_the_sum_of_its_decisions(problem: Problem) -> None:
+def test_the_value_of_a_schedule_is_the_sum_of_its_decisions(problem: Problem) -> None:
     assert Schedule(np.array([0]), np.array([1])).value(problem) == 18
     assert Schedule.empty(1).value(problem) == 0
 
@@ -74,7 +74,7 @@ def test_a_family_repeats_itself_and_differs_between_seeds(family: str) -> None:
     assert first.jobs == 120
 
 
-def test_the_pinned_family_keeps_its_promises() -> None:
+def test_the_pinned_family_matches_its_description() -> None:
     problem = generate("pinned", 2_000, 288, 1)
     running = problem.job_wait_value < 0
     halls = np.array([len({problem.option_label[o] // 4 for o in problem.options_of(j)}) for j in range(2_000)])

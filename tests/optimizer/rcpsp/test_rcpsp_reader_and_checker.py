@@ -1,4 +1,4 @@
-"""The PSPLIB reader refuses what it cannot mean; the checker catches every broken rule."""
+"""The PSPLIB reader refuses invalid files; the checker catches every broken rule."""
 
 from pathlib import Path
 

@@ -106,7 +106,7 @@ def test_the_resource_bound_counts_heads_and_tails() -> None:
 
 
 class Heard:
-    """Keeps what a solve reports."""
+    """Keeps the reports of a solve."""
 
     def __init__(self) -> None:
         self.lower = 0

@@ -1,4 +1,4 @@
-"""Explanations name zones and numbers that are true; what-if changes what it says; the page opens without an error."""
+"""Explanations name true zones and numbers; what-if applies its changes; the page opens without an error."""
 
 import re
 import shutil
@@ -39,7 +39,7 @@ def test_every_waiting_job_has_a_reason_a_code_and_zones_of_the_site(short):
     assert any("if +" in text for entry in short.waiting for text in entry.what_if)
 
 
-def test_what_an_explanation_says_is_missing_is_missing_and_with_it_the_job_fits(short):
+def test_adding_the_missing_amount_of_an_explanation_makes_the_job_fit(short):
     explainer = explainer_of(short)
     capacity, free = explainer.problem.capacity, explainer.free
     assert (free <= capacity).all()

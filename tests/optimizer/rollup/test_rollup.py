@@ -1,4 +1,4 @@
-"""Roll-ups: right sums, late data, repetition, silence, shards; and the plan's lanes."""
+"""Roll-ups: sums, late data, repetition, missing telemetry, shards; and the plan's Gantt rows."""
 
 import io
 from collections.abc import Iterator
@@ -93,7 +93,7 @@ def test_powers_counts_and_limits_of_racks_halls_and_site_add_up(store: Store) -
     assert site.number("nodes") == 8.0
 
 
-def test_a_node_with_a_bmc_counts_what_the_bmc_says(store: Store) -> None:
+def test_a_node_with_a_bmc_counts_the_bmcs_reading(store: Store) -> None:
     for node in all_nodes():
         store.write(readings(node, START_S, START_S + 10))
     tags = {"site": "s", "hall": "h1", "rack": "h1/a/r0", "node": "h1n0"}
@@ -121,7 +121,7 @@ def test_a_silent_node_keeps_its_last_reading_for_a_while_then_counts_at_its_wor
     assert [row.number("it_power_w") for row in rows] == [2400] * 4 + [1200 + 2000] * 4
 
 
-def test_a_hall_that_was_never_heard_of_has_no_roll_up_rather_than_full_load(store: Store) -> None:
+def test_a_hall_without_telemetry_has_no_roll_up(store: Store) -> None:
     for rack in SITE.hall("h1").racks():
         for node in rack.nodes:
             store.write(readings(node, START_S, START_S + 20))
@@ -233,7 +233,7 @@ def test_a_plan_that_moves_jobs_is_an_event_and_one_that_goes_on_is_none(store: 
     assert event.values["detail"] == "plan three: of 1 jobs 1 stop, 1 change power mode"
 
 
-def test_the_plan_in_force_is_shown_and_its_lanes_replace_those_of_the_last_plan(store: Store) -> None:
+def test_the_plan_in_force_is_shown_and_its_gantt_rows_replace_those_of_the_last_plan(store: Store) -> None:
     for node in all_nodes():
         store.write(readings(node, START_S, START_S + 20))
     jobs = [
@@ -251,7 +251,7 @@ def test_the_plan_in_force_is_shown_and_its_lanes_replace_those_of_the_last_plan
     assert lanes(store, "h1") == {"00": ["c", "-", "-", "-"]}
 
 
-def test_lanes_are_bounded_and_never_hold_two_jobs_at_once() -> None:
+def test_gantt_rows_are_bounded_and_never_hold_two_jobs_at_once() -> None:
     jobs = [job(str(n), n % 5 + 1, START_S + 300 * (n % 3), START_S + 300 * (n % 3) + 400) for n in range(200)]
     found = msgspec.json.decode(plan("many", jobs), type=PlannedPower)
     points = list(gantt_points(found, "s", ("h1",)))

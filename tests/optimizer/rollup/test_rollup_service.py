@@ -1,4 +1,4 @@
-"""The roll-up as a service: runs until told to stop, follows the site file, refuses wrong options, prunes if asked."""
+"""The roll-up as a service: runs until it is stopped, follows the site file, refuses wrong options, prunes if asked."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", code, *arguments]
 
 
-def test_the_service_rolls_up_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_the_service_rolls_up_until_it_is_stopped(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'store.db'}"
     store = open_store(url)
     now_s = int(time.time())

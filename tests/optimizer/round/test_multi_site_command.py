@@ -1,4 +1,4 @@
-"""The commands on several sites: one plan file for all, one for each, and what is refused."""
+"""The commands on several sites: one plan file for all, one for each, and refusals."""
 
 import importlib.util
 import json

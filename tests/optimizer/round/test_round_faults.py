@@ -115,7 +115,7 @@ def test_a_second_round_on_the_same_plan_is_refused_while_the_first_runs(files, 
     assert main(arguments(files, "--quiet")) == 0
 
 
-def test_a_clock_that_steps_back_or_far_ahead_does_no_harm(files):
+def test_a_clock_that_steps_back_or_far_ahead_does_not_affect_the_round(files):
     for start in (START_S, START_S - 86_400, START_S + 40 * 86_400, START_S + 300):
         assert main(arguments(files, "--quiet", start=start)) == 0
         assert verified(files).snapshot.start_s == start // 300 * 300
@@ -140,7 +140,7 @@ def test_a_corrupt_last_plan_is_left_out(files, capsys, garbage):
         Certificate(1 << 20, {"phx.facility_w//0": (4,) * 144}),
     ],
 )
-def test_a_corrupt_warm_start_is_no_harm(files, certificate):
+def test_a_corrupt_warm_start_does_not_affect_the_round(files, certificate):
     assert main(arguments(files, "--quiet")) == 0
     plan = verified(files)
     write_plan(replace(plan, certificate=certificate, value=7, plan_id="0" * 64), files / "plan.json")
@@ -272,7 +272,7 @@ def test_a_dry_run_publishes_nothing(files, capsys):
     store.close()
 
 
-def test_what_if_tells_the_difference_and_publishes_nothing(files, capsys):
+def test_what_if_prints_the_difference_and_publishes_nothing(files, capsys):
     assert main(arguments(files, "--quiet", "--what-if", "b.power=60kW,grid=-20%", seconds="1")) == 0
     told = capsys.readouterr().out
     assert "GPU hours of work" in told

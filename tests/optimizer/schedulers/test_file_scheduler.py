@@ -35,7 +35,7 @@ def plan():
 
 
 @pytest.mark.parametrize("ending", ["csv", "json"])
-def test_orders_say_what_happens_to_every_job_and_are_written_once(plan, tmp_path, ending):
+def test_every_job_has_an_order_and_orders_are_written_once(plan, tmp_path, ending):
     path = tmp_path / f"orders.{ending}"
     writer = FileWriter(FileSettings(orders=str(path)))
     dry = writer.apply(plan, dry_run=True)
@@ -149,7 +149,7 @@ def test_the_commands_from_end_to_end(plan, tmp_path, capsys):
     assert "--site" in capsys.readouterr().err
 
 
-def test_slurm_that_is_not_there_is_one_line(plan, tmp_path, capsys, monkeypatch):
+def test_missing_slurm_commands_are_reported_in_one_line(plan, tmp_path, capsys, monkeypatch):
     write_plan(plan, tmp_path / "plan.json")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["schedule", "--scheduler", "slurm", "--plan", str(tmp_path / "plan.json")]) == 1

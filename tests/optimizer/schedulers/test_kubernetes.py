@@ -100,7 +100,7 @@ def test_jobs_and_nodes_are_read(server, settings):
     assert queue.down_nodes == ("gn12",)
 
 
-def test_a_plan_unsuspends_tells_why_and_a_second_round_writes_nothing(server, settings):
+def test_a_plan_unsuspends_with_a_reason_and_a_second_round_writes_nothing(server, settings):
     for number in range(8):
         submit(server, f"job{number}", pods=2)  # 20 kW each: three now, three in ten minutes, two never
     plan = plan_of(settings, slots=20)
@@ -127,7 +127,7 @@ def test_a_plan_unsuspends_tells_why_and_a_second_round_writes_nothing(server, s
     assert writes(server) == []
 
 
-def test_a_conflict_is_read_again_and_what_the_user_meant_is_kept(server, settings):
+def test_a_conflict_is_read_again_and_the_users_change_is_kept(server, settings):
     submit(server, "a")
     plan = plan_of(settings)
     meddled = []

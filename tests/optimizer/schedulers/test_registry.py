@@ -1,4 +1,4 @@
-"""A scheduler registers beside its code: one module in the folder is all that a new one takes."""
+"""A scheduler registers beside its code: a new one takes one module in the folder."""
 
 import json
 

@@ -51,7 +51,7 @@ class Sample:
 
 
 class PowerMeter(threading.Thread):
-    """Samples once a second what running jobs hold: licences as Slurm counts them, and power by their GPUs."""
+    """Samples once a second the power of running jobs: licences as Slurm counts them, and power by their GPUs."""
 
     def __init__(self, slurm, interval_s=1.0):
         super().__init__(daemon=True)
@@ -282,7 +282,7 @@ def test_the_budget_holds_with_no_optimizer_while_users_go_on_submitting(slurm):
         assert job.licences["kw"] >= job.gpus * KW_PER_GPU
 
 
-def test_users_cannot_lower_the_charge_and_too_large_jobs_are_told_why(slurm):
+def test_users_cannot_lower_the_charge_and_too_large_jobs_get_a_reason(slurm):
     block = slurm.submit("-N6", "--gpus-per-node=8", "-t", "10")
     slurm.wait(block, "RUNNING")
     job = slurm.submit("-N2", "--gpus-per-node=8", "-t", "10", "-L", "kw:1", user="nobody")

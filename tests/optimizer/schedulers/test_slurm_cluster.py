@@ -1,4 +1,4 @@
-"""Plans written into a real Slurm cluster: order, idempotence, read-back, hands off what users changed."""
+"""Plans written into a real Slurm cluster: order, idempotence, read-back, fields that users changed."""
 
 import time
 
@@ -92,7 +92,7 @@ def test_a_plan_is_written_read_back_and_a_second_round_issues_no_command(slurm,
     assert not any(record(job).is_held for job in starts)
 
 
-def test_jobs_that_must_wait_get_a_start_that_passes_by_itself(slurm, site):
+def test_jobs_that_must_wait_get_a_start_time_that_expires(slurm, site):
     block = slurm.submit("-N6", "--gpus-per-node=8", "-t", "10")
     slurm.wait(block, "RUNNING")
     waits = slurm.submit("-N1", "--gpus-per-node=8", "-t", "10")
@@ -111,7 +111,7 @@ def test_jobs_that_must_wait_get_a_start_that_passes_by_itself(slurm, site):
     assert record(waits).begin_s > before
 
 
-def test_what_users_and_administrators_change_is_respected(slurm, site):
+def test_changes_by_users_and_administrators_are_kept(slurm, site):
     block = slurm.submit("-N6", "--gpus-per-node=8", "-t", "10")
     slurm.wait(block, "RUNNING")
     names = ("start", "prio", "nodes", "lic", "hold", "gone", "cleared")
@@ -153,7 +153,7 @@ def test_a_users_own_begin_time_and_node_list_hold(slurm, site):
     assert any("asks for gn12 by itself" in skipped.reason for skipped in done.skipped)
 
 
-def test_a_refused_write_is_reported_with_slurms_words_and_the_others_go_on(slurm, site):
+def test_a_refused_write_is_reported_with_slurms_message_and_the_others_go_on(slurm, site):
     block = slurm.submit("-N6", "--gpus-per-node=8", "-t", "10")
     slurm.wait(block, "RUNNING")
     bad = slurm.submit("-N1", "--gpus-per-node=8", "-t", "10")
@@ -227,7 +227,7 @@ def test_a_curtailment_ahead_keeps_jobs_from_starting_that_would_still_run_then(
     assert "powerhall_kw" not in slurm.run("scontrol", "-o", "show", "reservation")
 
 
-def test_a_job_learns_its_power_level_from_its_environment(slurm, site):
+def test_a_job_gets_its_power_level_in_its_environment(slurm, site):
     folder = slurm.folder / "levels"
     writer = SlurmWriter(SlurmSettings(level_dir=str(folder)))
     out = slurm.folder / "log" / "level"
@@ -260,7 +260,7 @@ def test_nodes_that_the_plan_leaves_idle_are_powered_down_and_come_up_for_their_
         assert done.failed == []
         wait_for(lambda: f"suspend {idle}" in power_log(slurm))
         wait_for(lambda: "POWERED_DOWN" in states_of(slurm)[idle], 30)
-        assert idle not in read(site).down_nodes  # it can be woken
+        assert idle not in read(site).down_nodes  # it can be powered up
         job = slurm.submit("-N1", "--gpus-per-node=8", "-t", "10", "--begin=now+300")
         plan = plan_of(site, read(site), slot_s=10, slots=180)
         assert {a.job_id: a.placements[0].nodes for a in plan.assignments}[job] == idle

@@ -1,4 +1,4 @@
-"""The emergency shed: the ladder's order, what it may touch, and what it hands over."""
+"""The emergency shed: the ladder's order, its protected jobs, and the leases and plan that it sends."""
 
 import json
 import time
@@ -91,7 +91,7 @@ def test_the_command_lowers_caps_and_writes_the_shed_plan(plan, tmp_path, capsys
     assert {w.code for w in after.waiting} >= ({"shed"} if outcome["paused"] + outcome["stopped"] else set())
 
 
-def test_what_cannot_be_reached_is_done_as_far_as_it_goes_and_says_so(plan, tmp_path, capsys):
+def test_a_target_that_cannot_be_reached_takes_the_whole_ladder_and_is_reported(plan, tmp_path, capsys):
     assert main(["shed", "--to", "1 W", *options(plan, tmp_path)]) == 1
     outcome = json.loads(capsys.readouterr().out)
     assert not outcome["met"]
@@ -107,7 +107,7 @@ def test_a_dry_run_and_the_ladder_change_nothing(plan, tmp_path, capsys):
     assert not (tmp_path / "s.db").exists()
 
 
-def test_a_shed_without_anything_to_act_through_is_refused(plan, tmp_path, capsys):
+def test_a_shed_without_store_scheduler_or_file_is_refused(plan, tmp_path, capsys):
     write_plan(plan, tmp_path / "plan.json")
     assert main(["shed", "--by", "10%", "--plan", str(tmp_path / "plan.json")]) == 1
     assert "needs --store with keys, --scheduler or --out" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The shed service as a grid operator meets it: real requests, real files, the real command, real leases."""
+"""The shed service from a grid operator's side: real requests, files, command and leases."""
 
 import http.client
 import json
@@ -43,19 +43,19 @@ def call(port, method="GET", path="/v1/events", body=None, token=TOKEN, context=
 
 
 class Served:
-    """A hook in front of a desk that ticks in a thread."""
+    """An HTTP endpoint on an event manager that ticks in a thread."""
 
     def __init__(self, folder, **more):
         self.acted = []
         (folder / "token").write_text(TOKEN + "\n")
-        self.desk = EventManager(folder / "state.json", folder / "events.json", self.act, Log(quiet=True))
+        self.manager = EventManager(folder / "state.json", folder / "events.json", self.act, Log(quiet=True))
         self.log = open(folder / "log", "w")  # noqa: SIM115 - closed in close
-        self.hook = HttpEndpoint("127.0.0.1:0", folder / "token", self.desk, "phx", Log(self.log), **more)
+        self.endpoint = HttpEndpoint("127.0.0.1:0", folder / "token", self.manager, "phx", Log(self.log), **more)
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.tick, daemon=True)
         self.thread.start()
-        self.hook.start()
-        self.port = self.hook.port
+        self.endpoint.start()
+        self.port = self.endpoint.port
 
     def act(self, limit_w, share, end_s, within_s):
         self.acted.append(limit_w)
@@ -64,10 +64,10 @@ class Served:
 
     def tick(self):
         while not self.stopped.wait(0.05):
-            self.desk.tick()
+            self.manager.tick()
 
     def close(self):
-        self.hook.close()
+        self.endpoint.close()
         self.stopped.set()
         self.thread.join(5)
         self.log.close()
@@ -80,7 +80,7 @@ def served(tmp_path):
     running.close()
 
 
-def test_a_posted_event_is_answered_with_what_came_of_it_and_acts_once(served):
+def test_a_posted_event_is_answered_with_its_outcome_and_acts_once(served):
     answers = [call(served.port, "POST", body=EVENT) for _ in range(3)]
     assert [status for status, _, _ in answers] == [200, 200, 200]
     assert answers[0][1]["outcome"]["after_w"] == 350e6
@@ -154,7 +154,7 @@ def test_other_paths_and_methods(served):
     connection.close()
 
 
-def test_too_many_requests_are_sent_away_and_guessing_does_not_lock_the_operator_out(tmp_path):
+def test_requests_over_the_rate_are_refused_and_wrong_tokens_do_not_block_the_operator(tmp_path):
     running = Served(tmp_path, right=RateLimit(0.1, 3.0), wrong=RateLimit(0.1, 3.0))
     try:
         guesses = [call(running.port, token="guess")[0] for _ in range(5)]
@@ -166,7 +166,7 @@ def test_too_many_requests_are_sent_away_and_guessing_does_not_lock_the_operator
         running.close()
 
 
-def test_slow_and_silent_clients_hold_up_nobody(served):
+def test_slow_and_silent_clients_do_not_block_others(served):
     idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(12)]
     for connection in idle[:6]:
         connection.sendall(b"POST /v1/events HTTP/1.1\r\nAuthor")
@@ -226,7 +226,7 @@ def test_a_short_token_is_refused_without_being_shown(tmp_path):
 
 @pytest.fixture
 def service(plan, tmp_path):
-    """The real command with a signal folder and the hook on a free port."""
+    """The real command with a signal folder and the HTTP endpoint on a free port."""
     write_plan(plan, tmp_path / "plan.json")
     (tmp_path / "site.key").write_text(bytes(range(32)).hex())
     (tmp_path / "token").write_text(TOKEN)
@@ -260,7 +260,7 @@ def leased(folder):
 
 
 @pytest.mark.slow
-def test_a_dropped_file_and_a_request_bring_the_leases_down_and_leave_protected_jobs_alone(service, plan, tmp_path):
+def test_a_dropped_file_and_a_request_lower_the_leases_except_of_protected_jobs(service, plan, tmp_path):
     port, process = service
     before = leased(tmp_path)
     begin_s = time.monotonic()

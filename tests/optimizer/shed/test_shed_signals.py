@@ -1,4 +1,4 @@
-"""Shed signals: what is read, what is refused, what happens once, and how the limit falls."""
+"""Shed signals: reading, refusals, acting once, and the fall of the limit."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def parse(event, now_s=NOW_S):
     return parse_signals(json.dumps(event).encode(), "signal.json", "phx", now_s)
 
 
-def test_an_event_in_json_and_csv_says_the_same():
+def test_an_event_reads_the_same_from_json_and_csv():
     (one,) = parse(GOOD | {"start": "2027-01-15T08:00:00Z", "reduce_percent": None})
     text = b"event_id,start,duration,power_limit\ndr-1,2027-01-15T08:00:00Z,1 h,350 MW\n"
     assert parse_signals(text, "signal.csv", "phx", NOW_S) == [one]
@@ -88,7 +88,7 @@ def test_steps_fall_no_faster_than_the_ramp_and_end_at_the_target():
         power_w, before_s = level_w, at_s
 
 
-def test_a_deadline_beats_the_ramp():
+def test_a_deadline_takes_precedence_over_the_ramp():
     steps = stages(100e6, 70e6, 0.1e6, 10.0)
     assert steps[-1][1] == 70e6
     assert len(steps) == 5
@@ -96,7 +96,7 @@ def test_a_deadline_beats_the_ramp():
 
 
 class Acts:
-    """Counts what a desk does; fails as often as told."""
+    """Counts the actions of an event manager; raises Retryable the first `fails` times."""
 
     def __init__(self, fails=0, problems=()):
         self.calls, self.fails, self.problems = [], fails, problems
@@ -118,7 +118,7 @@ class Clock:
         return self.now_s
 
 
-def desk_of(tmp_path, acts, clock):
+def manager_of(tmp_path, acts, clock):
     return EventManager(tmp_path / "state.json", tmp_path / "events.json", acts, Log(quiet=True), clock)
 
 
@@ -129,120 +129,120 @@ def clock():
 
 def test_an_event_acts_once_however_often_it_comes_and_also_after_a_restart(tmp_path, clock):
     acts = Acts()
-    desk = desk_of(tmp_path, acts, clock)
+    manager = manager_of(tmp_path, acts, clock)
     (signal,) = parse(GOOD)
     for _ in range(3):
-        desk.receive(signal)
-        desk.tick()
-    again = desk_of(tmp_path, acts, clock)
+        manager.receive(signal)
+        manager.tick()
+    again = manager_of(tmp_path, acts, clock)
     again.receive(signal)
     again.tick()
     assert acts.calls == [(350e6, 0.0)]
     assert again.event("dr-1").state == "active"
 
 
-def test_a_desk_that_died_before_it_acted_acts_when_it_is_back(tmp_path, clock):
-    desk_of(tmp_path, Acts(), clock).receive(parse(GOOD)[0])
+def test_an_event_manager_that_ended_before_it_acted_acts_after_its_restart(tmp_path, clock):
+    manager_of(tmp_path, Acts(), clock).receive(parse(GOOD)[0])
     acts = Acts()
-    desk_of(tmp_path, acts, clock).tick()
+    manager_of(tmp_path, acts, clock).tick()
     assert len(acts.calls) == 1
 
 
 def test_an_announced_event_acts_at_its_start(tmp_path, clock):
     acts = Acts()
-    desk = desk_of(tmp_path, acts, clock)
-    desk.receive(parse(GOOD | {"start": NOW_S + 600})[0])
-    desk.tick()
+    manager = manager_of(tmp_path, acts, clock)
+    manager.receive(parse(GOOD | {"start": NOW_S + 600})[0])
+    manager.tick()
     assert acts.calls == []
     assert read_events(tmp_path / "events.json", "phx")[0].start_s == NOW_S + 600, "rounds see it ahead"
     clock.now_s += 600
-    desk.tick()
+    manager.tick()
     assert len(acts.calls) == 1
 
 
 def test_a_higher_modification_acts_anew_and_a_lower_one_does_not(tmp_path, clock):
     acts = Acts()
-    desk = desk_of(tmp_path, acts, clock)
+    manager = manager_of(tmp_path, acts, clock)
     for number, limit in ((1, "350 MW"), (2, "300 MW"), (1, "10 MW")):
-        desk.receive(parse(GOOD | {"modification": number, "power_limit": limit})[0])
-        desk.tick()
+        manager.receive(parse(GOOD | {"modification": number, "power_limit": limit})[0])
+        manager.tick()
     assert [limit for limit, _ in acts.calls] == [350e6, 300e6]
 
 
 def test_the_lowest_limit_of_all_active_events_holds(tmp_path, clock):
     acts = Acts()
-    desk = desk_of(tmp_path, acts, clock)
-    desk.receive(parse(GOOD | {"power_limit": "60 MW"})[0])
-    desk.tick()
-    desk.receive(parse({"event_id": "dr-2", "duration": "2 h", "reduce_percent": 10})[0])
-    desk.tick()
+    manager = manager_of(tmp_path, acts, clock)
+    manager.receive(parse(GOOD | {"power_limit": "60 MW"})[0])
+    manager.tick()
+    manager.receive(parse({"event_id": "dr-2", "duration": "2 h", "reduce_percent": 10})[0])
+    manager.tick()
     assert acts.calls == [(60e6, 0.0), (60e6, 0.1)]
 
 
-def test_a_share_is_settled_when_it_acts_and_rounds_get_it_in_watts(tmp_path, clock):
-    desk = desk_of(tmp_path, Acts(), clock)
-    desk.receive(parse({"event_id": "dr-2", "duration": "2 h", "reduce_percent": 30})[0])
+def test_a_share_becomes_watts_when_the_event_acts_also_for_rounds(tmp_path, clock):
+    manager = manager_of(tmp_path, Acts(), clock)
+    manager.receive(parse({"event_id": "dr-2", "duration": "2 h", "reduce_percent": 30})[0])
     assert read_events(tmp_path / "events.json", "phx") == ()
-    desk.tick()
+    manager.tick()
     (event,) = read_events(tmp_path / "events.json", "phx")
     assert (event.zone, event.limit_w, event.end_s) == ("phx", 70e6, NOW_S + 7200)
 
 
 @pytest.mark.parametrize("acts", [Acts(fails=1), Acts(problems=("store: away",))])
-def test_what_failed_is_tried_again_with_pauses_and_not_for_ever(tmp_path, clock, acts):
-    desk = desk_of(tmp_path, acts, clock)
+def test_failures_are_retried_with_pauses_and_not_for_ever(tmp_path, clock, acts):
+    manager = manager_of(tmp_path, acts, clock)
     acts.calls.clear()
-    desk.receive(parse(GOOD | {"duration": "6 h"})[0])
-    desk.tick()
-    desk.tick()
+    manager.receive(parse(GOOD | {"duration": "6 h"})[0])
+    manager.tick()
+    manager.tick()
     assert len(acts.calls) == 1
     clock.now_s += 11
-    desk.tick()
+    manager.tick()
     assert len(acts.calls) == 2
     for _ in range(4000):
         clock.now_s += 5
-        desk.tick()
+        manager.tick()
     assert len(acts.calls) <= 6
 
 
 def test_a_cancelled_event_ends_now_and_rounds_ramp_up_from_there(tmp_path, clock):
-    desk = desk_of(tmp_path, Acts(), clock)
-    desk.receive(parse(GOOD)[0])
-    desk.tick()
+    manager = manager_of(tmp_path, Acts(), clock)
+    manager.receive(parse(GOOD)[0])
+    manager.tick()
     clock.now_s += 60
-    assert desk.receive(parse({"event_id": "dr-1", "status": "cancelled"})[0]).state == "cancelled"
+    assert manager.receive(parse({"event_id": "dr-1", "status": "cancelled"})[0]).state == "cancelled"
     (event,) = read_events(tmp_path / "events.json", "phx")
     assert event.end_s == NOW_S + 60
 
 
 def test_events_end_and_are_forgotten_a_day_later(tmp_path, clock):
-    desk = desk_of(tmp_path, Acts(), clock)
-    desk.receive(parse(GOOD)[0])
-    desk.tick()
+    manager = manager_of(tmp_path, Acts(), clock)
+    manager.receive(parse(GOOD)[0])
+    manager.tick()
     clock.now_s += 3601
-    desk.tick()
-    assert desk.event("dr-1").state == "ended"
+    manager.tick()
+    assert manager.event("dr-1").state == "ended"
     assert read_events(tmp_path / "events.json", "phx"), "its ramp up is still ahead of the rounds"
     clock.now_s += 86_400
-    desk.tick()
-    assert desk.events() == []
+    manager.tick()
+    assert manager.events() == []
 
 
-def test_a_full_disk_keeps_nothing_from_acting(tmp_path, clock):
+def test_a_full_disk_does_not_keep_an_event_from_acting(tmp_path, clock):
     acts = Acts()
-    desk = desk_of(tmp_path, acts, clock)
+    manager = manager_of(tmp_path, acts, clock)
     (tmp_path / ".state.json.part").mkdir()
-    desk.receive(parse(GOOD)[0])
-    desk.tick()
+    manager.receive(parse(GOOD)[0])
+    manager.tick()
     assert len(acts.calls) == 1
 
 
 def test_events_that_a_person_wrote_into_the_file_stay(tmp_path, clock):
     own = {"event_id": "maintenance", "start": NOW_S, "end": NOW_S + 9e4, "zone": "hall1", "power_limit": "1 MW"}
     (tmp_path / "events.json").write_text(json.dumps([own]))
-    desk = desk_of(tmp_path, Acts(), clock)
-    desk.receive(parse(GOOD)[0])
-    desk_of(tmp_path, Acts(), clock)
+    manager = manager_of(tmp_path, Acts(), clock)
+    manager.receive(parse(GOOD)[0])
+    manager_of(tmp_path, Acts(), clock)
     assert [event.zone for event in read_events(tmp_path / "events.json", "phx")] == ["hall1", "phx"]
     with pytest.raises(ConfigError, match="json"):
         EventManager(tmp_path / "state.json", tmp_path / "events.csv", Acts(), Log(quiet=True), clock)
@@ -313,10 +313,10 @@ def test_a_folder_that_everybody_may_write_to_is_refused(folder):
         watcher(folder / "absent", [])
 
 
-def test_the_desks_memory_is_readable_json(tmp_path, clock):
-    desk = desk_of(tmp_path, Acts(), clock)
-    desk.receive(parse(GOOD)[0])
-    desk.tick()
+def test_the_state_file_is_readable_json(tmp_path, clock):
+    manager = manager_of(tmp_path, Acts(), clock)
+    manager.receive(parse(GOOD)[0])
+    manager.tick()
     (known,) = msgspec.json.decode((tmp_path / "state.json").read_bytes()).values()
     assert known["outcome"]["met"] is True
     assert time.time() > 0

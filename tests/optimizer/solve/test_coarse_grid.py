@@ -1,4 +1,4 @@
-"""The coarse grid is on the safe side of the fine one, decides far starts on long slots, and claims no false bound."""
+"""The coarse grid is on the safe side of the fine one, decides far starts on long slots, and gives no false bound."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def random_schedule(problem: Problem, rng: np.random.Generator) -> Schedule:
 
 @settings(max_examples=100, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(seed=st.integers(0, 1 << 30), factor=st.integers(2, 13), slots=st.integers(13, 60))
-def test_what_holds_on_the_coarse_grid_holds_on_the_fine_one(seed: int, factor: int, slots: int) -> None:
+def test_limits_held_on_the_coarse_grid_hold_on_the_fine_one(seed: int, factor: int, slots: int) -> None:
     problem = some_problem(seed, slots=slots)
     coarse = grid.coarsen(problem, factor)
     coarse.problem.check()

@@ -1,4 +1,4 @@
-"""The step of the prices: it follows what lacks and what is free, and knows what each resource is typically worth."""
+"""The step of the prices: it follows shortage and free capacity, in units of each resource's typical value."""
 
 import numpy as np
 

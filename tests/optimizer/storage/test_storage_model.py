@@ -1,4 +1,4 @@
-"""The stores' model: lines that hold the true curves, a bound that is never too low, programs that agree."""
+"""The storage model: lines within the true curves, a bound that is never too low, programs that agree."""
 
 import math
 import random
@@ -101,7 +101,7 @@ def case(tmp_path_factory) -> tuple[Snapshot, BuiltProblem, StorageModel]:
 
 
 def some_dispatch(model: StorageModel, seed: int) -> tuple[tuple[int, ...], ...]:
-    """Powers at random, cut to what the stores can do; one that would end too empty charges in its last slots."""
+    """Powers at random, cut to the limits of the units; one that would end too empty charges in its last slots."""
     rng = np.random.default_rng(seed)
     wishes = [rng.uniform(-s.charge_w, s.discharge_w, model.slots) * (rng.random() < 0.8) for s in model.units]
     late = [np.where(np.arange(model.slots) < model.slots // 2, w, -abs(w)) for w in wishes]
@@ -170,7 +170,7 @@ def prices_of(case, seed: int) -> PriceCertificate:
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
-def test_no_dispatch_is_worth_more_than_the_bound_whatever_the_certificate_says(case, seed):
+def test_no_dispatch_exceeds_the_bound_for_any_certificate(case, seed):
     model, prices = case[2], prices_of(case, seed)
     price = prices.price / 2.0**prices.scale_bits
     rng = random.Random(seed)
@@ -196,14 +196,14 @@ def test_the_dual_of_the_program_proves_its_optimum(case, seed):
     assert worth_of(model, dispatch, price) == pytest.approx(answer.objective, rel=1e-3)
 
 
-def test_every_solver_of_the_program_comes_to_the_same_worth(case):
+def test_every_solver_of_the_program_finds_the_same_value(case):
     price = prices_of(case, 3).price / 2.0**10
     found = [Program(case[2], name).solve(price).objective for name in LP_SOLVERS]
     assert found == pytest.approx([found[0]] * len(found), rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_dynamic_programming_comes_near_the_program(case, seed):
+def test_dynamic_programming_comes_close_to_the_optimum_of_the_program(case, seed):
     model, price = case[2], prices_of(case, seed).price / 2.0**10
     best = Program(model).solve(price).objective
     near = sum(best_power(grid_of(store, model), price)[1] for store in model.units)
@@ -219,7 +219,7 @@ def test_whole_powers_keep_every_store_within_its_limits(case):
             assert all(-store.charge_w <= power <= store.discharge_w for power in watts)
 
 
-def test_doing_nothing_is_always_possible_and_costs_what_is_missing_at_the_end(case):
+def test_an_idle_dispatch_is_always_feasible_and_costs_the_missing_end_content(case):
     snapshot, built, _ = case
     empty = msgspec.structs.replace(snapshot, stored_j={"bess": 0.0, "tank": 0.0})
     model = build_storage_model(empty, built)

@@ -148,7 +148,7 @@ def test_a_dispatch_that_costs_more_than_the_plan_says_is_caught(idle_plan):
     assert {v.kind for v in verify_plan(worse)} == {"value"}
 
 
-def test_the_bound_is_recomputed_from_the_worth_of_the_stores(plan):
+def test_the_bound_is_recomputed_from_the_value_of_stored_energy(plan):
     assert plan.certificate is not None
     assert set(plan.certificate.stored) == {"bess", "tank", "loop"}
     without = replace(plan, certificate=replace(plan.certificate, stored={}))
@@ -197,7 +197,7 @@ def test_a_battery_keeps_the_ramp_limits_of_the_site(tmp_path):
     assert "storage_ramp" in kinds(jump)
 
 
-def test_what_a_store_holds_comes_from_its_meter_else_from_the_last_plan_else_from_the_site(plan, tmp_path):
+def test_storage_content_comes_from_the_meter_else_the_last_plan_else_the_site(plan, tmp_path):
     s = plan.snapshot
     store = open_store(f"sqlite:///{tmp_path}/s.db")
     assert with_storage_content(s, None, store, START_S).stored_j == {}
@@ -257,7 +257,7 @@ def test_what_if_a_battery_were_larger(plan):
             what_if(plan.snapshot, text)
 
 
-def test_a_dispatch_that_nobody_settles_is_cut_to_the_load_that_there_is(tmp_path):
+def test_a_dispatch_without_a_settling_step_is_cut_to_the_load(tmp_path):
     snapshot = snapshot_of(SITE + STORES, tmp_path, jobs=())
     conditions = SiteConditions(snapshot)
     stores = SiteStorage(snapshot, build_problem(snapshot, conditions), conditions, "glop", Log(quiet=True))

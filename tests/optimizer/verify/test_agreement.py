@@ -1,4 +1,4 @@
-"""Checker and planner count the same from two codes: capacities, options, values, stores, loads and bounds agree."""
+"""Checker and planner compute the same with separate code: capacities, options, values, storage, loads, bounds."""
 
 import math
 import random

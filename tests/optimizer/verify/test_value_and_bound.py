@@ -1,4 +1,4 @@
-"""Value and bound: off by one is refused, prices are read with care, and no plan is ever worth more than the bound."""
+"""Value and bound: a difference of one is refused, prices are checked, and no plan's value exceeds the bound."""
 
 import itertools
 import random
@@ -52,7 +52,7 @@ def test_a_value_or_a_bound_that_is_off_by_one_is_refused(proven):
 
 
 def test_every_price_of_the_certificate_counts(proven):
-    """One price so high that the capacity of its slot alone costs more than the plan is worth; and a price left out."""
+    """One price so high that the capacity of its slot alone costs more than the plan's value; and a price left out."""
     prices = proven.certificate.prices
     for name, row in prices.items():
         slot = row.index(max(row))
@@ -89,7 +89,7 @@ def test_prices_beyond_64_bits_prove_the_same_bound(proven):
 
 @pytest.mark.parametrize("share", [1e9, 1e18, 1e30])
 def test_an_objective_beyond_64_bits_is_computed_and_refused(proven, change, share):
-    """Delay that costs far more than a job is worth: the value is no longer what the plan says."""
+    """Delay that costs far more than a job's value: the value differs from the plan's."""
     objective = replace(proven.snapshot.objective, delay_share=share)
     late = [replace(job, deadline_s=1.0 + job.submit_s) for job in proven.snapshot.jobs]
     value, bound = value_and_bound(change(proven, objective=objective, jobs=tuple(late)))
@@ -147,7 +147,7 @@ def fits(choice, capacities: Capacities) -> bool:
 
 
 def test_the_package_of_the_checker_stands_alone(plan, root, tmp_path):
-    """Copied by itself it judges plans, with and without stores, on powerhall core, numpy and msgspec."""
+    """Copied by itself it checks plans, with and without stores, on powerhall core, numpy and msgspec."""
     package = tmp_path / "alone" / "powerhall_optimizer"
     shutil.copytree(root / "optimizer/powerhall_optimizer/verify", package / "verify")
     (package / "__init__.py").write_text("")

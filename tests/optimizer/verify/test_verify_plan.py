@@ -220,7 +220,7 @@ def test_a_changed_snapshot_value_bound_or_zone_is_found(plan):
     assert "zones" in kinds(replace(plan, zones=(zone, *plan.zones[1:])))
 
 
-def test_the_command_judges_a_file_and_says_what_is_broken(plan, tmp_path, capsys, monkeypatch):
+def test_the_command_checks_a_file_and_prints_its_violations(plan, tmp_path, capsys, monkeypatch):
     path = tmp_path / "plan.json"
     write_plan(plan, path)
     monkeypatch.setattr(sys, "argv", ["powerhall-optimizer", "verify", str(path)])

@@ -55,7 +55,7 @@ class Peer:
     what: str
     code: str
     fields: tuple[str, ...]
-    """What the peer reads besides power that our full set has; empty: power alone, which our fast set reads."""
+    """Readings of the peer besides power that our full set has; empty: power alone, which our fast set reads."""
 
     @property
     def key(self) -> str:

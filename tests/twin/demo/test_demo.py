@@ -43,7 +43,7 @@ def demo(tmp_path_factory):
     return out, done
 
 
-def test_the_demo_holds_every_budget_and_says_so(demo):
+def test_the_demo_holds_every_budget_and_reports_it(demo):
     out, done = demo
     assert done.returncode == 0, done.stderr + done.stdout
     assert "every budget held at every sample" in done.stdout

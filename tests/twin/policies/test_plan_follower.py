@@ -89,7 +89,7 @@ def test_a_new_plan_stops_slows_and_continues_jobs(site, make_plan):
     assert actions == [Stop("a"), SetMode("b", cluster.runs["b"].node_type.modes[-1], 550.0)]
 
 
-def test_a_job_that_the_plan_does_not_know_is_left_alone(site, make_plan):
+def test_a_job_outside_the_plan_is_left_alone(site, make_plan):
     jobs = [job("a", 8, 1)]
     cluster, queue, scheduler = Cluster.of(site), Queue.of(jobs), PlanScheduler()
     scheduler.take(make_plan(jobs, [entry("a", "hall1-a-k01-n01", 8, START_S)]), cluster)

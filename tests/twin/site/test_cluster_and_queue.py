@@ -1,4 +1,4 @@
-"""GPUs are held by one job at a time; gangs are whole; the queue knows what is left."""
+"""GPUs are held by one job at a time; gangs are whole; the queue holds the remaining work."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Which format a job file has, and that every format is read by its reader."""
+"""Formats of job files are detected, and every format is read by its reader."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What holds for every kind of plant: monotone in the weather, convex in the heat, registered under its name."""
+"""Properties of every kind of plant: monotone in the weather, convex in the heat, registered under its name."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Store URLs: what they mean, what is refused, and that no secret shows."""
+"""Store URLs: their parts, refusals, and no secret in any text."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The InfluxDB store: what each refusal means, log-in, TLS, rotation of secrets, and the real server's own refusals."""
+"""The InfluxDB store: classes of refusals, login, TLS, rotation of secrets, and refusals of a real server."""
 
 import base64
 import gzip
@@ -24,7 +24,7 @@ EMPTY = b'{"results":[{"statement_id":0}]}'
 
 
 class Server:
-    """An HTTP server that answers what a test tells it, and keeps what it was sent."""
+    """An HTTP server that gives the answers that a test sets, and keeps the requests."""
 
     def __init__(self) -> None:
         self.status, self.body, self.reply = 204, b"", None
@@ -95,7 +95,7 @@ def connect(server: Server) -> Iterator[Callable[[str], InfluxStore]]:
         (503, b'{"error":"engine: cache-max-memory-size exceeded"}', Retryable, "busy (503): engine"),
     ],
 )
-def test_each_refusal_becomes_what_the_caller_should_do(
+def test_each_refusal_becomes_the_error_class_for_the_caller(
     server: Server,
     connect: Callable[[str], InfluxStore],
     version: int,
@@ -209,7 +209,7 @@ def test_an_old_server_is_written_to_by_its_own_endpoint(server: Server, connect
     assert server.seen[-1][0] == "/write?db=power&precision=ms"
 
 
-def test_a_certificate_that_nobody_signed_is_refused(server: Server, tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_refused(server: Server, tmp_path: Path) -> None:
     made = subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
          "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key", "-out", tmp_path / "cert"],
@@ -232,7 +232,7 @@ def test_a_certificate_that_nobody_signed_is_refused(server: Server, tmp_path: P
 
 
 @pytest.mark.rig
-def test_real_refusals_are_understood(influx: object) -> None:
+def test_refusals_of_a_real_server_are_classified(influx: object) -> None:
     store = open_store(influx.url("absent_bucket"))
     for call in (lambda: store.write(LINE), lambda: store.query(COUNT, 0, 1)):
         with pytest.raises(ConfigError, match="database not found"):

@@ -1,4 +1,4 @@
-"""What the store and the agent's output share: credentials, and the meaning of each status."""
+"""Parts that the store and the agent's output share: credentials, and the class of each status."""
 
 import base64
 import subprocess
@@ -51,7 +51,7 @@ def decoded(header):
         ("version=2&token_file={tmp}/empty", "", "", ""),
     ],
 )
-def test_every_version_gets_the_header_that_it_understands(address, options, write, query, api):
+def test_every_version_gets_its_own_authorization_header(address, options, write, query, api):
     found = address(options)
     assert decoded(write_authorization(found)) == write
     assert decoded(basic_authorization(found)) == query
