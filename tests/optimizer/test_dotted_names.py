@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from powerhall.jobs import Job
-from powerhall.plan.plan import Plan, Snapshot, read_plan, write_plan
+from powerhall.plan.plan import Certificate, Plan, Snapshot, read_plan, write_plan
 from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall.store import Query, Select, Store, open_store
@@ -31,8 +31,10 @@ from powerhall_optimizer.schedulers.slurm.desired_state import desired_jobs
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 from powerhall_optimizer.shed.act import shed_plan, with_frozen_budgets
 from powerhall_optimizer.shed.ladder import ladder
+from powerhall_optimizer.verify.capacities import Capacities
 from powerhall_optimizer.verify.multi_site import verify_multi_site
 from powerhall_optimizer.verify.plan import verify_plan
+from powerhall_optimizer.verify.value import value_and_bound
 from rigs.node_types import H100_NODE
 
 HALL, COOL = "dc1.hall1", "dc1.hall2"
@@ -225,3 +227,25 @@ def test_the_command_line_plans_and_explains_the_site(tmp_path, capsys, monkeypa
     capsys.readouterr()
     assert main(["explain", waiting.job_id]) == 0
     assert f"cooling in {COOL}" in capsys.readouterr().out
+
+
+def test_pools_of_the_same_name_keep_a_capacity_each(tmp_path):
+    """Type `h100` in hall `dc1.hall1` and type `hall1.h100` in hall `dc1` are both `dc1.hall1.h100.gpus`."""
+    hall = """
+[[halls]]
+name = "{}"
+rows = [{{name = "a", racks = [{{name = "k", node_type = "{}", count = 1, nodes = {}}}]}}]
+"""
+    text = '[site]\nname = "ph"\n' + H100_NODE + H100_NODE.replace("node_types.h100", 'node_types."hall1.h100"')
+    text += hall.format("dc1", "hall1.h100", 6) + hall.format("dc1.hall1", "h100", 2)
+    snapshot = msgspec.structs.replace(
+        snapshot_of(tmp_path, text), jobs=tuple(Job(f"j{i}", 8, 7200.0) for i in range(14))
+    )
+    made = make_plan(snapshot, RoundSettings(workers=1), 3.0, created_s=NOW_S, log=Log(quiet=True))
+    assert made.status == "feasible"
+    assert verify_plan(made) == []
+    assert len(made.assignments) == 8
+    assert sorted(int(row[0]) for row in Capacities(snapshot).amounts.values()) == [16, 48]
+    price = {"dc1.hall1.h100.gpus": (10**9,) * snapshot.slots}
+    value, bound = value_and_bound(msgspec.structs.replace(made, certificate=Certificate(1, price)))
+    assert bound >= value

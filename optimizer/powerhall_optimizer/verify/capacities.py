@@ -11,7 +11,7 @@ in the order written there, because a capacity that is rounded down changes by 1
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -150,7 +150,7 @@ class Capacities:
         for name in lines.kinds:
             gpus = sum(self.usable_gpus(rack) for rack in hall.racks() if rack.node_type == name)
             kind = self.snapshot.site.node_types[name]
-            resource = f"{hall.zone}.{name}.gpus"
+            resource = self._free_name(f"{hall.zone}.{name}.gpus")
             self.amounts[resource] = np.full(self.snapshot.slots, gpus, np.int64)
             self.pools[hall.zone, name] = Pool(hall.zone, kind, gpus, resource, {}, lines.slope(name))
         own = [self.pools[hall.zone, name] for name in lines.kinds]
@@ -162,6 +162,18 @@ class Capacities:
         for medium in media(hall):
             free_w, slopes = self._heat(lines, medium, own)
             self._limit(hall.zone, f"heat_{medium}_w", f"cooling capacity ({medium})", free_w, slopes)
+
+    def _free_name(self, name: str) -> str:
+        """Return the name, after giving the pool that has it already a name of its own.
+
+        Type `c` in hall `a.b` and type `b.c` in hall `a` have the same name; a certificate prices the later one.
+        """
+        for place, pool in self.pools.items():
+            if pool.gpu_resource == name:
+                own = self._free_name(f"{name} in {pool.hall}")
+                self.amounts[own] = self.amounts.pop(name)
+                self.pools[place] = replace(pool, gpu_resource=own)
+        return name
 
     def _heat(self, lines: _HallLines, medium: str, pools: list[Pool]) -> tuple[Floats, list[tuple[Pool, float]]]:
         """Return the heat that the plants of a medium can take up above the idle hall's, and the heat of a W of IT."""
