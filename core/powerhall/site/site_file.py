@@ -119,6 +119,8 @@ class _SiteReader:
             if not 1 <= raw <= 10_000:
                 raise self.refuse(f"{field}.nodes", raw, "must be 1 to 10000, or names such as 'gn[01-16]'")
             stem = zone.replace("/", "-")
+            if "[" in stem or "]" in stem:
+                raise self.refuse(f"{field}.nodes", raw, f"names made of {zone} would read as a range; name the nodes")
             return tuple(f"{stem}-n{i + 1:02d}" for i in range(raw))
         try:
             return expand(raw)

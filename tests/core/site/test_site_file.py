@@ -65,6 +65,15 @@ def test_a_dot_in_a_hall_name_is_a_name_like_any_other(tmp_path):
     assert index.budget_at("dc1.hall1", 2500.0) == 90e3
 
 
+def test_a_hall_with_brackets_needs_node_names_of_its_own(tmp_path):
+    """`hall[1]-r1-k01-n01` would be read as the range `hall1-r1-k01-n01`, and no plan of the site would hold."""
+    text = SITE.replace('"dc1.hall1"', '"hall[1]"').replace('"dc1.hall1/r1"', '"hall[1]/r1"')
+    with pytest.raises(Rejected, match=r"halls\[0\].rows\[0\].racks\[0\].nodes.*2.*name the nodes"):
+        read(tmp_path, text)
+    named = text.replace("count = 2, nodes = 2", 'nodes = "gn[3-4]"')
+    assert read(tmp_path, named).halls[0].zone == "hall[1]"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
