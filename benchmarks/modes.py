@@ -26,7 +26,7 @@ from powerhall_optimizer.solve.pipeline import solve
 
 
 def with_budget(problem: Problem, share: float) -> Problem:
-    """The same problem with the site's watts at `share` of what its nodes would draw at full power."""
+    """The same problem with the site's watts at `share` of its nodes' draw at full power."""
     capacity = problem.capacity.copy()
     first = problem.option_uses[:-1][problem.option_label % 4 == 0]
     per_node = float((problem.use_amount[first + 3] / problem.use_amount[first]).mean())

@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Solve what the arguments name, print the table, write the figures."""
+    """Solve the named instances, print the table, write the figures."""
     seconds, limit = arguments.seconds, arguments.limit
     if arguments.quick:
         seconds, limit = min(seconds, 5.0), min(limit or QUICK_INSTANCES, QUICK_INSTANCES)
@@ -134,7 +134,7 @@ def solve_all(
     arguments: argparse.Namespace,
     best: dict[str, Best],
 ) -> bool:
-    """Solve what is not finished yet, instance by instance; return whether all is finished."""
+    """Solve the unfinished instances one by one; return whether all is finished."""
     begin = time.monotonic()
     for at, (name, instance) in enumerate(instances.items(), 1):
         for side in sides:

@@ -168,7 +168,7 @@ def parts(scale: Scale) -> Iterator[Part]:
     for ago in (1, *range(scale.hours, 1, -1)):  # the last hour first: most panels read it
         hour_s = range(END_S - ago * 3600, END_S - (ago - 1) * 3600, 10)
         gpus, racks = gpu_heads(scale.gpus), rack_heads("rack_10s", scale.racks)
-        # Nodes one after the other, not times: the store then sorts least, and this is not what is measured.
+        # Nodes one after the other, not times: the store then sorts least, and sorting is not part of the measurement.
         yield f"gpu hour -{ago}", lambda h=hour_s, g=gpus: by_series(g, pools.of(gpu_record), h)
         yield f"rack_10s hour -{ago}", lambda h=hour_s, r=racks: by_series(r, pools.of(rack_record), h)
 

@@ -101,7 +101,7 @@ def sign_lease(lease: Lease, key: bytes) -> SignedLease:
 
 
 def open_lease(signed: SignedLease, key: bytes, node: str, newest_sequence: int, now_s: float) -> Lease:
-    """Check signature, node, age and order of a lease and return it; what fails raises Rejected with the reason."""
+    """Check signature, node, age and order of a lease and return it; a failed check raises Rejected with the reason."""
     if not _is_signed(signed.body, key, signed.signature):
         raise Rejected(f"lease: signature: does not belong to node {node!r}: must be signed with the node's key")
     try:
@@ -126,7 +126,7 @@ def sign_confirmation(confirmation: Confirmation, key: bytes) -> SignedConfirmat
 
 
 def open_confirmation(signed: SignedConfirmation, key: bytes, node: str) -> Confirmation:
-    """Check signature and node of a confirmation and return it; what fails raises Rejected with the reason."""
+    """Check signature and node of a confirmation and return it; a failed check raises Rejected with the reason."""
     if not _is_signed(_CONFIRMATION + signed.body, key, signed.signature):
         raise Rejected(f"confirmation: signature: does not belong to node {node!r}: must be signed with the node's key")
     try:

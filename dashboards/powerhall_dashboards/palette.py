@@ -31,7 +31,7 @@ COLOURS = {
 """Column name (or its last word) to colour."""
 
 DASHED = frozenset({"budget", "planned", "bound", "capacity", "limit"})
-"""Columns drawn as a dashed line: what holds or was foreseen, not what was measured."""
+"""Columns drawn as a dashed line: limits and forecasts, not measurements."""
 
 OF_EVERY_GROUP = frozenset({"budget"})
 """Columns that keep their colour where there is one series per hall or zone."""

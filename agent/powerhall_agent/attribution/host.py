@@ -29,7 +29,7 @@ class HostJobs:
         proc: Path = Path("/proc"),
         cgroup: Path = Path("/sys/fs/cgroup"),
     ) -> None:
-        """`user_hash` turns a user id into what is stored, or an empty text."""
+        """`user_hash` turns a user id into the stored text, which may be empty."""
         self._user_hash, self._proc, self._cgroup = user_hash, proc, cgroup
 
     def holders(self, gpus: dict[int, GpuSnapshot]) -> dict[int, list[Holder]]:

@@ -21,7 +21,7 @@ class Holder:
 
 @dataclass(slots=True)
 class Interval:
-    """One job on one GPU; `end_s` is 0 while it runs, `energy_j` what the GPU took so far."""
+    """One job on one GPU; `end_s` is 0 while it runs, `energy_j` the energy of the GPU so far."""
 
     gpu: int
     uuid: str

@@ -26,7 +26,7 @@ class DriverGone(PowerhallError):  # noqa: N818 - says what happened
 
 
 class CapsNotHeld(PowerhallError):  # noqa: N818 - says what happened
-    """Some GPUs do not hold their caps; `not_allowed` says that the driver forbids this user to set them."""
+    """Some GPUs do not hold their caps; `not_allowed` is true where the driver forbids this user to set them."""
 
     def __init__(self, text: str, *, not_allowed: bool = False) -> None:
         super().__init__(text)

@@ -18,7 +18,7 @@ __all__ = ["GpuFull"]
 
 
 class GpuFull:
-    """Collects `gpu` of one GPU, without what the sampler adds from the fast set (power extremes, energy)."""
+    """Collects `gpu` of one GPU, without the fields from the fast set (power extremes, energy)."""
 
     def __init__(self, driver: Driver, gpu: Gpu, wanted: Collection[str] = ()) -> None:
         """Prepare the batch and the getters with their fallbacks; `wanted` fields alone, all when empty."""

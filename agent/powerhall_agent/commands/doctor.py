@@ -152,7 +152,7 @@ def _driver(settings: AgentSettings) -> Iterator[Finding]:
 
 
 def _no_gpus(answer: "subprocess.CompletedProcess[bytes]") -> Finding:
-    """Return why the probe found no GPU: the last line of its log where it failed, else what the driver answered."""
+    """Return why the probe found no GPU: the last line of its log where it failed, else the driver's answer."""
     found = None if answer.returncode else why_no_gpus(answer.stdout)
     if found is None:
         last_line = answer.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]

@@ -66,7 +66,7 @@ class SpoolSink:
             self._waiting.append(lines)
 
     def flush(self) -> None:
-        """Spool what has come in."""
+        """Spool the received lines."""
         with self._lock:
             lines, self._waiting = b"".join(self._waiting), []
         if lines:

@@ -12,8 +12,8 @@ from powerhall.runtime.signals import ServiceSignals
 
 __all__ = ["add_parser"]
 
-_TEXT = """Carry this node's leases from the store to the capper, tell the capper that the agent is alive, and
-carry the capper's confirmations back, so that the ledger frees the budget of a lowered cap at once.
+_TEXT = """Carry this node's leases from the store to the capper, send it heartbeats of the agent, and carry its
+confirmations back, so that the ledger frees the budget of a lowered cap at once.
 
 examples:
   powerhall-agent lease --store 'influxdb://influx.site:8086/power?token_file=/etc/powerhall/token' --node gn01

@@ -17,7 +17,7 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """Add what decides which GPUs are sampled, how often and under which tags."""
+    """Add the options of sampling: GPUs, pace and tags."""
     parser.add_argument("--simulate", action="store_true", help="simulated GPUs in the place of the NVIDIA driver")
     parser.add_argument("--gpus", type=int, metavar="N", help="simulated GPUs (default: 8)")
     parser.add_argument("--model", metavar="NAME", help="simulated model: A100, H100, H200, B200, L40S (default: H100)")

@@ -1,4 +1,4 @@
-"""`powerhall-agent spool`: list and show what waits in a spool, or deliver it by hand."""
+"""`powerhall-agent spool`: list and show the waiting lines of a spool, or deliver them by hand."""
 
 import argparse
 import json
@@ -116,7 +116,7 @@ def drain(folder: Path, name: str, settings: AgentSettings) -> str:
             spool.ack(batch)
             sent += batch.points
     except PowerhallError as error:
-        raise PowerhallError(f"spool drain: {sent} points sent, then: {error}; what is left stays spooled") from None
+        raise PowerhallError(f"spool drain: {sent} points sent, then: {error}; the others stay spooled") from None
     finally:
         spool.close()
     return f"{sent - dead_letters.points} points sent, {dead_letters.points} refused by the store\n"

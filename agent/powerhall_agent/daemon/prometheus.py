@@ -128,7 +128,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _series(line: bytes) -> bytes:
-    """Return measurement and tags: what stands before the first space that is not escaped."""
+    """Return measurement and tags: the part before the first space that is not escaped."""
     at = line.find(b" ")
     while at > 0 and line[at - 1 : at] == b"\\":
         at = line.find(b" ", at + 1)

@@ -1,4 +1,4 @@
-"""The shipper of one output: takes batches from its spool, delivers them, and acknowledges what arrived.
+"""The shipper of one output: takes batches from its spool, delivers them, and acknowledges the delivered ones.
 
 Invariants:
 * a batch is acknowledged only after the store took it, or after every line of it is delivered or kept aside;
@@ -126,7 +126,7 @@ class Shipper:
         self._wake.set()
 
     def flush(self, deadline_s: float) -> bool:
-        """Deliver what is live before the clock reaches `deadline_s`; False when something is left."""
+        """Deliver live lines before the clock reaches `deadline_s`; False when something is left."""
         while self._clock() < deadline_s:
             batch = self.spool.live(self._settings.batch_bytes)
             if batch is None:

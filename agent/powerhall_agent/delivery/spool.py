@@ -132,7 +132,7 @@ class Spool:
         return saved
 
     def live(self, max_bytes: int) -> Batch | None:
-        """Take the newest undelivered lines: what the disk refused, else what the newest segment still holds."""
+        """Take the newest undelivered lines: those that the disk refused, else those of the newest segment."""
         with self._lock:
             if self._loose and not self._loose_taken:
                 taken = list(_upto(self._loose, max_bytes))

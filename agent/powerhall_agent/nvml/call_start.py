@@ -1,4 +1,4 @@
-"""Start time of the current driver call of each thread, by which a watcher tells a slow call from a hung one."""
+"""Start time of the current driver call of each thread, so that a watcher can detect a hung call."""
 
 import threading
 import time

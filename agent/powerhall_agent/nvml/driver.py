@@ -71,7 +71,7 @@ class Driver:
         return FieldBatch(call or _nothing, gpu.handle, specs if call else [])
 
     def getters(self, gpu: Gpu, wanted: Sequence[Sequence[GetterCall]]) -> GetterBatch:
-        """Make a reading of getters; what the loaded library lacks is left out."""
+        """Make a reading of getters; those that the loaded library lacks are left out."""
         return GetterBatch(pynvml.nvmlLib, gpu.handle, wanted)
 
     def close(self) -> None:

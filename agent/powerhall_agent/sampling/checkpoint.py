@@ -29,7 +29,7 @@ _CRC: Final = struct.Struct("<I")
 
 
 class Totals(msgspec.Struct, frozen=True, gc=False):
-    """What is kept of one GPU; `boot` names the boot of the host in which `raw_mj` was read."""
+    """Stored totals of one GPU; `boot` names the boot of the host in which `raw_mj` was read."""
 
     uuid: str
     counter_mj: int
@@ -98,7 +98,7 @@ class Checkpoint:
         self._write(0, _CLOCK.pack(self._next(0), last_ms))
 
     def totals(self, uuid: str) -> Totals | None:
-        """Return what is kept of a GPU."""
+        """Return the stored totals of a GPU."""
         record = self._places.get(uuid)
         found = None if record is None else self._read(record)
         if found is None:

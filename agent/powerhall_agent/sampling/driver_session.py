@@ -1,4 +1,4 @@
-"""One loaded driver session: the GPUs that are read, those that could not be opened, and what is due when."""
+"""One loaded driver session: the GPUs that are read, those that could not be opened, and the due times of readings."""
 
 import functools
 from collections import deque
@@ -129,7 +129,7 @@ class DriverSession:
         return found
 
     def free(self) -> None:
-        """Free what the driver holds; the event thread must have ended."""
+        """Free the driver's resources; the event thread must have ended."""
         for reader in self.readers:
             reader.free_mig()
         self.driver.close()
@@ -144,7 +144,7 @@ def next_due(due_ns: int, now_ns: int, seconds: float) -> int:
 
 
 def boot_id() -> int:
-    """Return a number that names this boot of the host; 0 where the kernel does not say."""
+    """Return a number that names this boot of the host; 0 where the kernel has none."""
     try:
         text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
     except OSError:

@@ -99,7 +99,7 @@ class EnergyAccumulator:
         return (power_mw + self._last_mw) * elapsed_ns // 2
 
     def _counter_step(self, raw_mj: int, elapsed_ns: int, sampled_pj: int | None, first: bool) -> tuple[int, bool]:
-        """Return what the counter rose by, and whether it had restarted."""
+        """Return the rise of the counter, and whether it had restarted."""
         last_mj, self.raw_mj = self.raw_mj, raw_mj
         if last_mj is None:
             return 0, False

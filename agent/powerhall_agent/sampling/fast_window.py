@@ -27,7 +27,7 @@ Reading = tuple[int, int, int | None, int | None]
 
 @dataclass(slots=True)
 class FastEvents:
-    """What happened in the processed readings; times are timestamps in ms."""
+    """Events in the processed readings; times are timestamps in ms."""
 
     restarts: list[int] = field(default_factory=list)
     """Restarts of the driver's energy counter."""

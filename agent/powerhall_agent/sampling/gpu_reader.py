@@ -119,7 +119,7 @@ class GpuReader:
         self.poll(self._tick.moment, FAST | FULL)
 
     def poll(self, moment: Moment, kinds: int) -> None:
-        """Read what is due; a failed driver call becomes a state, never an exception."""
+        """Take the due readings; a failed driver call becomes a state, never an exception."""
         try:
             if not self._quick():
                 power_mw, counter_mj = self._family.call(self._gpu_fast.sample, _NOTHING)
@@ -287,7 +287,7 @@ class GpuReader:
         self.rebind_mig = False
 
     def free_mig(self) -> None:
-        """Free what the driver holds for the instances; needed before an unbind."""
+        """Free the driver's resources of the instances; needed before an unbind."""
         for instance, _ in self.mig:
             instance.close()
         self.mig = []

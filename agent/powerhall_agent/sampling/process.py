@@ -45,21 +45,21 @@ class PipeSink:
         """When the next heartbeat is due, by the monotonic clock."""
 
     def write(self, lines: bytes) -> None:
-        """Queue whole lines and write what the pipe takes."""
+        """Queue whole lines and write as much as the pipe takes."""
         self._waiting.append(lines)
         while sum(map(len, self._waiting)) > _KEEP_BYTES and len(self._waiting) > 1:
             self.dropped_points += self._waiting.popleft().count(b"\n")
         self._push()
 
     def beat(self) -> None:
-        """Write what the pipe did not take before; send a heartbeat when nothing was written for a while."""
+        """Write the queued lines; send a heartbeat when nothing was written for a while."""
         if self._rest:
             self._push()
         elif time.monotonic() >= self.beat_at_s:
             self.write(b"#\n")
 
     def finish(self) -> None:
-        """Write what is left, for at most a second."""
+        """Write the remaining lines, for at most a second."""
         end_s = time.monotonic() + _LAST_WORDS_S
         while (self._rest or self._waiting) and not self.closed and time.monotonic() < end_s:
             self._push()
@@ -113,7 +113,7 @@ def _pause(seconds: float) -> None:
 
 
 def main() -> int:
-    """Run until told to stop; the exit code says why the sampler ended."""
+    """Run until stopped; the exit code is the reason of the end."""
     parent = os.getppid()
     end_with_parent(signal.SIGTERM)
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=SamplerSettings)

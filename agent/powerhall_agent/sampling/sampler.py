@@ -123,11 +123,11 @@ class Sampler:
         self._open_at_ns = moment.mono_ns + int(self._reinit_s * 1e9)
 
     def close(self) -> None:
-        """Free what the driver holds, on the calling thread."""
+        """Free the driver's resources, on the calling thread."""
         self.driver_thread.run_here(self.closing())
 
     def closing(self) -> Steps:
-        """Free what the driver holds, and write what is left."""
+        """Free the driver's resources, and write the remaining records."""
         session, self._session = self._session, None
         if session is not None:
             for reader in session.readers:
@@ -144,7 +144,7 @@ class Sampler:
         self.driver_thread.run_here(self.steps(moment or self.stamper.moment(self.clock)))
 
     def steps(self, moment: Moment) -> Steps:
-        """Take one tick: yield the driver calls that are due; write what waits once a full set is complete."""
+        """Take one tick: yield the due driver calls; write the queue once a full set is complete."""
         full = moment.mono_ns >= self._full_ns
         self._tick.moment = moment
         if self._session is None:
@@ -161,7 +161,7 @@ class Sampler:
         self._write(moment, full=full)
 
     def _read(self, session: DriverSession, moment: Moment, *, full: bool) -> Steps:
-        """Handle what the driver reported, and read what is due."""
+        """Handle the driver's events, and take the due readings."""
         while not session.watch.events.empty():
             self._handle(session, session.watch.events.get(), moment)
         tasks = session.tasks(moment, full=full)
@@ -181,7 +181,7 @@ class Sampler:
                 self.queue.urgent = True
                 session.quiet_until_ns = 0
             if full and not reader.health.up and self.driver_thread.blocked_since_ns(reader.gpu.index) is None:
-                reader.drain_fast()  # ship what was recorded before the GPU was lost
+                reader.drain_fast()  # ship the samples recorded before the GPU was lost
         code = session.dead_code()
         if code:
             self._event(DriverEvent("driver_gone", None, code, f"driver gone: {pynvml.NVMLError(code)}", 2), moment)

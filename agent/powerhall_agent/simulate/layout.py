@@ -70,7 +70,7 @@ C_EVENT_TYPES: Final = 52
 """Integer: mask of supported event types."""
 C_RNG: Final = 53
 C_ENERGY_OFFSET_MJ: Final = 54
-"""Double: what the counter had at its last reset; the counter shows C_ENERGY_MJ less this."""
+"""Double: the counter's value at its last reset; the counter shows C_ENERGY_MJ less this."""
 
 # Texts: first word and length in words.
 T_UUID, T_NAME, T_SERIAL, T_BUS_ID, T_VBIOS = (64, 12), (76, 12), (88, 4), (92, 4), (96, 4)

@@ -30,7 +30,7 @@ _NOT_SUPPORTED, _NOT_FOUND, _INVALID, _UNINITIALIZED = 3, 6, 2, 1
 _ERRORS: Final = {0: b"Success", 1: b"Uninitialized", 3: b"Not Supported", 9: b"Driver Not Loaded", 15: b"GPU is lost"}
 
 Reference = Any
-"""What `ctypes.byref` returns; the typing stubs do not expose its `_obj`."""
+"""The type of the result of `ctypes.byref`; the typing stubs do not expose its `_obj`."""
 
 
 class SimulatedLibrary:

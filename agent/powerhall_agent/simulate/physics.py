@@ -83,7 +83,7 @@ def _step(d: "memoryview[float]", base: int, dt_s: float) -> int:
 
 
 def enforced_limit_w(d: "memoryview[float]", base: int) -> float:
-    """Return the limit in force: what was asked for in band, or the BMC's limit where that is lower."""
+    """Return the limit in force: the limit requested in band, or the BMC's where that is lower."""
     bmc_w = d[base + at.C_BMC_LIMIT_W]
     return min(d[base + at.C_LIMIT_W], bmc_w) if bmc_w > 0 else d[base + at.C_LIMIT_W]
 

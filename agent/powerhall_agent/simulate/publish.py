@@ -34,7 +34,7 @@ _QUANTITIES: Final = (
     "slow_sw_thermal_ns", "slow_hw_thermal_ns", "slow_brake_ns", "nvlink_tx_kib", "nvlink_rx_kib", "pcie_tx_bytes",
     "pcie_rx_bytes",
 )  # fmt: skip
-"""What `publish` computes for field values, in its order."""
+"""Quantities that `publish` computes for field values, in its order."""
 _PLACES: Final = tuple(
     dict.fromkeys(
         (at.F_WORDS * (at.field_slot(value.field_id, value.scope_id) or 0), _QUANTITIES.index(value.simulated))

@@ -115,7 +115,7 @@ class _GpuRecorder:
         return found
 
     def sample(self, seconds: float) -> RecordingSample:
-        """Read everything and keep what changed."""
+        """Read everything and keep the changed values."""
         fields, getters = self._fields(), self._read_getters()
         changed = {name: value for name, value in fields.items() if self._shown.get(name) != value}
         moved = {name: values for name, values in getters.items() if self._shown.get(name) != values}

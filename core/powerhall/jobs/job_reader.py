@@ -1,6 +1,6 @@
 """The interface of a reader of job files, and checks that readers of traces share.
 
-A trace lists what ran, not the value of each job: weights stay 1 unless the format carries a priority.
+A trace has no value per job: weights stay 1 unless the format carries a priority.
 """
 
 from collections.abc import Callable

@@ -157,7 +157,7 @@ class Waiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A job that does not start within the horizon, or was stopped, and why.
 
     `code` is a `WaitCode`, `reason` is for people;
-    `binding` names the zones that hold it back; `what_if` says in numbers what would start it.
+    `binding` names the zones that hold it back; `what_if` has the changes that would start it, in numbers.
     """
 
     job_id: str

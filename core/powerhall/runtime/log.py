@@ -35,8 +35,8 @@ class Log:
     def warning(self, event: str, *, key: str | None = None, **values: object) -> None:
         """Write an event that may need a person.
 
-        With a `key`, repeats of the same event and key are counted for a minute and not written; the next line that
-        is written says how many were left out (`repeated=3`).
+        With a `key`, repeats of the same event and key are counted for a minute and not written; the next written line
+        has their number (`repeated=3`).
         """
         if key is None:
             self._write("warning", event, values)

@@ -1,4 +1,4 @@
-"""One line about data that does not fit its struct: the field with its path, its value, and what is allowed.
+"""Refusal of data that does not fit its struct, in one line: the field with its path, its value, and allowed values.
 
 msgspec names a struct's fields and list indexes, but neither the key of a table, nor the value, nor the choices.
 """

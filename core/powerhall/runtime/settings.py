@@ -41,7 +41,7 @@ def _reason(error: Exception) -> str:
 
 
 def convert(data: object, kind: type[T], source: str, dec_hook: DecHook | None = None) -> T:
-    """Turn plain data into `kind`; what does not fit raises Rejected with source, field, value and what is allowed."""
+    """Turn plain data into `kind`; an invalid value raises Rejected with source, field, value and allowed values."""
     try:
         return msgspec.convert(data, kind, strict=True, dec_hook=dec_hook)
     except msgspec.ValidationError as error:

@@ -35,7 +35,7 @@ def _value(quantity: Quantity | None) -> float | None:
 
 
 class _SiteReader:
-    """Builds the topology from the decoded file and checks what depends on several fields."""
+    """Builds the topology from the decoded file and checks conditions on several fields."""
 
     def __init__(self, path: Path, raw: tables.SiteFile) -> None:
         self.path = path

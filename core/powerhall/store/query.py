@@ -15,7 +15,7 @@ from powerhall.store.schema import MEASUREMENTS, Measurement
 __all__ = ["AGGREGATES", "Filter", "Query", "Row", "Select", "TagValue", "Variable"]
 
 AGGREGATES = ("mean", "min", "max", "sum", "first", "last", "count", "spread")
-"""Functions that every supported store knows and answers alike."""
+"""Functions that every supported store has, with equal results."""
 _OPERATORS = ("=", "!=", ">", ">=", "<", "<=")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -90,7 +90,7 @@ class Query:
     filters: tuple[Filter, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what the schema does not have."""
+        """Refuse names that the schema does not have."""
         _check(self)
 
     @property

@@ -20,7 +20,7 @@ def latest(
     max_age_s: float,
     where: Mapping[str, TagValue] | None = None,
 ) -> list[Row]:
-    """Return the newest point of each series that is at most `max_age_s` old; its time tells how stale it is."""
+    """Return the newest point of each series that is at most `max_age_s` old; its time is that of the reading."""
     query = Query(
         measurement,
         tuple(Select(name) for name in fields),

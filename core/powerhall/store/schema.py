@@ -20,7 +20,7 @@ RETENTION_DAYS: dict[Retention, int] = {"fine": 7, "recent": 90, "history": 3650
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: its name, its unit ("" where it has none), what it means, and whether it is text.
+    """One field: its name, its unit ("" where it has none), its meaning, and whether it is text.
 
     A moment is in seconds since the epoch.
     """
@@ -327,7 +327,7 @@ _ALL = (
             Field("end_s", "s", "planned end, seconds since the epoch; 0 when waiting", is_moment=True),
             Field("weight", "", "priority weight"),
             Field("reason", "", "why it waits or runs slowed, in plain words", is_text=True),
-            Field("what_if", "", "what would start it or run it faster, in numbers", is_text=True),
+            Field("what_if", "", "changes that would start it or run it faster, in numbers", is_text=True),
             Field("plan_id", "", "plan that the row belongs to; only rows of the newest plan count", is_text=True),
         ),
         300.0,

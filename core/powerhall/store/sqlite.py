@@ -100,7 +100,7 @@ class SqliteStore:
         return zlib.decompress(found[0]) if found else None
 
     def prune(self, now_s: float) -> int:
-        """Delete what is older than its measurement's retention; return how many points went."""
+        """Delete points past their measurement's retention; return how many."""
         gone = 0
         for entry in MEASUREMENTS.values():
             oldest_ms = round(now_s * 1000) - entry.retention_days * _DAY_MS

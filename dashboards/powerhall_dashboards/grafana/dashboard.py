@@ -119,7 +119,7 @@ def _place(made: make.Dashboard, board: Board, *, by_class: bool) -> None:
 
 
 def _clean(data: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what the SDK adds beyond the schema: intervals of other variables, and a menu of Grafana 12 alone."""
+    """Leave out the SDK's additions to the schema: intervals of other variables, and a menu of Grafana 12 alone."""
     for variable in data["templating"]["list"]:
         for name in ("auto", "auto_min", "auto_count"):
             variable.pop(name, None)

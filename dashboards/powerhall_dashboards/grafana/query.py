@@ -30,7 +30,7 @@ class Target(Dataquery, Builder[Dataquery]):
         return self
 
     def to_json(self) -> dict[str, object]:
-        """Return what Grafana's InfluxDB data source reads."""
+        """Return the query object of Grafana's InfluxDB data source."""
         data: dict[str, object] = {
             "refId": self.ref_id,
             "datasource": DATASOURCE,
@@ -82,7 +82,7 @@ class AnnotationTarget(Dataquery, Builder[Dataquery]):
         return self
 
     def to_json(self) -> dict[str, object]:
-        """Return what Grafana's InfluxDB data source reads for annotations."""
+        """Return the annotation query of Grafana's InfluxDB data source."""
         query = Query("event", (Select("detail"),), {"site": Variable("site"), "kind": self.kinds}, ("kind", "node"))
         policy = policy_of("event", by_class=self.by_class)
         return {

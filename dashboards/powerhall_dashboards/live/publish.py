@@ -14,7 +14,7 @@ __all__ = ["Difference", "compare", "datasource_spec", "differences", "publish"]
 
 FOLDER_UID = "powerhall"
 _OF_THE_SERVER = ("id", "version", "iteration")
-"""What Grafana sets in a stored dashboard."""
+"""Keys that Grafana sets in a stored dashboard."""
 
 
 def publish(
@@ -103,7 +103,7 @@ def _same(stored: Json | None, ours: Json) -> bool:
 
 
 def _plain(data: Json) -> Json:
-    """Leave out what the server sets, and which data source a reader last looked at."""
+    """Leave out keys that the server sets, and the data source that a user chose last."""
     plain: Json = json.loads(json.dumps({name: value for name, value in data.items() if name not in _OF_THE_SERVER}))
     for variable in plain.get("templating", {}).get("list", []):
         for name in ("current", "options"):

@@ -104,7 +104,7 @@ class _Asker:
         return chosen
 
     def values(self, choice: Choice, chosen: Chosen) -> list[str]:
-        """Return what there is to choose from, by the newest point of each."""
+        """Return the values of a variable, by the newest point of each."""
         where = {name: chosen[name] for name in choice.within if name in chosen}
         field = choice.field if choice.is_field else MEASUREMENTS[choice.measurement].fields[0].name
         groups = () if choice.is_field else (choice.name,)

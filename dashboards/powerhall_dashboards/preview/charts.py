@@ -54,7 +54,7 @@ def _iso(time_s: float) -> str:
 
 
 def _span(answer: Answer) -> list[str]:
-    """Return the range of time to draw: what was asked for, less what lies before the first point or after a plan."""
+    """Return the range of time to draw: the wanted range, less the time before the first point or after a plan."""
     times_s = [row.time_s for _, rows in answer.rows for row in rows]
     end_s = answer.end_s
     if answer.panel.future:

@@ -149,7 +149,7 @@ class _Service:
         self._read_s = now_s + _REREAD_S
 
     def prune(self, now_s: float) -> None:
-        """Delete what is past its retention when an hour is over."""
+        """Delete points past their retention, once an hour."""
         if self.pruned is not None and now_s >= self._prune_s:
             self._prune_s = now_s + 3600
             self.log.info("prune", points=self.pruned.prune(now_s))

@@ -130,7 +130,7 @@ def _tell(plan: Plan | MultiSitePlan, request: RoundRequest, as_json: bool) -> N
 
 
 def _compare(base: Plan | MultiSitePlan, other: Plan | MultiSitePlan, change: str) -> None:
-    """Print what a change does to the plan's figures, of all sites together and of each."""
+    """Print the effect of a change on the plan's figures, of all sites together and of each."""
     _compare_figures(figures_of(base), figures_of(other), change)
     if isinstance(base, MultiSitePlan) and isinstance(other, MultiSitePlan):
         for one, two in zip(base.plans, other.plans, strict=True):

@@ -1,4 +1,4 @@
-"""Cap requests of nodes for a plan, and the leases for what the ledger grants of them."""
+"""Cap requests of nodes for a plan, and leases of the caps that the ledger grants."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

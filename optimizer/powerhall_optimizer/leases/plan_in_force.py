@@ -19,7 +19,7 @@ def checked_plan(path: Path, now_s: float) -> Plan:
 
 
 def present_plan(path: Path, now_s: float) -> Plan:
-    """Read a plan that covers now, without checking its limits again: enough to lower what it runs."""
+    """Read a plan that covers now, without checking its limits again: enough to lower its jobs."""
     plan = read_plan(path)
     s = plan.snapshot
     if not s.start_s <= now_s < s.start_s + s.slots * s.slot_s:

@@ -1,4 +1,4 @@
-"""Explanations in numbers: why a job waits or runs slower, what is missing where and when, and the alternatives.
+"""Explanations in numbers: why a job waits or runs slower, shortages with place and time, and the alternatives.
 
 Everything is derived from the plan: the model rebuilt from its snapshot, the usage of its jobs, and its prices. An
 alternative is judged beside everything else as planned.
@@ -95,7 +95,7 @@ class Explainer:
         return worst
 
     def alternative(self, job: int, option: int, start: int) -> Alternative:
-        """Return one option at one start with what is missing for it."""
+        """Return one option at one start with its shortages."""
         end = start + int(self.problem.option_duration[option])
         shortages: list[Shortage] = []
         for resource, amount in self.problem.uses_of(option):
@@ -221,7 +221,7 @@ def explainer_of(plan: Plan) -> Explainer:
 
 
 def job_lines(plan: Plan | MultiSitePlan, job_id: str, source: str) -> list[str]:
-    """Return all that there is to say about one job; Rejected, naming `source`, when the plan does not have it."""
+    """Return the explanation of one job; Rejected, naming `source`, when the plan does not have it."""
     jobs = plan.jobs if isinstance(plan, MultiSitePlan) else plan.snapshot.jobs
     if job_id not in {job.job_id for job in jobs}:
         raise Rejected.field(source, "job", job_id, "must be a job of the plan")

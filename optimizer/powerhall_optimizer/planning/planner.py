@@ -128,7 +128,7 @@ class PlanningTask:
         return self.deadline_s - _PLACE_SHARE * max(0.0, self.deadline_s - self.began_s)
 
     def placing(self) -> Callable[[], bool]:
-        """Return a function that tells when the time for placement is over; compiling the solver does not use it up."""
+        """Return a function that is true after the time for placement, which solver compilation does not use up."""
         until_s = max(self.deadline_s, time.monotonic() + self.deadline_s - self.solved_by_s)
         return lambda: self.stop() or time.monotonic() >= until_s
 

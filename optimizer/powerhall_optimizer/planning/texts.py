@@ -91,7 +91,7 @@ def resource_kind_text(resource: Resource) -> str:
 
 
 def shortage_text(shortage: Shortage) -> str:
-    """Write what would have to be added: "+12 kW of power in hall1"."""
+    """Write an amount to add: "+12 kW of power in hall1"."""
     resource = shortage.resource
     if resource.is_gpus:
         return f"+{shortage.amount} {resource.node_type or 'nodes of'} GPUs in {resource.zone}"
@@ -119,7 +119,7 @@ def wait_text(reason: WaitReason, when: When) -> str:
 
 
 def what_if_texts(reason: WaitReason, when: When) -> tuple[str, ...]:
-    """Write what would start a job: what is missing for each alternative, and the weight from which it pays."""
+    """Write the changes that would start a job: shortages of each alternative, and the weight from which it pays."""
     texts = [f"{when(a.start)} in {a.choice.mode} if {shortages_text(a.shortages, when)}" for a in reason.short]
     if reason.weight_needed is not None:
         texts.append(

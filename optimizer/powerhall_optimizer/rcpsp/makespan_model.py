@@ -55,7 +55,7 @@ class MakespanModel:
         self._solver = cp_model.CpSolver()
 
     def stop(self) -> None:
-        """Let the running solve end soon; what it has proved stays."""
+        """Let the running solve end soon; its proved bounds stay."""
         self._solver.stop_search()
 
     def solve(self, seconds: float, workers: int, seed: int, report: ProgressListener) -> None:

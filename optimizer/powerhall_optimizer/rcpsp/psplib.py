@@ -12,7 +12,7 @@ _SECTIONS = ("PRECEDENCE RELATIONS:", "REQUESTS/DURATIONS:", "RESOURCEAVAILABILI
 
 
 def read(path: Path) -> Instance:
-    """Read one `.sm` file; refuse with one line what is not a single-mode project."""
+    """Read one `.sm` file; refuse any other file in one line."""
     try:
         text = path.read_text(encoding="ascii", errors="replace")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a round is asked to do; the command line and scripts are checked alike."""
+"""Request of a round; the command line and scripts are checked alike."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _MOST_S = 14 * 86400
 
 @dataclass(frozen=True, slots=True)
 class RoundRequest:
-    """What a round is asked to do. Several sites are planned together."""
+    """Inputs and options of a round. Several sites are planned together."""
 
     sites: tuple[SiteInputs, ...]
     horizon: Horizon
@@ -35,7 +35,7 @@ class RoundRequest:
     jobs: tuple[Job, ...] | None = None
     """The queue; None: the store has it."""
     jobs_source: str = "queue"
-    """What refusals of a job name: the file of the queue."""
+    """Source named in refusals of a job: the file of the queue."""
     store: Store | None = None
     out: Path | None = None
     dry_run: bool = False

@@ -1,7 +1,7 @@
 """One round: observe, plan, verify, publish; under one lock and one deadline, and idempotent.
 
 Invariants:
-* what is published passed the checker; a round that fails publishes nothing and leaves the last plan as it is;
+* every published plan passed the checker; a round that fails publishes nothing and leaves the last plan as it is;
 * plan.json is replaced in one step after everything else, so a killed round leaves the old plan or the new one;
 * a second round on the same plan file is refused while the first runs.
 """
@@ -99,7 +99,7 @@ def observe(request: RoundRequest, settings: RoundSettings, log: Log) -> Snapsho
 def with_observed_nodes(
     snapshot: Snapshot, down: Sequence[str], request: RoundRequest, settings: RoundSettings, log: Log
 ) -> Snapshot:
-    """Return the snapshot with the nodes that are down and what telemetry says; `down` may name foreign nodes."""
+    """Return the snapshot with down nodes and the state from telemetry; `down` may name foreign nodes."""
     every = SiteIndex.of(snapshot.site).rack_of
     unusable = sorted(node for node in {*request.down_nodes, *down} if node in every)
     snapshot = msgspec.structs.replace(snapshot, down_nodes=tuple(unusable))

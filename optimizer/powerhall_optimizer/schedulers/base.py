@@ -42,7 +42,7 @@ class Queue(msgspec.Struct, frozen=True):
 
 
 class Command(msgspec.Struct, frozen=True):
-    """One write: as a person would type it, what it is about, and the error it ended with ("" when read back right)."""
+    """One write: its command line, its subject, and its error ("" when read back right)."""
 
     text: str
     subject: str

@@ -1,4 +1,4 @@
-"""Calls in a child process with a hard time limit, so that a solver that hangs or crashes costs only its result.
+"""Calls in a child process with a hard time limit, so that a solver that hangs or crashes loses only its result.
 
 The child first prepares (compiles, on a fresh installation), with a time limit of its own; the deadline moves by the
 time that this took.

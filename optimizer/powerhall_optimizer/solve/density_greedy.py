@@ -20,7 +20,7 @@ def _blocked(problem: Problem, usage: Ints, option: int) -> Ints:
 
 
 def _best(problem: Problem, usage: Ints, job: int) -> tuple[int, int]:
-    """Return the best option and start of a job that fit beside what is used, (-1, -1) when waiting is best."""
+    """Return the best option and start of a job that fit beside the used capacity, (-1, -1) when waiting is best."""
     best, found = int(problem.job_wait_value[job]), (-1, -1)
     for option in problem.options_of(job):
         values = problem.values(job, option)

@@ -88,7 +88,7 @@ def solve(
 
 
 def _seconds(name: str, share: float, seconds: float, budget: SolveBudget) -> float:
-    """Share of the whole time; the search gets its share of what is left."""
+    """Share of the whole time; the search gets its share of the remaining time."""
     return share * (budget.left() if name == "search" else seconds)
 
 

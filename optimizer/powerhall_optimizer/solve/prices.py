@@ -66,7 +66,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """The stage: `rounds` iterations at most, fewer when the budget says so; warm when the state has prices."""
+    """The stage: `rounds` iterations at most, fewer where the budget limits them; warm when the state has prices."""
 
     rounds: int = 1500
     step: float = 0.12

@@ -35,7 +35,7 @@ class Grid:
     down: int  # steps that a slot may fall by
     up_w: float  # charging power of one step per slot, losses included
     down_w: float  # discharging power of one step per slot
-    end: Floats  # [levels] value of ending at each level: minus the cost of what is missing, -inf where not allowed
+    end: Floats  # [levels] value of ending at each level: minus the cost of the missing content, -inf where not allowed
 
 
 def grid_of(store: StorageUnit, model: StorageModel) -> Grid:

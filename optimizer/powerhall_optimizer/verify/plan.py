@@ -41,7 +41,7 @@ class Violation:
 
 
 class _Case:
-    """A plan with what every check needs."""
+    """A plan with the inputs of every check."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan

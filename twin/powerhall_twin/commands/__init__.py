@@ -1,1 +1,1 @@
-"""Sub-commands of `powerhall-twin`, one file each, with its options and what it prints."""
+"""Sub-commands of `powerhall-twin`, one file each, with its options and output."""

@@ -56,13 +56,13 @@ class InfluxAddress:
 
     @property
     def database(self) -> tuple[str, str]:
-        """Database and retention policy ("" for the default one) that InfluxQL knows the bucket by."""
+        """Database and retention policy ("" for the default one) of the bucket in InfluxQL."""
         name, _, policy = self.bucket.partition("/")
         return name, policy
 
 
 def parse_influx_url(url: str) -> InfluxAddress:
-    """Read an `influxdb://` URL; what is wrong in it raises ConfigError that names the part."""
+    """Read an `influxdb://` URL; a wrong one raises ConfigError that names the part."""
     parts = urlsplit(url)
     if parts.username or parts.password:
         raise ConfigError(f"store URL: {parts.hostname}: must not hold a password; use password_file or token_file")

@@ -1,7 +1,8 @@
 """InfluxDB 1, 2 and 3 as a store: writes through influxdb-client, reads by InfluxQL over /query with Basic auth.
 
-Only what the three generations answer alike is used. A version 1 server without a v2 endpoint (before 1.8) is written
-to by /write; the first write detects it. Secret files are read again at every call, so that a token can be rotated.
+Only features that the three generations share are used. A version 1 server without a v2 endpoint (before 1.8) is
+written to by /write; the first write detects it. Secret files are read again at every call, so that a token can be
+rotated.
 """
 
 # ruff: noqa: S608 - names come from the schema, checked when a Query is built; values are bound or quoted

@@ -30,5 +30,5 @@ def write_level(folder: Path, job_id: str, text: str) -> None:
 
 
 def stale_levels(folder: Path, live: set[str]) -> list[Path]:
-    """Return files of jobs that Slurm no longer knows."""
+    """Return files of jobs that Slurm no longer lists."""
     return [path for path in sorted(folder.iterdir()) if is_job_id(path.name) and path.name not in live]

@@ -19,7 +19,7 @@ _GPU = re.compile(r"(?:gres[:/])?gpu(?:[:=]([A-Za-z_][\w.-]*))?(?:[:=](\d+))?(?!
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A job as Slurm sees it; a pending array gives one record per task. Times in seconds since the epoch, 0: none.
+    """A job in Slurm's output; a pending array gives one record per task. Times in seconds since the epoch, 0: none.
 
     `job_id` is what commands take (`12`, or `12_3` for an array task). `licences` maps names to counts.
     `begin_s` is when it may start; for a job that waits it is what StartTime or --begin asked for.
