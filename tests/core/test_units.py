@@ -17,7 +17,7 @@ def test_power_reads_number_and_unit(text, power_w):
 @pytest.mark.parametrize(
     "text", ["12", "MW", "1.2 mW", "1,2 MW", "nan W", "inf W", "1.2 MWh", "", "-3 MW", "1 MW 2", "1e999 W"]
 )
-def test_power_refuses_what_is_not_a_power(text):
+def test_a_text_that_is_no_power_is_refused(text):
     with pytest.raises(ValueError, match="must"):
         parse_power(text)
 

@@ -22,7 +22,7 @@ _WRITER = Path(__file__).with_name("writer.py")
 
 
 def crash_loop(rig: influxdb.InfluxRig, kills: int, seed: int, folder: Path) -> dict[str, int]:
-    """Run the loop and count promised, lost and doubled points."""
+    """Run the loop and count acknowledged, lost and doubled points."""
     database = rig.database("crash")
     promises = folder / "promises"
     dice = random.Random(seed)

@@ -1,4 +1,4 @@
-"""The victim of the crash loop: spools numbered points and ships them until it is killed.
+"""The process that the crash loop kills: it spools numbered points and ships them.
 
 Usage: writer.py SPOOL URL PROMISES FIRST [drain]. After `append` has returned, the numbers of its points stand in
 PROMISES. With `drain` nothing is appended and the process ends when the spool is empty.

@@ -99,7 +99,7 @@ def test_every_rule_has_a_test_of_its_condition() -> None:
     assert set(TROUBLE) | {"powerhall-plan-old"} == set(BY_UID)
 
 
-def test_rules_have_what_grafanas_provisioning_requires() -> None:
+def test_rules_have_the_fields_that_grafanas_provisioning_requires() -> None:
     assert json.loads(provisioning_json())["apiVersion"] == 1
     assert set(GROUP) == {"orgId", "name", "folder", "interval", "rules"}
     boards = {board.uid for board in BOARDS}

@@ -20,7 +20,7 @@ PANELS = [pytest.param(board, panel, id=f"{board.uid}: {panel.title}") for board
 each_board = pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 
 
-def test_the_committed_json_is_what_the_code_makes(root: Path) -> None:
+def test_the_committed_json_equals_the_generated_one(root: Path) -> None:
     assert differences(root) == [], "run: powerhall-dashboards build"
 
 
@@ -47,7 +47,7 @@ def test_there_are_seven_dashboards_and_each_names_its_question() -> None:
 
 
 @pytest.mark.parametrize(("board", "panel"), PANELS)
-def test_every_panel_says_what_it_is_for_and_shows_known_units(board: Board, panel: Panel) -> None:
+def test_every_panel_has_a_description_and_known_units(board: Board, panel: Panel) -> None:
     assert panel.text.endswith((".", "GPU.")), "a sentence"
     assert panel.width + panel.height > 4
     for query in panel.queries:

@@ -58,7 +58,7 @@ def test_version_1_gets_a_policy_per_class_and_stays_on_the_short_one_by_default
 
 
 @pytest.mark.rig
-def test_each_class_refuses_what_is_older_than_it_keeps(influx: object) -> None:
+def test_each_class_refuses_points_past_its_retention(influx: object) -> None:
     influx.statement('DROP DATABASE "fresh"')
     url = influx.url("fresh", "version=1&retention=classes")
     init_store(url, None, dry_run=False)

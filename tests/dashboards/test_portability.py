@@ -50,7 +50,7 @@ def test_there_are_as_many_queries_as_dashboards_need() -> None:
 
 
 @pytest.mark.parametrize("query", ALL)
-def test_a_query_keeps_to_what_every_influxdb_answers(query: str) -> None:
+def test_every_query_stays_in_the_subset_of_every_influxdb(query: str) -> None:
     assert strangers(query) == set()
     assert query.startswith(("SELECT ", "SHOW TAG VALUES FROM "))
     assert ";" not in query

@@ -1,4 +1,4 @@
-"""The preview without a browser: what it chooses, what it says, how it writes values."""
+"""The preview without a browser: its choices, messages and formats of values."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Every panel of every dashboard on what the twin really leaves in a real InfluxDB: agents, roll-up, rounds, meters."""
+"""Every panel of every dashboard on the twin's data in a real InfluxDB: agents, roll-up, rounds, meters."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ TROUBLE = {
     "Health and alerts: Failing collectors",
     "Health and alerts: GPUs that do not answer",
 }
-"""May stay empty on a site without stores where nothing goes wrong; tests/rigs/site_data.py has the trouble."""
+"""May stay empty on a site without storage and without faults; tests/rigs/site_data.py has data for them."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def node_with_an_event(url: str) -> dict[str, str]:
     return next({tag: row.tags[tag] for tag in where} for row in rows if row.tags["node"])
 
 
-def test_every_panel_has_rows_but_those_that_show_trouble(
+def test_every_panel_has_rows_except_those_of_faults(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = [f"--var={tag}={value}" for tag, value in node_with_an_event(url).items()]

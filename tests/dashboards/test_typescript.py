@@ -44,7 +44,7 @@ def types() -> Path:
 
 
 def compile_all(types: Path, folder: Path, sources: dict[str, str]) -> str:
-    """Compile the sources and return what the compiler complains about."""
+    """Compile the sources and return the compiler's errors."""
     (folder / "node_modules").symlink_to(types, target_is_directory=True)
     (folder / "package.json").write_text('{"type": "module"}')
     for name, text in sources.items():

@@ -46,7 +46,7 @@ def test_it_installs_and_samples_without_a_network(unpacked, tmp_path):
     assert any(line.startswith("gpu,") for line in done.stdout.splitlines())
 
 
-def test_it_holds_what_an_operator_needs(unpacked):
+def test_the_archive_holds_every_part_for_an_operator(unpacked):
     for name in (
         "systemd/powerhall-agent.service",
         "helm/powerhall/Chart.yaml",

@@ -1,4 +1,4 @@
-"""The chart renders to what Kubernetes' own schemas accept; the plain manifests are what the chart renders."""
+"""The rendered chart fits Kubernetes' own schemas; the plain manifests equal the rendered chart."""
 
 import os
 import shutil
@@ -71,7 +71,7 @@ def test_large_sites_get_a_roll_up_per_hall_and_one_for_the_site(helm, root):
     }
 
 
-def test_the_plain_manifests_are_what_the_chart_renders(helm, root):
+def test_the_plain_manifests_equal_the_rendered_chart(helm, root):
     committed = (root / "deploy/kubernetes/powerhall.yaml").read_text()
     assert committed.split("\n", 3)[3] == render(helm, root), "run `make manifests`"
 

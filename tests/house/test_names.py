@@ -1,4 +1,4 @@
-"""A name says which: no module and no class of core has the name of another one."""
+"""Names are unique: no module and no class of core has the name of another one."""
 
 import ast
 from collections import Counter

@@ -13,7 +13,7 @@ from powerhall_agent.sampling.sampler import Sampler
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 
-def test_encoder_writes_what_the_reader_reads():
+def test_encoded_points_are_read_back():
     series = Series("gpu", {"site": "s 1", "hall": "", "node": "a,b", "gpu": "0"})
     line = series.encode({"power_w": 1.5, "temp_c": 40, "energy_j": float("nan")}, 1700000000123)
     (point,) = parse_lines(line)
@@ -83,7 +83,7 @@ def test_state_folder_that_cannot_be_written_does_not_stop_the_sampler(tmp_path,
     assert "state_not_kept" in capsys.readouterr().err
 
 
-def test_restarted_counter_counts_what_is_new():
+def test_restarted_counter_adds_only_new_counts():
     unwrap = CounterUnwrapper(32)
     unwrap.total(3_000_000_000)
     assert unwrap.total(100) == 3_000_000_000 + (100 + 2**32 - 3_000_000_000)

@@ -91,7 +91,7 @@ def test_a_silent_agent_brings_the_safe_caps_within_two_seconds(capper, gpus):
 def test_a_step_of_the_wall_clock_does_not_prolong_a_lease(capper, gpus):
     capper.offer(lease(expires_s=130.0), 100.0, 50.0)
     capper.heard(80.1)
-    capper.tick(80.1)  # 30 s of monotonic time later, whatever the wall clock says
+    capper.tick(80.1)  # 30 s of monotonic time later, for any wall clock
     assert gpus.limits[0] == 300.0
 
 

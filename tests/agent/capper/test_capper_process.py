@@ -99,7 +99,7 @@ def test_safe_caps_hold_two_seconds_after_the_lease_ends_while_the_agent_lives(p
         time.sleep(0.1)
 
 
-def test_a_killed_capper_starts_safe_and_still_restores_what_was_found(process):
+def test_a_killed_capper_starts_at_safe_caps_and_still_restores_the_found_limits(process):
     process.client.offer(fresh(1, 60))
     process.stop(signal.SIGKILL)
     assert process.limit_in_state_w() == 500.0

@@ -266,7 +266,7 @@ def test_prometheus_is_served_with_tls_and_a_password(agent, tmp_path):
     assert "secret-canary" not in running.text()
 
 
-def test_the_command_line_refuses_what_cannot_work_in_one_line(tmp_path):
+def test_invalid_options_are_refused_in_one_line(tmp_path):
     cases = [
         (["run", "--simulate", "--spool", str(tmp_path)], "no store"),
         (["run", "--simulate", "--store", "influxdb://h:1/b?token=abc", "--spool", str(tmp_path)], "token_file"),
@@ -320,7 +320,7 @@ def test_top_draws_as_many_pictures_as_asked():
     assert "█" in drawn.stdout, "with rich and a terminal there are bars"
 
 
-def test_doctor_reports_what_is_missing_and_what_to_do(tmp_path):
+def test_doctor_reports_missing_parts_with_remedies(tmp_path):
     spool = ["--spool", str(tmp_path / "s")]
     well = subprocess.run(
         [*COMMAND, "doctor", "--simulate", *spool, "--store", f"sqlite:///{tmp_path}/t.db", "--json"],

@@ -1,4 +1,4 @@
-"""The record format: a damaged segment is read as a prefix of what was written."""
+"""The record format: a damaged segment is read as a prefix of its records."""
 
 import random
 

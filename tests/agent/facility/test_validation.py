@@ -77,7 +77,7 @@ def test_fully_reversed_bytes_are_flagged_although_they_read_near_zero():
 
 
 @pytest.mark.parametrize("raw", [math.nan, math.inf, -math.inf, -0.1, 200_000.1, 1e30])
-def test_nan_infinity_and_what_is_out_of_range_are_refused(raw):
+def test_nan_infinity_and_values_out_of_range_are_refused(raw):
     found = PointValidator(point()).take(raw, 0.0)
     assert (found.value, found.good) == (None, False)
     assert found.why.startswith("implausible")

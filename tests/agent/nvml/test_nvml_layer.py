@@ -90,7 +90,7 @@ def test_batch_keeps_a_field_that_has_once_worked(node):
     assert "hbm" in batch.read()
 
 
-def test_batch_raises_where_one_value_says_the_gpu_is_lost(node):
+def test_batch_raises_where_one_value_reports_a_lost_gpu(node):
     install([node])
     driver = Driver()
     batch = driver.batch(driver.gpus[0], [FieldSpec("w", 186), FieldSpec("hbm", 82)])

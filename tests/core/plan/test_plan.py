@@ -39,7 +39,7 @@ def test_the_id_of_a_snapshot_stays_as_it_was():
     assert snapshot_hash(SNAPSHOT) == ID
 
 
-def test_the_id_depends_neither_on_the_last_plan_nor_on_what_was_looked_up():
+def test_the_id_depends_neither_on_the_last_plan_nor_on_lookups():
     SiteIndex.of(SITE).budgets_at(0.0)
     last = (Planned("a", "dc1.hall1", "full", 0),)
     assert snapshot_hash(msgspec.structs.replace(SNAPSHOT, planned=last)) == ID

@@ -60,7 +60,7 @@ def test_the_exit_code_of_the_sub_command_is_returned(run):
 
 
 @pytest.mark.parametrize("kind", [ConfigError, Rejected, Retryable])
-def test_what_is_refused_is_one_line_with_the_name_of_the_program(run, capsys, kind):
+def test_a_refusal_is_one_line_with_the_name_of_the_program(run, capsys, kind):
     assert run(raising(kind("site.toml: no such file"))) == EXIT_REFUSED
     assert capsys.readouterr().err == "power-test: site.toml: no such file\n"
 

@@ -33,7 +33,7 @@ def test_a_second_owner_gets_the_process_id_of_the_first(tmp_path):
     assert path.exists(), "a lock file that goes away lets two own it"
 
 
-def test_a_lock_file_of_a_stranger_has_no_process_id(tmp_path):
+def test_a_lock_file_of_another_program_has_no_process_id(tmp_path):
     path = tmp_path / "lock"
     with FileLock(path):
         path.write_text("")

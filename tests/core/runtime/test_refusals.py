@@ -64,7 +64,7 @@ def test_field_value_and_what_is_allowed(data, said):
     assert str(caught.value) == f"x.toml: {said}"
 
 
-def test_json_that_does_not_fit_and_breaks_off_is_refused_for_what_comes_first(tmp_path):
+def test_json_with_two_faults_is_refused_for_the_first(tmp_path):
     path = tmp_path / "x.json"
     path.write_text('{"parts": [{"kind": "liquid"}, ')
     with pytest.raises(Rejected, match=r"x\.json: parts\[0\]\.kind: must be one of all, air"):

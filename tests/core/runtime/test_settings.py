@@ -1,4 +1,4 @@
-"""Settings files: what does not fit is refused by file, field and reason; secrets stay in their files."""
+"""Settings files: invalid values are refused by file, field and reason; secrets stay in their files."""
 
 import msgspec
 import pytest
@@ -27,7 +27,7 @@ def refused(tmp_path, text, reader=read_toml, suffix="toml"):
     return line
 
 
-def test_defaults_fill_what_is_not_given(tmp_path):
+def test_defaults_fill_missing_fields(tmp_path):
     (tmp_path / "x.toml").write_text('name = "a"')
     assert read_toml(tmp_path / "x.toml", Outer) == Outer("a", Inner(8086))
 

@@ -1,4 +1,4 @@
-"""Line protocol: what is written is read back, and what is broken is refused by line."""
+"""Line protocol: written points are read back, and malformed lines are refused by number."""
 
 import pytest
 from hypothesis import example, given

@@ -105,7 +105,7 @@ def test_a_refused_line_undoes_its_whole_batch_and_the_next_batch_still_fits(tmp
         (b"event,site=s,kind=xid detail=5.0 1700000000000", "event.detail: 5.0: must be text"),
     ],
 )
-def test_what_the_schema_does_not_have_is_rejected_by_name(line: bytes, named: str, tmp_path: Path) -> None:
+def test_names_outside_the_schema_are_rejected_by_name(line: bytes, named: str, tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.db")
     with pytest.raises(Rejected) as refusal:
         store.write(line + b"\n")
@@ -193,7 +193,7 @@ def test_fields_that_an_older_file_lacks_are_added_and_its_points_kept(tmp_path:
     store.close()
 
 
-def test_pruning_deletes_what_is_past_its_retention_and_nothing_else(tmp_path: Path) -> None:
+def test_pruning_deletes_only_points_past_their_retention(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.db")
     now_s = 1_700_000_000
     week_s = MEASUREMENTS["gpu"].retention_days * 86400

@@ -171,7 +171,7 @@ def test_a_power_limit_bounds_the_error_and_nothing_learned_means_no_margin(site
     assert margins_w(snapshot, {"train full": Draw(1.0, 0.3, 50)}, 0.01) == {}
 
 
-def test_cooling_follows_what_was_measured(site):
+def test_cooling_is_scaled_to_measurements(site):
     hall = site.hall("b")
     weather = Weather(20.0, 15.0)
     model = hall_load(hall, 0.0, 80e3, weather).cooling_power_w

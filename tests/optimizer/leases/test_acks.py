@@ -117,7 +117,7 @@ def test_lowered_caps_free_budget_as_soon_as_nodes_confirm_them(site, capsys):
 
 
 @pytest.mark.usefixtures("squeezed")
-def test_with_settle_one_command_grants_what_is_confirmed_while_it_waits(site, capsys, monkeypatch):
+def test_with_settle_budget_confirmed_while_waiting_is_granted_again(site, capsys, monkeypatch):
     options, carriers = site
     short = lease(options, capsys)["short"]
     monkeypatch.setattr("powerhall_optimizer.commands.lease.time.sleep", lambda _s: exchange(carriers))

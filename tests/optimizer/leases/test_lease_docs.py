@@ -1,4 +1,4 @@
-"""docs/guide/leases.md and shed.md: their configs and examples are what the programs take; every option is named."""
+"""docs/guide/leases.md and shed.md: their configs and examples are valid; every option is named."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""Leases of a plan: what is granted keeps every zone, plant and the meter within budget wherever the caps lie."""
+"""Leases of a plan: granted caps keep every zone, plant and the meter within budget."""
 
 import json
 import random

@@ -89,7 +89,7 @@ def test_a_confirmation_of_a_lease_that_was_never_granted_frees_nothing():
     assert ledger.exposure_w("a", 2.0) == 900
 
 
-def test_an_emergency_lowers_whatever_the_budgets_are_and_raises_nothing():
+def test_an_emergency_only_lowers_caps_for_any_budgets():
     ledger, budget = Ledger({"a": 400, "b": 400}), [Budget("site", 1000, ("a", "b"))]
     ledger.grant({"a": 600}, budget, 0.0, 30.0)
     low = ledger.lower({"a": 500, "b": 900}, 1.0, 61.0)

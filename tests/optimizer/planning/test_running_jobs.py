@@ -156,7 +156,7 @@ def test_a_fault_in_the_solver_leaves_a_verified_plan_with_a_note(snapshot, monk
     assert len(plan.assignments) > 30
 
 
-def test_the_chain_ends_in_keeping_what_runs(busy, monkeypatch):
+def test_the_chain_ends_in_keeping_running_jobs(busy, monkeypatch):
     def broken(*_args, **_kwargs):
         raise RuntimeError("no")
 

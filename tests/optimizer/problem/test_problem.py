@@ -1,4 +1,4 @@
-"""The integer problem refuses what would break its invariants, naming the field."""
+"""The integer problem refuses a broken invariant, naming the field."""
 
 from dataclasses import replace
 

@@ -103,7 +103,7 @@ def test_files_and_archives_are_solved_beside_the_peer(benchmark: Run, tmp_path:
     assert len(curves) == 4
 
 
-def test_a_run_cut_off_goes_on_with_what_is_finished_and_refuses_other_conditions(
+def test_a_run_cut_off_resumes_with_its_finished_instances_and_refuses_other_conditions(
     benchmark: Run, tmp_path: Path
 ) -> None:
     two_instances(tmp_path)
@@ -197,7 +197,7 @@ def test_wrong_usage_ends_with_exit_code_2(
     assert option.split("=", maxsplit=1)[0] in capsys.readouterr().err
 
 
-def test_the_short_form_without_instances_runs_as_a_program_and_says_that_nothing_was_solved() -> None:
+def test_the_short_form_without_instances_runs_and_reports_that_nothing_was_solved() -> None:
     command = [sys.executable, str(SCRIPT), "--quick"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr

@@ -94,7 +94,7 @@ def test_a_budget_that_changes_in_the_sites_file_is_in_force_within_a_minute_and
     store.close()
 
 
-def test_pruning_is_asked_for_by_name_and_keeps_what_is_within_its_retention(tmp_path: Path) -> None:
+def test_pruning_is_an_option_and_keeps_points_within_their_retention(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'store.db'}"
     store = open_store(url)
     now_s = int(time.time())

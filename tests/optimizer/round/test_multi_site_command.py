@@ -61,7 +61,7 @@ def test_the_command_plans_verifies_explains_and_reports_several_sites(folder, c
         (["--down", "ghost"], "--down: 'ghost'"),
     ],
 )
-def test_what_does_not_fit_several_sites_is_refused_in_one_line(folder, capsys, arguments, said):
+def test_invalid_input_for_several_sites_is_refused_in_one_line(folder, capsys, arguments, said):
     assert main([*ROUND, "--dry-run", *arguments]) == 1
     error = capsys.readouterr().err
     assert said in error

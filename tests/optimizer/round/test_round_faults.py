@@ -88,7 +88,7 @@ def test_a_round_killed_at_any_moment_leaves_the_last_plan_and_the_next_round_ru
     assert verified(files).plan_id != before.plan_id
 
 
-def test_sigterm_ends_the_solving_and_publishes_what_there_is(files):
+def test_sigterm_ends_the_solving_and_publishes_the_best_plan_so_far(files):
     more_jobs(files, 1500)
     child = subprocess.Popen([*COMMAND, *arguments(files, seconds="120")], stderr=subprocess.PIPE, text=True)
     waiting_for((files / ".plan.json.lock").exists, "the round did not begin")

@@ -61,7 +61,7 @@ def test_both_shapes_of_sinfo_read_the_same(samples):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"jobs": 3}', "null"])
-def test_what_is_no_squeue_answer_is_refused_in_one_line(text):
+def test_an_invalid_squeue_answer_is_refused_in_one_line(text):
     with pytest.raises(Rejected, match=r"squeue --json: .*Slurm 21\.08"):
         parse_queue(text)
 
