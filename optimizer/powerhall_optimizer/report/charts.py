@@ -59,7 +59,7 @@ def site_power(plan: Plan) -> object:
         figure.add_scatter(
             x=times,
             y=_steps((overview.facility_w / unit).tolist()),
-            name=f"{hall} with losses and cooling",
+            name=f"{chart_text(hall)} with losses and cooling",
             stackgroup="power",
             line={"shape": "hv", "width": 0.5, "color": HUES[number % len(HUES)]},
         )
@@ -91,7 +91,9 @@ def _grid(plan: Plan, zones: Sequence[ZonePlan], what: str) -> object:
 
     columns = min(3, len(zones))
     rows = -(-len(zones) // columns)
-    figure = make_subplots(rows=rows, cols=columns, subplot_titles=[z.zone for z in zones], shared_xaxes="all")
+    figure = make_subplots(
+        rows=rows, cols=columns, subplot_titles=[chart_text(z.zone) for z in zones], shared_xaxes="all"
+    )
     times = _times(plan)
     unit, name = _scale(max(max(zone.planned_w if what == "power" else zone.heat_w) for zone in zones))
     for number, zone in enumerate(zones):
@@ -149,7 +151,7 @@ def _gantt_rows(plan: Plan) -> Iterator[tuple[str, int, int, int, int, str]]:
                 for i in free:
                     free_at[node][i] = a.end_s
                 lanes += [first[node] + i for i in free]
-        text = f"{chart_text(a.job_id)}: {a.gpus} GPUs, {a.mode}, {a.gpus * a.gpu_power_w / 1e3:.1f} kW"
+        text = f"{chart_text(a.job_id)}: {a.gpus} GPUs, {chart_text(a.mode)}, {a.gpus * a.gpu_power_w / 1e3:.1f} kW"
         for run in np.split(np.array(sorted(lanes)), np.where(np.diff(sorted(lanes)) != 1)[0] + 1):
             if len(run):
                 yield a.mode, int(run[0]), len(run), a.start_s, a.end_s, text
@@ -169,7 +171,7 @@ def gantt(plan: Plan) -> object:
         own = [b for b in blocks if b[0] == mode]
         figure.add_bar(
             orientation="h",
-            name=mode,
+            name=chart_text(mode),
             base=[datetime.fromtimestamp(b[3], UTC) for b in own],
             x=[(min(b[4], end_s) - b[3]) * 1000 for b in own],
             y=[b[1] + b[2] / 2 for b in own],
@@ -182,6 +184,6 @@ def gantt(plan: Plan) -> object:
     figure.update_layout(barmode="overlay", hovermode="closest", xaxis={"type": "date"}, legend_title_text="mode")
     lane = 0
     for hall in s.site.halls:
-        figure.add_hline(y=lane, line={"width": 1, "color": "#5a6472"}, annotation_text=hall.zone)
+        figure.add_hline(y=lane, line={"width": 1, "color": "#5a6472"}, annotation_text=chart_text(hall.zone))
         lane += sum(map(SiteIndex.of(s.site).rack_gpus, hall.racks()))
     return figure

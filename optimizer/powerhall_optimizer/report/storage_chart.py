@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from powerhall.plan.plan import Plan, StoragePlan
+from powerhall.report.html_page import chart_text
 from powerhall.site.storage import Storage
 
 __all__ = ["charts_of_stores"]
@@ -17,7 +18,7 @@ def charts_of_stores(plan: Plan) -> object:
     s = plan.snapshot
     entries = {entry.name: entry for entry in plan.storages}
     stores = [(storage, entries[storage.name]) for storage in s.site.storages if storage.name in entries]
-    titles = [f"{storage.name}: {_what(storage)}" for storage, _ in stores]
+    titles = [chart_text(f"{storage.name}: {_what(storage)}") for storage, _ in stores]
     figure = make_subplots(
         rows=2,
         cols=len(stores),

@@ -1,8 +1,10 @@
 """Explanations name true zones and numbers; what-if applies its changes; the page opens without an error."""
 
+import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -124,6 +126,25 @@ def test_names_of_jobs_cannot_break_out_of_the_page(short):
     assert evil not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;-w" in page
     assert "\\u0026lt;script\\u0026gt;alert(1)" in page, "hover texts of the Gantt chart"
+
+
+def test_names_of_the_site_are_no_markup_in_charts(short):
+    text = msgspec.json.encode(short).decode()
+    for name in ("phx", "a", short.assignments[0].mode):
+        text = text.replace(f'"{name}"', f'"<u>{name}"').replace(f'"{name}/', f'"<u>{name}/')
+    plan = msgspec.json.decode(text, type=type(short))
+    figures = re.search(r'id="figures">(.*?)</script>', report_html(plan), re.DOTALL)
+    shown = list(_texts(json.loads(figures[1])))
+    assert any("&lt;u&gt;a" in text for text in shown)
+    assert not any("<u>" in text for text in shown)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def test_the_page_opens_in_a_browser_without_an_error_and_draws_every_chart(short, tmp_path):

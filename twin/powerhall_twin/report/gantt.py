@@ -53,13 +53,17 @@ def _adjacent(rows: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield start, last - start + 1
 
 
+def _label(job_id: str, gpus: int, hall: str, mode: str) -> str:
+    return f"<b>{chart_text(job_id)}</b><br>{gpus} GPUs in {chart_text(hall)}, {chart_text(mode)}"
+
+
 def history_blocks(site: Site, history: Sequence[JobStretch]) -> list[Block]:
     """Return a block for every stretch of every job."""
     first, _ = gantt_rows(site)
     found = []
     for entry in history:
         rows = (first[part.node] + gpu for part in entry.slices for gpu in part.gpus)
-        text = f"<b>{chart_text(entry.job_id)}</b><br>{entry.gpus} GPUs in {entry.hall}, {entry.mode}"
+        text = _label(entry.job_id, entry.gpus, entry.hall, entry.mode)
         found += [Block(entry.mode, low, count, entry.start_s, entry.end_s, text) for low, count in _adjacent(rows)]
     return found
 
@@ -80,6 +84,6 @@ def plan_blocks(plan: Plan) -> list[Block]:
         for row in rows:
             free_at[row] = entry.end_s
         kw = entry.gpus * entry.gpu_power_w / 1e3
-        text = f"<b>{chart_text(entry.job_id)}</b><br>{entry.gpus} GPUs in {entry.hall}, {entry.mode}, {kw:.0f} kW"
+        text = f"{_label(entry.job_id, entry.gpus, entry.hall, entry.mode)}, {kw:.0f} kW"
         found += [Block(entry.mode, low, count, entry.start_s, entry.end_s, text) for low, count in _adjacent(rows)]
     return found
