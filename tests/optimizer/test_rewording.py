@@ -19,7 +19,7 @@ from powerhall_optimizer.planning import texts as plan_texts
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.schedulers import texts as scheduler_texts
 from powerhall_optimizer.schedulers.base import WriteReport
-from powerhall_optimizer.schedulers.kubernetes.api import NotFound
+from powerhall_optimizer.schedulers.kubernetes.api_client import NotFound
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.kubernetes.leader_lease import take_lease
 from powerhall_optimizer.schedulers.skip_reasons import DRAWS_NOTHING, Skip, SkipReason

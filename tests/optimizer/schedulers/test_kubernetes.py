@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from powerhall.runtime.errors import ConfigError, Retryable
-from powerhall_optimizer.schedulers.kubernetes.api import open_api
+from powerhall_optimizer.schedulers.kubernetes.api_client import open_api
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesReader, KubernetesWriter
 from rigs import kubernetes_api

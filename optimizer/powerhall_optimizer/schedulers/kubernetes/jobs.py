@@ -18,7 +18,7 @@ from powerhall.site.topology import Site
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
 from powerhall_optimizer.schedulers import texts
-from powerhall_optimizer.schedulers.kubernetes.api import Object
+from powerhall_optimizer.schedulers.kubernetes.api_client import Object
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.skip_reasons import LeftOut, LeftOutCause, Skip, SkipReason
 

@@ -5,7 +5,7 @@ from typing import cast
 
 from powerhall.runtime.errors import Retryable
 from powerhall_optimizer.schedulers import texts
-from powerhall_optimizer.schedulers.kubernetes.api import Conflict, KubernetesApi, NotFound, Object
+from powerhall_optimizer.schedulers.kubernetes.api_client import Conflict, KubernetesApi, NotFound, Object
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 
 __all__ = ["take_lease"]

@@ -14,7 +14,7 @@ from powerhall.site.topology import Site
 from powerhall_optimizer.schedulers import texts
 from powerhall_optimizer.schedulers.allowed import allowed_units, budget_zone
 from powerhall_optimizer.schedulers.base import Command, Queue, WriteReport, check_fresh
-from powerhall_optimizer.schedulers.kubernetes.api import (
+from powerhall_optimizer.schedulers.kubernetes.api_client import (
     Conflict,
     Gone,
     KubernetesApi,
