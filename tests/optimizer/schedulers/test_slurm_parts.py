@@ -240,7 +240,8 @@ def test_nothing_in_a_plan_or_a_comment_can_become_a_command_of_its_own():
     assert isinstance(change, Change)
     assert change.comment == "powerhall: quote   and scancel 1"
     assert change.mark.rest == "quote   and scancel 1"
-    evil = replace(change, values={"feat": "hall1\nscancel 1"})
     report = WriteReport("slurm", "", dry_run=True)
-    with pytest.raises(Rejected, match=r"job 5: feat: .*must be one word"):
-        write_changes(SlurmTool(1), [evil], SETTINGS, lambda: 1000.0, report)
+    for hall in ("hall1\nscancel 1", "hall1;hold=1"):  # ; ends a field of the mark
+        evil = replace(change, values={"feat": hall})
+        with pytest.raises(Rejected, match=r"job 5: feat: .*must be one word"):
+            write_changes(SlurmTool(1), [evil], SETTINGS, lambda: 1000.0, report)

@@ -37,8 +37,8 @@ def _field_lines(change: Change, settings: SlurmSettings) -> list[str]:
     """Return the commands for a change's fields: a release before the priority, a hold after everything."""
     job, values = change.record.job_id, change.values
     for name, value in values.items():
-        if any(char.isspace() or not char.isprintable() or char in "\"'" for char in value):
-            raise Rejected.field("plan", f"job {job}: {name}", value, "must be one word")
+        if any(char.isspace() or not char.isprintable() or char in "\"';" for char in value):
+            raise Rejected.field("plan", f"job {job}: {name}", value, "must be one word without quotes and ;")
     fields = []
     if "start" in values:
         start_s = int(values["start"])
