@@ -41,21 +41,19 @@ gpu-check: setup ## the agent on this host's real GPUs: doctor, one sample, 60 s
 	$(BIN)/python -m powerhall_agent.simulate.record out/gpu-check/recording.jsonl.gz 60 0.1
 	$(BIN)/python -m powerhall_agent.capper.check
 
-check: setup ## style, types, import rules, documentation
+check: setup ## style, types, import rules, generated files, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
 	$(BIN)/python -m tools.reference --check
 	$(BIN)/zensical build --strict
 
 docs: setup ## the documentation as a site, in out/docs/index.html; needs no network
 	$(BIN)/zensical build --clean --strict
 
-reference: setup ## write the pages that are generated from code: commands, settings, site file, schema, alerts
+reference: setup ## write all files that are generated from code: reference pages, dashboards, alert rules
 	$(BIN)/python -m tools.reference
-	$(BIN)/powerhall-dashboards build
 
 bench: setup ## the short form of every benchmark
 	for b in benchmarks/*.py; do $(BIN)/python $$b --quick || exit 1; done

@@ -1,11 +1,12 @@
 """Prepares a store before the first point: database or bucket, its retention, and its name for InfluxQL.
 
-There is one function per version of InfluxDB; each changes nothing where everything exists. Points of one bucket share
-one retention; with `retention=classes` in the URL each class of the schema has its own bucket.
+`_PREPARE` has the kinds of stores that need more than to be opened. There is one function per version of InfluxDB; each
+changes nothing where everything exists. Points of one bucket share one retention; with `retention=classes` in the URL
+each class of the schema has its own bucket.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ from powerhall.store import open_store
 from powerhall.store.influxdb.address import InfluxAddress, parse_influx_url
 from powerhall.store.influxdb.http import InfluxHttp
 from powerhall.store.influxdb.influxql import identifier
+from powerhall.store.open import scheme_of, store_kind
 from powerhall.store.schema import RETENTION_DAYS, Retention
 
 __all__ = ["DEFAULT_DAYS", "init_store"]
@@ -51,10 +53,20 @@ def init_store(url: str, retention_days: int | None, *, dry_run: bool) -> list[s
     """Prepare the store of this URL; return a line for each thing done, or to be done in a dry run."""
     if retention_days is not None and retention_days < 1:
         raise Rejected.field("init-store", "--retention-days", retention_days, "must be at least 1")
-    if url.startswith("sqlite:///"):
-        if not dry_run:
-            open_store(url).close()
-        return [f"{url}: tables of the schema"]
+    store_kind(url)  # refuses a URL of no kind of store
+    prepare = _PREPARE.get(scheme_of(url), _by_opening)
+    return prepare(url, retention_days, dry_run)
+
+
+def _by_opening(url: str, _: int | None, dry_run: bool) -> list[str]:
+    """A store that makes its tables when it is opened, and keeps every point."""
+    if not dry_run:
+        open_store(url).close()
+    return [f"{url}: tables of the schema"]
+
+
+def _influxdb(url: str, retention_days: int | None, dry_run: bool) -> list[str]:
+    """Databases or buckets, one for each class of retention where the URL says so."""
     address = parse_influx_url(url)
     if address.by_class and retention_days is not None:
         raise Rejected.field(
@@ -71,6 +83,10 @@ def init_store(url: str, retention_days: int | None, *, dry_run: bool) -> list[s
         finally:
             http.close()
     return done or [f"{address.name}: everything is there"]
+
+
+_PREPARE: Mapping[str, Callable[[str, int | None, bool], list[str]]] = {"influxdb": _influxdb}
+"""Scheme of the URL to the function that prepares such a store; others make their tables when they are opened."""
 
 
 def _version_1(setup: _Setup) -> None:

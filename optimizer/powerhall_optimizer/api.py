@@ -66,7 +66,7 @@ def read_site(path: str | Path) -> SiteInputs:
 
 
 def read_queue(path: str | Path, jobs_format: str | None = None) -> tuple[Job, ...]:
-    """Read a queue: own CSV or JSON, Philly CSV, `sacct --parsable2` or SWF; the format is detected if not given.
+    """Read a queue in any format of `--jobs-format`; it is detected if not given.
 
     >>> [job.job_id for job in read_queue("jobs.csv")][:2]
     ['prep', 'train']

@@ -1,8 +1,11 @@
 """Preparing stores: a real InfluxDB 1.6; the documented endpoints of 2 and 3 (no server of those is seen here)."""
 
+import io
 import json
+import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,6 +14,10 @@ import pytest
 
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.store import Query, Select, open_store
+from powerhall.store import open as store_open
+from powerhall.store.base import StoreKind
+from powerhall.store.influxdb.address import parse_influx_url
+from powerhall.store.open import STORE_KINDS
 from powerhall_dashboards.cli import main
 from powerhall_dashboards.init_store import init_store
 
@@ -229,6 +236,25 @@ def test_the_embedded_store_gets_its_tables(tmp_path: Path, capsys: pytest.Captu
     assert main(["init-store", "--store", f"sqlite:///{path}"]) == 0
     assert path.exists()
     capsys.readouterr()
+
+
+def test_a_store_of_another_kind_is_prepared_by_opening_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    module = types.ModuleType("planted_store")
+    module.KIND = StoreKind("memory://", "memory://NAME", (), lambda url: opened.append(url) or io.BytesIO())
+    monkeypatch.setitem(sys.modules, "planted_store", module)
+    monkeypatch.setattr(store_open, "STORE_KINDS", {**STORE_KINDS, "memory": "planted_store"})
+    assert init_store("memory://a", None, dry_run=True) == ["memory://a: tables of the schema"]
+    assert opened == []
+    init_store("memory://a", None, dry_run=False)
+    assert opened == ["memory://a"]
+
+
+def test_a_url_of_no_kind_of_store_is_refused_with_the_allowed_forms() -> None:
+    with pytest.raises(ConfigError, match="'no_such_store://h/d': must be sqlite:///PATH or "):
+        init_store("no_such_store://h/d", None, dry_run=True)
+    with pytest.raises(ConfigError, match="scheme: 'no_such_store': must be influxdb://HOST:PORT/BUCKET"):
+        parse_influx_url("no_such_store://h/d")
 
 
 def test_a_retention_of_nothing_is_refused(tmp_path: Path) -> None:

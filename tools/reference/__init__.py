@@ -1,1 +1,1 @@
-"""Generates the reference pages: commands, settings, site file."""
+"""Generates the reference pages of commands, settings and site file; dashboards generate their own files."""

@@ -1,12 +1,13 @@
-"""Write the reference pages that are generated from code, or check that they are up to date.
+"""Write all files that are generated from code: reference pages, dashboards, alert rules; or check them.
 
 python -m tools.reference           write them
-python -m tools.reference --check    exit code 1 and a list when a page differs
+python -m tools.reference --check    exit code 1 and a list when a file differs
 """
 
 import sys
 from pathlib import Path
 
+from powerhall_dashboards import build
 from tools.reference import commands, settings
 
 ROOT = Path(__file__).parents[2]
@@ -19,21 +20,25 @@ PAGES = {
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check every page; return the exit code."""
-    stale = [name for name, render in PAGES.items() if _refresh(ROOT / name, render(ROOT), "--check" in arguments)]
-    for name in stale:
-        sys.stderr.write(f"{name}: differs from the code; run `make reference`\n")
-    return 1 if stale else 0
+    """Write or check every file; return the exit code."""
+    if "--check" in arguments:
+        found = differences(ROOT)
+        sys.stderr.writelines(f"{line}; run `make reference`\n" for line in found)
+        return 1 if found else 0
+    for name, render in PAGES.items():
+        (ROOT / name).write_text(render(ROOT), encoding="utf-8")
+    build.write(ROOT)
+    return 0
 
 
-def _refresh(path: Path, text: str, check: bool) -> bool:
-    """Write `text` where it differs; with `check` only say whether it does."""
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return False
-    if not check:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return check
+def differences(root: Path) -> list[str]:
+    """Return a line for each generated file that differs from the code."""
+    stale = [name for name, render in PAGES.items() if _text(root / name) != render(root)]
+    return [f"{name}: differs from the code" for name in stale] + build.differences(root)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def add_delivery_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="URL",
-        help="sqlite:///PATH or influxdb://HOST:PORT/BUCKET?token_file=FILE; may be given more than once",
+        help="such as sqlite:///PATH or influxdb://HOST:PORT/BUCKET?token_file=FILE; may be given more than once",
     )
     parser.add_argument("--spool", metavar="DIR", help="where undelivered points wait")
 

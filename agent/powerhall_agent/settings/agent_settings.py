@@ -73,7 +73,7 @@ class OutputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One store; the name is its folder in the spool and its label in metrics."""
 
     url: str
-    """The store, as `sqlite:///PATH` or `influxdb://HOST:PORT/BUCKET?...`."""
+    """The URL of the store, such as `sqlite:///PATH` or `influxdb://HOST:PORT/BUCKET?...`."""
     name: str = "store"
     """Folder in the spool and label in logs: letters, digits, `-` and `_`."""
 

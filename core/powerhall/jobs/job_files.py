@@ -130,4 +130,4 @@ def _recognises(first_line: str) -> bool:
     return not header_cells(first_line).isdisjoint(("job_id", "id"))
 
 
-OWN = JobReader("own", read_jobs, _recognises, (".json",))
+OWN = JobReader("own", "own CSV or JSON", read_jobs, _recognises, (".json",))

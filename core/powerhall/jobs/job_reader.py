@@ -15,12 +15,13 @@ __all__ = ["JobReader", "checked_trace", "header_cells", "require_columns"]
 
 @dataclass(frozen=True, slots=True)
 class JobReader:
-    """A job format: its name, how a file of it is recognised, and how it is read.
+    """A job format: its name, its title in help texts, how a file of it is recognised, and how it is read.
 
     `recognises` gets the first line without its end; `endings` are lower-case ends of file names.
     """
 
     name: str
+    title: str
     read: Callable[[str | Path], tuple[Job, ...]]
     recognises: Callable[[str], bool]
     endings: tuple[str, ...] = ()

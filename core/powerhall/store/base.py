@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from powerhall.store.query import Query, Row
@@ -40,10 +41,12 @@ class Store(Protocol):
 class StoreKind:
     """A kind of store: scheme and form of its URLs, the options of their query part, and the function that opens one.
 
-    `open` gets the whole URL; it sends nothing to a server and raises ConfigError for a URL that it refuses.
+    `open` gets the whole URL; it sends nothing to a server and raises ConfigError for a URL that it refuses. `file`
+    returns the file of a URL, for a kind that keeps a store in one file and makes it when it is opened.
     """
 
     prefix: str
     form: str
     options: tuple[str, ...]
     open: Callable[[str], Store]
+    file: Callable[[str], Path] | None = None

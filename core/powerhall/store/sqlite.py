@@ -233,11 +233,15 @@ class _Last(_Edge):
     newer = staticmethod(lambda time_ms, kept_ms: time_ms >= kept_ms)
 
 
-def _open(url: str) -> SqliteStore:
+def _file(url: str) -> Path:
     path = unquote(url.removeprefix("sqlite:///"))
     if not path:
         raise ConfigError(f"store URL: {url}: names no file; must be sqlite:///PATH")
-    return SqliteStore(path)
+    return Path(path)
 
 
-KIND = StoreKind("sqlite:///", "sqlite:///PATH", (), _open)
+def _open(url: str) -> SqliteStore:
+    return SqliteStore(_file(url))
+
+
+KIND = StoreKind("sqlite:///", "sqlite:///PATH", (), _open, _file)

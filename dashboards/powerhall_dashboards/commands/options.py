@@ -24,7 +24,10 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 def add_store_option(parser: argparse.ArgumentParser) -> None:
     """Add `--store`."""
     parser.add_argument(
-        "--store", required=True, metavar="URL", help="sqlite:///PATH or influxdb://HOST:PORT/BUCKET?version=1|2|3&..."
+        "--store",
+        required=True,
+        metavar="URL",
+        help="such as sqlite:///PATH or influxdb://HOST:PORT/BUCKET?version=1|2|3&...",
     )
 
 

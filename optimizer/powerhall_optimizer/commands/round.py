@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from powerhall.hostlist import expand
-from powerhall.jobs.readers.formats import JOB_FORMATS, read_job_file
+from powerhall.jobs.readers.formats import JOB_FORMATS, format_titles, read_job_file
 from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Plan
 from powerhall.runtime.command_line import Commands, add_command, option_value
@@ -54,7 +54,7 @@ def add_parser(commands: Commands) -> None:
         action="append",
         help="site.toml; given several times, the sites are planned together",
     )
-    parser.add_argument("--jobs", type=Path, help="queue: own CSV or JSON, Philly CSV, sacct --parsable2, or SWF")
+    parser.add_argument("--jobs", type=Path, help=f"queue: {format_titles()}")
     parser.add_argument("--jobs-format", choices=sorted(JOB_FORMATS), help="format of --jobs (default: detected)")
     parser.add_argument("--store", help="store URL: telemetry and queue come from it, the plan goes to it")
     parser.add_argument("--out", type=Path, help="plan file (default: plan.json, or none with --store)")

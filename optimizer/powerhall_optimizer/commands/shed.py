@@ -13,6 +13,7 @@ from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.store import open_store
+from powerhall.store.open import store_kind
 from powerhall.units import format_power, parse_duration, parse_power
 from powerhall_optimizer.leases.plan_in_force import present_plan
 from powerhall_optimizer.schedulers.registry import scheduler_names
@@ -154,7 +155,8 @@ def _once(args: argparse.Namespace) -> int:
 
 def _exists(url: str) -> bool:
     """Return whether the store exists: a dry run must not create an empty file."""
-    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///").partition("?")[0]).exists()
+    file = store_kind(url).file
+    return file is None or file(url).exists()
 
 
 def _within(text: str) -> float:

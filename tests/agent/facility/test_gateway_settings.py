@@ -34,7 +34,7 @@ def test_a_good_file_is_read(tmp_path):
         (("address =", "adress ="), ["device", "adress"]),
         (('"127.0.0.1:502"', "502"), ["device[0].address", "str", "int"]),
         (('"127.0.0.1:502"', '"http://x"'), ["feed-a", "address", "http://x", "HOST"]),
-        (('"modbus"', '"bacnet"'), ["device[0].protocol", "bacnet"]),
+        (('"modbus"', '"no_such_protocol"'), ["device[0].protocol", "no_such_protocol"]),
         (('"eastron_sdm630"', '"no_such"'), ["feed-a", "no_such", "eastron_sdm630"]),
         (('"eastron_sdm630"', '"apc_rpdu2"'), ["device[0].map", "apc_rpdu2", "snmp"]),
         (('"eastron_sdm630"', '"eastron_sdm630"\ninterval_s = "fast"'), ["device[0].interval_s", "float", "str"]),
@@ -84,7 +84,7 @@ def test_a_duplicate_name_is_refused(tmp_path):
         (("address = 1", "address = 65536"), "65535"),
         (("address = 1", "address = 1\nscale = 0"), "must not be zero"),
         (("max = 5", ""), "max"),
-        (('"modbus"', '"bacnet"'), "protocol"),
+        (('"modbus"', '"no_such_protocol"'), "protocol"),
     ],
 )
 def test_a_map_that_does_not_fit_is_refused_by_its_own_file(tmp_path, change, says):

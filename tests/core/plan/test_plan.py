@@ -63,7 +63,7 @@ def test_a_plan_that_does_not_fit_is_refused_in_one_line(plan, tmp_path):
     for old, new, said in (
         ('"version":1', '"version":9', "version: 9: must be 1"),
         ('"feasible"', '"perfect"', "status: 'perfect': must be one of optimal, feasible, fallback"),
-        ('"tower_chiller"', '"adiabatic"', "kind 'adiabatic': must be one of fixed, dry_cooler, tower_chiller"),
+        ('"tower_chiller"', '"no_such_plant"', "kind 'no_such_plant': must be one of fixed, dry_cooler, tower_chiller"),
         ('"battery"', '"flywheel"', "snapshot.site.storages[0].kind: 'flywheel': must be one of battery, tank, loop"),
         ('"gap":0.5', '"gap":"small"', "gap: 'small': expected `float`, got `str`"),
         ("}]", "", "plan.json"),

@@ -85,8 +85,8 @@ def test_a_hall_with_brackets_needs_node_names_of_its_own(tmp_path):
         ('"1.2 MW", s', "5, s", "halls[0].cooling[1].capacity: 5: must be text with a unit, such as '1.2 MW'"),
         (
             '"dry_cooler"',
-            '"adiabatic"',
-            "cooling[1].kind: 'adiabatic': must be one of fixed, dry_cooler, tower",
+            '"no_such_plant"',
+            "cooling[1].kind: 'no_such_plant': must be one of fixed, dry_cooler, tower",
         ),
         ('"40 degC"', '"40 degC", serves = "oil"', "cooling[1].serves: 'oil': must be one of all, liquid, air"),
         ('"40 degC"', '"40 degC", cop = 0.1', "halls[0].cooling[1].cop: 0.1: must be a number from 0.5 to 100"),

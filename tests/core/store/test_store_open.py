@@ -1,9 +1,12 @@
 """The table of stores: every kind has URLs of its own form, and an added kind needs no other change."""
 
+import re
 import subprocess
 import sys
+import tomllib
 import types
 
+import grimp
 import pytest
 
 from powerhall.runtime.errors import ConfigError
@@ -13,6 +16,38 @@ from powerhall.store.base import StoreKind
 from powerhall.store.influxdb.store import InfluxStore
 from powerhall.store.open import STORE_KINDS, scheme_of, store_kind
 from powerhall.store.sqlite import SqliteStore
+
+KIND_MODULES = {scheme: ".".join(module.split(".")[:3]) for scheme, module in STORE_KINDS.items()}
+"""Scheme to the module or package of `powerhall.store` that holds the kind."""
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return grimp.build_graph("powerhall", cache_dir=None)
+
+
+@pytest.mark.parametrize("scheme", STORE_KINDS)
+def test_a_kind_imports_neither_the_table_nor_another_kind(graph, scheme):
+    own = KIND_MODULES[scheme]
+    others = set(KIND_MODULES.values()) - {own} | {"powerhall.store.open"}
+    forbidden = {"powerhall.store"}.union(others, *map(graph.find_descendants, others))
+    for module in {own} | graph.find_descendants(own):
+        assert not graph.find_modules_directly_imported_by(module) & forbidden, module
+
+
+def test_every_module_beside_the_kinds_has_a_layer(root, graph):
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = (c for c in contracts if c["type"] == "layers" and c["containers"] == ["powerhall.store"])
+    layers = {f"powerhall.store.{name}" for layer in contract["layers"] for name in layer.split(" | ")}
+    assert graph.find_children("powerhall.store") - set(KIND_MODULES.values()) <= layers
+
+
+@pytest.mark.parametrize("scheme", STORE_KINDS)
+def test_the_guide_names_every_kind_and_its_options(root, scheme):
+    kind = store_kind(f"{scheme}:///x")
+    text = (root / "docs/guide/store.md").read_text()
+    assert f"| `{kind.prefix}" in text
+    assert [name for name in kind.options if not re.search(rf"\b{name}=", text)] == []
 
 
 @pytest.mark.parametrize("scheme", STORE_KINDS)

@@ -9,6 +9,7 @@ import pytest
 from powerhall.runtime.errors import Rejected
 from powerhall.store import Filter, Query, Row, Select, Store, Variable, open_store
 from powerhall.store.line_protocol import Point, encode
+from powerhall.store.open import STORE_KINDS
 from powerhall.store.questions import (
     job_energy_j,
     latest,
@@ -22,15 +23,21 @@ NODES = [("h1", "r1", "n1"), ("h1", "r1", "n2"), ("h1", "r2", "n3"), ("h2", "r3"
 POWER_W = (Select("power_w", "mean", "power_w"),)
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("influxdb-v2-write", marks=pytest.mark.rig),
-        pytest.param("influxdb-v1", marks=pytest.mark.rig),
-        pytest.param("influxdb-classes-v2-write", marks=pytest.mark.rig),
-        pytest.param("influxdb-classes-v1", marks=pytest.mark.rig),
-    ]
-)
+STORES = [
+    pytest.param("sqlite", id="sqlite"),
+    *(
+        pytest.param(name, id=name, marks=pytest.mark.rig)
+        for name in ("influxdb-v2-write", "influxdb-v1", "influxdb-classes-v2-write", "influxdb-classes-v1")
+    ),
+]
+"""Each begins with the scheme of its URL."""
+
+
+def test_every_kind_of_store_is_in_this_suite() -> None:
+    assert {str(param.id).partition("-")[0] for param in STORES} == set(STORE_KINDS)
+
+
+@pytest.fixture(params=STORES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store.db'}"

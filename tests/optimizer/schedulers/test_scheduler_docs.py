@@ -1,8 +1,9 @@
-"""docs/guide/slurm.md, kubernetes.md, file-scheduler.md: every config works as it stands, every setting is named."""
+"""The guide of each scheduler: its config works as it stands, and every setting is named."""
 
 import json
 import re
 import time
+import tomllib
 
 import msgspec
 import pytest
@@ -11,21 +12,29 @@ import yaml
 from powerhall.jobs import Job
 from powerhall.plan.plan import write_plan
 from powerhall_optimizer.cli import main
-from powerhall_optimizer.schedulers.file import FileSettings
-from powerhall_optimizer.schedulers.job_fields import JobFields
+from powerhall_optimizer.schedulers import registry
 from powerhall_optimizer.schedulers.kubernetes.jobs import to_job
-from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.registry import read_settings
-from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.writer import SlurmReader
 from rigs import kubernetes_api
 from rigs.plans import greedy_plan, small_site
 
-PAGES = {
-    "slurm.md": (SlurmSettings, JobFields),
-    "kubernetes.md": (KubernetesSettings,),
-    "file-scheduler.md": (FileSettings,),
-}
+SCHEDULERS = registry.scheduler_names()
+
+
+def page_of(root, name):
+    """Return the guide of a scheduler; one that has none fails."""
+    pages = [root / "docs" / "guide" / f"{name}{end}.md" for end in ("", "-scheduler")]
+    (page,) = (page for page in pages if page.exists())
+    return page
+
+
+def structs_of(kind):
+    """Yield the settings and the structs in them."""
+    yield kind
+    for field in msgspec.structs.fields(kind):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from structs_of(field.type)
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +53,25 @@ def plan_at(tmp_path, site, jobs, now_s):
     return plan
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_setting_is_named_on_its_page(root, page):
-    text = (root / "docs" / "guide" / page).read_text()
-    for kind in PAGES[page]:
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_setting_is_named_on_its_page(root, name):
+    text = page_of(root, name).read_text()
+    for kind in structs_of(type(read_settings(None)[name])):
         for field in msgspec.structs.fields(kind):
             assert re.search(rf"`{field.name}`|^{field.name} =", text, re.MULTILINE), field.name
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_config_of_its_page_is_read_and_sets_it(root, config, tmp_path, name):
+    text = config(page_of(root, name).name)
+    (tmp_path / "scheduler.toml").write_text(text)
+    read_settings(tmp_path / "scheduler.toml")
+    assert name in tomllib.loads(text)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_navigation_leads_to_its_page(root, name):
+    assert f'"guide/{page_of(root, name).name}"' in (root / "zensical.toml").read_text()
 
 
 def test_the_file_config_gives_orders(config, tmp_path, monkeypatch, capsys):

@@ -20,6 +20,11 @@ def test_every_policy_opens_and_has_a_title(scenario):
         assert callable(kind.open(inputs).decide)
 
 
+def test_the_guide_has_an_entry_for_every_policy(root):
+    text = (root / "docs/guide/twin.md").read_text()
+    assert [kind.name for kind in BASELINES if f"\n- `{kind.name}`: " not in text] == []
+
+
 def test_the_baselines_are_the_policies_without_a_solver():
     assert [kind.name for kind in BASELINES] == ["fcfs", "easy", "uniform"]
     assert DEFAULT_POLICY == "powerhall"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from powerhall.jobs.readers.formats import JOB_FORMATS, format_titles
 from powerhall.runtime.command_line import option_value
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
@@ -24,8 +25,8 @@ __all__ = ["add_replay_options", "print_outcomes", "progress", "read_case", "rea
 def add_replay_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of site, jobs, window and rounds."""
     parser.add_argument("--site", type=Path, help="site.toml")
-    parser.add_argument("--jobs", type=Path, help="trace: own CSV or JSON, Philly CSV, sacct --parsable2, or SWF")
-    parser.add_argument("--jobs-format", choices=("own", "philly", "sacct", "swf"), help="default: detected")
+    parser.add_argument("--jobs", type=Path, help=f"trace: {format_titles()}")
+    parser.add_argument("--jobs-format", choices=sorted(JOB_FORMATS), help="default: detected")
     parser.add_argument("--plan", type=Path, help="plan.json: its site, queue, weather and prices, instead of --site")
     parser.add_argument("--hours", type=float, default=24.0, help="length of the window (default: 24)")
     parser.add_argument("--start", help="begin of the window in the trace (default: its busiest one)")

@@ -12,10 +12,16 @@ from powerhall.jobs.readers.swf import SWF
 from powerhall.runtime.errors import Rejected
 from powerhall.timeseries import open_text
 
-__all__ = ["JOB_FORMATS", "detect_format", "read_job_file"]
+__all__ = ["JOB_FORMATS", "detect_format", "format_titles", "read_job_file"]
 
 JOB_FORMATS: Mapping[str, JobReader] = {reader.name: reader for reader in (SWF, SACCT, PHILLY, OWN)}
 """Readers by name, in the order in which they are tried."""
+
+
+def format_titles() -> str:
+    """Return the formats for a help text: "own CSV or JSON, Philly CSV, ..., or SWF"."""
+    *titles, last = (JOB_FORMATS[name].title for name in sorted(JOB_FORMATS))
+    return f"{', '.join(titles)}, or {last}"
 
 
 def detect_format(path: Path) -> str:

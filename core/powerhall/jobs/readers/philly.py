@@ -33,4 +33,4 @@ def _recognises(first_line: str) -> bool:
     return {"timestamp", "num_gpus"} <= header_cells(first_line)
 
 
-PHILLY = JobReader("philly", read_philly, _recognises)
+PHILLY = JobReader("philly", "Philly CSV", read_philly, _recognises)

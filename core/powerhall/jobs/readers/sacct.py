@@ -56,4 +56,4 @@ def _recognises(first_line: str) -> bool:
     return "|" in first_line
 
 
-SACCT = JobReader("sacct", read_sacct, _recognises)
+SACCT = JobReader("sacct", "sacct --parsable2", read_sacct, _recognises)

@@ -49,4 +49,4 @@ def _recognises(first_line: str) -> bool:
     return first_line.startswith(";")
 
 
-SWF = JobReader("swf", read_swf, _recognises, (".swf", ".swf.gz"))
+SWF = JobReader("swf", "SWF", read_swf, _recognises, (".swf", ".swf.gz"))

@@ -66,6 +66,8 @@ def parse_influx_url(url: str) -> InfluxAddress:
     parts = urlsplit(url)
     if parts.username or parts.password:
         raise ConfigError(f"store URL: {parts.hostname}: must not hold a password; use password_file or token_file")
+    if parts.scheme != "influxdb":
+        raise ConfigError(f"store URL: scheme: {parts.scheme!r}: must be influxdb://HOST:PORT/BUCKET")
     where = f"influxdb://{parts.netloc}{parts.path}"
     options = _options(parts.query, where)
     bucket = unquote(parts.path.strip("/"))

@@ -1,8 +1,10 @@
 """Formats of job files are detected, and every format is read by its reader."""
 
+import re
+
 import pytest
 
-from powerhall.jobs.readers.formats import JOB_FORMATS, detect_format, read_job_file
+from powerhall.jobs.readers.formats import JOB_FORMATS, detect_format, format_titles, read_job_file
 from powerhall.runtime.errors import Rejected
 
 SWF_LINE = " 1 5 -1 60 4 -1 -1 4 100 -1 1 1 1 1 2 -1 -1 -1\n"
@@ -31,5 +33,14 @@ def test_a_file_is_recognised_and_read(tmp_path, name, text, form):
 def test_a_file_of_no_known_format_is_refused_with_the_formats(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("colour,size\n")
-    with pytest.raises(Rejected, match=r"a\.csv: first line: 'colour,size': must be one of the formats own, ph"):
+    with pytest.raises(Rejected, match=r"a\.csv: first line: 'colour,size': must be one of the formats ") as refused:
         read_job_file(path)
+    assert all(name in str(refused.value) for name in JOB_FORMATS)
+
+
+def test_help_and_guide_name_every_format(root):
+    row = re.search(r"^\| `--jobs FILE` \|.*$", (root / "docs/guide/optimizer.md").read_text(), re.MULTILINE)
+    assert row is not None
+    for reader in JOB_FORMATS.values():
+        assert reader.title in format_titles()
+        assert re.search(rf"[ ,`]{reader.name}[,`)]", row[0]), reader.name

@@ -62,12 +62,12 @@ def test_the_table_holds_every_kind_under_its_name():
 
 
 def test_an_unknown_kind_is_refused_with_the_choices_in_memory_and_in_a_file():
-    plant = Plant("p", "adiabatic", 1.0)
-    said = "plant p: kind 'adiabatic': must be one of fixed, dry_cooler, tower_chiller"
+    plant = Plant("p", "no_such_plant", 1.0)
+    said = "plant p: kind 'no_such_plant': must be one of fixed, dry_cooler, tower_chiller"
     with pytest.raises(ValueError, match=said):
         kind_of(plant)
     with pytest.raises(ValueError, match=said):
         Hall("h", (), (plant,), Losses())
-    text = b'{"zone":"h","rows":[],"losses":{},"plants":[{"name":"p","kind":"adiabatic","capacity_w":1.0}]}'
+    text = b'{"zone":"h","rows":[],"losses":{},"plants":[{"name":"p","kind":"no_such_plant","capacity_w":1.0}]}'
     with pytest.raises(msgspec.ValidationError, match=said):
         msgspec.json.decode(text, type=Hall)

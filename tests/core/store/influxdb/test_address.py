@@ -43,8 +43,8 @@ def test_a_bucket_with_a_policy_is_a_database_and_its_policy() -> None:
         ("influxdb:///power", "HOST:PORT/BUCKET"),
         ("sqlite:///", "names no file"),
         ("sqlite:///{tmp}/absent/store.db", "folder {tmp}/absent does not exist"),
-        ("postgres://x/y", "must be sqlite:///PATH or influxdb://"),
-        ("store.db", "must be sqlite:///PATH or influxdb://"),
+        ("no_such_store://x/y", "must be sqlite:///PATH or "),
+        ("store.db", " or influxdb://HOST:PORT/BUCKET"),
     ],
 )
 def test_a_wrong_url_is_refused_with_what_is_allowed(url: str, named: str, tmp_path: Path) -> None:
