@@ -66,8 +66,7 @@ def parse_influx_url(url: str) -> InfluxAddress:
     parts = urlsplit(url)
     if parts.username or parts.password:
         raise ConfigError(f"store URL: {parts.hostname}: must not hold a password; use password_file or token_file")
-    if parts.scheme != "influxdb":
-        raise ConfigError(f"store URL: scheme: {parts.scheme!r}: must be influxdb://HOST:PORT/BUCKET")
+    _check_scheme(url)
     where = f"influxdb://{parts.netloc}{parts.path}"
     options = _options(parts.query, where)
     bucket = unquote(parts.path.strip("/"))
@@ -95,6 +94,13 @@ def parse_influx_url(url: str) -> InfluxAddress:
         timeout_s=_seconds(where, options.get("timeout_s", "10")),
         by_class=by_class,
     )
+
+
+def _check_scheme(url: str) -> None:
+    scheme, colon, _ = url.partition("://")
+    shown = scheme if colon else ""
+    if shown.lower() != "influxdb":
+        raise ConfigError(f"store URL: scheme: {shown!r}: must be influxdb://HOST:PORT/BUCKET")
 
 
 def _options(query: str, where: str) -> dict[str, str]:
