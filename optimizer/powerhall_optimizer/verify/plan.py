@@ -4,6 +4,7 @@ One function per kind of limit; each yields its violations.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -70,6 +71,18 @@ def _identity(case: _Case) -> Iterator[Violation]:
         yield Violation(
             "identity", "plan_id", f"{case.plan.plan_id[:12]}... is not the hash of the snapshot {digest[:12]}..."
         )
+
+
+def _site(case: _Case) -> Iterator[Violation]:
+    """Every zone and node of the site occurs once, and every rack has a known node type."""
+    racks = list(case.site.racks())
+    zones = [hall.zone for hall in case.site.halls]
+    zones += [row.zone for hall in case.site.halls for row in hall.rows] + [rack.zone for rack in racks]
+    for names, text in ((zones, "is a zone twice"), ([n for r in racks for n in r.nodes], "is a node twice")):
+        yield from (Violation("site", name, text) for name, count in Counter(names).items() if count > 1)
+    for rack in racks:
+        if rack.node_type not in case.site.node_types:
+            yield Violation("site", rack.zone, f"has nodes of the unknown type {rack.node_type}")
 
 
 def _jobs(case: _Case) -> Iterator[Violation]:
@@ -330,6 +343,8 @@ def verify_plan(plan: Plan) -> list[Violation]:
     may not get additional load.
     """
     case = _Case(plan)
+    if broken_site := list(_site(case)):
+        return broken_site
     found = [violation for check in _CHECKS for violation in check(case)]
     if lacking := storage_checks(plan, None):
         return found + [Violation(*broken) for broken in lacking]

@@ -231,6 +231,12 @@ def test_the_command_checks_a_file_and_prints_its_violations(plan, tmp_path, cap
     assert "mode: " in capsys.readouterr().out
 
 
+def test_a_site_that_has_a_hall_twice_or_an_unknown_node_type_is_refused(plan, change):
+    site = plan.snapshot.site
+    assert kinds(change(plan, site=replace(site, halls=(*site.halls, site.halls[0])))) == {"site"}
+    assert kinds(change(plan, site=site_with(site, "a/r1/k01", node_type="b20"))) == {"site"}
+
+
 def test_every_kind_of_violation_is_documented(root):
     text = "".join(path.read_text() for path in (root / "optimizer/powerhall_optimizer/verify").glob("*.py"))
     named = set(re.findall(r'Violation\(\s*"(\w+)"', text))
