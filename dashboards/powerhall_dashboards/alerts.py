@@ -15,7 +15,8 @@ _ROUND_S = 300
 class Rule:
     """One alert rule: it looks at the last `look_back_s`, reduces each series to one number and compares it.
 
-    With two queries the number is the second's less the first's. `silence` is the state without any data.
+    With two queries the number is the second's less the first's. `silence` is the state without any data, `also`
+    another name by which readers look for it on the page of alerts.
     """
 
     uid: str
@@ -31,6 +32,7 @@ class Rule:
     look_back_s: int = 120
     for_s: int = 60
     silence: Literal["OK", "Alerting"] = "OK"
+    also: str = ""
 
 
 def _bucketed(
@@ -187,6 +189,7 @@ RULES: tuple[Rule, ...] = (
         look_back_s=2 * _ROUND_S,
         for_s=0,
         silence="Alerting",
+        also="stale plan",
     ),
     Rule(
         "powerhall-plan-unverified",

@@ -26,6 +26,17 @@ def test_the_preview_chooses_the_hottest_node_and_the_job_of_most_energy(filled_
     assert max(row.number("hottest") for row in hottest) == max(row.number("hottest") for row in others)
 
 
+def test_halls_without_a_power_limit_are_chosen_by_their_it_power(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'site.db'}")
+    for hall, power_w in (("a", 5.0), ("b", 7.0), ("c", 6.0)):
+        store.write(f"hall_10s,site=s,hall={hall} it_power_w={power_w} 1790000000000\n".encode())
+    chosen = choose(store, 1_790_000_000.0, {"site": ("s",)})
+    assert chosen["hall"] == ("b",)
+    store.write(b"hall_10s,site=s,hall=c headroom_w=1.0 1790000000000\n")
+    assert choose(store, 1_790_000_000.0, {"site": ("s",)})["hall"] == ("c",)
+    store.close()
+
+
 def test_sqlite_and_influxdb_give_the_same_page(filled_sqlite: object, filled_influx: object, tmp_path: Path) -> None:
     pages = []
     for filled in (filled_sqlite, filled_influx):
@@ -56,6 +67,10 @@ def test_panels_without_data_are_named_and_an_empty_store_is_refused(
     result = json.loads(capsys.readouterr().out)
     assert "Powerhall: Optimizer: The plan: no data" in result["empty"]
     assert "Powerhall: Site overview: Power at the meter: no data" not in result["empty"]
+    assert main(["preview", "--store", url, "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) == len({line.split(": no data: ")[0] for line in lines}), "one line for each dashboard"
+    assert any(line.startswith("Powerhall: Optimizer: no data: ") and "The plan" in line for line in lines)
 
 
 @pytest.mark.parametrize(

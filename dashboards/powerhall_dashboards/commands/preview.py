@@ -48,5 +48,7 @@ def _preview(options: argparse.Namespace) -> int:
         path, empty = write_preview(store, options.out, given, end_s=end_s, hours=options.hours)
     finally:
         store.close()
-    print_result(options, {"file": str(path), "empty": empty}, [str(path), *empty])
+    each = [f"{title}: {panel}: no data" for title, panels in empty.items() for panel in panels]
+    lines = [f"{title}: no data: {', '.join(panels)}" for title, panels in empty.items()]
+    print_result(options, {"file": str(path), "empty": each}, [str(path), *lines])
     return EXIT_OK

@@ -96,7 +96,7 @@ def alerts_markdown() -> str:
             f"\n## {rule.title}\n\nSeverity: {rule.severity}. "
             f"Raised when the value is {words} {limits} for {rule.for_s} s"
             f"{'; no data raises it too' if rule.silence == 'Alerting' else ''}. "
-            f"Look at: {titles[rule.board]}.\n\n"
+            f"Look at: {titles[rule.board]}.{f' Also called: {rule.also}.' if rule.also else ''}\n\n"
             f"{_wrapped(f'**Means.** {rule.means}')}\n\n{_wrapped(f'**Do.** {rule.do}')}\n"
         )
     return "".join(parts)

@@ -58,10 +58,7 @@ def choose(store: Store, end_s: float, given: Chosen) -> dict[str, tuple[str, ..
         rows = next((found for query in newest if (found := store.query(query, since_s, end_s + 1))), [])
         chosen["site"] = (rows[0].tags["site"],) if rows else ("",)
     if "hall" not in chosen:
-        halls = table("hall_10s", {"headroom": "headroom_w"}, {"site": chosen["site"]}, ("hall",))
-        rows = store.query(halls, since_s, end_s + 1)
-        ranked = sorted(rows, key=lambda row: row.number("headroom") or 0.0)
-        chosen["hall"] = (ranked[0].tags["hall"],) if ranked else ("",)
+        chosen["hall"] = (_tightest_hall(store, chosen["site"], since_s, end_s),)
     if "node" not in chosen:
         hottest = Query("gpu", (Select("temp_c", "max"),), {"site": chosen["site"]}, ("node",))
         rows = store.query(hottest, end_s - 600, end_s + 1)
@@ -74,6 +71,15 @@ def choose(store: Store, end_s: float, given: Chosen) -> dict[str, tuple[str, ..
     if "job" not in chosen:
         chosen["job"] = (_largest_job(store, chosen["site"], end_s - JOBS_SINCE_S, end_s),)
     return chosen
+
+
+def _tightest_hall(store: Store, site: tuple[str, ...], since_s: float, end_s: float) -> str:
+    """Return the hall of least headroom; where no hall has a power limit, the one of most IT power."""
+    for field, sign in (("headroom_w", 1.0), ("it_power_w", -1.0)):
+        rows = store.query(table("hall_10s", {"found": field}, {"site": site}, ("hall",)), since_s, end_s + 1)
+        if rows:
+            return min(rows, key=lambda row: sign * (row.number("found") or 0.0)).tags["hall"]
+    return ""
 
 
 def _largest_job(store: Store, site: tuple[str, ...], since_s: float, end_s: float) -> str:

@@ -18,8 +18,8 @@ def write_preview(
     *,
     end_s: float | None = None,
     hours: float | None = None,
-) -> tuple[Path, list[str]]:
-    """Write index.html; return it and a line for each panel without data."""
+) -> tuple[Path, dict[str, list[str]]]:
+    """Write index.html; return it and, by dashboard, the titles of the panels without data."""
     until_s = newest_s(store) if end_s is None else end_s
     chosen = choose(store, until_s, given)
     boards = [(board, answer_board(store, board, given, chosen, until_s, hours=hours)) for board in BOARDS]
@@ -28,5 +28,5 @@ def write_preview(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
     path.write_text(page, encoding="utf-8")
-    empty = [f"{board.title}: {a.panel.title}: no data" for board, answers in boards for a in answers if a.empty]
-    return path, empty
+    empty = {board.title: [answer.panel.title for answer in answers if answer.empty] for board, answers in boards}
+    return path, {title: panels for title, panels in empty.items() if panels}
