@@ -217,7 +217,7 @@ def explain(plan: Plan | MultiSitePlan, job_id: str) -> list[str]:
     """Return why a job waits, runs later or slower, and what would change it, as lines of text.
 
     >>> print(explain(read_plan("plan.json"), "train")[0])
-    train: 16 GPUs, weight 2, 2.00 h of work, waiting
+    train: 16 GPUs, weight 2, 2.00 h of work, queued
     """
     from powerhall_optimizer.planning.explain import job_lines
 

@@ -27,7 +27,7 @@ def test_the_first_example_plans_every_job_and_explains_one(root, tmp_path):
     plan, said = run(root, "first", tmp_path)
     assert {entry.job_id for entry in plan.assignments} == {"prep", "train", "tune", "eval", "sweep"}
     assert {entry.mode for entry in plan.assignments} == {"p400", "p700"}, "short of power, modes differ"
-    assert "sweep: 32 GPUs, weight 1, 3.00 h of work, waiting" in said
+    assert "sweep: 32 GPUs, weight 1, 3.00 h of work, queued" in said
 
 
 def test_the_hot_day_compares_with_a_weaker_cooler(root, tmp_path):

@@ -274,7 +274,8 @@ def explain_lines(plan: Plan, job_id: str) -> Iterator[str]:
     """Yield the explanation of one job; KeyError when the plan does not have it."""
     jobs: Mapping[str, int] = {job.job_id: n for n, job in enumerate(plan.snapshot.jobs)}
     job = plan.snapshot.jobs[jobs[job_id]]
-    yield f"{job_id}: {job.gpus} GPUs, weight {job.weight:g}, {job.duration_s / 3600:.2f} h of work, {job.state}"
+    state = "queued" if job.state == "waiting" else job.state
+    yield f"{job_id}: {job.gpus} GPUs, weight {job.weight:g}, {job.duration_s / 3600:.2f} h of work, {state}"
     entry = next((a for a in plan.assignments if a.job_id == job_id), None)
     waiting = next((w for w in plan.waiting if w.job_id == job_id), None)
     explainer = explainer_of(plan)
@@ -289,7 +290,10 @@ def explain_lines(plan: Plan, job_id: str) -> Iterator[str]:
             yield f"  held back by: {', '.join(waiting.binding)}"
         for text in waiting.what_if:
             yield f"  what if: {text}"
-    for found in explainer.best(job_id) if entry is None else ():
+    alternatives = explainer.best(job_id) if entry is None else []
+    for found in alternatives:
         yield _alternative_line(explainer, found)
     if entry is None and (weight := explainer.weight_needed(job_id)) is not None:
-        yield f"  pays its prices from weight {weight:.3g} (now {job.weight:g})"
+        fits = any(not found.shortages for found in alternatives)
+        beside = "" if fits or weight > job.weight else "; it does not fit beside the plan"
+        yield f"  prices alone would admit it from weight {weight:.3g} (now {job.weight:g}){beside}"
