@@ -1,9 +1,9 @@
 """Plan the smallest site from a script and print when each job runs, and why one of them runs late.
 
-python examples/first/plan.py OUT
+python examples/first/plan.py [OUT]
 """
 
-import sys
+import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,4 +35,6 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path, nargs="?", default=Path("out/first"), help="folder (default: %(default)s)")
+    main(parser.parse_args().out)

@@ -1,9 +1,9 @@
 """Plan a hot day, then ask what a weaker dry cooler would cost, and why a job waits.
 
-python examples/hot-day/plan.py OUT
+python examples/hot-day/plan.py [OUT]
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from powerhall_optimizer import api
@@ -34,4 +34,6 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path, nargs="?", default=Path("out/hot-day"), help="folder (default: %(default)s)")
+    main(parser.parse_args().out)
