@@ -51,6 +51,7 @@ check: setup ## style, types, import rules, generated files, documentation
 
 docs: setup ## the documentation as a site, in out/docs/index.html; needs no network
 	$(BIN)/zensical build --clean --strict
+	@echo 'out/docs/index.html; search needs a server: python3 -m http.server -d out/docs'
 
 reference: setup ## write all files that are generated from code: reference pages, dashboards, alert rules
 	$(BIN)/python -m tools.reference
