@@ -49,6 +49,6 @@ def _preview(options: argparse.Namespace) -> int:
     finally:
         store.close()
     each = [f"{title}: {panel}: no data" for title, panels in empty.items() for panel in panels]
-    lines = [f"{title}: no data: {', '.join(panels)}" for title, panels in empty.items()]
+    lines = [f"{title}: no data: {'; '.join(panels)}" for title, panels in empty.items()]
     print_result(options, {"file": str(path), "empty": each}, [str(path), *lines])
     return EXIT_OK

@@ -295,5 +295,5 @@ def explain_lines(plan: Plan, job_id: str) -> Iterator[str]:
         yield _alternative_line(explainer, found)
     if entry is None and (weight := explainer.weight_needed(job_id)) is not None:
         fits = any(not found.shortages for found in alternatives)
-        beside = "" if fits or weight > job.weight else "; it does not fit beside the plan"
+        beside = "" if fits else "; it does not fit beside the plan"
         yield f"  prices alone would admit it from weight {weight:.3g} (now {job.weight:g}){beside}"

@@ -81,7 +81,15 @@ def test_the_command_explains_waiting_and_planned_jobs(short, tmp_path, capsys):
         told = capsys.readouterr().out
         assert told.startswith(job_id)
         assert "waits (" in told or "planned: " in told
+        assert told.splitlines()[0].endswith(", queued")
     assert any("weight" in line for line in explain_lines(short, short.waiting[0].job_id))
+
+
+def test_a_job_that_fits_nowhere_is_not_said_to_lack_weight_alone(short):
+    *others, price = explain_lines(short, short.waiting[0].job_id)
+    assert "prices alone would admit it from weight" in price
+    fits = any("fits beside the plan" in line for line in others)
+    assert price.endswith("; it does not fit beside the plan") != fits
 
 
 @pytest.mark.parametrize(
