@@ -92,11 +92,12 @@ def alerts_markdown() -> str:
     for rule in RULES:
         limits = " and ".join(f"{limit:g}" for limit in rule.limits)
         words = {"gt": "above", "lt": "below", "outside_range": "outside"}[rule.compare]
+        also = f"\nAlso called: {rule.also}." if rule.also else ""
         parts.append(
             f"\n## {rule.title}\n\nSeverity: {rule.severity}. "
             f"Raised when the value is {words} {limits} for {rule.for_s} s"
             f"{'; no data raises it too' if rule.silence == 'Alerting' else ''}. "
-            f"Look at: {titles[rule.board]}.{f' Also called: {rule.also}.' if rule.also else ''}\n\n"
+            f"Look at: {titles[rule.board]}.{also}\n\n"
             f"{_wrapped(f'**Means.** {rule.means}')}\n\n{_wrapped(f'**Do.** {rule.do}')}\n"
         )
     return "".join(parts)
