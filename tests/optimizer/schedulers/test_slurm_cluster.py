@@ -212,8 +212,8 @@ def test_release_gives_every_job_back_as_it_was_submitted(slurm, site):
 
 
 def test_a_curtailment_ahead_keeps_jobs_from_starting_that_would_still_run_then(slurm, site):
-    large = slurm.submit("-N4", "--gpus-per-node=8", "-t", "10", "--begin=now+1")
-    small = slurm.submit("-N2", "--gpus-per-node=8", "-t", "10", "--begin=now+1")
+    large = slurm.submit("-N4", "--gpus-per-node=8", "-t", "10", "--begin=now+5")
+    small = slurm.submit("-N2", "--gpus-per-node=8", "-t", "10", "--begin=now+5")
     plan = plan_of(site, msgspec.structs.replace(read(site), jobs=()), [60] * 2 + [30] * 20)
     writer = SlurmWriter(SETTINGS)
     done = writer.apply(plan)
