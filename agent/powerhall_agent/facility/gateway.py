@@ -156,7 +156,7 @@ class DevicePoller:
                     whys[name] = found.why
                 else:
                     values[name] = found.value
-            self._tell(problem, whys)
+            self._log_problem(problem, whys)
             self._was_read = True
             self.state = DeviceStatus(self.device.name, len(values), len(whys), problem, whys)
             self._sink.write(self._encode(values, time_ms))
@@ -172,7 +172,7 @@ class DevicePoller:
             lines.append(self._weather.encode(air, time_ms))
         return b"".join(lines)
 
-    def _tell(self, problem: str, whys: Mapping[str, str]) -> None:
+    def _log_problem(self, problem: str, whys: Mapping[str, str]) -> None:
         """Log what has changed since the last read."""
         name, before = self.device.name, self.state
         if problem:

@@ -157,7 +157,7 @@ class Sampler:
                     return  # most ticks end here
             else:
                 yield from self._read(session, moment, full=full)
-            yield from self._judge(session, moment, full=full)
+            yield from self._check_gpus(session, moment, full=full)
         self._write(moment, full=full)
 
     def _read(self, session: DriverSession, moment: Moment, *, full: bool) -> Steps:
@@ -170,8 +170,8 @@ class Sampler:
         session.adopt()
         session.rest()
 
-    def _judge(self, session: DriverSession, moment: Moment, *, full: bool) -> Steps:
-        """Write changes of state; close the session of a driver that is gone."""
+    def _check_gpus(self, session: DriverSession, moment: Moment, *, full: bool) -> Steps:
+        """Write changes of the GPUs' state; close the session of a driver that is gone."""
         if self.driver_thread.blocked:
             self._flag_hung(session, moment)
         for reader in session.readers:

@@ -104,7 +104,7 @@ def _site_figures(plan: MultiSitePlan) -> dict[str, dict[str, object]]:
     return found
 
 
-def _tell(plan: Plan | MultiSitePlan, request: RoundRequest, as_json: bool) -> None:
+def _print_outcome(plan: Plan | MultiSitePlan, request: RoundRequest, as_json: bool) -> None:
     come = figures_of(plan)
     if as_json:
         fields = {"plan_id": plan.plan_id, "status": plan.status, "value": plan.value, "bound": plan.bound}
@@ -175,5 +175,5 @@ def run(args: argparse.Namespace) -> int:
             from powerhall_optimizer.report.page import write_report
 
             write_report(plan, args.report)
-        _tell(plan, request, args.json)
+        _print_outcome(plan, request, args.json)
     return EXIT_OK

@@ -77,10 +77,11 @@ class _Search:
         if after < before:
             self._undo()
         for j in self.was:
-            self._judge(j)
+            self._record_loss(j)
         return after > before
 
-    def _judge(self, job: int) -> None:
+    def _record_loss(self, job: int) -> None:
+        """Remember the loss of a job for the next draws, or forget one that is made good."""
         loss = self._loss(job)
         if loss > 0:
             self.unlucky[job] = loss

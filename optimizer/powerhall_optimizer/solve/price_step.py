@@ -29,7 +29,7 @@ class PriceStep:
         self.step = step
         capacity = self._grouped(presolved.problem.capacity.astype(float))
         self.mean = np.maximum(1e-9, capacity.mean(axis=1, keepdims=True))
-        self.worth = typical_worth(presolved) * self.mean
+        self.worth = typical_value(presolved) * self.mean
         self.scaled = np.zeros_like(capacity)
         if price is not None:
             size = np.bincount(presolved.resource_group, minlength=presolved.groups)
@@ -63,7 +63,7 @@ class PriceStep:
         return total
 
 
-def typical_worth(presolved: PresolvedProblem) -> Floats:
+def typical_value(presolved: PresolvedProblem) -> Floats:
     """Return the typical value per unit of capacity and slot of each group [G, 1], from at most 200,000 usage entries.
 
     They are drawn at random: every n-th entry would meet the same resource again and again where options look alike.

@@ -63,20 +63,20 @@ class JobTerms:
     """Slots after which a running job is stopped for want of power; None where it is not."""
 
 
-def worth_usd(snapshot: Snapshot, job: Job) -> float:
+def value_usd(snapshot: Snapshot, job: Job) -> float:
     """Return the value of all of a job's work in USD."""
     return job.weight * job.gpus * job.duration_s / 3600 * snapshot.objective.usd_per_gpu_h
 
 
 def unit_usd(snapshot: Snapshot) -> float:
     """Return the unit of value in USD: the power of ten, at least 1e-6, at which the whole queue stays below 2**50."""
-    total = sum(worth_usd(snapshot, job) for job in snapshot.jobs) * (_NO_STOP + 10)
+    total = sum(value_usd(snapshot, job) for job in snapshot.jobs) * (_NO_STOP + 10)
     return float(10.0 ** max(-6, math.ceil(math.log10(max(total, 1e-9) / 2.0**50))))
 
 
 def job_terms(s: Snapshot, job: Job, unit: float, planned: Planned | None, stops: int | None) -> JobTerms:
     """Return the terms of a job's value; `stops` is the slots after which the plan sheds it, None where it does not."""
-    worth = max(1, round(worth_usd(s, job) / unit))
+    worth = max(1, round(value_usd(s, job) / unit))
     within = worth * min(1.0, s.slots * s.slot_s / job.duration_s)  # value that it can have within the horizon
     moved = within * s.objective.move_share
     at, shift = -1, 0

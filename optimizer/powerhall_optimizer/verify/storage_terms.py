@@ -5,7 +5,7 @@ delivered adds `gain / 2**20` W to a resource (rounded down), a W taken up costs
 costs are multiples of 2**-30 units of value per W and slot, or per J that is missing at the end. All sums are fractions
 of whole numbers, so nothing is lost.
 
-Why the sum of `most_worth` proves its part: with prices lambda of the capacities and any value pi_t of a J after slot
+Why the sum of `most_value` proves its part: with prices lambda of the capacities and any value pi_t of a J after slot
 t, add `pi_t * (keep * e_(t-1) + dt * (efficiency * c_t - d_t) - e_t)`, which is 0 for every dispatch that obeys the
 unit's dynamics, to the gain of the unit. The rest falls apart into terms of one d, c or e each, and each is at most its
 maximum over its own range. So the sum of the maxima is an upper bound whatever pi is (weak Lagrangian duality).
@@ -24,12 +24,12 @@ from powerhall.site.storage import Storage, keep_factor, trajectory
 from powerhall_optimizer.verify.capacities import Capacities, it_at_heat_w
 from powerhall_optimizer.verify.options import energy_usd_per_mwh
 
-__all__ = ["WORTH_SCALE", "StorageTerms", "dispatch_cost", "most_worth", "storage_terms"]
+__all__ = ["STORED_VALUE_SCALE", "StorageTerms", "dispatch_cost", "most_value", "storage_terms"]
 
 Floats = npt.NDArray[np.float64]
 _PER_W = 1 << 20
 _PER_COST = 1 << 30
-WORTH_SCALE = 1 << 20
+STORED_VALUE_SCALE = 1 << 20
 """The certificate gives the value of a J in units of value over its scale times this."""
 
 
@@ -155,14 +155,14 @@ def dispatch_cost(terms: StorageTerms, power_w: Sequence[int]) -> Fraction:
     return (total + terms.missing_cost * max(Fraction(0), terms.end_j - end_j)) / _PER_COST
 
 
-def most_worth(
+def most_value(
     terms: StorageTerms, prices: Mapping[str, Sequence[int]], scale: int, worth: Sequence[int] | None
 ) -> Fraction:
     """Return an upper bound of every dispatch's gain at these prices over `scale`; `worth`: pi over `scale * 2**20`."""
     slots = len(terms.discharge_cost)
     if worth is not None and len(worth) != slots:
         raise ValueError(f"certificate.stored.{terms.storage.name}: must have one number per slot")
-    pi = [Fraction(number, scale * WORTH_SCALE) for number in worth or (0,) * slots]
+    pi = [Fraction(number, scale * STORED_VALUE_SCALE) for number in worth or (0,) * slots]
     keep = keep_factor(terms.storage, terms.slot_s)
     filled = Fraction(round(terms.storage.efficiency * 1_000_000), 1_000_000) * terms.slot_s
     total = keep * pi[0] * terms.start_j

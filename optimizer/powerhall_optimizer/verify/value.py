@@ -20,7 +20,7 @@ from powerhall.plan.plan import Assignment, Certificate, Plan, Planned, Snapshot
 from powerhall_optimizer.verify.bound import PricedSite, SitePrices, job_value, read_prices
 from powerhall_optimizer.verify.capacities import Capacities
 from powerhall_optimizer.verify.options import JobTerms, SiteOptions, job_terms, run_terms, unit_usd
-from powerhall_optimizer.verify.storage_terms import dispatch_cost, most_worth, storage_terms
+from powerhall_optimizer.verify.storage_terms import dispatch_cost, most_value, storage_terms
 
 __all__ = ["multi_site_value_and_bound", "value_and_bound"]
 
@@ -74,7 +74,7 @@ def _value_and_bound(
         terms = job_terms(horizon, job, unit, last, stops.get(job.job_id))
         gains = [gain for site in priced if (gain := site.best(job, terms, last)) is not None]
         total += max([terms.wait * prices[0].scale, *gains])
-        value += _worth(job, terms, last, *assigned[job.job_id]) if job.job_id in assigned else terms.wait
+        value += _planned_value(job, terms, last, *assigned[job.job_id]) if job.job_id in assigned else terms.wait
     stored = certificate.stored if certificate is not None else {}
     cost, most = _stores(sites, prices, stored, unit)
     return value - cost, total // prices[0].scale + most
@@ -87,7 +87,7 @@ def _stops(plan: Plan) -> dict[str, int]:
     return {entry.job_id: slots.get(entry.job_id, 0) for entry in plan.waiting if entry.code == WaitCode.SHED}
 
 
-def _worth(job: Job, terms: JobTerms, planned: Planned | None, site: _Site, entry: Assignment) -> int:
+def _planned_value(job: Job, terms: JobTerms, planned: Planned | None, site: _Site, entry: Assignment) -> int:
     """Return the value of an assignment: the formula of `job_value` for one start, less its energy."""
     s = site.snapshot
     start = (entry.start_s - s.start_s) // s.slot_s
@@ -114,5 +114,5 @@ def _stores(
         powers = {entry.name: entry.power_w for entry in site.plan.storages}
         cost += math.ceil(sum(dispatch_cost(store, powers.get(store.storage.name, ())) for store in stores))
         for store in stores:
-            most += most_worth(store, own.plain, own.scale, worth.get(site.front + store.storage.name))
+            most += most_value(store, own.plain, own.scale, worth.get(site.front + store.storage.name))
     return cost, math.ceil(most)

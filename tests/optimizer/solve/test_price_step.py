@@ -5,7 +5,7 @@ import numpy as np
 from powerhall_optimizer.problem.arrays import Problem
 from powerhall_optimizer.problem.builder import ProblemBuilder
 from powerhall_optimizer.solve.presolve import presolve
-from powerhall_optimizer.solve.price_step import PriceStep, typical_worth
+from powerhall_optimizer.solve.price_step import PriceStep, typical_value
 
 
 def problem_of(jobs: int, *, unused: bool = False) -> Problem:
@@ -52,5 +52,5 @@ def test_a_price_left_over_of_a_resource_that_nobody_uses_falls():
 def test_the_typical_worth_of_many_options_meets_every_resource():
     """Every n-th of 240,000 entries would meet one resource of the four only."""
     presolved = presolve(problem_of(60_000))
-    worth = typical_worth(presolved)[presolved.resource_group][:, 0]
+    worth = typical_value(presolved)[presolved.resource_group][:, 0]
     assert np.allclose(worth, [1000.0, 100.0, 10.0, 1.0])
