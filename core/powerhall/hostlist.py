@@ -2,11 +2,18 @@
 
 import re
 from collections.abc import Iterable
+from itertools import product
 
-__all__ = ["compress", "expand"]
+from powerhall.runtime.decode.limits import MOST_NAMES, enlarged
+from powerhall.runtime.decode.numbers_in import digits
+
+__all__ = ["compress", "count_names", "expand"]
 
 _BRACKET = re.compile(r"\[([^\[\]]*)\]")
-_TAIL = re.compile(r"(.*?)(\d+)$", re.DOTALL)
+_TAIL = re.compile(r"(.*?)([0-9]{1,18})$", re.DOTALL)
+_MOST_BRACKETS = 8
+_MOST_NAME_CHARS = 255
+"""Of an expanded name; the names of hosts have 253 at most."""
 
 
 def _split(text: str) -> list[str]:
@@ -18,31 +25,70 @@ def _split(text: str) -> list[str]:
             parts.append(text[start:i])
             start = i + 1
     if depth != 0:
-        raise ValueError(f"{text!r}: brackets must be closed, as in 'gn[01-16]'")
+        raise ValueError(f"{text[:80]!r}: brackets must be closed, as in 'gn[01-16]'")
     return [p.strip() for p in (*parts, text[start:]) if p.strip()]
 
 
-def _range(text: str) -> list[str]:
-    low, dash, high = text.partition("-")
-    if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
-        raise ValueError(f"[{text}]: a range must rise, as in '[01-16]'")
-    if not dash:
-        return [low]
-    return [str(i).zfill(len(low)) for i in range(int(low), int(high) + 1)]
+def _range(text: str) -> tuple[range, int]:
+    """Return the numbers of a range such as `01-16`, and their least width."""
+    first, dash, last = text.partition("-")
+    low, high = digits(first), digits(last if dash else first)
+    if low is None or high is None or high < low:
+        raise ValueError(f"[{text[:80]}]: a range must rise, as in '[01-16]'")
+    return range(low, high + 1), len(first)
+
+
+_Ranges = list[list[tuple[range, int]]]
+"""Numbers and width of every item of every bracket."""
+
+
+def _ranges(text: str, most: int) -> tuple[list[str], _Ranges, int]:
+    """Return what stands around the brackets of a part, the brackets, and the number of names."""
+    pieces = _BRACKET.split(text)
+    brackets = [[_range(item.strip()) for item in piece.split(",")] for piece in pieces[1::2]]
+    if len(brackets) > _MOST_BRACKETS:
+        raise ValueError(f"{text[:80]!r}: must have at most {_MOST_BRACKETS} brackets")
+    if any("[" in piece or "]" in piece for piece in pieces[::2]):
+        raise ValueError(f"{text[:80]!r}: brackets must not be nested")
+    width = max(len(item) for piece in pieces[1::2] for item in piece.split(","))
+    if sum(map(len, pieces[::2])) + width > _MOST_NAME_CHARS:
+        raise ValueError(f"{text[:80]!r}: a name must have at most {_MOST_NAME_CHARS} characters")
+    count = 1
+    for ranges in brackets:
+        count *= sum(numbers.stop - numbers.start for numbers, _ in ranges)  # `len` ends at 2**63
+    if count > most:
+        raise ValueError(f"{text[:80]!r}: must give at most {enlarged(MOST_NAMES):,} names")
+    return pieces[::2], brackets, count
+
+
+def _part(text: str, most: int) -> list[str]:
+    """Expand one part, in the order in which a counter runs: the last bracket fastest."""
+    fixed, brackets, _ = _ranges(text, most)
+    steps = [[str(i).zfill(width) for numbers, width in ranges for i in numbers] for ranges in brackets]
+    return ["".join(_interleaved(fixed, values)) for values in product(*steps)]
+
+
+def _interleaved(fixed: list[str], values: tuple[str, ...]) -> Iterable[str]:
+    for piece, value in zip(fixed, (*values, ""), strict=True):
+        yield piece
+        yield value
 
 
 def expand(text: str) -> tuple[str, ...]:
-    """Expand a host list in order; a malformed one raises ValueError."""
+    """Expand a host list in order; a malformed or too long one (a million names, 255 characters) raises ValueError."""
     names: list[str] = []
+    most = enlarged(MOST_NAMES)
     for part in _split(text):
-        found = _BRACKET.search(part)
-        if found is None:
-            names.append(part)
-            continue
-        head, tail = part[: found.start()], part[found.end() :]
-        values = [value for item in found[1].split(",") for value in _range(item.strip())]
-        names.extend(head + value + rest for value in values for rest in (expand(tail) if tail else ("",)))
+        names.extend(_part(part, most - len(names)) if "[" in part or "]" in part else (part,))
     return tuple(names)
+
+
+def count_names(text: str) -> int:
+    """Return the number of names that `expand` gives, at once; raise what it raises."""
+    count, most = 0, enlarged(MOST_NAMES)
+    for part in _split(text):
+        count += _ranges(part, most - count)[2] if "[" in part or "]" in part else 1
+    return count
 
 
 def compress(names: Iterable[str]) -> str:

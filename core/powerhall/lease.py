@@ -12,26 +12,50 @@ still in use.
 
 import hashlib
 import hmac
+import math
+from typing import Final
 
 import msgspec
 
+from powerhall.runtime.decode.json_data import decode_json
 from powerhall.runtime.errors import Rejected
 
 __all__ = [
+    "CLOCK_SKEW_S",
     "Confirmation",
     "GpuCap",
     "Lease",
+    "RefusedForNow",
     "SignedConfirmation",
     "SignedLease",
     "node_key",
     "open_confirmation",
     "open_lease",
+    "read_unverified",
     "sign_confirmation",
     "sign_lease",
 ]
 
-_CONFIRMATION = b"powerhall confirmation\0"
+CLOCK_SKEW_S: Final = 1.0
+"""Difference between the clocks of planner and node that the ledger counts on every lease, in seconds."""
+_MAX_BODY_BYTES: Final = 48 * 1024
+_MAX_GPU: Final = 1023
+_MAX_SEQUENCE: Final = 1 << 53
+"""Whole numbers up to here are exact in JSON and in a store's fields."""
+_MAX_TEXT: Final = 256
+_HEX: Final = frozenset("0123456789abcdef")
+_CONFIRMATION: Final = b"powerhall confirmation\0"
 """Prefix of the signed bytes: a signed lease cannot be replayed as a confirmation, nor the reverse."""
+
+
+class RefusedForNow(Rejected):
+    """The same lease may be accepted later: one issued after this node's time, or a capper without a good key or disk.
+
+    `sequence` and `issued_s` are those of a lease that was refused for its time alone.
+    """
+
+    sequence = 0
+    issued_s = 0.0
 
 
 class GpuCap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,7 +115,10 @@ def _signature(body: bytes, key: bytes) -> str:
 
 
 def _is_signed(body: bytes, key: bytes, signature: str) -> bool:
-    return hmac.compare_digest(_signature(body, key).encode(), signature.encode())
+    """Compare signatures; one that is not 64 hex digits (it may hold lone surrogates) belongs to nobody."""
+    if len(signature) != 64 or not _HEX.issuperset(signature):
+        return False
+    return hmac.compare_digest(_signature(body, key), signature)
 
 
 def sign_lease(lease: Lease, key: bytes) -> SignedLease:
@@ -100,14 +127,17 @@ def sign_lease(lease: Lease, key: bytes) -> SignedLease:
     return SignedLease(body, _signature(body, key))
 
 
-def open_lease(signed: SignedLease, key: bytes, node: str, newest_sequence: int, now_s: float) -> Lease:
-    """Check signature, node, age and order of a lease and return it; a failed check raises Rejected with the reason."""
+def open_lease(
+    signed: SignedLease, key: bytes, node: str, newest_sequence: int, now_s: float, *, skew_s: float = CLOCK_SKEW_S
+) -> Lease:
+    """Check signature, contents, node, age and order of a lease and return it.
+
+    A failed check raises Rejected with the reason. A lease that is sound but was issued more than `skew_s` after
+    `now_s` raises RefusedForNow: one of the two clocks is wrong.
+    """
     if not _is_signed(signed.body, key, signed.signature):
         raise Rejected(f"lease: signature: does not belong to node {node!r}: must be signed with the node's key")
-    try:
-        lease = msgspec.json.decode(signed.body, type=Lease)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise Rejected(f"lease: body: {error}") from None
+    lease = read_unverified(signed)
     if lease.node != node:
         raise Rejected.field("lease", "node", lease.node, f"must be {node!r}")
     if lease.sequence <= newest_sequence:
@@ -116,7 +146,39 @@ def open_lease(signed: SignedLease, key: bytes, node: str, newest_sequence: int,
         )
     if lease.expires_s <= now_s:
         raise Rejected.field("lease", "expires_s", lease.expires_s, "must lie in the future: the lease has run out")
+    if lease.issued_s > now_s + skew_s:
+        ahead_s = lease.issued_s - now_s
+        allowed = f"is {ahead_s:.1f} s ahead of this node's clock; must be at most {skew_s:g} s ahead"
+        error = RefusedForNow(f"lease: issued_s: {lease.issued_s!r}: {allowed}")
+        error.sequence, error.issued_s = lease.sequence, lease.issued_s
+        raise error
     return lease
+
+
+def read_unverified(signed: SignedLease) -> Lease:
+    """Return what a lease says, whoever signed it; what no ledger writes raises Rejected."""
+    body = signed.body
+    if len(body) > _MAX_BODY_BYTES:
+        raise Rejected.field("lease", "body", f"{len(body)} bytes", f"must be at most {_MAX_BODY_BYTES} bytes")
+    lease = decode_json(body, Lease, "lease: body")
+    _check_numbers(lease)
+    if len(lease.plan_id) > _MAX_TEXT:
+        raise Rejected.field("lease", "plan_id", lease.plan_id[:40], f"must have at most {_MAX_TEXT} characters")
+    gpus = [cap.gpu for cap in lease.caps]
+    if len(gpus) != len(set(gpus)) or not all(0 <= gpu <= _MAX_GPU for gpu in gpus):
+        raise Rejected.field("lease", "caps.gpu", gpus[:20], f"must be different numbers from 0 to {_MAX_GPU}")
+    return lease
+
+
+def _check_numbers(lease: Lease) -> None:
+    watts = [cap.power_limit_w for cap in lease.caps] + [cap.sm_clock_mhz for cap in lease.caps] + [lease.node_cap_w]
+    numbers = [lease.issued_s, lease.expires_s, *(value for value in watts if value is not None)]
+    if not all(map(math.isfinite, numbers)) or any(value is not None and value < 0 for value in watts):
+        raise Rejected("lease: numbers: must be finite, and caps not negative")
+    if not 0 <= lease.sequence <= _MAX_SEQUENCE:
+        raise Rejected.field("lease", "sequence", lease.sequence, f"must be from 0 to {_MAX_SEQUENCE}")
+    if lease.expires_s <= lease.issued_s:
+        raise Rejected.field("lease", "expires_s", lease.expires_s, f"must be after issued_s {lease.issued_s!r}")
 
 
 def sign_confirmation(confirmation: Confirmation, key: bytes) -> SignedConfirmation:
@@ -129,10 +191,7 @@ def open_confirmation(signed: SignedConfirmation, key: bytes, node: str) -> Conf
     """Check signature and node of a confirmation and return it; a failed check raises Rejected with the reason."""
     if not _is_signed(_CONFIRMATION + signed.body, key, signed.signature):
         raise Rejected(f"confirmation: signature: does not belong to node {node!r}: must be signed with the node's key")
-    try:
-        confirmation = msgspec.json.decode(signed.body, type=Confirmation)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise Rejected(f"confirmation: body: {error}") from None
+    confirmation = decode_json(signed.body, Confirmation, "confirmation: body")
     if confirmation.node != node:
         raise Rejected.field("confirmation", "node", confirmation.node, f"must be {node!r}")
     return confirmation

@@ -1,21 +1,19 @@
-"""Step functions of time: budgets, prices and weather, read from CSV and sampled on a plan's slots."""
+"""Step functions of time: budgets, prices and weather, sampled on a plan's slots."""
 
-import csv
-import gzip
-import io
 import math
+import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from powerhall.runtime.errors import Rejected
+__all__ = ["Series", "parse_moment", "parse_time"]
 
-__all__ = ["Series", "open_text", "parse_time", "read_series"]
-
-_TIME_COLUMNS = ("time_s", "time", "timestamp", "datetime", "datetime_local")
+_LAST_S = 253_402_300_799.0
+"""The last second of the year 9999, beyond which no calendar of Python goes."""
+_NAMED_ZONE = re.compile(r"(\S*\d\S*(?: \S*\d\S*)?)(?: | ?\[)([A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*)\]?")
+_END_OF_DAY = re.compile(r"(\d{4}-?\d{2}-?\d{2}[T ])24:?00(?::?00(?:\.0+)?)?(.*)")
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -53,64 +51,43 @@ class Series(msgspec.Struct, frozen=True):
         return sum(v * (b - a) for v, a, b in zip(values, edges, edges[1:], strict=False)) / (end_s - start_s)
 
 
-def parse_time(text: str) -> float:
-    """Read seconds since the epoch from a number or an ISO 8601 time; a time without offset is taken as UTC."""
+def parse_moment(text: str) -> float | datetime:
+    """Read seconds since the epoch, or an ISO 8601 time with or without offset; 24:00 is the end of a day.
+
+    The name of a time zone may follow: `2026-10-25T01:30 Europe/Berlin`. An hour that is there twice is the first.
+    """
     try:
         number = float(text)
     except ValueError:
-        try:
-            moment = datetime.fromisoformat(text.strip())
-        except ValueError:
-            raise ValueError("must be seconds since the epoch or an ISO 8601 time") from None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return _iso_moment(text.strip())
     if not math.isfinite(number):
         raise ValueError("must be finite")
+    if abs(number) > _LAST_S:
+        raise ValueError("must be seconds since the epoch, before the year 10000")
     return number
 
 
-def open_text(path: str | Path) -> io.StringIO:
-    """Read a text file, gzip or plain, whole; one that cannot be read raises Rejected."""
-    try:
-        data = Path(path).read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        return io.StringIO(data.decode("utf-8-sig"), newline="")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise Rejected(f"{path}: cannot read: {reason}") from None
-
-
-def _column(header: Iterable[str], wanted: Iterable[str], path: str | Path) -> str:
-    present = list(header)
-    for name in wanted:
-        if name in present:
-            return name
-    raise Rejected.field(str(path), "header", ",".join(present), f"must have a column {' or '.join(wanted)}")
-
-
-def read_series(path: str | Path, columns: Mapping[str, float]) -> Series:
-    """Read a series from CSV; `columns` maps each accepted value column to its factor into base units.
-
-    `read_series("budget.csv", {"power_w": 1, "power_mw": 1e6})`. Rows may come in any order; of rows with
-    the same time the first counts (real price files repeat hours). A NaN or an empty file raises Rejected.
-    """
-    rows = csv.DictReader(open_text(path))
-    header = rows.fieldnames or ()
-    time_column = _column(header, _TIME_COLUMNS, path)
-    value_column = _column(header, columns, path)
-    steps: dict[float, float] = {}
-    for number, row in enumerate(rows, 2):
+def _iso_moment(text: str) -> datetime:
+    if named := _NAMED_ZONE.fullmatch(text):
+        moment = _iso_moment(named[1])
+        if moment.tzinfo is not None:
+            raise ValueError("must have an offset or a time zone, not both")
         try:
-            time_s = parse_time(row[time_column] or "")
-            value = float(row[value_column] or "")
-        except ValueError:
-            raise Rejected.field(
-                str(path), f"line {number}", f"{row[time_column]},{row[value_column]}", "must be a time and a number"
-            ) from None
-        if not math.isfinite(value):
-            raise Rejected.field(str(path), f"line {number}: {value_column}", value, "must be finite")
-        steps.setdefault(time_s, value * columns[value_column])
-    if not steps:
-        raise Rejected(f"{path}: no rows: must have at least one time and value")
-    times = sorted(steps)
-    return Series(tuple(times), tuple(steps[time_s] for time_s in times))
+            return moment.replace(tzinfo=ZoneInfo(named[2]))
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{named[2]!r} must be an IANA time zone, such as 'Europe/Berlin'") from None
+    end_of_day = _END_OF_DAY.fullmatch(text)
+    try:
+        if end_of_day is None:
+            return datetime.fromisoformat(text)
+        return datetime.fromisoformat(f"{end_of_day[1]}00:00{end_of_day[2]}") + timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise ValueError("must be seconds since the epoch or an ISO 8601 time") from None
+
+
+def parse_time(text: str, zone: tzinfo | None = None) -> float:
+    """Read seconds since the epoch from a number or an ISO 8601 time; without offset it is local to `zone`, or UTC."""
+    moment = parse_moment(text)
+    if isinstance(moment, float):
+        return moment
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone or UTC)).timestamp()

@@ -8,7 +8,17 @@ from typing import Literal
 import msgspec
 
 from powerhall.jobs.model import Job
-from powerhall.plan.plan import PLAN_VERSION, Certificate, Plan, SeveralSites, Snapshot, read_plan
+from powerhall.plan.plan import (
+    READ_VERSIONS,
+    Certificate,
+    Changes,
+    Plan,
+    SeveralSites,
+    Snapshot,
+    check_plan,
+    hashed_fields,
+    read_plan,
+)
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.files import replace_file
 from powerhall.runtime.settings import read_json
@@ -36,20 +46,25 @@ class MultiSitePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate: Certificate | None = None
     notes: tuple[str, ...] = ()
     solve_s: float = 0.0
+    work: dict[str, int] = {}
+    cut_short: tuple[str, ...] = ()
+    changes: Changes | None = None
 
 
 def multi_site_hash(snapshots: Sequence[Snapshot], jobs: tuple[Job, ...]) -> str:
     """Return the SHA-256 of the sites' snapshots with the whole queue: the id of the plan of these sites."""
-    inputs = [msgspec.structs.replace(s, jobs=(), planned=()) for s in snapshots], jobs
-    plain = msgspec.json.decode(msgspec.json.encode(inputs), type=tuple[list[Snapshot], tuple[Job, ...]])
-    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+    plain = msgspec.json.decode(msgspec.json.encode(jobs), type=tuple[Job, ...])
+    inputs = [hashed_fields(msgspec.structs.replace(s, jobs=())) for s in snapshots], plain
+    return hashlib.sha256(msgspec.json.encode(inputs, order="sorted")).hexdigest()
 
 
 def read_multi_site_plan(path: str | Path) -> MultiSitePlan:
     """Read a plan of several sites; a truncated, unfitting or newer file raises Rejected or ConfigError."""
     plan = read_json(path, MultiSitePlan)
-    if plan.version != PLAN_VERSION:
-        raise Rejected.field(str(path), "version", plan.version, f"must be {PLAN_VERSION}")
+    if plan.version not in READ_VERSIONS:
+        raise Rejected.field(str(path), "version", plan.version, f"must be {' or '.join(map(str, READ_VERSIONS))}")
+    for part in plan.plans:
+        check_plan(part, str(path))
     return plan
 
 

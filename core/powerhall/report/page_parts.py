@@ -29,9 +29,13 @@ class LegendEntry:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table; the columns in `numbers` are aligned to the right, `note` stands below."""
+    """A table; the columns in `numbers` are aligned to the right, `note` stands below.
+
+    A `stacked` one, with sentences in it, shows its rows as cards on a phone.
+    """
 
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     numbers: frozenset[int] = frozenset()
     note: str = ""
+    stacked: bool = False

@@ -58,6 +58,14 @@ class FileLock:
         """Let others take the lock; call it once."""
         os.close(self._descriptor)
 
+    def is_in_place(self) -> bool:
+        """Return whether the lock file is still the one that is locked: a file in its place keeps nobody out."""
+        try:
+            found, held = os.stat(self.path), os.fstat(self._descriptor)  # noqa: PTH116 - as fstat
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+
     def _acquire(self, deadline_s: float) -> None:
         while True:
             try:

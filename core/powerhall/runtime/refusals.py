@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 
 import msgspec
 
-__all__ = ["DecHook", "refusal"]
+__all__ = ["DecHook", "TypeHint", "allowed", "alternatives", "refusal"]
 
 TypeHint = object
 """An annotation of a struct's field."""
@@ -19,6 +19,7 @@ DecHook = Callable[[type, object], object]
 
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _SCALARS = (str, int, float, bool)
+_MOST_VALUE_CHARS = 200
 
 
 def refusal(data: object, kind: TypeHint, error: msgspec.ValidationError, dec_hook: DecHook | None = None) -> str:
@@ -27,8 +28,8 @@ def refusal(data: object, kind: TypeHint, error: msgspec.ValidationError, dec_ho
     if not path.startswith("$"):  # about the key of a table
         return f"{path.rstrip('`') or 'file'}: {_lowered(message)}"
     where, value, hint = _walk(data, kind, path.rstrip("`"), dec_hook)
-    shown = f": {value!r}" if isinstance(value, _SCALARS) else ""
-    return f"{where or 'file'}{shown}: {_allowed(hint, message)}"
+    shown = f": {value!r}"[:_MOST_VALUE_CHARS] if isinstance(value, _SCALARS) else ""
+    return f"{where or 'file'}{shown}: {allowed(hint, message)}"
 
 
 def _lowered(message: str) -> str:
@@ -44,7 +45,7 @@ def _walk(data: object, kind: TypeHint, path: str, dec_hook: DecHook | None) -> 
             where += f".{key}"
         elif index:
             value = value[int(index)] if isinstance(value, list) and int(index) < len(value) else None
-            hint = next((get_args(arm)[0] for arm in _arms(hint) if get_origin(arm) in (list, tuple)), None)
+            hint = next((get_args(arm)[0] for arm in alternatives(hint) if get_origin(arm) in (list, tuple)), None)
             where += f"[{index}]"
         else:
             value = value.get(name) if isinstance(value, dict) else None
@@ -55,7 +56,7 @@ def _walk(data: object, kind: TypeHint, path: str, dec_hook: DecHook | None) -> 
 
 def _key(value: object, hint: TypeHint, dec_hook: DecHook | None) -> tuple[str, object, TypeHint]:
     """Return the key of a table whose value does not fit, with value and annotation."""
-    inside = next((get_args(arm)[1] for arm in _arms(hint) if get_origin(arm) in (dict, Mapping)), None)
+    inside = next((get_args(arm)[1] for arm in alternatives(hint) if get_origin(arm) in (dict, Mapping)), None)
     for key, entry in value.items() if isinstance(value, dict) else ():
         try:
             msgspec.convert(entry, inside, strict=True, dec_hook=dec_hook)
@@ -65,25 +66,26 @@ def _key(value: object, hint: TypeHint, dec_hook: DecHook | None) -> tuple[str, 
 
 
 def _field(hint: TypeHint, name: str) -> TypeHint:
-    for arm in _arms(hint):
+    for arm in alternatives(hint):
         if isinstance(arm, type) and issubclass(arm, msgspec.Struct):
             return next((f.type for f in msgspec.structs.fields(arm) if f.encode_name == name), None)
     return None
 
 
-def _arms(hint: TypeHint) -> Iterator[TypeHint]:
+def alternatives(hint: TypeHint) -> Iterator[TypeHint]:
     """Yield the alternatives of an annotation without None and without `Annotated`."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if get_origin(hint) in (Union, UnionType):
         for arm in get_args(hint):
-            yield from _arms(arm)
+            yield from alternatives(arm)
     elif hint is not NoneType:
         yield hint
 
 
-def _allowed(hint: TypeHint, message: str) -> str:
-    choices = [str(choice) for arm in _arms(hint) for choice in _choices(arm)]
+def allowed(hint: TypeHint, message: str) -> str:
+    """Return what an annotation allows, for a message of msgspec about a value that it does not."""
+    choices = [str(choice) for arm in alternatives(hint) for choice in _choices(arm)]
     if choices and message.startswith("Invalid enum value"):
         return f"must be one of {', '.join(choices)}"
     bounds = [meta for meta in _metas(hint) if meta.ge is not None and meta.le is not None]

@@ -1,82 +1,65 @@
 """Settings: TOML into frozen structs with defaults; unknown keys refused by name; secrets by file, never shown."""
 
 import os
-import tomllib
+import unicodedata
 from pathlib import Path
-from typing import TypeVar
+from typing import Final
 
-import msgspec
-
+from powerhall.runtime.decode.bytes_in import read_file, utf8
+from powerhall.runtime.decode.json_data import read_json
+from powerhall.runtime.decode.limits import MOST_SECRET_BYTES
+from powerhall.runtime.decode.toml_data import convert, read_toml
 from powerhall.runtime.errors import ConfigError, Rejected
-from powerhall.runtime.refusals import DecHook, refusal
 
 __all__ = ["Secret", "convert", "read_json", "read_toml"]
 
-T = TypeVar("T")
+_CREDENTIALS: Final = "$CREDENTIALS_DIRECTORY/"
+_QUOTES: Final = ('"', "'", "`")
+_LINE: Final = "must be one line, the secret alone"
+_BARE: Final = "must be one line of ASCII, the token alone: no comment, no quotes, no 'Token' or 'Bearer' before it"
 
 
 class Secret:
     """A secret kept in a file (systemd LoadCredential or a mounted secret); its text never shows in repr or logs.
 
-    The file is read on each call of `read`, so that a rotated token is picked up without a restart.
+    The file is read on each call of `read`, so that a rotated token is picked up without a restart. A path that begins
+    with `$CREDENTIALS_DIRECTORY/` lies in the folder that systemd made for this service: one setting serves many units.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        text = os.fspath(path)
+        folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+        self.path = (
+            Path(folder, text.removeprefix(_CREDENTIALS)) if folder and text.startswith(_CREDENTIALS) else Path(path)
+        )
 
     def read(self) -> str:
         """Return the secret without its trailing newline; a missing or unreadable file raises ConfigError."""
         try:
-            return self.path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self.path}: cannot read the secret: {_reason(error)}") from None
+            return utf8(read_file(self.path, MOST_SECRET_BYTES), str(self.path)).strip()
+        except Rejected as error:
+            why = str(error).removeprefix(f"{self.path}: ").removeprefix("cannot read: ")
+            unset = " (CREDENTIALS_DIRECTORY is not set: systemd sets it)" if str(self.path).startswith("$") else ""
+            raise ConfigError(f"{self.path}: cannot read the secret: {why}{unset}") from None
+
+    def read_line(self) -> str:
+        """Return a password: one line without control characters ("" of an empty file); others raise ConfigError."""
+        text = self.read()
+        if len(text.splitlines()) > 1:
+            raise ConfigError(f"{self.path}: has {len(text.splitlines())} lines: {_LINE}")
+        if any(unicodedata.category(char) == "Cc" for char in text):
+            raise ConfigError(f"{self.path}: has a control character: {_LINE}")
+        return text
+
+    def read_token(self) -> str:
+        """Return a token for an HTTP header: one line of visible ASCII; the refusal of another never shows its text."""
+        text = self.read_line()
+        if not text.isascii():
+            raise ConfigError(f"{self.path}: has a character that is not ASCII, such as a curly quote: {_BARE}")
+        if " " in text or text[:1] in _QUOTES or text[-1:] in _QUOTES:
+            raise ConfigError(f"{self.path}: has a space or a quote: {_BARE}")
+        return text
 
     def __repr__(self) -> str:
         """Name the file, never the secret."""
         return f"Secret({str(self.path)!r})"
-
-
-def _reason(error: Exception) -> str:
-    return str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)
-
-
-def convert(data: object, kind: type[T], source: str, dec_hook: DecHook | None = None) -> T:
-    """Turn plain data into `kind`; an invalid value raises Rejected with source, field, value and allowed values."""
-    try:
-        return msgspec.convert(data, kind, strict=True, dec_hook=dec_hook)
-    except msgspec.ValidationError as error:
-        raise Rejected(f"{source}: {refusal(data, kind, error, dec_hook)}") from None
-
-
-def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{os.fspath(path)}: cannot read: {_reason(error)}") from None
-
-
-def read_toml(path: str | Path, kind: type[T], dec_hook: DecHook | None = None) -> T:
-    """Read a TOML file into `kind`; a missing, malformed or unfitting file raises ConfigError or Rejected."""
-    try:
-        data = tomllib.loads(_read(path).decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    return convert(data, kind, str(path), dec_hook)
-
-
-def _plain(body: bytes) -> object:
-    try:
-        return msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return None  # broken further on than where it first did not fit
-
-
-def read_json(path: str | Path, kind: type[T]) -> T:
-    """Read a JSON file into `kind`; a missing, truncated or unfitting file raises ConfigError or Rejected."""
-    body = _read(path)
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise Rejected(f"{path}: {refusal(_plain(body), kind, error)}") from None
-    except msgspec.DecodeError as error:
-        raise Rejected(f"{path}: not valid JSON: {error}") from None

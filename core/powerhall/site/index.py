@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 
+from powerhall.hostlist import expand
 from powerhall.site.topology import Feed, Hall, Mode, NodeType, Rack, RackRow, Site
 
-__all__ = ["SiteIndex", "ZoneKind"]
+__all__ = ["ZONE_LEVELS", "SiteIndex", "ZoneKind"]
+
+ZONE_LEVELS = ("rack", "row", "hall")
+"""Levels of blocks that every site has: its zones."""
 
 
 class ZoneKind(StrEnum):
@@ -97,6 +101,18 @@ class SiteIndex:
             limits |= {row.zone: row.power_limit_w for row in hall.rows}
             limits |= {rack.zone: rack.power_limit_w for rack in hall.racks()}
         return limits
+
+    @cached_property
+    def block_levels(self) -> Mapping[str, Mapping[str, str]]:
+        """Per level of blocks the name of every node's block; nodes in no block of a level are absent."""
+        found: dict[str, Mapping[str, str]] = {
+            "rack": {node: rack.zone for node, rack in self.rack_of.items()},
+            "row": {node: self.row_of_rack[rack.zone].zone for node, rack in self.rack_of.items()},
+            "hall": {node: self.hall_of_rack[rack.zone].zone for node, rack in self.rack_of.items()},
+        }
+        for level in self.site.levels:
+            found[level.name] = {node: block.name for block in level.blocks for node in expand(block.nodes)}
+        return found
 
     @cached_property
     def gpus(self) -> int:

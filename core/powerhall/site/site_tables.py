@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from powerhall.physics.plants.chiller_curves import ChillerCurves
+from powerhall.site.billing import BillingTable
 from powerhall.site.quantities import Capacity, HeatCapacity, Power, RampRate, RatedPower, SupplyLimit, Temperature
 
 NAME = "must be a name without spaces, '/', ',', '=', quotes or backslashes"
@@ -17,6 +19,7 @@ Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Efficiency = Annotated[float, msgspec.Meta(ge=0.1, le=1.0)]
 UsdPerMwh = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
 Speed = Annotated[float, msgspec.Meta(ge=1e-3, le=1.0)]
+StaleForecast = Literal["worst_case", "hold_last", "refuse"]
 Draw = Annotated[float, msgspec.Meta(ge=1e-3, le=10.0)]
 
 
@@ -75,6 +78,13 @@ class NodeTypeTable(Strict, frozen=True):
     """Power of a node while no lease is in force, from `idle_power` to `max_power`; absent is `idle_power`."""
     liquid_fraction: Share = 0.0
     """Share of the heat that goes to liquid."""
+    gpu_parts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    """Equal parts in which jobs may share a GPU: shards, MPS or time slices, MIG instances; 1: GPUs are not shared."""
+    mig: bool = False
+    """Every GPU is split into `gpu_parts` MIG instances: a job takes one, and none takes a whole GPU."""
+    gpu_fill: bool = False
+    """The scheduler gives parts of one GPU after the other, and says which GPU each is on, as Slurm does with shards
+    and MPS; without it each part is planned with a GPU of its own."""
 
 
 class JobClassTable(Strict, frozen=True):
@@ -90,29 +100,48 @@ class PlantTable(Strict, frozen=True):
     """A cooling plant."""
 
     kind: str
-    """`fixed` ignores the weather, `dry_cooler` follows the dry bulb, `tower_chiller` the wet bulb."""
+    """`fixed` ignores the weather, `dry_cooler` follows the dry bulb, `tower_chiller` and `evaporative` the wet bulb,
+    `adiabatic` both; `chiller` follows its curve set and what is at its condenser."""
     capacity: Power
-    """Heat that it takes up at `rated_ambient`."""
+    """Heat that it takes up at `rated_ambient`, all units together; of a `chiller` at its curves' reference point."""
     name: str | None = None
     """Name of the plant; absent is `plant1`, `plant2`, ..."""
     serves: Literal["all", "liquid", "air"] = "all"
     """Part of the heat that it takes up; a hall has plants for `all`, or for both `liquid` and `air`."""
     supply_temp: Temperature = Temperature("32 degC")
-    """Supply temperature at the set point."""
+    """Supply temperature at the set point; of a `chiller` the temperature that leaves its evaporator."""
     return_rise_k: Annotated[float, msgspec.Meta(ge=1.0, le=40.0)] = 10.0
     """Rise from supply to return at full load, in K."""
     approach_k: Annotated[float, msgspec.Meta(ge=0.5, le=30.0)] = 6.0
     """Least difference between ambient and supply, in K."""
     rated_ambient: Temperature = Temperature("25 degC")
     """Dry or wet bulb at which `capacity` holds."""
-    cop: Annotated[float, msgspec.Meta(ge=0.5, le=100.0)] = 6.0
-    """Coefficient of performance: heat per electric power."""
+    cop: Annotated[float, msgspec.Meta(ge=0.5, le=100.0)] | None = None
+    """Coefficient of performance: heat per electric power; absent is 6, of a `chiller` that of its curve set."""
     fan_power: Power = Power("0 W")
     """Fan power at full load."""
     pump_power: Power = Power("0 W")
     """Pump power."""
     free_cooling: bool = True
-    """A tower cools without its chiller while the wet bulb allows."""
+    """Tower or dry cooler cool without the chiller while the weather allows."""
+    units: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    """Equal units that make up the plant; those run that draw the least power together."""
+    min_part_load: Annotated[float, msgspec.Meta(ge=0.0, le=0.9)] = 0.0
+    """Least part of its capacity at which a unit runs; with less heat it runs part of the time."""
+    heat_rejection: Literal["tower", "dry", "air"] = "tower"
+    """At the condenser of a `chiller`: cooling tower, dry cooler, or outdoor air."""
+    pad_effectiveness: Annotated[float, msgspec.Meta(ge=0.1, le=1.0)] = 0.8
+    """How far the pad of an `adiabatic` cooler brings the air from dry to wet bulb."""
+    concentration_cycles: Annotated[float, msgspec.Meta(ge=1.1, le=50.0)] = 3.0
+    """Minerals in the water of tower or pad over those of the make-up water, held by blow-down."""
+    drift_share: Annotated[float, msgspec.Meta(ge=0.0, le=0.01)] = 8e-5
+    """Drift of a tower as a share of the water that circulates."""
+    curves: ChillerCurves | None = None
+    """Curve set of a `chiller`."""
+    curves_file: str | None = None
+    """CSV or JSON file of curve sets, instead of `curves`."""
+    curve_set: str | None = None
+    """Name of the curve set in the file; needed where it has several."""
 
 
 class RackTable(Strict, frozen=True):
@@ -124,14 +153,15 @@ class RackTable(Strict, frozen=True):
     node_type: str
     """Key of its node type in `node_types`."""
     name: str | None = None
-    """Name of the rack; with `count` above 1 a number is appended, such as `k01`. Racks without a name are `k01`
-    and on."""
+    """Name of the rack; with `count` above 1 a number is appended. Racks without a name are `k01` and on."""
     count: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     """Number of such racks."""
     nodes: int | str = 1
     """Number of nodes per rack, from 1 to 10000, or their names as a host list, such as `gn[01-16]`."""
     power_limit: Power | None = None
     """Limit of its IT power, such as `900 kW`; absent is no limit."""
+    meters: tuple[str, ...] = ()
+    """Devices of the gateway whose `power_w` together is its IT power, such as its PDUs; `{rack}` is its name."""
 
 
 class RowTable(Strict, frozen=True):
@@ -158,6 +188,8 @@ class HallTable(Strict, frozen=True):
     """Losses of its power chain; absent is `site.losses`."""
     power_limit: Power | None = None
     """Limit of its IT power, such as `900 kW`; absent is no limit."""
+    meters: tuple[str, ...] = ()
+    """Devices of the gateway whose `power_w` together is its IT power, behind the losses."""
 
 
 class FeedTable(Strict, frozen=True):
@@ -171,6 +203,32 @@ class FeedTable(Strict, frozen=True):
     """Zones that it carries: halls, rows (`hall1/row1`) or racks."""
     parent: str | None = None
     """Feed that it hangs under."""
+
+
+class BlocksTable(Strict, frozen=True):
+    """A level of blocks: nodes that a job may have to stay within, by exactly one of `each`, `members` and `file`.
+
+    `rack`, `row` and `hall` are levels without a table. No node may be in two blocks of a level.
+    """
+
+    each: Literal["rack", "row", "hall"] | None = None
+    """Every zone of this kind is a block, such as each rack an NVLink domain."""
+    nodes: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
+    """With `each`: cut every zone into blocks of so many nodes, in their order."""
+    node_types: tuple[str, ...] = ()
+    """With `each`: only nodes of these types; absent is all."""
+    members: dict[str, tuple[str, ...]] | None = None
+    """Blocks by name, each with its zones (`hall1/row1`) and host lists (`gn[01-18]`)."""
+    file: str | None = None
+    """Slurm's `topology.conf` or `topology.yaml`, the output of `scontrol show topology` (with or without `--json`),
+    or that of `kubectl get nodes -o json`. Nodes that the site does not have are skipped."""
+    topology: str | None = None
+    """Name of the topology in `topology.yaml`; absent is the one with `cluster_default`, else the first."""
+    tier: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    """With a file of Slurm: 1 are leaf switches or blocks, 2 the switches above, or the second of `BlockSizes`."""
+    label: str | None = None
+    """Node label that tells the blocks apart, such as `nvidia.com/gpu.clique`; needed for a file of Kubernetes.
+    Jobs in Kubernetes may name the level by it."""
 
 
 class BatteryTable(Strict, frozen=True):
@@ -263,12 +321,16 @@ class EventTable(Strict, frozen=True):
     """Zone whose limit changes: the site, a feed, a hall, `HALL/ROW` or `HALL/ROW/RACK`."""
     start: str | float
     """Start, as ISO 8601 or seconds since the epoch."""
-    end: str | float
-    """End, after the start."""
+    end: str | float = ""
+    """End, after the start; this or `duration`."""
+    duration: str | float = ""
+    """Length, such as "1 h" or "PT1H"; 0 is open-ended."""
     power_limit: str | None = None
-    """Limit during the event; either this or `reduce_percent`."""
-    reduce_percent: float | None = None
-    """Reduction of the zone's limit in percent; either this or `power_limit`."""
+    """Limit during the event; one of this, `reduce_percent` and `reduce_by`."""
+    reduce_percent: float | str | None = None
+    """Reduction of the zone's limit in percent."""
+    reduce_by: str | None = None
+    """Reduction of the zone's limit as a power."""
 
 
 class SiteTable(Strict, frozen=True):
@@ -288,17 +350,25 @@ class SiteTable(Strict, frozen=True):
     """Fastest rise of the power at the meter, such as `5 MW/min`."""
     losses: LossesTable = LossesTable()
     """Losses of the power chain of each hall that names none of its own."""
+    timezone: str | None = None
+    """IANA time zone, such as `Europe/Berlin`, of times without an offset in this file and the files that it names;
+    absent is UTC, and a column `datetime_local` is refused."""
+    altitude_m: Annotated[float, msgspec.Meta(ge=-500.0, le=6000.0)] | None = None
+    """Altitude in m, for the air pressure; absent is what the weather file says, or sea level."""
 
 
 class PlanningTable(Strict, frozen=True):
     """Files that the plan needs, relative to site.toml."""
 
     weather: str | None = None
-    """CSV file of the weather; required for plants that depend on it."""
+    """EPW or CSV file of the weather; required for plants that depend on it."""
     prices: str | None = None
     """CSV file of electricity prices."""
     carbon: str | None = None
     """CSV file of the carbon intensity of electricity."""
+    stale_forecast: StaleForecast = "worst_case"
+    """What a plan does where weather, prices, carbon or the grid budget have no value: take the worst case, hold the
+    last value, or refuse the plan. The first two are noted in the plan and raise the alarm `stale_forecast`."""
 
 
 class SiteFile(Strict, frozen=True):
@@ -314,6 +384,8 @@ class SiteFile(Strict, frozen=True):
     """Electrical feeds."""
     job_classes: dict[str, JobClassTable] = {}
     """Job classes by name; each job names one."""
+    blocks: dict[str, BlocksTable] = {}
+    """Levels of blocks by name, such as `nvlink_domain`; a job names the one that it must stay within."""
     events: tuple[EventTable, ...] = ()
     """Curtailments, demand-response events and maintenance."""
     batteries: tuple[BatteryTable, ...] = ()
@@ -324,3 +396,5 @@ class SiteFile(Strict, frozen=True):
     """Cooling loops with thermal inertia."""
     planning: PlanningTable = PlanningTable()
     """Files with weather, prices and carbon intensity."""
+    billing: BillingTable = BillingTable()
+    """Who pays for energy, and by which meters."""

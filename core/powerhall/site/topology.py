@@ -17,7 +17,7 @@ from powerhall.physics.plants.plant import Plant
 from powerhall.site.storage import Storage
 from powerhall.timeseries import Series
 
-__all__ = ["Feed", "Hall", "JobClass", "Losses", "Mode", "NodeType", "Rack", "RackRow", "Site"]
+__all__ = ["Block", "BlockLevel", "Feed", "Hall", "JobClass", "Losses", "Mode", "NodeType", "Rack", "RackRow", "Site"]
 
 
 class Mode(msgspec.Struct, frozen=True):
@@ -38,7 +38,9 @@ class Mode(msgspec.Struct, frozen=True):
 class NodeType(msgspec.Struct, frozen=True):
     """A type of node. Modes are ordered fastest first.
 
-    `safe_cap_w` is the node's power when no lease is in force; it must lie between idle and maximum.
+    `safe_cap_w` is the node's power when no lease is in force; it must lie between idle and maximum. Jobs may share a
+    GPU in `gpu_parts` equal parts; with `mig` these are instances, and no GPU is given whole. `gpu_fill`: parts go to a
+    GPU that has some in use before they go to another one.
     """
 
     name: str
@@ -49,6 +51,9 @@ class NodeType(msgspec.Struct, frozen=True):
     safe_cap_w: float
     liquid_fraction: float
     modes: tuple[Mode, ...]
+    gpu_parts: int = 1
+    mig: bool = False
+    gpu_fill: bool = False
 
     @property
     def idle_gpu_power_w(self) -> float:
@@ -140,6 +145,24 @@ class Feed(msgspec.Struct, frozen=True):
     parent: str | None = None
 
 
+class Block(msgspec.Struct, frozen=True):
+    """Nodes that belong together at a level, such as those of one NVLink domain; `nodes` is a host list."""
+
+    name: str
+    nodes: str
+
+
+class BlockLevel(msgspec.Struct, frozen=True):
+    """A level of blocks, of which no node is in two; a node in none cannot run a job that must stay within one.
+
+    `label` is the key of the Kubernetes node label that tells the blocks apart, where there is one.
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    label: str = ""
+
+
 class Site(msgspec.Struct, frozen=True, dict=True):
     """A whole site. `budgets[zone]` are time-varying limits in W that hold beside the constant ones.
 
@@ -158,6 +181,10 @@ class Site(msgspec.Struct, frozen=True, dict=True):
     storages: tuple[Storage, ...] = ()
     ramp_up_w_per_s: float | None = None
     ramp_down_w_per_s: float | None = None
+    levels: tuple[BlockLevel, ...] = ()
+    """Levels of blocks beside `rack`, `row` and `hall`, which every site has."""
+    meters: dict[str, tuple[str, ...]] = {}
+    """Devices of the gateway that together meter the IT power of a hall or rack, by zone."""
 
     def racks(self) -> Iterator[Rack]:
         """Yield all racks in order."""

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from powerhall.runtime.errors import PowerhallError
 from powerhall.store.query import Query, Row
 
-__all__ = ["Store", "StoreKind"]
+__all__ = ["Ask", "PartedStore", "ServerClock", "Store", "StoreKind", "what_answers"]
 
 
 class Store(Protocol):
@@ -37,16 +38,54 @@ class Store(Protocol):
         ...
 
 
+@runtime_checkable
+class ServerClock(Protocol):
+    """A store on a server that tells its time."""
+
+    def server_time_s(self) -> float | None:
+        """Return the server's clock in s since the epoch, to the second; None where it does not tell."""
+        ...
+
+
+@runtime_checkable
+class PartedStore(Protocol):
+    """A store made of several, of which some may be silent."""
+
+    def query_answering(
+        self, query: Query, start_s: float, end_s: float, tell: Callable[[str, PowerhallError], None]
+    ) -> list[Row]:
+        """Answer by the parts that answer and tell of the others by name; where none answers, raise as `query` does."""
+        ...
+
+
+Ask = Callable[[Query, float, float], list[Row]]
+"""The `query` of a store, or what stands in its place."""
+
+
+def what_answers(store: Store, tell: Callable[[str, PowerhallError], None]) -> Ask:
+    """Return the store's `query` for a reader that counts the unknown at its worst: silent parts are told, not raised.
+
+    A part tells its hall's name ("" for the site's). A store that is not made of parts raises as ever.
+    """
+    if not isinstance(store, PartedStore):
+        return store.query
+    parted = store
+    return lambda query, start_s, end_s: parted.query_answering(query, start_s, end_s, tell)
+
+
 @dataclass(frozen=True, slots=True)
 class StoreKind:
     """A kind of store: scheme and form of its URLs, the options of their query part, and the function that opens one.
 
     `open` gets the whole URL; it sends nothing to a server and raises ConfigError for a URL that it refuses. `file`
-    returns the file of a URL, for a kind that keeps a store in one file and makes it when it is opened.
+    returns the file of a URL, for a kind that keeps a store in one file and makes it when it is opened. A kind that is
+    made of other stores has `join` in the place of `open`: it gets the URL, the function that opens one of them, and
+    one that makes an empty store in memory.
     """
 
     prefix: str
     form: str
     options: tuple[str, ...]
-    open: Callable[[str], Store]
+    open: Callable[[str], Store] | None
     file: Callable[[str], Path] | None = None
+    join: Callable[[str, Callable[[str], Store], Callable[[], Store]], Store] | None = None

@@ -5,11 +5,13 @@ digest: a string field of InfluxDB holds at most 64 KiB. A document counts only 
 """
 
 import base64
-import binascii
 import hashlib
 import zlib
 from collections.abc import Sequence
 
+from powerhall.runtime.decode.bytes_in import decode_base64, inflate
+from powerhall.runtime.decode.limits import MOST_JSON_BYTES
+from powerhall.runtime.errors import Rejected
 from powerhall.store.line_protocol import Point, encode
 from powerhall.store.schema import Field, Measurement
 
@@ -51,7 +53,7 @@ def split_document(kind: str, key: str, time_ms: int, body: bytes) -> bytes:
 def join_parts(parts: Sequence[str], digest: str) -> bytes | None:
     """Return the document of these parts, in order; None when parts are missing."""
     try:
-        body = zlib.decompress(base64.b64decode("".join(parts), validate=True))
-    except (binascii.Error, zlib.error):
+        body = inflate(decode_base64("".join(parts), "document"), "document", MOST_JSON_BYTES)
+    except Rejected:
         return None
     return body if hashlib.sha256(body).hexdigest() == digest else None

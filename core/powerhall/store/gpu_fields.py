@@ -8,7 +8,7 @@ getters.
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["FAST_FIELDS", "FULL_FIELDS", "SLOW_FIELDS", "FieldValue", "Getter", "GpuField"]
+__all__ = ["ACTIVITY_FIELDS", "FAST_FIELDS", "FULL_FIELDS", "SLOW_FIELDS", "FieldValue", "Getter", "GpuField"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +236,7 @@ SLOW_FIELDS: Final = (
         _tlimit("SHUTDOWN", 193, "shutdown_tlimit_c"),), combine="own"),
     _Row("temp_slowdown_c", "degC", "temperature at which clocks are lowered", sources=(
         _tlimit("SLOWDOWN", 194, "slowdown_tlimit_c"),), combine="own"),
+    _Row("temp_max_c", "degC", "hottest of the GPU's temperature sensors, where the driver tells it", "gauge", "max"),
     _Row("power_smoothing", "", "1 while the GPU smooths its power (Blackwell)", "state", "last", (
         FieldValue("PWR_SMOOTHING_ENABLED", 251, since=_MOVED, simulated=0, simulated_on="blackwell"),)),
     _Row("power_smoothing_profile", "", "number of the power smoothing preset in force", "state", "last", (
@@ -243,9 +244,50 @@ SLOW_FIELDS: Final = (
     _Row("power_profiles", "", "bit mask of the workload power profiles 0 to 31 in force", "state", "last", (
         Getter("nvmlDeviceWorkloadPowerProfileGetCurrentProfiles", "nvmlWorkloadPowerProfileCurrentProfiles_v1",
                "enforcedProfilesMask"),)),
+    _Row("power_smoothing_ceiling_w", "W", "highest floor that power smoothing may hold the GPU at", sources=(
+        FieldValue("PWR_SMOOTHING_APPLIED_TMP_CEIL", 254, since=_MOVED, simulated=0, simulated_on="blackwell"),)),
+    _Row("power_smoothing_floor_w", "W", "power below which smoothing does not let the GPU fall now", sources=(
+        FieldValue("PWR_SMOOTHING_APPLIED_TMP_FLOOR", 255, since=_MOVED, simulated=0, simulated_on="blackwell"),)),
+    _Row("power_ramp_up_w_per_s", "W/s", "fastest rise of power of the smoothing preset", sources=(
+        FieldValue("PWR_SMOOTHING_PROFILE_RAMP_UP_RATE", 261, 0, 1e3, since=_MOVED,
+                   simulated=0, simulated_on="blackwell"),)),
+    _Row("power_ramp_down_w_per_s", "W/s", "fastest fall of power of the smoothing preset", sources=(
+        FieldValue("PWR_SMOOTHING_PROFILE_RAMP_DOWN_RATE", 262, 0, 1e3, since=_MOVED,
+                   simulated=0, simulated_on="blackwell"),)),
+    _Row("edpp_percent", "%", "multiplier of the peak power limit (EDPp)", sources=(
+        FieldValue("DEV_EDPP_MULTIPLIER", 274, since=_MOVED, simulated=0, simulated_on="blackwell"),)),
+    _Row("power_floor_primary_w", "W", "primary floor of power smoothing now", sources=(
+        FieldValue("PWR_SMOOTHING_PRIMARY_POWER_FLOOR", 275, since=_MOVED,
+                   simulated=0, simulated_on="blackwell"),)),
+    _Row("power_floor_secondary_w", "W", "secondary floor of power smoothing now", sources=(
+        FieldValue("PWR_SMOOTHING_SECONDARY_POWER_FLOOR", 276, since=_MOVED,
+                   simulated=0, simulated_on="blackwell"),)),
+    _Row("power_smoothing_delayed", "", "1 where the GPU can delay its power smoothing", "state", "last", (
+        FieldValue("PWR_SMOOTHING_DELAYED_PWR_SMOOTHING_SUPPORTED", 280, since=_MOVED,
+                   simulated=0, simulated_on="blackwell"),)),
+    _Row("c2c_links", "", "links between GPU and CPU of a superchip", "state", "last", (
+        FieldValue("DEV_C2C_LINK_COUNT", 170, simulated=0, simulated_on="blackwell"),)),
+    _Row("c2c_max_bytes_per_s", "B/s", "most that one of these links carries", sources=(
+        FieldValue("DEV_C2C_LINK_GET_MAX_BW", 172, 0, 1e-6, simulated=0, simulated_on="blackwell"),)),
     _Row("processes", "", "processes that use the GPU", aggregate="max"),
     _Row("fabric_state", "", "NVLink fabric state as NVML numbers it", "state", "last"),
     _Row("mig_mode", "", "1 when partitioned into MIG instances", "state", "last"),
     _Row("energy_closure", "", "energy counter over integral, less one, over the last interval"),
 )  # fmt: skip
 """Fields of `gpu_slow`: health counters and settings, every ten seconds."""
+
+ACTIVITY_FIELDS: Final = (
+    _Row("sm_active_percent", "%", "multiprocessors with at least one warp, mean (GPM, Hopper and later)"),
+    _Row("sm_occupancy_percent", "%", "warps resident of those possible, mean (GPM)"),
+    _Row("tensor_active_percent", "%", "time with any tensor core active, mean (GPM)"),
+    _Row("tensor_dfma_percent", "%", "time with double-precision tensor operations (DFMA), mean (GPM)"),
+    _Row("tensor_hmma_percent", "%", "time with half-precision tensor operations (HMMA), mean (GPM)"),
+    _Row("tensor_dmma_percent", "%", "time with double-precision matrix operations (DMMA), mean (GPM)"),
+    _Row("tensor_imma_percent", "%", "time with integer tensor operations (IMMA), mean (GPM)"),
+    _Row("dram_active_percent", "%", "memory bandwidth in use, mean (GPM)"),
+    _Row("pcie_tx_bytes_per_s", "B/s", "sent over PCIe, mean (GPM)"),
+    _Row("pcie_rx_bytes_per_s", "B/s", "received over PCIe, mean (GPM)"),
+    _Row("nvlink_rx_bytes_per_s", "B/s", "received over NVLink, mean (GPM)"),
+    _Row("nvlink_tx_bytes_per_s", "B/s", "sent over NVLink, mean (GPM)"),
+)
+"""Fields of `gpu_activity`, from NVML's GPM, every ten seconds."""

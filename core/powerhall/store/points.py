@@ -5,12 +5,11 @@ times as many lines a second.
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from powerhall.runtime.errors import Rejected
-from powerhall.store.line_protocol import parse_lines
+from powerhall.store.line_protocol import parse_line
 from powerhall.store.schema import MEASUREMENTS
 
 __all__ = ["Batch", "batches"]
@@ -49,7 +48,7 @@ Parsed = tuple[str, tuple[str, ...], tuple[str, ...], int, list[float | str]]
 
 
 def _read(line: str, where: str, heads: dict[str, tuple[str, tuple[str, ...]]]) -> Parsed:
-    if "\\" in line or '"' in line or line.count(" ") != 2:
+    if "\\" in line or '"' in line or "%" in line or line.count(" ") != 2:
         return _parse(line, where)
     head, fields, time = line.split(" ")
     if head not in heads:
@@ -83,18 +82,8 @@ def _pair(pair: str, line: str, where: str) -> tuple[str, str]:
     return key, value
 
 
-_NAME = r"(?:[^,= \\]|\\.)+"
-_FIELD = rf'{_NAME}=(?:"(?:[^"\\]|\\.)*"|[-+.0-9eE]+)'
-_STRICT = re.compile(rf"(?:[^, \\]|\\.)+(?:,{_NAME}={_NAME})* {_FIELD}(?:,{_FIELD})* -?\d+")
-
-
 def _parse(line: str, where: str) -> Parsed:
-    if not _STRICT.fullmatch(line):
-        raise Rejected(f"{where}: {line[:80]!r}: must be 'measurement,tag=value field=value time_ms'")
-    try:
-        point = next(parse_lines(line.encode()))
-    except Rejected as error:
-        raise Rejected(f"{where}: {str(error).removeprefix('line protocol: line 1: ')}") from None
+    point = parse_line(line, where, integers=False)
     names, values = tuple(point.fields), list(point.fields.values())
     tags = _tag_values(point.measurement, point.tags, where)
     _check(point.measurement, names, values, where)

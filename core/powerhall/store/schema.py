@@ -5,66 +5,34 @@ every numeric field is a float (an integer once written as float, or the reverse
 a measurement's tag set is fixed; job, user and UUID are never tags; timestamps are written in milliseconds.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
-from powerhall.store.gpu_fields import FAST_FIELDS, FULL_FIELDS, SLOW_FIELDS, GpuField
+from powerhall.store.gpu_fields import ACTIVITY_FIELDS, FAST_FIELDS, FULL_FIELDS, SLOW_FIELDS, GpuField
+from powerhall.store.measurement import RETENTION_DAYS, Field, Measurement, Retention
+from powerhall.store.plan_measurements import PLAN_MEASUREMENTS
 
 __all__ = ["MEASUREMENTS", "RETENTION_DAYS", "SCHEMA_VERSION", "Field", "Measurement", "Retention", "measurement"]
 
 SCHEMA_VERSION = 1
-Retention = Literal["fine", "recent", "history"]
-RETENTION_DAYS: dict[Retention, int] = {"fine": 7, "recent": 90, "history": 3650}
-"""Classes of retention: readings of every few seconds, data of recent weeks, and long-term history."""
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field: its name, its unit ("" where it has none), its meaning, and whether it is text.
-
-    A moment is in seconds since the epoch.
-    """
-
-    name: str
-    unit: str
-    text: str
-    is_text: bool = False
-    is_moment: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One measurement: fixed tags in order, fields, usual seconds between points and class of retention."""
-
-    name: str
-    text: str
-    tags: tuple[str, ...]
-    fields: tuple[Field, ...]
-    cadence_s: float
-    retention: Retention
-
-    @property
-    def retention_days(self) -> int:
-        """Days after which a point may be deleted."""
-        return RETENTION_DAYS[self.retention]
-
-    def field(self, name: str) -> Field:
-        """Return the field of this name; KeyError when the measurement has none."""
-        for entry in self.fields:
-            if entry.name == name:
-                return entry
-        raise KeyError(f"{self.name}.{name}")
-
-
 _GPU_TAGS = ("site", "hall", "rack", "node", "gpu")
 _NODE_TAGS = ("site", "hall", "rack", "node")
 _ROLLUP = (
     Field("it_power_w", "W", "IT power of the zone"),
+    Field("it_measured_w", "W", "part of it_power_w that BMCs and meters measure"),
+    Field("it_estimated_w", "W", "part of it_power_w that follows from GPUs and their share of the node"),
+    Field("it_assumed_w", "W", "part of it_power_w at its worst: nodes and GPUs without a plausible reading"),
+    Field("meter_power_w", "W", "IT power by the zone's own meters, where they are plausible"),
+    Field("readings_dropped", "", "implausible readings of nodes and meters, not counted"),
     Field("cooling_power_w", "W", "power of the cooling plant for this zone"),
     Field("loss_power_w", "W", "losses of the power chain for this zone"),
     Field("facility_power_w", "W", "IT, cooling and losses together"),
-    Field("heat_w", "W", "heat that the cooling plant takes up"),
-    Field("cooling_capacity_w", "W", "heat that the plant can take up in this weather"),
+    Field("heat_w", "W", "heat that the cooling plant takes up, liquid and air together"),
+    Field("cooling_capacity_w", "W", "heat that the plant can take up in this weather, liquid and air together"),
+    Field("heat_liquid_w", "W", "heat to liquid, where liquid and air have plants of their own"),
+    Field("cooling_capacity_liquid_w", "W", "heat that the plants of liquid can take up in this weather"),
+    Field("heat_air_w", "W", "heat to air, where liquid and air have plants of their own"),
+    Field("cooling_capacity_air_w", "W", "heat that the plants of air can take up in this weather"),
+    Field("cooling_load_percent", "%", "heat per capacity of the most loaded medium; 999 without capacity"),
+    Field("cooling_headroom_w", "W", "capacity less heat of the medium that has least; negative when not cooled"),
+    Field("water_l_per_h", "l/h", "water that towers and pads use"),
     Field("budget_w", "W", "power budget in force"),
     Field("headroom_w", "W", "budget less power; negative when over budget"),
     Field("planned_w", "W", "power planned by the plan in force"),
@@ -79,12 +47,12 @@ _ROLLUP = (
 
 
 def _stored(rows: tuple[GpuField, ...]) -> tuple[Field, ...]:
-    return tuple(Field(row.name, row.unit, row.text) for row in rows)
+    return tuple(Field(row.name, row.unit, row.text, is_counter=row.kind == "counter") for row in rows)
 
 
 _COARSE = (
-    "means over five minutes, but the least budget and headroom, the highest temperature, the most GPUs throttled or "
-    "lost and the most stale nodes"
+    "means over five minutes, but the least budget and headroom, the highest temperature and cooling load, the most "
+    "GPUs throttled or lost, stale nodes and dropped readings"
 )
 
 _ALL = (
@@ -102,7 +70,7 @@ _ALL = (
         _GPU_TAGS,
         (
             Field("power_w", "W", "instantaneous power"),
-            Field("energy_j", "J", "energy counter"),
+            Field("energy_j", "J", "energy counter", is_counter=True),
         ),
         0.1,
         "recent",
@@ -111,7 +79,29 @@ _ALL = (
         "gpu_slow",
         "health counters and settings that change rarely",
         _GPU_TAGS,
-        _stored(SLOW_FIELDS),
+        (
+            *_stored(SLOW_FIELDS),
+            Field("power_profile_ids", "", "workload power profiles in force, such as 0 37 254", is_text=True),
+        ),
+        10.0,
+        "recent",
+    ),
+    Measurement(
+        "gpu_activity",
+        "what the parts of a GPU did, from NVML's GPM (Hopper and later); means since the point before",
+        _GPU_TAGS,
+        _stored(ACTIVITY_FIELDS),
+        10.0,
+        "recent",
+    ),
+    Measurement(
+        "gpu_extra",
+        "NVML fields that the site added by a file, a series each",
+        (*_GPU_TAGS, "field"),
+        (
+            Field("value", "", "the reading, in the unit that the file says"),
+            Field("unit", "", "that unit", is_text=True),
+        ),
         10.0,
         "recent",
     ),
@@ -157,7 +147,7 @@ _ALL = (
     ),
     Measurement(
         "event",
-        "an event: XID, ECC, MIG change, GPU unavailable, throttle onset, curtailment, plan change",
+        "an event: XID, ECC, MIG change, GPU unavailable, throttle onset, suspect sensor, curtailment, plan change",
         (*_NODE_TAGS, "gpu", "kind"),
         (
             Field("code", "", "XID number, or the code of the event"),
@@ -176,8 +166,9 @@ _ALL = (
             Field("gpu_power_w", "W", "sum of the GPUs' power"),
             Field("cpu_power_w", "W", "CPU packages, from RAPL"),
             Field("dram_power_w", "W", "memory, from RAPL"),
-            Field("cpu_energy_j", "J", "CPU package energy"),
+            Field("cpu_energy_j", "J", "CPU package energy", is_counter=True),
             Field("inlet_temp_c", "degC", "air or coolant entering the node"),
+            Field("leak_state", "", "worst of the BMC's leak detectors: 0 none, 1 warning, 2 leak"),
             Field("gpus", "", "GPUs that the driver lists"),
             Field("gpus_up", "", "GPUs that answer"),
         ),
@@ -194,14 +185,20 @@ _ALL = (
             Field("lag_s", "s", "age of the newest point that the store acknowledged"),
             Field("spool_bytes", "B", "bytes waiting on disk"),
             Field("spool_points", "", "points waiting on disk"),
-            Field("dropped_points", "", "points dropped since start because the spool was full"),
-            Field("rejected_points", "", "points that the store refused, kept aside in a file"),
-            Field("sent_points", "", "points that the store acknowledged since start"),
-            Field("retries", "", "failed deliveries since start"),
-            Field("ticks_missed", "", "sampling ticks missed since start"),
-            Field("driver_time_s", "s", "time inside driver calls since start"),
+            Field("dropped_points", "", "points lost since start: spool or disk full, damage", is_counter=True),
+            Field("rejected_points", "", "points that the store refused, kept aside in a file", is_counter=True),
+            Field("sent_points", "", "points that the store acknowledged since start", is_counter=True),
+            Field("retries", "", "failed deliveries since start", is_counter=True),
+            Field(
+                "foreign_answers",
+                "",
+                "answers of something other than the store since start, such as a proxy's page",
+                is_counter=True,
+            ),
+            Field("ticks_missed", "", "sampling ticks missed since start", is_counter=True),
+            Field("driver_time_s", "s", "time inside driver calls since start", is_counter=True),
             Field("driver_stuck", "", "1 while the sampler does not answer"),
-            Field("sampler_restarts", "", "sampler restarts since start"),
+            Field("sampler_restarts", "", "sampler restarts since start", is_counter=True),
         ),
         10.0,
         "recent",
@@ -219,8 +216,25 @@ _ALL = (
         "fine",
     ),
     Measurement(
+        "sensor",
+        "a sensor that has shown implausible readings: how many were dropped, and whether it is to be believed",
+        (*_NODE_TAGS, "gpu", "sensor"),
+        (
+            Field(
+                "dropped_readings",
+                "",
+                "implausible readings since the agent's start, none of them stored",
+                is_counter=True,
+            ),
+            Field("suspect", "", "1 after ten in a row, 0 after ten plausible ones"),
+            Field("reason", "", "why the last one was dropped", is_text=True),
+        ),
+        10.0,
+        "fine",
+    ),
+    Measurement(
         "job_interval",
-        "which job used which GPU from when to when; the row number keeps points apart",
+        "which job used which GPU from when to when; of several that began at once each has a millisecond of its own",
         (*_NODE_TAGS, "gpu"),
         (
             Field("job", "", "job id of the scheduler", is_text=True),
@@ -228,9 +242,30 @@ _ALL = (
             Field("uuid", "", "GPU UUID", is_text=True),
             Field("start_s", "s", "start, seconds since the epoch", is_moment=True),
             Field("end_s", "s", "end, seconds since the epoch; 0 while it runs", is_moment=True),
-            Field("energy_j", "J", "energy of this GPU over the interval"),
+            Field("energy_j", "J", "its share of the energy of this GPU over the interval"),
+            Field(
+                "energy_split",
+                "",
+                "how the share was found: whole, mig_activity, process_utilization, mig_memory or equal",
+                is_text=True,
+            ),
+            Field("instances", "", "UUIDs of its MIG instances, where it has some", is_text=True),
         ),
         0.0,
+        "history",
+    ),
+    Measurement(
+        "job_progress",
+        "what a job says it did on this node since its last report, and its GPU energy of that time",
+        _NODE_TAGS,
+        (
+            Field("job", "", "job id of the scheduler", is_text=True),
+            Field("unit", "", "what is counted, such as tokens or steps", is_text=True),
+            Field("done", "", "how many since the last report"),
+            Field("energy_j", "J", "the job's energy on this node's GPUs since then"),
+            Field("total", "", "how many since the job began, as its reports say", is_counter=True),
+        ),
+        60.0,
         "history",
     ),
     Measurement(
@@ -261,128 +296,9 @@ _ALL = (
     Measurement("rack_5m", f"roll-up of a rack: {_COARSE}", ("site", "hall", "rack"), _ROLLUP, 300.0, "history"),
     Measurement("hall_5m", f"roll-up of a hall: {_COARSE}", ("site", "hall"), _ROLLUP, 300.0, "history"),
     Measurement("site_5m", f"roll-up of the site: {_COARSE}", ("site",), _ROLLUP, 300.0, "history"),
-    Measurement(
-        "plan",
-        "one published plan",
-        ("site",),
-        (
-            Field("plan_id", "", "hash of the plan's inputs", is_text=True),
-            Field("status", "", "optimal, feasible or fallback", is_text=True),
-            Field("value", "", "weighted work that the plan delivers"),
-            Field("bound", "", "proven upper bound of any plan's value"),
-            Field("gap", "", "bound less value, over bound"),
-            Field("verified", "", "1 when the independent checker passed the plan"),
-            Field("solve_s", "s", "time to solve"),
-            Field("jobs_running", "", "jobs that the plan keeps running"),
-            Field("jobs_started", "", "jobs that the plan starts within its horizon"),
-            Field("jobs_waiting", "", "jobs that the plan leaves waiting"),
-            Field("work_gpu_s", "s", "GPU seconds of work delivered within the horizon"),
-            Field("energy_j", "J", "facility energy over the horizon"),
-            Field("cost", "currency", "energy cost over the horizon"),
-            Field("stale_share", "", "share of nodes without fresh telemetry"),
-        ),
-        300.0,
-        "history",
-    ),
-    Measurement(
-        "plan_zone",
-        "forecast of the newest plan per zone and slot",
-        ("site", "zone"),
-        (
-            Field("planned_w", "W", "planned power"),
-            Field("budget_w", "W", "power budget"),
-            Field("headroom_w", "W", "budget less plan"),
-            Field("heat_w", "W", "planned heat (halls)"),
-            Field("cooling_capacity_w", "W", "cooling capacity in the forecast weather (halls)"),
-            Field("price_per_mw", "", "value of one more MW in this zone and slot"),
-        ),
-        300.0,
-        "recent",
-    ),
-    Measurement(
-        "plan_storage",
-        "operation of each storage unit in the newest plan, per slot: battery (electricity), tank and loop (heat)",
-        ("site", "storage"),
-        (
-            Field("power_w", "W", "power that the unit delivers; negative when it takes up"),
-            Field("stored_j", "J", "content at the slot's start"),
-            Field("soc_percent", "%", "content at the slot's start, of its capacity"),
-            Field("temp_c", "degC", "supply temperature at the slot's start (loops)"),
-        ),
-        300.0,
-        "recent",
-    ),
-    Measurement(
-        "plan_job",
-        "one job of the newest plan; the row number keeps points apart, the job is a field",
-        ("site", "row"),
-        (
-            Field("job", "", "job id", is_text=True),
-            Field("state", "", "running, planned or waiting", is_text=True),
-            Field("hall", "", "hall", is_text=True),
-            Field("mode", "", "power mode", is_text=True),
-            Field("gpus", "", "GPUs"),
-            Field("power_w", "W", "planned draw"),
-            Field("start_s", "s", "planned start, seconds since the epoch; 0 when waiting", is_moment=True),
-            Field("end_s", "s", "planned end, seconds since the epoch; 0 when waiting", is_moment=True),
-            Field("weight", "", "priority weight"),
-            Field("reason", "", "why it waits or runs slowed, in plain words", is_text=True),
-            Field("what_if", "", "changes that would start it or run it faster, in numbers", is_text=True),
-            Field("plan_id", "", "plan that the row belongs to; only rows of the newest plan count", is_text=True),
-        ),
-        300.0,
-        "recent",
-    ),
-    Measurement(
-        "plan_slot",
-        "which job the newest plan runs, per slot and lane; lanes hold a hall's largest jobs, for a Gantt chart",
-        ("site", "hall", "lane"),
-        (
-            Field("job", "", "job id, or - where the lane is free", is_text=True),
-            Field("gpus", "", "GPUs of the job"),
-        ),
-        300.0,
-        "recent",
-    ),
-    Measurement(
-        "lease",
-        "power-cap lease of a node",
-        ("site", "hall", "node"),
-        (
-            Field("cap_w", "W", "cap of the node under the lease"),
-            Field("safe_cap_w", "W", "cap without a lease"),
-            Field("expires_s", "s", "end of the lease, seconds since the epoch", is_moment=True),
-            Field("plan_id", "", "plan that gave the lease", is_text=True),
-            Field("signed", "", "the signed lease that the capper reads, in base64", is_text=True),
-        ),
-        60.0,
-        "recent",
-    ),
-    Measurement(
-        "lease_confirmation",
-        "a capper's signed statement that no lease older than this can come into force on its node",
-        ("node",),
-        (
-            Field("sequence", "", "number of the newest lease that the capper accepted"),
-            Field("signed", "", "the signed confirmation, in base64", is_text=True),
-        ),
-        60.0,
-        "recent",
-    ),
-    Measurement(
-        "alert",
-        "alarms raised by Powerhall itself",
-        ("site", "zone", "kind"),
-        (
-            Field("active", "", "1 while the alarm stands"),
-            Field("detail", "", "in plain words", is_text=True),
-        ),
-        0.0,
-        "history",
-    ),
 )
 
-MEASUREMENTS: dict[str, Measurement] = {entry.name: entry for entry in _ALL}
+MEASUREMENTS: dict[str, Measurement] = {entry.name: entry for entry in (*_ALL, *PLAN_MEASUREMENTS)}
 
 
 def measurement(name: str) -> Measurement:

@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-from powerhall.runtime.errors import ConfigError, PowerhallError, Retryable
+from powerhall.runtime.decode.bytes_in import inflate
+from powerhall.runtime.decode.limits import MOST_JSON_BYTES
+from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected, Retryable
 from powerhall.store.base import StoreKind
 from powerhall.store.points import Batch, batches
 from powerhall.store.query import Query, Row
@@ -97,7 +99,12 @@ class SqliteStore:
                 f"SELECT body FROM document WHERE kind = ?{condition} ORDER BY time_ms DESC LIMIT 1",
                 values,
             ).fetchone()
-        return zlib.decompress(found[0]) if found else None
+        source = f"sqlite:///{self.path}: document {kind}"
+        if found is None:
+            return None
+        if not isinstance(found[0], bytes):
+            raise Rejected(f"{source}: damaged: not compressed data")
+        return inflate(found[0], source, MOST_JSON_BYTES)
 
     def prune(self, now_s: float) -> int:
         """Delete points past their measurement's retention; return how many."""
@@ -182,13 +189,18 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        self._roll_back()  # of a call that an interrupt ended before its own ROLLBACK
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._roll_back()
             raise
-        self._db.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ class DryCooler:
     name = "dry_cooler"
     title = "dry cooler"
     needs_weather = True
+    convex = True
 
     def capacity_w(self, plant: Plant, weather: Weather) -> float:
         """Return the capacity in W at this dry bulb."""
@@ -21,3 +22,7 @@ class DryCooler:
     def power_w(self, plant: Plant, heat_w: float, weather: Weather) -> float:
         """Return pumps and fans in W."""
         return moving_power_w(plant, load_share(heat_w, self.capacity_w(plant, weather)))
+
+    def water_l_per_h(self, _plant: Plant, _heat_w: float, _weather: Weather) -> float:
+        """Return 0: it uses no water."""
+        return 0.0

@@ -12,6 +12,7 @@ class Fixed:
     name = "fixed"
     title = "plant"
     needs_weather = False
+    convex = True
 
     def capacity_w(self, plant: Plant, _weather: Weather) -> float:
         """Return the rated capacity in W."""
@@ -21,3 +22,7 @@ class Fixed:
         """Return pumps, fans and compressor in W."""
         load = load_share(heat_w, plant.capacity_w)
         return moving_power_w(plant, load) + compressor_power_w(plant.capacity_w, plant.cop, load)
+
+    def water_l_per_h(self, _plant: Plant, _heat_w: float, _weather: Weather) -> float:
+        """Return 0: it uses no water."""
+        return 0.0

@@ -6,9 +6,11 @@ temperature; otherwise the chiller, whose coefficient of performance falls by 2.
 to 2.8 % computed from the EnergyPlus chillers York YK and Carrier 19XR).
 """
 
+from functools import lru_cache
 from itertools import pairwise
 
 from powerhall.physics.plants.plant import Plant, compressor_power_w, load_share, moving_power_w
+from powerhall.physics.plants.water import tower_water_l_per_h
 from powerhall.physics.weather import Weather
 
 __all__ = ["TowerChiller", "tower_approach_k"]
@@ -19,6 +21,7 @@ _COP_SLOPE_PER_K = 0.022
 _CAPACITY_SLOPE_PER_K = 0.01
 
 
+@lru_cache(maxsize=4096)
 def tower_approach_k(wet_bulb_c: float) -> float:
     """Return the distance of the tower's water from the wet bulb in K, interpolated, constant outside the table."""
     points = _TOWER_APPROACH
@@ -48,6 +51,7 @@ class TowerChiller:
     name = "tower_chiller"
     title = "cooling tower and chiller"
     needs_weather = True
+    convex = True
 
     def capacity_w(self, plant: Plant, weather: Weather) -> float:
         """Return the capacity in W at this wet bulb."""
@@ -58,10 +62,20 @@ class TowerChiller:
 
     def power_w(self, plant: Plant, heat_w: float, weather: Weather) -> float:
         """Return pumps and fans in W, and the compressor where free cooling does not do."""
-        capacity_w = self.capacity_w(plant, weather)
-        load = load_share(heat_w, capacity_w)
+        load = load_share(heat_w, self.capacity_w(plant, weather))
         moved_w = moving_power_w(plant, load)
         if _is_free(plant, weather):
             return moved_w
+        return moved_w + self._compressor_w(plant, load, weather)
+
+    def water_l_per_h(self, plant: Plant, heat_w: float, weather: Weather) -> float:
+        """Return the water that the tower uses for the heat and the compressor's power."""
+        rejected_w = heat_w
+        if not _is_free(plant, weather):
+            load = load_share(heat_w, self.capacity_w(plant, weather))
+            rejected_w += self._compressor_w(plant, load, weather)
+        return tower_water_l_per_h(plant, rejected_w, _condenser_c(weather.wet_bulb_c), weather)
+
+    def _compressor_w(self, plant: Plant, load: float, weather: Weather) -> float:
         cop = plant.cop * max(0.2, 1.0 - _COP_SLOPE_PER_K * _above_rated_k(plant, weather))
-        return moved_w + compressor_power_w(capacity_w, cop, load)
+        return compressor_power_w(self.capacity_w(plant, weather), cop, load)

@@ -1,6 +1,7 @@
 """URLs of InfluxDB stores: `influxdb://HOST:PORT/BUCKET?version=1|2|3&token_file=...`."""
 
 import ipaddress
+import re
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -21,12 +22,15 @@ OPTIONS = (
     "allow_http",
     "timeout_s",
     "retention",
+    "prefix",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class InfluxAddress:
-    """Where an InfluxDB is and how to log in; `bucket` is BUCKET, or DATABASE/RETENTION_POLICY for version 1.
+    """Where an InfluxDB is, with the path of a proxy before it, and how to log in.
+
+    `bucket` is BUCKET, or DATABASE/RETENTION_POLICY for version 1.
 
     `by_class`: BUCKET holds the class `fine`, BUCKET/recent and BUCKET/history the others; in version 1 these are
     retention policies of one database, in version 2 buckets, in version 3 databases.
@@ -83,7 +87,7 @@ def parse_influx_url(url: str) -> InfluxAddress:
     scheme = _scheme(where, parts.hostname, options)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return InfluxAddress(
-        base_url=f"{scheme}://{host}:{port}",
+        base_url=f"{scheme}://{host}:{port}{_prefix(where, options)}",
         bucket=bucket,
         version=int(version),
         org=options.get("org", ""),
@@ -130,6 +134,14 @@ def _scheme(where: str, host: str, options: dict[str, str]) -> str:
             f"{where}: tls=false sends tokens in the clear to another machine; allow it by allow_http=true"
         )
     return "https" if tls == "true" else "http"
+
+
+def _prefix(where: str, options: dict[str, str]) -> str:
+    """Return the path under which a proxy has the server, "" for none."""
+    prefix = options.get("prefix", "").strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9._~/-]*", prefix) or ".." in prefix.split("/"):
+        raise ConfigError.field(where, "prefix", prefix, "must be a path such as influx, of letters, digits and ._~-/")
+    return f"/{prefix}" if prefix else ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
@@ -50,15 +50,15 @@ class ApiClient(Protocol):
     default_headers: dict[str, str]
     rest_client: RestClient
 
-    def call_api(self, path: str, method: str, **options: object) -> object:
-        """Send one request; a refusing answer raises ApiException."""
+    def call_api(self, path: str, method: str, **options: object) -> tuple[object, int, Mapping[str, str]]:
+        """Send one request; return data, status and headers; a refusing answer raises ApiException."""
 
 
 class WriteService(Protocol):
     """influxdb-client's WriteService."""
 
-    def post_write(self, **options: object) -> object:
-        """Send one request to /api/v2/write; a refusing answer raises ApiException."""
+    def post_write_with_http_info(self, **options: object) -> tuple[object, int, Mapping[str, str]]:
+        """Send one request to /api/v2/write; return data, status and headers; a refusing answer raises ApiException."""
 
 
 _lock = threading.Lock()

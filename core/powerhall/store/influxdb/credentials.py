@@ -33,8 +33,9 @@ def token_authorization(address: InfluxAddress) -> str:
 
 
 def _secret(address: InfluxAddress) -> str:
-    file = address.token or address.password
-    return file.read() if file else ""
+    if address.token:
+        return address.token.read_token()
+    return address.password.read_line() if address.password else ""
 
 
 def _user_secret(address: InfluxAddress, secret: str) -> str:

@@ -5,9 +5,10 @@
 from decimal import Decimal
 
 from powerhall.runtime.errors import Rejected
+from powerhall.store.line_protocol import stored_name
 from powerhall.store.query import Filter, Query, Select, TagValue, Variable
 
-__all__ = ["identifier", "literal", "render_grafana", "render_influxql"]
+__all__ = ["identifier", "literal", "render_grafana", "render_influxql", "tag_literal"]
 
 
 def render_influxql(query: Query, start_ms: int, end_ms: int) -> str:
@@ -59,7 +60,13 @@ def identifier(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", " ") + "'"
+    text = text.replace("\n", " ").replace("\r", " ").encode("utf-8", "replace").decode()
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def tag_literal(value: str) -> str:
+    """Return a tag's value as it is stored, as a literal."""
+    return literal(stored_name(value))
 
 
 def _tag_condition(tag: str, value: TagValue) -> str:
@@ -68,7 +75,7 @@ def _tag_condition(tag: str, value: TagValue) -> str:
     values = (value,) if isinstance(value, str) else value
     if not values:
         raise Rejected.field("query", tag, values, "must hold at least one value")
-    text = " OR ".join(f"{identifier(tag)} = {literal(entry)}" for entry in values)
+    text = " OR ".join(f"{identifier(tag)} = {tag_literal(entry)}" for entry in values)
     return text if len(values) == 1 else f"({text})"
 
 

@@ -9,17 +9,22 @@ rotated.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
+from powerhall.runtime.decode.json_data import decode_json
+from powerhall.runtime.decode.numbers_in import whole
 from powerhall.runtime.errors import Rejected
 from powerhall.store.base import StoreKind
 from powerhall.store.classes import retention_of, split_lines
 from powerhall.store.documents import DOCUMENT, join_parts, split_document
 from powerhall.store.influxdb.address import OPTIONS, InfluxAddress, parse_influx_url
 from powerhall.store.influxdb.http import InfluxHttp
-from powerhall.store.influxdb.influxql import identifier, literal, render_influxql
+from powerhall.store.influxdb.influxql import identifier, literal, render_influxql, tag_literal
+from powerhall.store.influxdb.writer import MOST_ANSWER_BYTES
+from powerhall.store.line_protocol import real_name
 from powerhall.store.query import Query, Row
 from powerhall.store.schema import RETENTION_DAYS, Retention
 
@@ -80,7 +85,8 @@ class InfluxStore:
         found = self._select(render_influxql(query, start_ms, round(end_s * 1000)), http)
         whole_range_ms = start_ms if query.aggregated and query.every_s is None else None
         names = [entry.name for entry in query.select]
-        rows = [row for series in found for row in _rows(series, names, query.group_by, whole_range_ms)]
+        with self._asked_for():
+            rows = [row for series in found for row in _rows(series, names, query.group_by, whole_range_ms)]
         sign = -1 if query.order == "desc" else 1
         rows.sort(key=lambda row: (*(row.tags[tag] for tag in query.group_by), sign * row.time_s))
         return rows
@@ -91,16 +97,17 @@ class InfluxStore:
 
     def latest_document(self, kind: str, key: str | None = None) -> bytes | None:
         """Return the newest complete document of this kind and key, or of any key; None where there is none."""
-        where = [f'"kind" = {literal(kind)}', *([] if key is None else [f'"key" = {literal(key)}'])]
+        where = [f'"kind" = {tag_literal(kind)}', *([] if key is None else [f'"key" = {tag_literal(key)}'])]
         if self.address.version == 3:
             now_s = time.time()
             where.append(f"time > {round((now_s - _RECENT_S) * 1000)}ms")
         text = f'SELECT "digest", "parts", "key" FROM {identifier(DOCUMENT.name)}'
         text += f" WHERE {' AND '.join(where)} AND \"part\" = '0' ORDER BY time DESC LIMIT {_DOCUMENT_TRIES}"
         for series in self._select(text, self._by_class[DOCUMENT.retention]):
-            for time_ms, digest, _, tag in series.values:
-                exact = [*where[:1], f'"key" = {literal(str(tag or ""))}', f"time = {_int(time_ms)}ms"]
-                body = self._document(exact, str(digest))
+            with self._asked_for():
+                found = [(_int(time_ms), str(digest), str(tag or "")) for time_ms, digest, _, tag in series.values]
+            for at_ms, digest, tag in found:
+                body = self._document([*where[:1], f'"key" = {literal(tag)}', f"time = {at_ms}ms"], digest)
                 if body is not None:
                     return body
         return None
@@ -110,27 +117,38 @@ class InfluxStore:
         for http in self._by_class.values():
             http.close()
 
+    def server_time_s(self) -> float | None:
+        """Return the server's clock in s since the epoch, to the second; None where it does not tell."""
+        return self._http.date_s()
+
     def names(self, statement: str) -> list[str]:
         """Return the first column of a SHOW statement, such as SHOW DATABASES."""
-        return [str(line[0]) for series in self._select(statement) for line in series.values]
+        with self._asked_for():
+            return [str(line[0]) for series in self._select(statement) for line in series.values]
 
     def _document(self, where: list[str], digest: str) -> bytes | None:
         where = [*where, f'"digest" = {literal(digest)}']  # parts of an older document of this very time have another
         text = f'SELECT "body", "part" FROM {identifier(DOCUMENT.name)} WHERE {" AND ".join(where)}'
         found = self._select(text, self._by_class[DOCUMENT.retention])
-        parts = {int(str(line[2])): str(line[1]) for series in found for line in series.values}
+        with self._asked_for():
+            parts = {whole(str(line[2])): str(line[1]) for series in found for line in series.values}
         return join_parts([parts[number] for number in sorted(parts)], digest)
+
+    @contextmanager
+    def _asked_for(self) -> Iterator[None]:
+        """Refuse an answer whose columns or values are not those that were asked for."""
+        try:
+            yield
+        except (ValueError, LookupError, OverflowError):
+            raise Rejected(f"{self.address.name}: the answer has other columns than were asked for") from None
 
     def _select(self, statement: str, http: InfluxHttp | None = None) -> list[_Series]:
         http = http or self._http
         body = http.query(statement)
-        try:
-            answer = msgspec.json.decode(body, type=_Answer)
-        except msgspec.DecodeError as error:
-            raise Rejected(f"{self.address.name}: answer is not InfluxQL's JSON: {error}") from None
+        answer = decode_json(body, _Answer, f"{self.address.name}: answer is not InfluxQL's JSON", MOST_ANSWER_BYTES)
         for error_text in (answer.error, *(result.error for result in answer.results)):
             if error_text:
-                raise http.refusal(200, error_text)
+                raise http.refusal(error_text)
         return [series for result in answer.results for series in result.series]
 
 
@@ -140,7 +158,7 @@ def _open(url: str) -> InfluxStore:
 
 def _rows(series: _Series, names: Sequence[str], tags: Sequence[str], whole_range_ms: int | None) -> list[Row]:
     at = {name: series.columns.index(name) for name in names}
-    group = {tag: series.tags.get(tag, "") or "" for tag in tags}
+    group = {tag: real_name(series.tags.get(tag, "") or "") for tag in tags}
     rows = []
     for line in series.values:
         values = {name: _value(line[index]) for name, index in at.items()}
@@ -158,7 +176,8 @@ def _value(value: float | str | bool | None) -> float | str | None:
 
 
 def _int(value: float | str | bool | None) -> int:
-    assert isinstance(value, int | float)
+    if not isinstance(value, int | float):
+        raise ValueError("must be a time")  # noqa: TRY004 - as for any other value
     return int(value)
 
 

@@ -1,0 +1,1 @@
+"""Files for hosts that come with the package: units, users, folders, example settings, dashboards, charts."""
