@@ -33,8 +33,13 @@ PROGRAM = Program(
         "cap": "powerhall_agent.commands.cap",
         "lease": "powerhall_agent.commands.lease",
         "gateway": "powerhall_agent.commands.gateway",
+        "schema": "powerhall_agent.commands.schema",
+        "install": "powerhall_agent.commands.install",
+        "install-units": "powerhall_agent.commands.install",
+        "deploy-files": "powerhall_agent.commands.install",
     },
     needs_command=True,
+    older=frozenset({"install-units"}),
 )
 
 

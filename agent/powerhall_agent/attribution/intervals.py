@@ -1,48 +1,62 @@
-"""Turns repeated observations of GPU holders into intervals with a start, an end and an energy."""
+"""Turns repeated observations of GPU holders into intervals with a start, an end and an energy.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+Any number of holders may share a GPU. The energy of a GPU between two observations is split among those that hold it
+then (see energy_split.py), so that the intervals of a GPU sum up to its energy while somebody holds it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["GpuSnapshot", "Holder", "Interval", "IntervalTracker"]
+from powerhall_agent.attribution.energy_split import SPLITS, split
+from powerhall_agent.base.gpu_snapshot import GpuSnapshot, Holder
+
+__all__ = ["Interval", "IntervalTracker"]
 
 _GRACE: Final = 2
 """Observations that may miss a holder in a row before its interval ends: /proc can miss a starting process."""
 _REFRESH_S: Final = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds a GPU: the scheduler's job id, and a hash of the user where that is configured."""
-
-    job: str
-    user_hash: str = ""
-
-
 @dataclass(slots=True)
 class Interval:
-    """One job on one GPU; `end_s` is 0 while it runs, `energy_j` the energy of the GPU so far."""
+    """One job on one GPU; `end_s` is 0 while it runs.
+
+    `time_ms` is the time of its point: its start, or the next free millisecond of the GPU where several began at once.
+    """
 
     gpu: int
     uuid: str
     holder: Holder
     start_s: float
-    start_energy_j: float
+    time_ms: int
     end_s: float = 0.0
-    energy_j: float = 0.0
+    split_j: dict[str, float] = field(default_factory=dict)
+    """Its share of the GPU's energy so far, by the method of the split."""
     missed: int = 0
-    shown_s: float = 0.0
+    shown_s: float = -1.0
+    """When it was last written, -1 before."""
+
+    @property
+    def energy_j(self) -> float:
+        """Its share of the GPU's energy so far."""
+        return sum(self.split_j.values())
+
+    @property
+    def split(self) -> str:
+        """The method that gave most of its energy."""
+        return max(SPLITS, key=lambda how: self.split_j.get(how, 0.0))
 
 
-@dataclass(frozen=True, slots=True)
-class GpuSnapshot:
-    """A GPU at one observation: its UUID, its processes, its energy so far and its MIG instances' UUIDs."""
+@dataclass(slots=True)
+class _Gpu:
+    """What is remembered of the GPU of a number: time of the newest point, UUID, energy, open intervals by job."""
 
-    uuid: str
-    bus_id: str
-    pids: tuple[int, ...]
-    energy_j: float
-    instances: tuple[str, ...] = ()
+    newest_ms: int = 0
+    uuid: str = ""
+    energy_j: float | None = None
+    open: dict[str, Interval] = field(default_factory=dict)
 
 
 class IntervalTracker:
@@ -50,33 +64,77 @@ class IntervalTracker:
 
     def __init__(self) -> None:
         """Start without jobs."""
-        self._open: dict[tuple[int, str], Interval] = {}
+        self._gpus: defaultdict[int, _Gpu] = defaultdict(_Gpu)
 
     def observe(
         self, now_s: float, gpus: Mapping[int, GpuSnapshot], holders: Mapping[int, list[Holder]]
     ) -> list[Interval]:
         """Take an observation; return intervals that began, ended, or were last written five minutes ago."""
         changed: list[Interval] = []
-        seen = {(gpu, holder.job): holder for gpu, found in holders.items() for holder in found if gpu in gpus}
-        for key, holder in seen.items():
-            interval = self._open.get(key)
-            if interval is None:
-                now = gpus[key[0]]
-                interval = self._open[key] = Interval(key[0], now.uuid, holder, now_s, now.energy_j)
-                changed.append(interval)
-            interval.missed = 0
-        for key, interval in list(self._open.items()):
-            present = gpus.get(key[0])
-            if present is not None:
-                interval.energy_j = max(interval.energy_j, present.energy_j - interval.start_energy_j)
-            if key not in seen:
-                interval.missed += 1
-                if interval.missed > _GRACE:
-                    interval.end_s = now_s
-                    del self._open[key]
-                    changed.append(interval)
-            elif now_s - interval.shown_s >= _REFRESH_S and interval not in changed:
-                changed.append(interval)
+        for number in sorted({*gpus, *self._gpus}):
+            snapshot = gpus.get(number)
+            present = {holder.job: holder for holder in holders.get(number, ())} if snapshot is not None else {}
+            known = self._gpus[number]
+            if snapshot is not None:
+                changed += _ended_by_another(known, snapshot, now_s)
+                _add_energy(known, snapshot)
+                changed += _begin(known, number, snapshot, present, now_s)
+            changed += _go_on(known, present, now_s)
         for interval in changed:
             interval.shown_s = now_s
         return changed
+
+    def energies(self) -> Iterator[tuple[Holder, float]]:
+        """Yield the holder and the energy in J so far of each interval that is open."""
+        for known in self._gpus.values():
+            for interval in known.open.values():
+                yield interval.holder, interval.energy_j
+
+
+def _ended_by_another(known: _Gpu, snapshot: GpuSnapshot, now_s: float) -> list[Interval]:
+    """End what was held of a GPU in whose place another one is; its energy is none of theirs."""
+    if known.uuid == snapshot.uuid:
+        return []
+    ended = list(known.open.values())
+    for interval in ended:
+        interval.end_s = now_s
+    known.uuid, known.energy_j = snapshot.uuid, None
+    known.open.clear()
+    return ended
+
+
+def _add_energy(known: _Gpu, snapshot: GpuSnapshot) -> None:
+    """Give the energy since the last observation to those that held the GPU; a counter that went back gives none."""
+    before_j, known.energy_j = known.energy_j, snapshot.energy_j
+    used_j = 0.0 if before_j is None else max(0.0, snapshot.energy_j - before_j)
+    intervals = list(known.open.values())
+    if not intervals:
+        return
+    shares, how = split(snapshot, [interval.holder for interval in intervals])
+    for interval, share in zip(intervals, shares, strict=True):
+        interval.split_j[how] = interval.split_j.get(how, 0.0) + share * used_j
+
+
+def _begin(known: _Gpu, gpu: int, snapshot: GpuSnapshot, present: Mapping[str, Holder], now_s: float) -> list[Interval]:
+    begun = []
+    for job, holder in present.items():
+        if job in known.open:
+            known.open[job].holder = holder  # its processes and instances of now
+        else:
+            known.newest_ms = max(int(now_s * 1000), known.newest_ms + 1)
+            known.open[job] = Interval(gpu, snapshot.uuid, holder, now_s, known.newest_ms)
+            begun.append(known.open[job])
+    return begun
+
+
+def _go_on(known: _Gpu, present: Mapping[str, Holder], now_s: float) -> list[Interval]:
+    changed = []
+    for job, interval in list(known.open.items()):
+        interval.missed = 0 if job in present else interval.missed + 1
+        if interval.missed > _GRACE:
+            interval.end_s = now_s
+            del known.open[job]
+            changed.append(interval)
+        elif job in present and 0.0 <= interval.shown_s <= now_s - _REFRESH_S:
+            changed.append(interval)
+    return changed

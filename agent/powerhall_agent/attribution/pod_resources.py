@@ -4,8 +4,10 @@ The call is small enough for a hand-made HTTP/2 exchange (RFC 9113, gRPC over HT
 agent needs no gRPC library. Service v1.PodResourcesLister, method List.
 """
 
+import re
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,7 @@ _DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _END_HEADERS, _ACK, _PADDED = 0x1, 0x4, 0x1, 0x8
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _MOST_BYTES: Final = 16 << 20
+_UUID: Final = re.compile(r"(?:GPU|MIG)-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def list_pods(path: Path = SOCKET, timeout_s: float = 2.0) -> dict[str, str]:
@@ -28,7 +31,7 @@ def list_pods(path: Path = SOCKET, timeout_s: float = 2.0) -> dict[str, str]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)
             connection.connect(str(path))
-            return parse_pods(_call(connection))
+            return parse_pods(_call(connection, time.monotonic() + timeout_s))
     except (OSError, ValueError, struct.error) as error:
         raise Retryable(f"{path}: the kubelet's pod resources cannot be read: {error}") from error
 
@@ -42,7 +45,7 @@ def _header(name: str, value: str) -> bytes:
     return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
-def _call(connection: socket.socket) -> bytes:
+def _call(connection: socket.socket, end_s: float) -> bytes:
     headers = b"".join(
         _header(name, value)
         for name, value in (
@@ -59,6 +62,8 @@ def _call(connection: socket.socket) -> bytes:
     body = b""
     ended = False
     while not ended:
+        if time.monotonic() > end_s or len(body) > _MOST_BYTES:
+            raise ValueError("the answer is too large, or was not complete in time")
         kind, flags, payload = _read_frame(connection)
         if kind == _SETTINGS and not flags & _ACK:
             connection.sendall(_frame(_SETTINGS, _ACK, 0))
@@ -89,7 +94,7 @@ def _read(connection: socket.socket, length: int) -> bytes:
         raise ValueError("a frame is too long")
     data = b""
     while len(data) < length:
-        part = connection.recv(length - len(data))
+        part = connection.recv(length - len(data))  # of a frame, whose length is limited
         if not part:
             raise ValueError("the connection was closed")
         data += part
@@ -128,13 +133,41 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_pods(message: bytes) -> dict[str, str]:
-    """Read a ListPodResourcesResponse into `namespace/pod` by device id."""
+    """Read a ListPodResourcesResponse into `namespace/pod` by device id, of device plugins and of DRA claims.
+
+    Pods that share a claim have its devices each with `::namespace/pod` behind it.
+    """
     found: dict[str, str] = {}
     for _, pod in _fields(message):
         parts = list(_fields(pod))
         names = {number: value.decode("utf-8", "replace") for number, value in parts if number in {1, 2}}
-        for device in (entry for number, value in parts if number == 3 for n, entry in _fields(value) if n == 2):
-            texts = [(number, value.decode("utf-8", "replace")) for number, value in _fields(device)]
-            if any(number == 1 and text.startswith("nvidia.com/") for number, text in texts):
-                found.update({text: f"{names.get(2, '')}/{names.get(1, '')}" for number, text in texts if number == 2})
+        name = f"{names.get(2, '')}/{names.get(1, '')}"
+        for container in (value for number, value in parts if number == 3):
+            for device in _devices_of(container):
+                key = device if found.get(device, name) == name else f"{device}::{name}"
+                found[key] = name
     return found
+
+
+def _devices_of(container: bytes) -> Iterator[str]:
+    """Yield the ids of the NVIDIA devices of a container: field 2 is of device plugins, field 5 of DRA claims."""
+    for number, value in _fields(container):
+        if number == 2:
+            texts = [(part, text.decode("utf-8", "replace")) for part, text in _fields(value)]
+            if any(part == 1 and text.startswith("nvidia.com/") for part, text in texts):
+                yield from (text for part, text in texts if part == 2)
+        elif number == 5:
+            for resource in (entry for part, entry in _fields(value) if part == 4):
+                yield from _claimed(resource)
+
+
+def _claimed(resource: bytes) -> Iterator[str]:
+    """Yield the device of a claim: the UUID in the name of its CDI device where it has one, else its own name."""
+    parts = list(_fields(resource))
+    texts = {number: value.decode("utf-8", "replace") for number, value in parts if number in {2, 4}}
+    driver, device = texts.get(2, ""), texts.get(4, "")
+    if driver != "nvidia.com" and not driver.endswith(".nvidia.com"):
+        return
+    names = [value.decode("utf-8", "replace") for number, cdi in parts if number == 1 for _, value in _fields(cdi)]
+    uuids = [uuid[0] for name in names if (uuid := _UUID.search(name))]
+    yield uuids[0] if uuids else device

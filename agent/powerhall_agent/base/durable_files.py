@@ -15,7 +15,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a whole file and sync its data."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
     try:
         write_all(descriptor, data)
         os.fdatasync(descriptor)

@@ -7,6 +7,8 @@ import os
 import socket
 import time
 
+from powerhall.runtime.decode.numbers_in import digits
+
 __all__ = ["Notifier"]
 
 
@@ -19,7 +21,7 @@ class Notifier:
         self._address = "\0" + path[1:] if path.startswith("@") else path
         mine = values.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         usec = values.get("WATCHDOG_USEC", "")
-        self.watchdog_s = int(usec) / 2e6 if usec.isdigit() and mine and self._address else None
+        self.watchdog_s = (digits(usec) or 0) / 2e6 or None if mine and self._address else None
         """Seconds between watchdog notifications: half of WATCHDOG_USEC; None without a watchdog."""
 
     def ready(self, status: str) -> None:

@@ -6,13 +6,11 @@ A part of `make gpu-check`. Without permission to set limits it reports that and
 import argparse
 import sys
 
-import pynvml
-
 from powerhall.lease import GpuCap
+from powerhall.runtime.decode.numbers_in import count_of
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
-from powerhall_agent.capper.limiter import CapsNotHeld, NvmlLimiter
-from powerhall_agent.nvml.driver import Driver
+from powerhall_agent.capper.limiter import CapsNotHeld, DriverGone, NvmlLimiter
 
 __all__ = ["main"]
 
@@ -30,7 +28,9 @@ def _trial(limiter: NvmlLimiter) -> tuple[GpuCap, ...]:
 def main() -> int:
     """Run the check and return an exit code: 1 when a limit does not hold or does not come back."""
     parser = argparse.ArgumentParser(prog="powerhall_agent.capper.check", description=__doc__)
-    parser.add_argument("--simulate", type=int, metavar="GPUS", default=0, help="simulated GPUs, to try the check")
+    parser.add_argument(
+        "--simulate", type=count_of(0, 4096), metavar="GPUS", default=0, help="simulated GPUs, to try the check"
+    )
     simulate = parser.parse_args().simulate
     if simulate:
         from powerhall_agent.simulate.install import install
@@ -38,8 +38,8 @@ def main() -> int:
 
         install([StateFile.create(gpus=simulate)])
     try:
-        limiter = NvmlLimiter(Driver())
-    except pynvml.NVMLError as error:
+        limiter = NvmlLimiter()
+    except DriverGone as error:
         sys.stderr.write(f"capper check: no driver: {error}\n")
         return EXIT_REFUSED
     found = limiter.read()

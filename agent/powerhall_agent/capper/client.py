@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from powerhall.lease import SignedConfirmation, SignedLease
+from powerhall.lease import RefusedForNow, SignedConfirmation, SignedLease
 from powerhall.runtime.errors import Rejected, Retryable
 from powerhall_agent.capper.capper import Status
 from powerhall_agent.capper.server import Message
@@ -14,11 +14,15 @@ __all__ = ["CapperClient", "Reply"]
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The reply of the capper: its status, why it refused the message (or ""), and its confirmation for the ledger."""
+    """The reply of the capper: its status, why it refused the message (or ""), and its confirmation for the ledger.
+
+    `later` is true where a refused lease may be accepted later.
+    """
 
     status: Status
     refused: str = ""
     confirmation: SignedConfirmation | None = None
+    later: bool = False
 
 
 class CapperClient:
@@ -30,10 +34,10 @@ class CapperClient:
         self._socket: socket.socket | None = None
 
     def offer(self, lease: SignedLease) -> Reply:
-        """Hand a lease over; a refused one raises Rejected with the capper's reason."""
+        """Hand a lease over; a refused one raises Rejected with the reason (RefusedForNow: try later)."""
         reply = self._ask(Message(lease=lease))
         if reply.refused:
-            raise Rejected(reply.refused)
+            raise (RefusedForNow if reply.later else Rejected)(reply.refused)
         return reply
 
     def alive(self) -> Reply:
@@ -54,7 +58,11 @@ class CapperClient:
         except OSError as error:
             self.close()
             raise Retryable(f"capper: {self._path}: {error}") from None
-        return msgspec.json.decode(answer, type=Reply)
+        try:
+            return msgspec.json.decode(answer, type=Reply)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self.close()
+            raise Retryable(f"capper: {self._path}: an answer that cannot be read: {error}") from None
 
     def _connect(self) -> socket.socket:
         self.close()

@@ -1,30 +1,35 @@
 """The capper's socket: one JSON message per line from the agent, one status line back.
 
 Messages: `{"lease": {"body": "...", "signature": "..."}}`, `{"alive": true}`, `{"status": true}`. Only root and the
-user that the settings name may connect (by the peer credentials of the socket). One agent at a time is served; a
-second connection takes the place of the first, so that a restarted agent is never locked out by its dead predecessor.
+user that the settings name may connect (by the peer credentials of the socket).
+
+Nothing that arrives here ends the capper or keeps it from its GPUs: lines, connections, messages per turn, half lines
+and unread answers are bounded, and whatever a message does, the next turn comes.
 """
 
-import os
-import pwd
 import selectors
-import socket
-import struct
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
-from powerhall.lease import SignedLease
+from powerhall.lease import RefusedForNow, SignedConfirmation, SignedLease
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
-from powerhall_agent.capper.capper import Capper
+from powerhall_agent.capper.capper import Capper, Status
+from powerhall_agent.capper.connection import Connection
+from powerhall_agent.capper.limiter import DriverGone
+from powerhall_agent.capper.listener import Listener
+from powerhall_agent.capper.node_clock import boot_s
+from powerhall_agent.capper.node_key import NodeKeyFile
 
-__all__ = ["CapperServer", "Message", "owner_uids"]
+__all__ = ["CapperServer", "Message"]
 
 _TICK_S = 0.2
-_LINE_BYTES = 256 * 1024
+_MAX_CONNECTIONS = 16
+_ACCEPTS_PER_TURN = 8
+_MESSAGES_PER_TURN = 4
+_REASON_CHARS = 500
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,113 +40,142 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: bool = False
 
 
+class _Answer(msgspec.Struct, frozen=True):
+    """The answer to a message; `later` where the same lease may be accepted later."""
+
+    status: Status
+    refused: str = ""
+    confirmation: SignedConfirmation | None = None
+    later: bool = False
+
+
 class CapperServer:
     """Serves the socket and ticks the capper until it is told to stop."""
 
-    def __init__(self, capper: Capper, path: Path, allowed_uids: frozenset[int], log: Log) -> None:
-        """Bind the socket; an old socket file of a dead capper is replaced."""
-        self._capper = capper
-        self._allowed = allowed_uids
-        self._log = log
-        self._buffer = b""
-        self._agent: socket.socket | None = None
+    def __init__(
+        self,
+        capper: Capper,
+        listener: Listener,
+        allowed_uids: Callable[[], frozenset[int]],
+        log: Log,
+        key_file: NodeKeyFile | None = None,
+        *,
+        users_problem: Callable[[], str] = str,
+    ) -> None:
+        """`allowed_uids` is asked at every connection, so that a user who is made later is let in.
+
+        `users_problem` says why somebody who should connect cannot, or "".
+        """
+        self._capper, self._listener, self._allowed = capper, listener, allowed_uids
+        self._log, self._key_file, self._users_problem = log, key_file, users_problem
+        self._connections: list[Connection] = []
         self._state = ""
-        path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        path.chmod(0o660)
-        self._listener.listen(1)
-        self._listener.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
+
+    def prepare(self) -> None:
+        """Read the key and open the socket, so that a peer that connects right after is served."""
+        self._look_after()
+        self._listener.descriptor()
 
     def run(self, stop: Callable[[], bool], watchdog: Callable[[], None]) -> None:
         """Serve until `stop()`; `watchdog()` is called on every turn that the GPUs were looked after."""
         while not stop():
-            for key, _ in self._selector.select(_TICK_S):
-                if key.fileobj is self._listener:
-                    self._accept()
-                else:
-                    self._receive()
-            self._capper.tick(time.monotonic())
-            self._note()
+            self._wait()
+            self._capper.tick(boot_s())
+            self._look_after()
             watchdog()
 
     def close(self) -> None:
         """Close the sockets; the caps are not touched."""
-        self._drop()
-        self._selector.close()
+        for connection in self._connections:
+            connection.close()
         self._listener.close()
 
-    def _note(self) -> None:
+    def _wait(self) -> None:
+        """Wait for messages, or until the next tick, and answer a few."""
+        with selectors.DefaultSelector() as selector:
+            if (descriptor := self._listener.descriptor()) is not None:
+                selector.register(descriptor, selectors.EVENT_READ, None)
+            for connection in self._connections:
+                selector.register(connection.descriptor, selectors.EVENT_READ, connection)
+            has_lines = any(connection.has_line for connection in self._connections)
+            ready = [key.data for key, _ in selector.select(0.0 if has_lines else _TICK_S)]
+        for connection in self._connections:
+            if connection in ready:
+                connection.receive()
+            self._serve(connection)
+        if None in ready:
+            self._accept()
+        self._drop_dead()
+
+    def _look_after(self) -> None:
+        """Compare the clocks, read a mended key, and log what changed."""
+        wall_s, mono_s = time.time(), boot_s()
+        if step_s := self._capper.note_clocks(wall_s, mono_s):
+            self._log.warning("clock_step", step_s=step_s, detail="lifetimes of leases are not changed by it")
+        if self._key_file is not None and self._key_file.refresh(mono_s):
+            self._capper.key, self._capper.key_problem = (
+                self._key_file.key,
+                self._key_file.problem or self._key_file.exposed,
+            )
+        problems = [problem for problem in (self._users_problem(), self._listener.problem) if problem]
+        self._capper.socket_problem = "; ".join(problems)
+        for problem in problems:
+            self._log.warning("socket", key=problem, detail=problem)
         if self._capper.summary != self._state:
             self._state = self._capper.summary
             status = self._capper.status()
-            self._log.info("caps", state=status.state, reason=status.reason, plan=status.plan_id, error=status.error)
+            self._log.info(
+                "caps", state=status.state, reason=status.reason, plan=status.plan_id, gpus=self._capper.wanted,
+                error=status.error, alarms="; ".join(status.alarms),
+            )  # fmt: skip
 
     def _accept(self) -> None:
-        connection, _ = self._listener.accept()
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        _, uid, _ = struct.unpack("3i", credentials)
-        if uid not in self._allowed:
-            self._log.warning("refused", key="", uid=uid, detail="this user may not connect")
-            connection.close()
-            return
-        self._drop()
-        connection.setblocking(False)
-        self._agent, self._buffer = connection, b""
-        self._selector.register(connection, selectors.EVENT_READ)
+        for _ in range(_ACCEPTS_PER_TURN):
+            peer = self._listener.accept()
+            if peer is None:
+                return
+            if peer.uid not in self._allowed():
+                self._log.warning("refused", key="", uid=peer.uid, detail="this user may not connect")
+                peer.socket.close()
+                continue
+            if len(self._connections) >= _MAX_CONNECTIONS:
+                oldest = min(self._connections, key=lambda connection: connection.used_s)
+                oldest.close()
+                self._connections.remove(oldest)
+            self._connections.append(Connection(peer.socket))
 
-    def _drop(self) -> None:
-        if self._agent is not None:
-            self._selector.unregister(self._agent)
-            self._agent.close()
-            self._agent = None
+    def _drop_dead(self) -> None:
+        now_s = boot_s()
+        for connection in self._connections:
+            if not connection.is_open or connection.is_late(now_s):
+                connection.close()
+        self._connections = [connection for connection in self._connections if connection.is_open]
 
-    def _receive(self) -> None:
-        agent = self._agent
-        if agent is None:
-            return
+    def _serve(self, connection: Connection) -> None:
+        for _ in range(_MESSAGES_PER_TURN):
+            line = connection.next_line()
+            if line is None or not connection.is_open:
+                return
+            connection.send(self._reply(line))
+
+    def _reply(self, line: bytes) -> bytes:
         try:
-            data = agent.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._buffer += data
-        if not data or len(self._buffer) > _LINE_BYTES:
-            self._drop()
-            return
-        *lines, self._buffer = self._buffer.split(b"\n")
-        for line in lines:
-            self._answer(agent, self._handle(line))
+            return msgspec.json.encode(self._handle(line)) + b"\n"
+        except DriverGone:
+            raise
+        except Exception:  # noqa: BLE001 - a message that nobody foresaw must not end the capper
+            self._log.exception("message", detail="an unforeseen message; refused")
+            return b'{"refused":"the capper cannot read this message"}\n'
 
-    def _handle(self, line: bytes) -> dict[str, object]:
+    def _handle(self, line: bytes) -> _Answer:
         try:
             message = msgspec.json.decode(line, type=Message)
             if message.lease is not None:
-                self._capper.offer(message.lease, time.time(), time.monotonic())
+                self._capper.offer(message.lease, time.time(), boot_s())
             elif message.alive:
-                self._capper.heard(time.monotonic())
-        except (msgspec.ValidationError, msgspec.DecodeError, Rejected) as error:
-            self._log.warning("lease_refused", key=str(error), detail=error)
-            return {"refused": str(error), "status": self._capper.status()}
-        return {"status": self._capper.status(), "confirmation": self._capper.confirmation(time.time())}
-
-    def _answer(self, agent: socket.socket, reply: dict[str, object]) -> None:
-        try:
-            agent.sendall(msgspec.json.encode(reply) + b"\n")
-        except OSError:
-            if agent is self._agent:
-                self._drop()
-
-
-def owner_uids(*names: str) -> frozenset[int]:
-    """Return root, this process's user and the named users; an unknown name raises Rejected."""
-    uids = {0, os.geteuid()}
-    for name in names:
-        try:
-            uids.add(pwd.getpwnam(name).pw_uid)
-        except KeyError:
-            raise Rejected.field("capper", "agent_user", name, "must be a user of this host") from None
-    return frozenset(uids)
+                self._capper.heard(boot_s())
+        except (msgspec.DecodeError, UnicodeError, RecursionError, Rejected) as error:
+            text = str(error).encode("utf-8", "backslashreplace").decode()[:_REASON_CHARS]
+            self._log.warning("lease_refused", key=type(error).__name__, detail=text)
+            return _Answer(self._capper.status(), text, later=isinstance(error, RefusedForNow))
+        return _Answer(self._capper.status(), confirmation=self._capper.confirmation(time.time()))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
+from powerhall_agent.base.sensor_log import SensorLog
 from powerhall_agent.collectors.collector import Collector
 from powerhall_agent.collectors.gpu import GpuFull
 from powerhall_agent.collectors.gpu_fast import GpuFast
@@ -32,8 +33,8 @@ class HostCollector:
     """A sensor family of the host, which reads into `node` in a thread of its own."""
 
     name: str
-    make: Callable[[SamplerSettings], Collector | None]
-    """None where the settings or the host have no such sensors."""
+    make: Callable[[SamplerSettings, SensorLog], Collector | None]
+    """Makes it with the log of implausible readings; None where the settings or the host have no such sensors."""
     interval_s: Callable[[SamplerSettings], float]
 
 
@@ -45,11 +46,11 @@ GPU_COLLECTORS: Final = (
 )
 
 
-def _rapl(settings: SamplerSettings) -> Collector | None:
-    return Rapl() if settings.rapl and POWERCAP.is_dir() else None
+def _rapl(settings: SamplerSettings, sensors: SensorLog) -> Collector | None:
+    return Rapl(sensors=sensors) if settings.rapl and POWERCAP.is_dir() else None
 
 
-def _redfish(settings: SamplerSettings) -> Collector | None:
+def _redfish(settings: SamplerSettings, _sensors: SensorLog) -> Collector | None:
     if settings.redfish is None:
         return None
     from powerhall_agent.collectors.redfish import Redfish  # loads an HTTP client that most nodes do not need

@@ -3,18 +3,24 @@
 Each reading has fallbacks for older drivers; readings of the whole GPU that MIG disables (utilization) are left out.
 """
 
+import math
 from collections.abc import Collection
+from typing import Final
 
 import pynvml
 
 from powerhall.store.gpu_fields import FULL_FIELDS, FieldValue
 from powerhall_agent.base.counters import CounterUnwrapper
 from powerhall_agent.base.encoder import Fields
+from powerhall_agent.base.trusted_counter import TrustedCounter
 from powerhall_agent.collectors.field_table import combinations, field_specs, getter_calls, select
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.probe import Probe
 
 __all__ = ["GpuFull"]
+
+_ROUNDED_PERCENT: Final = 110
+"""Drivers show a few percent above 100 for full memory traffic."""
 
 
 class GpuFull:
@@ -53,15 +59,14 @@ class GpuFull:
             combination.apply(fields)
         for name, counter in self._counters.items():
             if name in fields:
-                fields[name] = float(counter.total(int(fields[name])))
+                raw = int(fields[name])
+                # What stands for a missing value is no number, so that it is dropped and counted as implausible.
+                fields[name] = float(counter.total(raw)) if TrustedCounter.may_pass([raw]) else math.nan
         fields.update(self.getters.read())
         slowdown_c = fields.pop("slowdown_c", None)
         if slowdown_c is not None and "temp_c" in fields:
             fields["temp_margin_c"] = slowdown_c - fields["temp_c"]
-        if fields.get("util_percent", 0) > 100:
-            del fields["util_percent"]
-            fields.pop("mem_util_percent", None)
-        elif fields.get("mem_util_percent", 0) > 100:
+        if 100 < fields.get("mem_util_percent", 0) <= _ROUNDED_PERCENT:
             fields["mem_util_percent"] = 100
         if self._wanted:
             return {name: value for name, value in fields.items() if name in self._wanted}

@@ -5,6 +5,7 @@ counter from field 191 to 83 to the getter. A power of 0 mW means that the senso
 """
 
 import functools
+import math
 import struct
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -101,4 +102,5 @@ def _unpack_of(power_type: int, energy_type: int) -> Callable[..., Any]:
 
 
 def _milli(value: float | str | None) -> int | None:
-    return None if value is None else round(float(value) * 1000)
+    """Return a value in thousandths; None where there is none, or no number."""
+    return None if value is None or not math.isfinite(float(value)) else round(float(value) * 1000)

@@ -5,6 +5,7 @@ import pynvml
 from powerhall_agent.base.encoder import Fields
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.probe import Probe
+from powerhall_agent.nvml.texts import driver_text
 
 __all__ = ["GpuIdentity"]
 
@@ -15,10 +16,10 @@ class GpuIdentity:
     def __init__(self, driver: Driver, gpu: Gpu) -> None:
         """Prepare the getters."""
         self._texts = (
-            ("uuid", Probe[str](lambda: pynvml.nvmlDeviceGetUUID(gpu.handle))),
-            ("name", Probe[str](lambda: pynvml.nvmlDeviceGetName(gpu.handle))),
-            ("serial", Probe[str](lambda: pynvml.nvmlDeviceGetSerial(gpu.handle))),
-            ("vbios", Probe[str](lambda: pynvml.nvmlDeviceGetVbiosVersion(gpu.handle))),
+            ("uuid", Probe[str](lambda: driver_text(pynvml.nvmlDeviceGetUUID, gpu.handle))),
+            ("name", Probe[str](lambda: driver_text(pynvml.nvmlDeviceGetName, gpu.handle))),
+            ("serial", Probe[str](lambda: driver_text(pynvml.nvmlDeviceGetSerial, gpu.handle))),
+            ("vbios", Probe[str](lambda: driver_text(pynvml.nvmlDeviceGetVbiosVersion, gpu.handle))),
         )
         self._architecture = Probe[float](lambda: pynvml.nvmlDeviceGetArchitecture(gpu.handle))
         self._fixed = {"pci_bus_id": gpu.bus_id, "driver": driver.version}

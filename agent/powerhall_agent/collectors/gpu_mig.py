@@ -8,9 +8,11 @@ from typing import Any
 import pynvml
 
 from powerhall_agent.base.encoder import Fields
+from powerhall_agent.base.gpu_snapshot import MigSlice
 from powerhall_agent.nvml.codes import Action, action
 from powerhall_agent.nvml.driver import Gpu
 from powerhall_agent.nvml.probe import Probe
+from powerhall_agent.nvml.texts import driver_text
 
 __all__ = ["MigInstance", "instances_of"]
 
@@ -40,8 +42,9 @@ class MigInstance:
         """Allocate the GPM samples where the driver has them."""
         self.instance = instance
         self._gpu, self._handle = gpu, handle
-        self.uuid = Probe[str](lambda: pynvml.nvmlDeviceGetUUID(handle)).read() or ""
-        self.pids: tuple[int, ...] = ()
+        self.uuid = Probe[str](lambda: driver_text(pynvml.nvmlDeviceGetUUID, handle)).read() or ""
+        self.slice = MigSlice(instance)
+        """What job attribution needs to know of it."""
         self._processes = Probe[list[Any]](lambda: pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle))
         self._memory = Probe[Any](
             lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2),
@@ -54,13 +57,15 @@ class MigInstance:
     def collect(self) -> Fields:
         """Read memory and activity; the first activity needs two reads."""
         fields: dict[str, float] = {}
-        self.pids = tuple(entry.pid for entry in self._processes.read() or ())
+        pids = tuple(entry.pid for entry in self._processes.read() or ())
         memory = self._memory.read()
         if memory is not None:
             fields["mem_used_bytes"], fields["mem_total_bytes"] = memory.used, memory.total
         activity = self._activity.read()
         if activity is not None and activity >= 0:
             fields["activity_percent"] = activity
+        memory_bytes = fields.get("mem_total_bytes", 0.0)
+        self.slice = MigSlice(self.instance, pids, memory_bytes, fields.get("activity_percent"))
         return fields
 
     def _sample(self) -> float:

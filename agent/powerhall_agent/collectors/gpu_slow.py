@@ -18,6 +18,8 @@ from powerhall_agent.nvml.probe import Probe
 __all__ = ["GpuSlow"]
 
 _COMBINATIONS = combinations(SLOW_FIELDS)
+_ALL_PERCENT = 100
+"""Drivers fill samples that they do not have with larger numbers."""
 
 
 class GpuSlow:
@@ -30,9 +32,20 @@ class GpuSlow:
         self._gpu = gpu
         nv = pynvml
         self.pids: tuple[int, ...] = ()
+        self.usage_percent: dict[int, float] = {}
+        """Share of the multiprocessors that each process has used lately, where several share the GPU."""
+        self._usage = Probe[dict[int, float]](self._usage_of_processes)
+        self._usage_until_us = 0
         self._processes = Probe[float](self._count_processes)
         self._mig = Probe[float](lambda: nv.nvmlDeviceGetMigMode(gpu.handle)[0])
+        self._profiles = Probe[str](self._profile_ids)
         self._fabric = Probe[float](self._fabric_state)
+        self._numbers = (
+            ("processes", self._processes),
+            ("fabric_state", self._fabric),
+            ("mig_mode", self._mig),
+            ("temp_max_c", Probe[float](lambda: nv.nvmlDeviceGetTemperatureV(gpu.handle, nv.NVML_TEMPERATURE_GPU_MAX))),
+        )
         self._range = Probe[list[int]](lambda: nv.nvmlDeviceGetPowerManagementLimitConstraints(gpu.handle))
         self._default = Probe[float](lambda: nv.nvmlDeviceGetPowerManagementDefaultLimit(gpu.handle))
         self._thresholds = {
@@ -47,6 +60,33 @@ class GpuSlow:
         self.pids = tuple(entry.pid for entry in pynvml.nvmlDeviceGetComputeRunningProcesses_v3(self._gpu.handle))
         return float(len(self.pids))
 
+    def _usage_of_processes(self) -> dict[int, float]:
+        """Return the mean of each process's samples since the last call."""
+        try:
+            samples = pynvml.nvmlDeviceGetProcessUtilization(self._gpu.handle, self._usage_until_us)
+        except pynvml.NVMLError as error:
+            if error.value == pynvml.NVML_SUCCESS:  # the library's word for no samples
+                return {}
+            raise
+        new = [
+            sample for sample in samples if sample.timeStamp > self._usage_until_us and sample.smUtil <= _ALL_PERCENT
+        ]
+        self._usage_until_us = max((sample.timeStamp for sample in new), default=self._usage_until_us)
+        found: dict[int, list[float]] = {}
+        for sample in new:
+            found.setdefault(sample.pid, []).append(float(sample.smUtil))
+        return {pid: sum(values) / len(values) for pid, values in found.items()}
+
+    def _profile_ids(self) -> str:
+        """Return the workload power profiles in force: bits of eight words, numbered from 0."""
+        info = pynvml.c_nvmlWorkloadPowerProfileCurrentProfiles_v1_t()
+        info.version = pynvml.nvmlWorkloadPowerProfileCurrentProfiles_v1
+        pynvml.nvmlDeviceWorkloadPowerProfileGetCurrentProfiles(self._gpu.handle, ctypes.byref(info))
+        words = info.enforcedProfilesMask.mask
+        return " ".join(
+            str(32 * word + bit) for word in range(len(words)) for bit in range(32) if words[word] >> bit & 1
+        )
+
     def _fabric_state(self) -> float:
         info = pynvml.c_nvmlGpuFabricInfo_v2_t()
         pynvml.nvmlDeviceGetGpuFabricInfoV(self._gpu.handle, ctypes.byref(info))
@@ -60,11 +100,13 @@ class GpuSlow:
         self._temperatures(fields)
         self._limits(fields)
         fields.update(self.getters.read())
-        for name, probe in (("processes", self._processes), ("fabric_state", self._fabric), ("mig_mode", self._mig)):
+        for name, probe in self._numbers:
             value = probe.read()
             if value is not None:
                 fields[name] = value
-        return fields
+        self.usage_percent = (self._usage.read() or {}) if len(self.pids) > 1 else {}
+        profiles = self._profiles.read()
+        return fields if profiles is None else {**fields, "power_profile_ids": profiles or "none"}
 
     def _temperatures(self, fields: dict[str, float]) -> None:
         relative = {"temp_shutdown_c": "shutdown_tlimit_c", "temp_slowdown_c": "slowdown_tlimit_c"}

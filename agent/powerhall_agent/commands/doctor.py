@@ -19,35 +19,42 @@ import msgspec
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import PowerhallError, Rejected
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
-from powerhall_agent.commands.once import gpus_of, why_no_gpus
+from powerhall.store import Query, Select, open_store
+from powerhall.store.line_protocol import parse_lines
+from powerhall_agent.commands.doctor_bmc import bmc_findings
+from powerhall_agent.commands.doctor_rights import ROLES, role_findings
+from powerhall_agent.commands.once import HANGS, gpus_of, why_no_gpus
 from powerhall_agent.commands.options import (
     add_config_option,
     add_delivery_options,
     add_sampling_options,
     agent_settings,
-    once_settings,
 )
 from powerhall_agent.delivery.errors import SetupError
 from powerhall_agent.delivery.outputs.open import open_output
 from powerhall_agent.delivery.spool import segments_of
+from powerhall_agent.sampling.sensor_file import read_sensors
 from powerhall_agent.settings.agent_settings import AgentSettings, OutputSettings
 
-__all__ = ["Finding", "add_parser", "examine", "report"]
+__all__ = ["Finding", "add_parser", "examine", "examine_role", "report"]
 
 _TEXT = """\
-Reports what works, what is missing and what to do: driver, permissions, clock, spool, store, token.
+Reports what works, what is missing and what to do: driver, permissions, BMC, clock, spool, store, token.
 Exit code 1 when something needs a person.
 
 examples:
   powerhall-agent doctor
   powerhall-agent doctor --config /etc/powerhall/agent.toml --json
+  powerhall-agent doctor --role grafana --store 'influxdb://tsdb:8086/power?org=ops&token_file=./grafana-token'
 """
 _PROBE_S = 20.0
 _FREE_BYTES = 1 << 30
 _TIME_ERROR = 5
 _LOAD_DRIVER = "load the driver: modprobe nvidia; systemctl start nvidia-persistenced"
 _INSTALL = "install the NVIDIA driver (libnvidia-ml.so.1 is not there); without GPUs try --simulate"
+_HUNG = "see dmesg for XID; reset or reboot"
 _DRIVER_TODOS: dict[int | None, str] = {
+    HANGS: _HUNG,
     4: "let the agent's user open /dev/nvidia* (group video, or the unit's DeviceAllow=)",
     6: _INSTALL,
     12: _INSTALL,
@@ -64,11 +71,17 @@ def add_parser(commands: Commands) -> None:
     add_config_option(parser)
     add_sampling_options(parser)
     add_delivery_options(parser)
+    parser.add_argument(
+        "--role",
+        choices=sorted(ROLES),
+        help="check only what the login in the store's URL may do, against what this part of Powerhall needs",
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    findings = examine(msgspec.structs.replace(agent_settings(arguments), sampler=once_settings(arguments)))
+    settings = agent_settings(arguments)
+    findings = examine(settings) if arguments.role is None else examine_role(settings, arguments.role)
     sys.stdout.write(report(findings, as_json=arguments.json))
     return EXIT_REFUSED if any(finding.level == "bad" for finding in findings) else EXIT_OK
 
@@ -89,6 +102,7 @@ def examine(settings: AgentSettings) -> list[Finding]:
         _python,
         lambda: _driver(settings),
         lambda: _devices(settings),
+        lambda: (Finding("bmc", *found) for found in bmc_findings(settings.sampler.redfish)),
         _clock,
         lambda: _spool(settings),
         *(_store_check(settings, output) for output in settings.output),
@@ -99,6 +113,13 @@ def examine(settings: AgentSettings) -> list[Finding]:
             Finding("store", "note", "no store is configured", "give --store URL or [[output]] in the settings")
         )
     return found
+
+
+def examine_role(settings: AgentSettings, role: str) -> list[Finding]:
+    """Check the logins of the stores for a role alone."""
+    if not settings.output:
+        raise Rejected("doctor: --role: needs a store: give --store URL, or --config with [[output]]")
+    return [Finding("rights", *found) for output in settings.output for found in role_findings(role, output.url)]
 
 
 def report(findings: list[Finding], *, as_json: bool) -> str:
@@ -131,24 +152,48 @@ def _python() -> Iterator[Finding]:
 
 def _driver(settings: AgentSettings) -> Iterator[Finding]:
     command = [sys.executable, "-c", _PROBE]
+    probe = msgspec.structs.replace(settings.sampler, state_dir="")  # only the daemon keeps state
     try:
         answer = subprocess.run(
-            command, input=msgspec.json.encode(settings.sampler), capture_output=True, timeout=_PROBE_S, check=False
+            command, input=msgspec.json.encode(probe), capture_output=True, timeout=_PROBE_S, check=False
         )
     except subprocess.TimeoutExpired:
-        yield Finding("driver", "bad", f"did not answer within {_PROBE_S:.0f} s", "see dmesg for XID; reset or reboot")
+        yield Finding("driver", "bad", f"did not answer within {_PROBE_S:.0f} s", _HUNG)
         return
     gpus = gpus_of(answer.stdout)
     if answer.returncode or not gpus:
         yield _no_gpus(answer)
         return
-    names = sorted({str(values.get("name", "unnamed GPU")) for _, values in gpus})
-    kind = "simulated " if settings.sampler.simulate is not None else ""
-    yield Finding("driver", "ok", f"{len(gpus)} {kind}GPUs answer: {', '.join(names)}")
+    well = [values for _, values in gpus if values.get("state", "ok") == "ok"]
+    if well:
+        names = sorted({str(values.get("name", "unnamed GPU")) for values in well})
+        kind = "simulated " if settings.sampler.simulate is not None else ""
+        count = f"{len(well)}" if len(well) == len(gpus) else f"{len(well)} of {len(gpus)}"
+        yield Finding("driver", "ok", f"{count} {kind}GPUs answer: {', '.join(names)}")
+    yield from _sensors(answer.stdout, Path(settings.sampler.state_dir), settings.sampler.node)
     for gpu, values in gpus:
         if values.get("state", "ok") != "ok":
-            todo = "nvidia-smi -q -i N; drain the node and reset the GPU"
+            todo = f"nvidia-smi -q -i {gpu}; see dmesg for XID; drain the node and reset the GPU"
             yield Finding("driver", "bad", f"GPU {gpu} is quarantined: {values['state']}", todo)
+
+
+def _sensors(lines: bytes, state_dir: Path, node: str) -> Iterator[Finding]:
+    """Report sensors with implausible readings: in this sample, and as the running agent counts them."""
+    found = {
+        (p.tags.get("gpu", ""), p.tags["sensor"]): p.fields for p in parse_lines(lines) if p.measurement == "sensor"
+    }
+    for state in read_sensors(state_dir, node):
+        found[state.gpu, state.sensor] = {
+            "suspect": 1.0 if state.suspect else 0.0, "reason": state.reason, "dropped_readings": state.dropped_readings
+        }  # fmt: skip
+    for (gpu, sensor), fields in sorted(found.items()):
+        where = f"GPU {gpu} {sensor}" if gpu else sensor
+        if fields.get("suspect"):
+            todo = "its readings are not stored; compare with nvidia-smi or the BMC, then reset or replace the device"
+            yield Finding("sensor", "bad", f"{where} is suspect: {fields['reason']}", todo)
+        else:
+            text = f"{where}: {fields['dropped_readings']:.0f} implausible readings, none stored: {fields['reason']}"
+            yield Finding("sensor", "note", text)
 
 
 def _no_gpus(answer: "subprocess.CompletedProcess[bytes]") -> Finding:
@@ -233,3 +278,18 @@ def _store(settings: AgentSettings, output: OutputSettings) -> Iterator[Finding]
         yield Finding("store", "bad", str(error), "points are spooled meanwhile; start the store or open the firewall")
         return
     yield Finding("store", "ok", f"{where} accepts writes ({1000 * (time.monotonic() - started_s):.0f} ms)")
+    if "token_file=" in output.url or "password_file=" in output.url:
+        yield from _more_rights(output.url, where)
+
+
+def _more_rights(url: str, where: str) -> Iterator[Finding]:
+    """Ask for a reading: the agent's login needs the right to write alone."""
+    query = Query("agent", (Select("lag_s", "last"),))
+    try:
+        store = open_store(url)
+        with contextlib.closing(store):
+            store.query(query, time.time() - 60.0, time.time())
+    except PowerhallError:
+        return
+    todo = "give the agent a token, or a user, that may write to this bucket and nothing else"
+    yield Finding("store", "note", f"{where}: the agent's login may also read", todo)

@@ -18,6 +18,7 @@ from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.runtime.log import Log
 from powerhall.runtime.signals import ServiceSignals
+from powerhall.units import parse_span
 from powerhall_agent.base.systemd import Notifier
 from powerhall_agent.settings.agent_settings import AgentSettings, OutputSettings
 from powerhall_agent.settings.sampler_settings import SamplerSettings
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["SpoolSink", "add_parser"]
 
 _TEXT = """\
-Reads power meters, PDUs, CDUs, chillers and weather stations by Modbus TCP, Redfish and SNMP, and ships their readings
-through the same spool and to the same stores as the GPUs. A meter without a plausible reading gets quality 0 and no
-value, never a zero. Needs pip install 'powerhall[facility]'.
+Reads power meters, PDUs, CDUs, chillers and weather stations by Modbus TCP, Redfish, SNMP, BACnet/IP, OPC UA and MQTT,
+and ships their readings through the same spool and to the same stores as the GPUs. A meter without a plausible reading
+gets quality 0 and no value, never a zero. Needs pip install 'powerhall[facility]', for OPC UA 'powerhall[opcua]'.
 
 examples:
   powerhall-agent gateway --config facility.toml --once        read every device once and report problems
@@ -80,15 +81,17 @@ def add_parser(commands: Commands) -> None:
         commands,
         "gateway",
         _gateway,
-        help="read facility meters by Modbus, Redfish and SNMP",
+        help="read facility meters: Modbus, Redfish, SNMP, BACnet, OPC UA, MQTT",
         description=_TEXT,
     )
     parser.add_argument("--config", metavar="FILE", default="/etc/powerhall/facility.toml", help="default: %(default)s")
     parser.add_argument("--store", action="append", default=[], metavar="URL", help="as for run; replaces [[output]]")
     parser.add_argument("--spool", metavar="DIR", help="where undelivered points wait")
-    parser.add_argument("--once", action="store_true", help="read every device once and end; 1 when one gave nothing")
+    parser.add_argument(
+        "--once", action="store_true", help="read every device once and end; 1 when a point has no value"
+    )
     parser.add_argument("--json", action="store_true", help="with --once: print the devices as JSON")
-    parser.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="end after this many seconds")
+    parser.add_argument("--for", dest="for_s", type=parse_span, metavar="SPAN", help="end after this time, such as 60s")
 
 
 def _gateway(args: argparse.Namespace) -> int:
@@ -176,12 +179,13 @@ def _deliver(pipelines: "Sequence[OutputPipeline]") -> None:
 
 
 def _report(states: "Sequence[DeviceStatus]", pipelines: "Sequence[OutputPipeline]", *, as_json: bool) -> int:
-    """Print the outcome of every device; 1 when one gave nothing or a store did not take the points."""
+    """Print the outcome of every device; 1 when a point has no value or a store did not take the points."""
     if as_json:
         sys.stdout.write(json.dumps([dataclasses.asdict(state) for state in states], indent=1) + "\n")
     else:
         for state in states:
-            sys.stdout.write(f"{state.name:20} {state.good} good, {state.bad} not; {state.problem or 'ok'}\n")
+            outcome = state.problem or ("no value of the points below" if state.bad else "ok")
+            sys.stdout.write(f"{state.name:20} {state.good} good, {state.bad} not; {outcome}\n")
             if not state.problem:
                 sys.stdout.writelines(f"  {point}: {why}\n" for point, why in state.points.items())
     waiting = [pipeline for pipeline in pipelines if pipeline.spool.stats().points_waiting]
@@ -189,4 +193,4 @@ def _report(states: "Sequence[DeviceStatus]", pipelines: "Sequence[OutputPipelin
         sys.stderr.write(
             f"powerhall-agent: {pipeline.name}: points wait in the spool: {pipeline.shipper.stats.problem}\n"
         )
-    return EXIT_REFUSED if waiting or any(state.problem for state in states) else EXIT_OK
+    return EXIT_REFUSED if waiting or any(state.problem or state.bad for state in states) else EXIT_OK

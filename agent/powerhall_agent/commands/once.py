@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import PowerhallError
@@ -14,7 +14,7 @@ from powerhall_agent.commands.options import add_config_option, add_sampling_opt
 from powerhall_agent.sampling.sampler import run_sampler
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 
-__all__ = ["NoGpus", "add_parser", "gpus_of", "sample", "table", "to_json", "why_no_gpus"]
+__all__ = ["HANGS", "NoGpus", "add_parser", "gpus_of", "sample", "table", "to_json", "why_no_gpus"]
 
 _TEXT = """\
 Takes one full sample and prints it; needs no settings, store or spool.
@@ -25,6 +25,8 @@ examples:
   powerhall-agent once --format line | curl --data-binary @- 'http://127.0.0.1:8086/write?db=test&precision=ms'
 """
 _PATIENCE_S = 5.0
+HANGS: Final = -1
+"""Stands for the return code of a driver call that does not return."""
 _COLUMNS = (
     ("gpu", "gpu", ""),
     ("name", "name", ""),
@@ -96,6 +98,8 @@ def why_no_gpus(lines: bytes) -> NoGpus | None:
     if gpus_of(lines):
         return None
     events = [p.fields for p in parse_lines(lines) if p.measurement == "event" and "detail" in p.fields]
+    if not events and any(p.fields.get("driver_stuck") for p in parse_lines(lines) if p.measurement == "agent"):
+        return NoGpus("the driver does not answer: a call does not return", HANGS)
     if not events:
         return NoGpus("the driver lists no GPU", None)
     return NoGpus(str(events[-1]["detail"]), int(events[-1].get("code", 0)))

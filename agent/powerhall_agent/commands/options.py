@@ -4,7 +4,9 @@ import argparse
 
 import msgspec
 
+from powerhall.runtime.decode.numbers_in import count_of
 from powerhall.runtime.errors import PowerhallError
+from powerhall.units import parse_span
 from powerhall_agent.settings.agent_settings import AgentSettings, load_settings
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 
@@ -19,15 +21,23 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of sampling: GPUs, pace and tags."""
     parser.add_argument("--simulate", action="store_true", help="simulated GPUs in the place of the NVIDIA driver")
-    parser.add_argument("--gpus", type=int, metavar="N", help="simulated GPUs (default: 8)")
+    parser.add_argument("--gpus", type=count_of(1, 4096), metavar="N", help="simulated GPUs (default: 8)")
     parser.add_argument("--model", metavar="NAME", help="simulated model: A100, H100, H200, B200, L40S (default: H100)")
-    parser.add_argument("--state-file", metavar="FILE", help="simulated GPUs shared with other processes")
+    parser.add_argument(
+        "--state-file",
+        metavar="FILE",
+        help="file of simulated GPUs, shared with the capper; made where it is not there",
+    )
     parser.add_argument("--script", metavar="FILE", help="fault script for the simulated GPUs")
     parser.add_argument("--recording", metavar="FILE", help="replay a recording on the simulated GPUs")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the simulated GPUs (default: 1)")
-    parser.add_argument("--first-gpu", type=int, metavar="N", help="first GPU of this node in the library")
-    parser.add_argument("--gpu-count", type=int, metavar="N", help="GPUs of this node from the first one on")
-    parser.add_argument("--interval", type=float, metavar="SECONDS", help="pace of the full set (default: 1)")
+    parser.add_argument(
+        "--first-gpu", type=count_of(0, 1_000_000), metavar="N", help="first GPU of this node in the library"
+    )
+    parser.add_argument(
+        "--gpu-count", type=count_of(1, 4096), metavar="N", help="GPUs of this node from the first one on"
+    )
+    parser.add_argument("--interval", type=parse_span, metavar="SPAN", help="pace of the full set (default: 1s)")
     for tag in ("node", "site", "hall", "rack"):
         parser.add_argument(f"--{tag}", metavar="NAME", help=f"{tag} tag of every point")
 

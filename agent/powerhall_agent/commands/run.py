@@ -5,6 +5,7 @@ import argparse
 from powerhall.runtime.command_line import Commands, add_command
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
+from powerhall.units import parse_span
 from powerhall_agent.commands.options import (
     add_config_option,
     add_delivery_options,
@@ -33,7 +34,7 @@ def add_parser(commands: Commands) -> None:
     add_config_option(parser)
     add_sampling_options(parser)
     add_delivery_options(parser)
-    parser.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="end after this many seconds")
+    parser.add_argument("--for", dest="for_s", type=parse_span, metavar="SPAN", help="end after this time, such as 60s")
     parser.add_argument("--metrics", metavar="HOST:PORT", help="serve Prometheus' /metrics there")
 
 

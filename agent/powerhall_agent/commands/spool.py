@@ -110,7 +110,7 @@ def drain(folder: Path, name: str, settings: AgentSettings) -> str:
             try:
                 output.send(batch.lines)
             except Rejected as refusal:
-                bisection = Bisection(batch, refusal, dead_letters.add)
+                bisection = Bisection(batch, batch.lines, refusal, dead_letters.add)
                 while not bisection.done:
                     bisection.step(output.send)
             spool.ack(batch)

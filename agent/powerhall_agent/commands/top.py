@@ -7,6 +7,7 @@ import time
 from types import ModuleType
 
 from powerhall.runtime.command_line import Commands, add_command
+from powerhall.runtime.decode.numbers_in import count_of
 from powerhall.store.line_protocol import parse_lines
 from powerhall_agent.commands.once import gpus_of, table
 from powerhall_agent.commands.options import add_config_option, add_sampling_options, once_settings
@@ -32,7 +33,9 @@ def add_parser(commands: Commands) -> None:
     add_config_option(parser)
     add_sampling_options(parser)
     parser.add_argument("--plain", action="store_true", help="text only, no colours or cursor movement")
-    parser.add_argument("--count", type=int, default=0, metavar="N", help="end after N pictures (default: never)")
+    parser.add_argument(
+        "--count", type=count_of(0, 1_000_000_000), default=0, metavar="N", help="end after N pictures (default: never)"
+    )
 
 
 def _top(arguments: argparse.Namespace) -> int:

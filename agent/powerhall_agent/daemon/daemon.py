@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
 from powerhall.runtime.signals import ServiceSignals
-from powerhall_agent.base.clock import Stamper
+from powerhall.store.line_protocol import parse_lines
+from powerhall_agent.base.clock import CLOCK_STEPPED, MOST_AHEAD_MS, SOFTWARE_MS, ClockStep, Stamper
 from powerhall_agent.base.encoder import Series
 from powerhall_agent.base.heap import trim_heap
 from powerhall_agent.base.systemd import Notifier
 from powerhall_agent.daemon.sampler_supervisor import SamplerSupervisor
 from powerhall_agent.daemon.self_metrics import SelfMetrics
 from powerhall_agent.delivery.pipeline import OutputPipeline, open_pipelines
-from powerhall_agent.delivery.shipper import newest_ms
+from powerhall_agent.delivery.refused_series import newest_ms
+from powerhall_agent.delivery.restamp import restamp
 from powerhall_agent.settings.agent_settings import AgentSettings
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ _APPEND_EVERY_S = 0.5
 _POLL_S = 2.0
 _GRAIN_S = 0.01
 _SAMPLER_STOPS_S = 2.0
+_FAR_MS = 1 << 62
 
 
 class Daemon:
@@ -51,6 +54,10 @@ class Daemon:
         self._waiting: list[bytes] = []
         self._appended_s = self._measured_s = self._alive_s = 0.0
         self._was_stuck = self._untold = False
+        self._first_ms = self._last_ms = 0
+        """The first and the newest timestamp of the sampler since the clock was set, or since the start."""
+        self.sees_gpus = False
+        """Whether a GPU has answered since the start."""
 
     def start(self) -> None:
         """Start the outputs, the sampler and the endpoint."""
@@ -115,8 +122,52 @@ class Daemon:
     def _from_sampler(self) -> bytes:
         """Read lines; points of the daemon itself continue from their timestamps, which always rise."""
         lines = self.supervisor.read()
-        self._stamper.last_ms = max(self._stamper.last_ms, newest_ms(lines))
+        if b"kind=clock_stepped" in lines:
+            self._follow_clock(lines)
+        newest = newest_ms(lines)
+        self._first_ms = self._first_ms or newest
+        self._last_ms = max(self._last_ms, newest)
+        self._stamper.last_ms = max(self._stamper.last_ms, newest)
+        if not self.sees_gpus and lines:
+            self._look_for_gpus(lines)
         return lines
+
+    def _follow_clock(self, lines: bytes) -> None:
+        """Give what waits the time of a clock that was set, and take nothing of the old one along."""
+        at = next(point for point in parse_lines(lines) if point.tags.get("kind") == CLOCK_STEPPED)
+        step = ClockStep(round(1000 * float(at.fields["code"])), self._last_ms or self._stamper.last_ms)
+        self._log.warning("clock_stepped", detail=at.fields.get("detail", ""))
+        if step.by_ms and (step.old_is_wrong or not self._first_ms):
+            change = restamp(step.by_ms, *self._wrong_times(step, at.time_ms))
+            self._waiting = [change(waiting) for waiting in self._waiting]
+            for pipeline in self.pipelines:
+                pipeline.spool.change(change)
+        self._first_ms, self._last_ms = at.time_ms, 0
+        self._stamper = Stamper()
+        for pipeline in self.pipelines:
+            pipeline.shipper.stats.newest_ms = 0
+        if self._exposition is not None:
+            self._exposition.clear()
+
+    def _wrong_times(self, step: ClockStep, now_ms: int) -> tuple[int, int]:
+        """Return between which timestamps the clock was wrong.
+
+        Of an earlier run it is not known when that began, but that what lies ahead of the clock is wrong.
+        """
+        if self._first_ms:
+            return self._first_ms, self._last_ms
+        return (now_ms + MOST_AHEAD_MS, _FAR_MS) if step.by_ms < 0 else (0, SOFTWARE_MS)
+
+    def _look_for_gpus(self, lines: bytes) -> None:
+        """Log once that GPUs are read, or why none can be."""
+        for line in lines.splitlines():
+            if line.startswith(b"gpu_state,") and b",up=1" in line:
+                self.sees_gpus = True
+                self._log.info("started", node=self.tags["node"], outputs=len(self.pipelines))
+                return
+            if line.startswith(b"event,") and b"kind=driver_missing" in line:
+                detail = next(parse_lines(line)).fields.get("detail", "")
+                self._log.warning("waiting_for_gpus", key="", detail=detail, tries="again, at most 30 s apart")
 
     def _take(self, lines: bytes) -> None:
         if lines:
@@ -156,11 +207,14 @@ def _exposition(settings: AgentSettings) -> "Exposition | None":
         return None
     from powerhall_agent.daemon.prometheus import Exposition
 
-    return Exposition()
+    return Exposition(settings.prometheus.names)
 
 
 def run_daemon(load: Callable[[], AgentSettings], log: Log, duration_s: float | None = None) -> int:
-    """Run until SIGTERM or SIGINT (or for `duration_s`); SIGHUP calls `load` again and continues with its settings."""
+    """Run until SIGTERM or SIGINT (or for `duration_s`); SIGHUP calls `load` again and continues with its settings.
+
+    Without a driver the daemon waits for one. A run of limited time in which no GPU answered returns 1.
+    """
     notifier = Notifier()
     end_s = None if duration_s is None else time.monotonic() + duration_s
     daemon = Daemon(load(), log, notifier)
@@ -169,7 +223,7 @@ def run_daemon(load: Callable[[], AgentSettings], log: Log, duration_s: float | 
             fresh = None
             daemon.start()
             outputs, spool = len(daemon.pipelines), daemon.settings.spool.path
-            log.info("started", node=daemon.tags["node"], outputs=outputs, spool=spool)
+            log.info("starting", node=daemon.tags["node"], outputs=outputs, spool=spool)
             trim_heap()
             notifier.ready(f"{outputs} outputs, spool {spool}")
             try:
@@ -182,6 +236,11 @@ def run_daemon(load: Callable[[], AgentSettings], log: Log, duration_s: float | 
                     "stopped",
                     waiting_points=sum(pipeline.spool.stats().points_waiting for pipeline in daemon.pipelines),
                 )
+                if end_s is not None and not signals.stopped and not daemon.sees_gpus:
+                    log.error(
+                        "no_gpus", detail=f"no GPU answered within {duration_s:g} s: run `powerhall-agent doctor`"
+                    )
+                    return 1
                 return 0
             daemon = _successor(fresh, daemon.settings, log, notifier)
 

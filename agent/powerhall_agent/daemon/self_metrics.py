@@ -46,6 +46,7 @@ class SelfMetrics:
             "rejected_points": float(sum(pipeline.dead_letters.points for pipeline in pipelines)),
             "sent_points": float(sum(pipeline.shipper.stats.sent_points for pipeline in pipelines)),
             "retries": float(sum(pipeline.shipper.stats.retries for pipeline in pipelines)),
+            "foreign_answers": float(sum(pipeline.shipper.stats.foreign_answers for pipeline in pipelines)),
             "driver_stuck": 1.0 if supervisor.stuck else 0.0,
             "sampler_restarts": float(supervisor.restarts),
         }

@@ -1,7 +1,9 @@
 """Dead letters: lines that the store refused, kept in a file of bounded size with the store's reason."""
 
+import os
 from pathlib import Path
 
+from powerhall.runtime.files import open_regular
 from powerhall.runtime.log import Log
 
 __all__ = ["DeadLetters"]
@@ -25,7 +27,7 @@ class DeadLetters:
         try:
             if self.path.exists() and self.path.stat().st_size > _MAX_BYTES:
                 self.path.replace(self.path.with_suffix(".lines.1"))
-            with self.path.open("ab") as out:
+            with os.fdopen(open_regular(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as out:
                 out.write(f"# {reason}\n".encode() + lines)
         except OSError as error:
             self._log.warning("quarantine_disk", key=str(self.path), file=self.path, detail=error.strerror)

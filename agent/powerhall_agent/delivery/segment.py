@@ -11,20 +11,30 @@ On-disk format (little endian):
 
 Invariants:
 * `scan` returns a prefix of the appended records: everything after a bad record is ignored;
-* reading never raises for damage, only for a file that cannot be read at all.
+* reading never raises for damage, only for a file that cannot be read at all;
+* `lost_points` is not less than what damage has cost, as far as the bytes that are left tell.
 """
 
 import bz2
+import math
+import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["MAGIC", "Scan", "SegmentRecord", "encode_record", "pack", "scan", "unpack"]
+__all__ = ["MAGIC", "Scan", "SegmentRecord", "encode_record", "lost_points", "pack", "scan", "unpack"]
 
 MAGIC = b"PHSPOOL1"
 PLAIN, BZ2 = 0, 1
 _HEAD = struct.Struct("<IIII")
 _CHECKED = struct.Struct("<III")
+_LEAST_LINE_BYTES = 20
+"""Of a line: measurement, field, value, a timestamp of 13 digits."""
+_PACKED_LINE_BYTES = 3
+"""What a packed line takes at least in practice."""
+_FILLED = re.compile(rb"[^\0]")
+_MOST_RECORD_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +77,73 @@ def scan(data: bytes) -> Scan:
         return Scan((), 0)
     found: list[SegmentRecord] = []
     at = len(MAGIC)
-    while at + _HEAD.size <= len(data):
-        length, points, packing, crc = _HEAD.unpack_from(data, at)
-        start, end = at + _HEAD.size, at + _HEAD.size + length
-        if end > len(data) or packing > BZ2:
-            break
-        if zlib.crc32(memoryview(data)[start:end], zlib.crc32(memoryview(data)[at : at + _CHECKED.size])) != crc:
-            break
-        found.append(SegmentRecord(start, end, points, packing))
-        at = end
+    while (record := _record(data, at)) is not None:
+        found.append(record)
+        at = record.end
     return Scan(tuple(found), at)
+
+
+def _record(data: bytes, at: int) -> SegmentRecord | None:
+    """Return the record that begins here; None where it is torn or damaged."""
+    if at + _HEAD.size > len(data):
+        return None
+    length, points, packing, crc = _HEAD.unpack_from(data, at)
+    start, end = at + _HEAD.size, at + _HEAD.size + length
+    if end > len(data) or packing > BZ2:
+        return None
+    if zlib.crc32(memoryview(data)[start:end], zlib.crc32(memoryview(data)[at : at + _CHECKED.size])) != crc:
+        return None
+    return SegmentRecord(start, end, points, packing)
+
+
+def lost_points(data: bytes, good: Scan) -> int:
+    """Count the points behind the valid part of a segment, which are lost; rather too many than too few.
+
+    A record counts with the number in its head, or with its line ends where those are more; bytes that show no head
+    count with their line ends, or with as many lines as would fit.
+    """
+    plain = [(entry.end - entry.start) / entry.points for entry in good.records if entry.points and not entry.packing]
+    at, lost = max(good.good_bytes, len(MAGIC)), 0
+    while at < len(data):
+        end, points = _damaged_record(data, at) or _gap(data, at, min(plain, default=_LEAST_LINE_BYTES))
+        lost, at = lost + points, end
+    return lost
+
+
+def _damaged_record(data: bytes, at: int) -> tuple[int, int] | None:
+    """Return the end and the points of a record whose head can be true; None where it cannot."""
+    if at + _HEAD.size > len(data):
+        return None
+    length, points, packing, _ = _HEAD.unpack_from(data, at)
+    if packing > BZ2 or not points or length > _MOST_RECORD_BYTES:
+        return None
+    if points * (_LEAST_LINE_BYTES if packing == PLAIN else 1) > length:
+        return None
+    end = min(at + _HEAD.size + length, len(data))
+    return end, max(points, 0 if packing else data.count(b"\n", at + _HEAD.size, end))
+
+
+def _gap(data: bytes, at: int, line_bytes: float) -> tuple[int, int]:
+    """Return where the next valid record begins, and as many points as may have stood before it."""
+    end = next((start for start in _heads(data, at + 1) if _record(data, start) is not None), len(data))
+    if data.find(b"BZh", at, end) >= 0:
+        line_bytes = _PACKED_LINE_BYTES
+    return end, max(data.count(b"\n", at, end), math.ceil((end - at) / line_bytes))
+
+
+def _heads(data: bytes, at: int) -> Iterator[int]:
+    """Yield where a head may begin: its first word is not 0, its third is 0 or 1."""
+    while (found := data.find(b"\0\0\0", at + 9)) >= 0:
+        start = found - 9
+        if not any(data[start : start + 4]):  # zeros, perhaps a million of them
+            filled = _FILLED.search(data, start + 4)
+            if filled is None:
+                return
+            at = filled.start() - 3
+            continue
+        if data[found - 1] <= BZ2:
+            yield start
+        at = start + 1
 
 
 def unpack(data: bytes, records: tuple[SegmentRecord, ...]) -> bytes:

@@ -21,22 +21,27 @@ from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.runtime.log import Log
 from powerhall_agent.delivery.bisection import Bisection
 from powerhall_agent.delivery.dead_letter import DeadLetters
-from powerhall_agent.delivery.errors import StoreBusy
+from powerhall_agent.delivery.errors import ForeignAnswerError, StoreBusy, StoreFault
 from powerhall_agent.delivery.outputs.base import Output
+from powerhall_agent.delivery.refused_series import RefusedSeries, newest_ms
 from powerhall_agent.delivery.spool import Batch, Spool
 from powerhall_agent.settings.agent_settings import ShipSettings
 
-__all__ = ["ShipStats", "Shipper", "newest_ms"]
+__all__ = ["ShipStats", "Shipper"]
 
 _SUSPECT_REQUESTS = 32
 """Requests that one cycle spends on finding refused lines."""
 _SUSPECTS = 4
+_FAULTS = 4
+"""Failures of the store itself (500) in a row after which a line of the batch is suspected."""
+_AS_BEFORE = "not sent: the store refuses these fields of this series; they are tried again within ten minutes"
 _HASTE = 0.9
 """Share of the interval after which new lines may go. Lines also arrive once per interval: with a share of 1, a
 delivery that was late once would stay late; with 0.9 it catches up by a tenth of the interval each time."""
 _MIN_RATE = 20.0
 """Lowest rate of points per second for the allowance of the backlog, so that it drains without live data."""
 _ALLOWANCE_S = 30.0
+_AWAY, _FOREIGN = "store_unreachable", "store_answer_foreign"
 
 
 @dataclass(slots=True)
@@ -46,6 +51,8 @@ class ShipStats:
     sent_points: int = 0
     retries: int = 0
     requests: int = 0
+    foreign_answers: int = 0
+    """Answers of something other than the store."""
     newest_ms: int = 0
     """Timestamp of the newest line that was acknowledged, 0 before the first."""
     problem: str = ""
@@ -72,7 +79,8 @@ class Shipper:
         self._dead_letters, self._settings, self._log, self._clock = dead_letters, settings, log, clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._suspects: deque[Bisection] = deque()
-        self._failures = 0
+        self._refused_series = RefusedSeries()
+        self._failures = self._faults = 0
         self._allowance = 0.0
         self._points_per_s = 0.0
         self._last_s = clock()
@@ -95,7 +103,8 @@ class Shipper:
         except Retryable as error:
             return self._failed(error)
         if self._failures:
-            self._log.forget("store_unreachable", key=self.name)
+            for event in (_AWAY, _FOREIGN):
+                self._log.forget(event, key=self.name)
             self._log.info("store_back", output=self.name, failures=self._failures)
         self._failures, self.stats.problem = 0, ""
         return self._settings.interval_s
@@ -165,15 +174,26 @@ class Shipper:
         self._allowance = min(self._allowance + rate * min(passed_s, self._settings.interval_s), rate * _ALLOWANCE_S)
 
     def _ship_suspects(self) -> None:
+        for suspect in self._suspects:
+            suspect.cycle += 1
         for _ in range(_SUSPECT_REQUESTS):
             if not self._suspects:
                 return
             first = self._suspects[0]
             if not first.done:
-                first.step(self._send)
+                try:
+                    first.step(self._send)
+                except ForeignAnswerError:
+                    if first.shows_nothing:  # it goes again, with newer lines
+                        self._suspects.popleft()
+                        self.spool.release(first.batch)
+                    raise
             if first.done:
                 self._suspects.popleft()
                 self._acknowledge(first.batch)
+                held = self._refused_series.learn(first.delivered, first.refused, self._clock())
+                if held:
+                    self._log.warning("series_held_back", key=self.name, output=self.name, series=held)
 
     def _ship_backlog(self, took_live: bool) -> None:
         waiting = self.spool.backlog_points()
@@ -196,15 +216,30 @@ class Shipper:
         return int(min(self._settings.batch_bytes, 200 * max(self._allowance, 0.0)))
 
     def _deliver(self, batch: Batch) -> None:
+        """Send a batch without the lines of series that are held back, which are set aside once the others are sent."""
+        lines, held = self._refused_series.split(batch.lines, self._clock())
         try:
-            self._send(batch.lines)
+            if lines:
+                self._send(lines)
         except Rejected as refusal:
-            self._suspects.append(Bisection(batch, refusal, self._dead_letters.add))
+            self._suspect(batch, lines, refusal)
+        except StoreFault as fault:
+            self._faults += 1
+            if self._faults <= _FAULTS or lines.count(b"\n") < 2:
+                self.spool.release(batch)
+                raise
+            self._suspect(batch, lines, fault)
         except BaseException:
             self.spool.release(batch)
             raise
         else:
             self._acknowledge(batch)
+            self._refused_series.delivered(lines)
+        if held:
+            self._dead_letters.add(held, _AS_BEFORE)
+
+    def _suspect(self, batch: Batch, lines: bytes, why: Rejected | StoreFault) -> None:
+        self._suspects.append(Bisection(batch, lines, why, self._dead_letters.add))
 
     def _acknowledge(self, batch: Batch) -> None:
         self.spool.ack(batch)
@@ -216,6 +251,7 @@ class Shipper:
         self._busy_since = self._clock()
         try:
             self.output.send(lines)
+            self._faults = 0
         finally:
             self._busy_since = None
 
@@ -223,13 +259,9 @@ class Shipper:
         self._failures += 1
         self.stats.retries += 1
         self.stats.problem = str(error)
-        self._log.warning("store_unreachable", key=self.name, output=self.name, detail=error)
+        is_foreign = isinstance(error, ForeignAnswerError)
+        self.stats.foreign_answers += is_foreign
+        self._log.warning(_FOREIGN if is_foreign else _AWAY, key=self.name, output=self.name, detail=error)
         highest_s = min(self._settings.backoff_max_s, 2 * self._settings.interval_s * 2.0 ** min(self._failures, 30))
         asked_s = error.after_s * self._rng.uniform(1.0, 1.5) if isinstance(error, StoreBusy) else 0.0
         return max(self._rng.uniform(0.0, highest_s), asked_s)
-
-
-def newest_ms(lines: bytes) -> int:
-    """Return the timestamp of the last line, 0 when it has none."""
-    word = lines.rstrip(b"\n").rpartition(b" ")[2]
-    return int(word) if word.isdigit() else 0

@@ -14,7 +14,8 @@ Invariants:
 * the files never take more than `max_bytes`; the oldest segment goes first, and its points are counted as dropped;
 * `append` never raises for a disk that is full or broken: the newest lines are kept in memory (up to the size of one
   segment) and the next append tries the disk again;
-* damage never blocks the start: the valid prefix is kept, the rest is moved to `damaged/` and counted.
+* damage never blocks the start: the valid prefix is kept, the rest is moved to `damaged/`, and its points are counted
+  as dropped, once, and rather too many than too few (see segment.py).
 """
 
 import errno
@@ -22,66 +23,30 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from powerhall.runtime.decode.numbers_in import digits
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.runtime.file_lock import FileLock, LockHeld
 from powerhall.runtime.log import Log
 from powerhall_agent.base.durable_files import sync_folder, write_all, write_file
-from powerhall_agent.delivery.segment import MAGIC, Scan, encode_record, pack, scan, unpack
+from powerhall_agent.delivery.batch import Batch, SpoolSegment, SpoolStats
+from powerhall_agent.delivery.damaged import DamagedTails
+from powerhall_agent.delivery.restamp import Change
+from powerhall_agent.delivery.segment import MAGIC, encode_record, lost_points, pack, scan, unpack
 
 __all__ = ["Batch", "Spool", "SpoolStats", "segments_of"]
 
 _SUFFIX = ".seg"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_ASIDE_BYTES = 16 * 1024 * 1024
 _PACK_FROM_BYTES = 4096
-
-
-@dataclass(slots=True, eq=False)
-class _Segment:
-    """One file; `counts` are the points of each record, of which the first `delivered` are acknowledged."""
-
-    path: Path
-    size: int = 0
-    counts: list[int] = field(default_factory=list)
-    delivered: int = 0
-    in_flight: int = 0
-    packed: bool = False
-    gone: bool = False
-
-    @property
-    def points(self) -> int:
-        return sum(self.counts[self.delivered :])
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Lines to deliver; hand the batch back by `Spool.ack` (delivered) or `Spool.release` (not now)."""
-
-    lines: bytes
-    points: int
-    parts: tuple[tuple[_Segment, int], ...]
-    """Segments and the record number up to which each is delivered with this batch."""
-    loose: int = 0
-    """Records from memory only (the disk did not take them)."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolStats:
-    """Amount of data that waits, and that was lost since the start."""
-
-    bytes_waiting: int
-    points_waiting: int
-    segments: int
-    dropped_points: int
-    damaged_bytes: int
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR)
+"""Errors of reading that say nothing about the file."""
 
 
 def segments_of(folder: Path) -> list[Path]:
     """List the segment files of a spool folder, oldest first."""
-    return sorted(p for p in folder.glob("*" + _SUFFIX) if p.stem.isdigit() and p.is_file())
+    return sorted(p for p in folder.glob("*" + _SUFFIX) if digits(p.stem) is not None and p.is_file())
 
 
 class Spool:
@@ -90,13 +55,13 @@ class Spool:
     def __init__(self, folder: Path, max_bytes: int, segment_bytes: int, log: Log) -> None:
         self.folder, self.max_bytes, self.segment_bytes, self._log = folder, max_bytes, segment_bytes, log
         self._lock = threading.Lock()
-        self._closed: deque[_Segment] = deque()
-        self._active: tuple[_Segment, int] | None = None
+        self._closed: deque[SpoolSegment] = deque()
+        self._active: tuple[SpoolSegment, int] | None = None
         self._live: deque[tuple[bytes, int]] = deque()
         self._loose: deque[tuple[bytes, int]] = deque()
-        self._dropped_points = self._damaged_bytes = self._loose_taken = 0
+        self._dropped_points = self._loose_taken = 0
         try:
-            (folder / "damaged").mkdir(parents=True, exist_ok=True)
+            self._damaged = DamagedTails(folder / "damaged", log)
             self._owner = FileLock(folder / "lock", mode=0o640)
         except LockHeld as error:
             raise Rejected(
@@ -148,7 +113,7 @@ class Spool:
     def backlog(self, max_bytes: int) -> Batch | None:
         """Take the oldest closed segments that are not in flight, as many as fit (at least one)."""
         with self._lock:
-            chosen: list[_Segment] = []
+            chosen: list[SpoolSegment] = []
             for segment in self._closed:
                 if segment.in_flight or (chosen and sum(s.size for s in chosen) + segment.size > max_bytes):
                     break
@@ -157,7 +122,10 @@ class Spool:
                     break
             for segment in chosen:
                 segment.in_flight += 1
-        texts = [self._read(segment) for segment in chosen]
+        texts = [text for segment in chosen if (text := self._read(segment)) is not None]
+        if len(texts) < len(chosen):
+            self.release(Batch(b"", 0, tuple((segment, 0) for segment in chosen)))
+            return None
         parts = tuple((segment, len(segment.counts)) for segment in chosen)
         lines = b"".join(texts)
         batch = Batch(lines, lines.count(b"\n"), parts)
@@ -195,15 +163,33 @@ class Spool:
             for segment, _ in batch.parts:
                 segment.in_flight -= 1
 
-    def pack_one(self) -> bool:
-        """Compress the oldest closed segment that is still plain; False when there is none to do."""
+    def change(self, change: Change) -> None:
+        """Change all waiting lines, other than those that are being sent, before they are delivered."""
         with self._lock:
-            wanted = (s for s in self._closed if not s.packed and not s.in_flight and s.size >= _PACK_FROM_BYTES)
+            self._roll()
+            for segment in self._closed:
+                segment.changes.append(change)
+                segment.packed = False
+            if not self._loose_taken:
+                self._loose = deque((change(lines), points) for lines, points in self._loose)
+
+    def pack_one(self, *, only_changed: bool = False) -> bool:
+        """Compress the oldest closed segment that is still plain or has changes; False when there is none to do."""
+        with self._lock:
+            wanted = (
+                s for s in self._closed
+                if not s.packed and not s.in_flight and (s.changes or (not only_changed and s.size >= _PACK_FROM_BYTES))
+            )  # fmt: skip
             segment = next(wanted, None)
             if segment is None:
                 return False
             segment.in_flight += 1
+            changes = len(segment.changes)
         lines = self._read(segment)
+        if lines is None:
+            with self._lock:
+                segment.in_flight -= 1
+            return False
         points = lines.count(b"\n")
         data = pack(lines, points)
         beside = segment.path.with_suffix(".tmp")
@@ -219,6 +205,7 @@ class Spool:
             if ready and not segment.gone:
                 beside.replace(segment.path)
                 segment.size, segment.counts, segment.delivered = len(data), [points], 0
+                del segment.changes[:changes]
             elif ready:
                 beside.unlink(missing_ok=True)
         return True
@@ -234,11 +221,13 @@ class Spool:
                 points,
                 len(self._closed) + (self._active is not None),
                 self._dropped_points,
-                self._damaged_bytes,
+                self._damaged.bytes,
             )
 
     def close(self) -> None:
         """Close the files and let another process own the spool; undelivered lines stay on disk."""
+        while self.pack_one(only_changed=True):
+            pass
         with self._lock:
             self._roll()
             self._owner.release()
@@ -263,8 +252,8 @@ class Spool:
                     self._roll()
                     return False
 
-    def _open(self) -> tuple[_Segment, int]:
-        segment = _Segment(self.folder / f"{self._next:016d}{_SUFFIX}")
+    def _open(self) -> tuple[SpoolSegment, int]:
+        segment = SpoolSegment(self.folder / f"{self._next:016d}{_SUFFIX}")
         self._next += 1
         descriptor = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
         try:
@@ -318,37 +307,56 @@ class Spool:
                 break
             self._dropped_points += self._loose.popleft()[1]
 
-    def _unlink(self, segment: _Segment) -> None:
+    def _unlink(self, segment: SpoolSegment) -> None:
         segment.gone = True
         try:
             segment.path.unlink(missing_ok=True)
         except OSError as error:
             self._log.warning("spool_unlink", key=str(self.folder), file=segment.path, detail=error.strerror)
 
-    def _read(self, segment: _Segment) -> bytes:
-        """Return the undelivered lines of a segment; damage is moved to `damaged/` and counted as dropped."""
+    def _read(self, segment: SpoolSegment) -> bytes | None:
+        """Return the undelivered lines of a segment; None where it cannot be read now.
+
+        Damage is moved to `damaged/` and counted as dropped, once: the segment ends before it from then on.
+        """
         try:
             data = segment.path.read_bytes()
         except OSError as error:
-            if not segment.gone:
-                self._log.warning("spool_read", key=str(segment.path), file=segment.path, detail=error.strerror)
-                with self._lock:
-                    self._dropped_points += segment.points
+            if segment.gone:
+                return b""
+            self._log.warning("spool_read", key=str(segment.path), file=segment.path, detail=error.strerror)
+            if error.errno in _PASSING:
+                return None
+            with self._lock:
+                self._lose(segment, 0)
             return b""
         found = scan(data)
-        if found.points < sum(segment.counts):
+        if len(found.records) < len(segment.counts):
             with self._lock:
-                self._set_aside(segment.path, data[found.good_bytes :], found.good_bytes)
-                self._dropped_points += sum(segment.counts) - found.points
-        return unpack(data, found.records[segment.delivered :])
+                lost = self._lose(segment, len(found.records))
+                self._damaged.keep(segment.path, data[found.good_bytes :], found.good_bytes, lost)
+        lines = unpack(data, found.records[segment.delivered :])
+        for change in segment.changes:
+            lines = change(lines)
+        return lines
 
-    def _load(self, path: Path) -> _Segment | None:
+    def _lose(self, segment: SpoolSegment, good: int) -> int:
+        """Count the undelivered points behind the first `good` records as dropped, and forget them; return them."""
+        kept = max(good, segment.delivered)
+        lost = sum(segment.counts[kept:])
+        self._dropped_points += lost
+        del segment.counts[kept:]
+        return lost
+
+    def _load(self, path: Path) -> SpoolSegment | None:
         """Load a segment of an earlier process; a torn or damaged end is cut off and moved to `damaged/`."""
         try:
             data = path.read_bytes()
             found = scan(data)
             if found.good_bytes < len(data):
-                self._set_aside(path, data[found.good_bytes :], found.good_bytes)
+                lost = lost_points(data, found)
+                self._dropped_points += lost
+                self._damaged.keep(path, data[found.good_bytes :], found.good_bytes, lost)
                 os.truncate(path, found.good_bytes)
             if not found.records:
                 path.unlink()
@@ -356,22 +364,8 @@ class Spool:
         except OSError as error:
             self._log.warning("spool_unreadable", file=path, detail=error.strerror, key=str(path))
             return None
-        return _segment(path, found)
-
-    def _set_aside(self, path: Path, tail: bytes, offset: int) -> None:
-        self._damaged_bytes += len(tail)
-        folder = self.folder / "damaged"
-        self._log.warning("spool_damage", key="", file=path, offset=offset, bytes=len(tail), kept_in=folder)
-        try:
-            if len(tail) + sum(p.stat().st_size for p in folder.iterdir()) <= _ASIDE_BYTES:
-                write_file(folder / f"{path.stem}@{offset}", tail)
-        except OSError as error:
-            self._log.warning("spool_damage_not_kept", key="", file=path, detail=error.strerror)
-
-
-def _segment(path: Path, found: Scan) -> _Segment:
-    packed = any(entry.packing for entry in found.records)
-    return _Segment(path, found.good_bytes, [entry.points for entry in found.records], packed=packed)
+        packed = any(entry.packing for entry in found.records)
+        return SpoolSegment(path, found.good_bytes, [entry.points for entry in found.records], packed=packed)
 
 
 def _upto(waiting: deque[tuple[bytes, int]], max_bytes: int) -> Iterator[tuple[bytes, int]]:
@@ -383,5 +377,5 @@ def _upto(waiting: deque[tuple[bytes, int]], max_bytes: int) -> Iterator[tuple[b
         yield lines, points
 
 
-def _batch(taken: list[tuple[bytes, int]], parts: tuple[tuple[_Segment, int], ...], loose: int = 0) -> Batch:
+def _batch(taken: list[tuple[bytes, int]], parts: tuple[tuple[SpoolSegment, int], ...], loose: int = 0) -> Batch:
     return Batch(b"".join(lines for lines, _ in taken), sum(points for _, points in taken), parts, loose)

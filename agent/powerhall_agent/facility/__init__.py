@@ -1,1 +1,1 @@
-"""The facility gateway: meters, PDUs, CDUs, chillers and weather stations, by Modbus TCP, Redfish and SNMP."""
+"""The facility gateway: meters, PDUs, CDUs, chillers and weather stations, by six protocols."""

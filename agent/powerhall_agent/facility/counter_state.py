@@ -4,6 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from powerhall.runtime.decode.json_data import read_json
+from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
 from powerhall_agent.base.durable_files import write_file
 from powerhall_agent.facility.validation import CounterState
@@ -22,8 +24,8 @@ class CounterStateFile:
         if self._path is None or not self._path.exists():
             return {}
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, dict[str, CounterState]])
-        except (OSError, msgspec.DecodeError) as error:
+            return read_json(self._path, dict[str, dict[str, CounterState]])
+        except Rejected as error:
             self._log.warning("counters_lost", key="", path=self._path, detail=error)
             return {}
 

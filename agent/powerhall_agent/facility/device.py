@@ -4,6 +4,8 @@ from typing import Annotated
 
 import msgspec
 
+from powerhall.runtime.decode.numbers_in import digits
+
 __all__ = ["Device", "Interval", "Pause"]
 
 Interval = Annotated[float, msgspec.Meta(ge=0.1, le=3600)]
@@ -43,7 +45,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def _has_port(self) -> bool:
         host, colon, port = self.address.rpartition(":")
-        return bool(colon) and port.isdigit() and (":" not in host or host.endswith("]"))
+        return bool(colon) and digits(port) is not None and (":" not in host or host.endswith("]"))
 
     def check_host(self) -> None:
         """Refuse an address that is not HOST[:PORT]."""

@@ -4,6 +4,7 @@ Invariants: every device has one thread, so a device that hangs delays no other;
 of its points gets quality 0 at the interval of the device, without a value; a value is written only with quality 1.
 """
 
+import math
 import random
 import threading
 import time
@@ -17,7 +18,7 @@ from powerhall_agent.base.clock import Clock, Stamper, SystemClock
 from powerhall_agent.base.encoder import Series
 from powerhall_agent.base.sink import Sink
 from powerhall_agent.facility.device import Device
-from powerhall_agent.facility.points import DeviceMap
+from powerhall_agent.facility.points import DeviceMap, Point
 from powerhall_agent.facility.reader import Reader, ReadResult
 from powerhall_agent.facility.validation import CounterState, PointValidator
 
@@ -65,7 +66,7 @@ class DevicePoller:
     ) -> None:
         self.device, self._reader, self._sink, self._log, self._clock = device, reader, sink, log, clock
         tags = {"site": site, "hall": device.hall, "device": device.name}
-        self._validators = {point.name: PointValidator(point, counters.get(point.name)) for point in points.points}
+        self._validators = {point.name: self._validator(point, counters.get(point.name)) for point in points.points}
         self._series = {name: Series("facility", {**tags, "point": name}) for name in self._validators}
         self._weather = Series("weather", {"site": site}) if device.weather else None
         self._stamper = Stamper()
@@ -73,6 +74,8 @@ class DevicePoller:
         self._busy_since_s: float | None = None
         self._written_s = self._now_s()
         self._failures = 0
+        self._optional = {point.name for point in points.points if point.optional}
+        """Points that the device may lack: those that it never showed are no problem."""
         self._was_read = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"facility-{device.name}", daemon=True)
@@ -123,11 +126,7 @@ class DevicePoller:
     def counters(self) -> dict[str, CounterState]:
         """Return the counters' sums, to be kept over a restart."""
         with self._lock:
-            return {
-                name: CounterState(v.counter.raw, v.counter.total)
-                for name, v in self._validators.items()
-                if v.counter is not None
-            }
+            return {name: self._state(v, v.counter) for name, v in self._validators.items() if v.counter is not None}
 
     def _run(self) -> None:
         pause_s = random.uniform(0.0, min(self.device.interval_s, 5.0))  # noqa: S311 - spreads the first requests
@@ -146,8 +145,14 @@ class DevicePoller:
             self._written_s = now_s
             values: dict[str, float] = {}
             whys: dict[str, str] = {}
+            starts = any(v.falls_to_zero(answer.values.get(name)) for name, v in self._validators.items())
             for name, validator in self._validators.items():
                 raw = answer.values.get(name)
+                if raw == 0.0 and starts and not validator.point.counts:
+                    whys[name] = "implausible: 0 beside a counter that fell to 0: the device starts"
+                    continue
+                if raw is None and name in self._optional and not problem:
+                    continue
                 if raw is None:
                     whys[name] = problem or answer.problems.get(name, "the device left it out")
                     continue
@@ -156,6 +161,7 @@ class DevicePoller:
                     whys[name] = found.why
                 else:
                     values[name] = found.value
+                    self._optional.discard(name)
             self._log_problem(problem, whys)
             self._was_read = True
             self.state = DeviceStatus(self.device.name, len(values), len(whys), problem, whys)
@@ -164,6 +170,8 @@ class DevicePoller:
     def _encode(self, values: Mapping[str, float], time_ms: int) -> bytes:
         lines = []
         for name, series in self._series.items():
+            if name in self._optional:
+                continue
             value = values.get(name)
             fields = {"quality": _BAD} if value is None else {"value": value, "quality": _GOOD}
             lines.append(series.encode(fields, time_ms))
@@ -186,8 +194,22 @@ class DevicePoller:
         for point in before.points.keys() - whys.keys():
             self._log.forget("point_refused", key=f"{name}/{point}")
 
+    def _validator(self, point: Point, counter: CounterState | None) -> PointValidator:
+        """Make a point's validator; a counter of an earlier run can only have risen since it was read."""
+        if counter is None or not counter.at_s:
+            return PointValidator(point, counter)
+        return PointValidator(point, counter, min(self._now_s(), counter.at_s - self._boot_s()))
+
+    def _state(self, validator: PointValidator, counter: CounterState) -> CounterState:
+        at_s = 0.0 if math.isinf(validator.counted_s) else self._boot_s() + validator.counted_s
+        return CounterState(counter.raw, counter.total, at_s)
+
     def _now_s(self) -> float:
         return self._clock.monotonic_ns() / 1e9
+
+    def _boot_s(self) -> float:
+        """Return what the wall clock shows at 0 of the monotonic clock."""
+        return (self._clock.time_ns() - self._clock.monotonic_ns()) / 1e9
 
 
 class Gateway:

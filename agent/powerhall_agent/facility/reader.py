@@ -55,3 +55,5 @@ class DeviceProtocol:
     map_file: type[MapFile[Any]]
     open: Callable[[Any, DeviceMap], Reader]
     """Takes a device of this protocol; nothing is sent yet. A library that is not installed raises ImportError."""
+    extra: str = "facility"
+    """The extra of the package that brings the library along."""

@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Final
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.runtime.settings import convert, read_toml
 from powerhall_agent.facility.device import Device
-from powerhall_agent.facility.points import DeviceMap
+from powerhall_agent.facility.points import DeviceMap, bounded
+from powerhall_agent.facility.protocols.bacnet import BACNET
 from powerhall_agent.facility.protocols.modbus import MODBUS
+from powerhall_agent.facility.protocols.mqtt import MQTT
+from powerhall_agent.facility.protocols.opcua import OPCUA
 from powerhall_agent.facility.protocols.redfish import REDFISH
 from powerhall_agent.facility.protocols.snmp import SNMP
 from powerhall_agent.facility.reader import DeviceProtocol, Reader
 
 __all__ = ["PROTOCOLS", "AnyDevice", "load_map", "map_names", "open_reader", "protocol_of"]
 
-PROTOCOLS: Final[dict[str, DeviceProtocol]] = {entry.name: entry for entry in (MODBUS, REDFISH, SNMP)}
+PROTOCOLS: Final[dict[str, DeviceProtocol]] = {
+    entry.name: entry for entry in (BACNET, MODBUS, MQTT, OPCUA, REDFISH, SNMP)
+}
 _MAPS: Final = Path(__file__).parent / "maps"
 
 if TYPE_CHECKING:
@@ -38,8 +43,9 @@ def open_reader(device: Device, points: DeviceMap) -> Reader:
     try:
         return protocol_of(device).open(device, points)
     except ImportError as error:
+        extra = protocol_of(device).extra
         raise ConfigError(
-            f"gateway: needs the extra 'facility' (missing: {error.name}); pip install 'powerhall[facility]'"
+            f"gateway: needs the extra {extra!r} (missing: {error.name}); pip install 'powerhall[{extra}]'"
         ) from None
 
 
@@ -62,4 +68,4 @@ def load_map(name: str, folder: Path) -> DeviceMap:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
         raise ConfigError(f"{path}: point: {twice[0]!r}: must be unique" if twice else f"{path}: point: must hold one")
-    return DeviceMap(protocol, found.source, tuple(found.point))
+    return DeviceMap(protocol, found.source, bounded(tuple(found.point)))

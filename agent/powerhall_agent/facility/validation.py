@@ -1,4 +1,4 @@
-"""Validates readings: range, NaN, denormal floats, stuck values, jumps; counters that wrap are unrolled."""
+"""Validates readings: range, NaN, denormal floats, stuck values, counters that jump; those that wrap are unrolled."""
 
 import math
 from dataclasses import dataclass
@@ -9,6 +9,11 @@ __all__ = ["CounterState", "PointValidator", "Validation"]
 
 _SMALLEST = 1e-9
 """Least plausible magnitude of a float that is not zero: a smaller one indicates a wrong byte order."""
+
+_LITTLE = 1e-3
+"""A step back by this part of a counter is no reset."""
+_BURST_S = 60.0
+"""A counter may rise by what it counts in this time at once: meters renew theirs up to once a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +35,35 @@ class CounterState:
 
     raw: float
     total: float
+    at_s: float = 0.0
+    """When it was read, by the wall clock; 0 where that is not known."""
 
 
 class PointValidator:
     """Validates the readings of one point in order; an implausible reading gives no value, and never zero."""
 
-    def __init__(self, point: Point, counter: CounterState | None = None) -> None:
+    def __init__(self, point: Point, counter: CounterState | None = None, counted_s: float = -math.inf) -> None:
+        """Go on from a counter that was read at `counted_s` of the monotonic clock."""
         self.point = point
         self.counter = counter
+        self.counted_s = counted_s
         self._raw: float | None = None
-        self._same_since_s = self._counted_s = 0.0
+        self._same_since_s = 0.0
+        self._odd: tuple[float, float] | None = None
+        """A reading that does not follow from the last one, and its time; the next one confirms or refutes it."""
+
+    def falls_to_zero(self, raw: float | None) -> bool:
+        """Return whether this is a counter that shows 0 after more, as devices do while they start."""
+        return raw == 0.0 and self.counter is not None and self.counter.raw > 0.0
 
     def take(self, raw: float, now_s: float) -> Validation:
         """Validate a reading at this time of the monotonic clock."""
         why = self._implausible(raw) or self._stuck(raw, now_s)
         if why:
             return Validation(None, why)
-        if not self.point.wraps_at:
-            return Validation(raw * self.point.scale + self.point.offset)
-        return self._count(raw, now_s)
+        if self.point.counts:
+            return self._count(raw, now_s)
+        return Validation(raw * self.point.scale + self.point.offset)
 
     def _implausible(self, raw: float) -> str:
         point = self.point
@@ -70,21 +85,44 @@ class PointValidator:
         return f"stuck: {raw:g} for {same_s:.0f} s" if 0 < self.point.stuck_after_s <= same_s else ""
 
     def _count(self, raw: float, now_s: float) -> Validation:
-        """Unroll; a step back is a wrap when the step it implies is under half the range, otherwise a meter reset.
+        """Unroll a counter. A reading that does not follow from the last one is no value until the next confirms it.
 
-        A step faster than `max_per_s` is not added: that reading is refused and counting goes on from it.
+        So a meter that shows zero or a sentinel for a moment adds nothing; one that was reset or exchanged counts on
+        from its sum. One that steps back a little stands still until it has caught up.
         """
-        point, counter = self.point, self.counter
-        passed_s, self._counted_s = now_s - self._counted_s if self._counted_s else math.inf, now_s
+        counter = self.counter
         if counter is None:
-            self.counter = CounterState(raw, raw)
-            return Validation(raw * point.scale + point.offset)
-        step = raw - counter.raw
-        if step < 0:
+            counter = self.counter = CounterState(raw, raw)
+            return self._counted(counter, raw, 0.0, now_s)
+        step = self._step(counter.raw, raw, now_s - self.counted_s)
+        if step is not None:
+            return self._counted(counter, raw, step, now_s)
+        back = (counter.raw - raw) * abs(self.point.scale)
+        if 0 < back <= max(self.point.max_per_s * _BURST_S, _LITTLE * counter.raw * abs(self.point.scale)):
+            return self._counted(counter, counter.raw, 0.0, self.counted_s)
+        odd, self._odd = self._odd, (raw, now_s)
+        confirmed = None if odd is None else self._step(odd[0], raw, now_s - odd[1])
+        if odd is None or confirmed is None:
+            why = f"implausible: the counter went from {counter.raw:g} to {raw:g}; waits for the next reading"
+            return Validation(None, why)
+        return self._counted(counter, raw, confirmed + self._since_reset(odd[0], now_s - self.counted_s), now_s)
+
+    def _counted(self, counter: CounterState, raw: float, step: float, now_s: float) -> Validation:
+        counter.raw, counter.total, self.counted_s, self._odd = raw, counter.total + step, now_s, None
+        value = counter.total if self.point.wraps_at else raw
+        return Validation(value * self.point.scale + self.point.offset)
+
+    def _step(self, before: float, raw: float, passed_s: float) -> float | None:
+        """Return what was counted from one reading to a later one; None where a counter cannot have gone so."""
+        point, step = self.point, raw - before
+        if step < 0 and point.wraps_at:
             step += point.wraps_at
-            step = step if step < point.wraps_at / 2 else raw
-        counter.raw = raw
-        if 0 < point.max_per_s < step * abs(point.scale) / max(passed_s, 1e-3):
-            return Validation(None, f"implausible: the counter jumped by {step * point.scale:g} in {passed_s:.0f} s")
-        counter.total += step
-        return Validation(counter.total * point.scale + point.offset)
+        if step < 0 or (point.wraps_at and step >= point.wraps_at / 2):
+            return None
+        if 0 < point.max_per_s < step * abs(point.scale) / max(passed_s, _BURST_S):
+            return None
+        return step
+
+    def _since_reset(self, raw: float, passed_s: float) -> float:
+        """Return what a counter that began at zero counted before its first reading, where `max_per_s` bounds it."""
+        return raw if raw * abs(self.point.scale) <= self.point.max_per_s * passed_s < math.inf else 0.0

@@ -3,7 +3,10 @@
 from enum import Enum, auto
 from typing import Final
 
-__all__ = ["Action", "action", "reason"]
+__all__ = ["UNKNOWN", "Action", "action", "reason"]
+
+UNKNOWN: Final = 999
+"""NVML_ERROR_UNKNOWN; it also stands for an exception that is no return code of the driver."""
 
 
 class Action(Enum):
@@ -44,7 +47,7 @@ _ACTIONS: Final = {
     27: Action.NO_SAMPLE,
     28: Action.QUARANTINE,
 }
-_REASONS: Final = {11: "irq_issue", 15: "lost", 16: "reset_required", 28: "not_found", 999: "unknown_error"}
+_REASONS: Final = {11: "irq_issue", 15: "lost", 16: "reset_required", 28: "not_found", UNKNOWN: "unknown_error"}
 
 
 def action(code: int) -> Action:

@@ -5,8 +5,9 @@ always whole; a damaged file, or one of another version, is initialised again wi
 place without syncing: it outlives a killed process, and after a power cut the driver's counters restart anyway.
 
     header, 64 bytes     magic, version
-    two clock slots      sequence, last timestamp in ms, 0, 0, CRC
-    then per GPU         two slots: sequence, UUID (48 bytes), counter mJ, integral mJ, raw counter mJ, boot, CRC
+    two clock slots      sequence, last timestamp in ms, monotonic clock at that time in ns, boot, CRC
+    then per GPU         two slots: sequence, UUID (48 bytes), counter mJ, integral mJ, raw counter mJ, boot,
+                         when the raw counter was read (0 in files of older agents), CRC
 """
 
 import mmap
@@ -17,25 +18,33 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["Checkpoint", "Totals"]
+from powerhall.runtime.log import Log
+
+__all__ = ["Checkpoint", "Totals", "open_checkpoint"]
+
+_log = Log(quiet=True)
 
 _MAGIC: Final = b"PHCKPT01"
 _HEADER: Final = 64
-_CLOCK: Final = struct.Struct("<Qq")
-_GPU: Final = struct.Struct("<Q48sqqqQ")
+_CLOCK: Final = struct.Struct("<QqqQ")
+_GPU: Final = struct.Struct("<Q48sqqqQq")
 _SLOT: Final = 128
 _RECORDS: Final = 65
 _CRC: Final = struct.Struct("<I")
 
 
 class Totals(msgspec.Struct, frozen=True, gc=False):
-    """Stored totals of one GPU; `boot` names the boot of the host in which `raw_mj` was read."""
+    """Stored totals of one GPU; `boot` names the boot of the host in which `raw_mj` was read.
+
+    `raw_ns` says when it was read, by the monotonic clock of that boot.
+    """
 
     uuid: str
     counter_mj: int
     integral_mj: int
     raw_mj: int
     boot: int
+    raw_ns: int = 0
 
 
 class Checkpoint:
@@ -93,9 +102,17 @@ class Checkpoint:
         found = self._read(0)
         return 0 if found is None else _CLOCK.unpack_from(found)[1]
 
-    def keep_ms(self, last_ms: int) -> None:
-        """Keep the last timestamp."""
-        self._write(0, _CLOCK.pack(self._next(0), last_ms))
+    def last_mono_ns(self, boot: int) -> int | None:
+        """Return when that timestamp was made, by the monotonic clock; None where that was in another boot."""
+        found = self._read(0)
+        if found is None:
+            return None
+        _, _, mono_ns, kept_boot = _CLOCK.unpack_from(found)
+        return mono_ns if mono_ns and kept_boot == boot else None
+
+    def keep_ms(self, last_ms: int, mono_ns: int = 0, boot: int = 0) -> None:
+        """Keep the last timestamp, and when it was made by the monotonic clock of this boot."""
+        self._write(0, _CLOCK.pack(self._next(0), last_ms, mono_ns, boot))
 
     def totals(self, uuid: str) -> Totals | None:
         """Return the stored totals of a GPU."""
@@ -103,8 +120,8 @@ class Checkpoint:
         found = None if record is None else self._read(record)
         if found is None:
             return None
-        _, _, counter_mj, integral_mj, raw_mj, boot = _GPU.unpack_from(found)
-        return Totals(uuid, counter_mj, integral_mj, raw_mj, boot)
+        _, _, counter_mj, integral_mj, raw_mj, boot, raw_ns = _GPU.unpack_from(found)
+        return Totals(uuid, counter_mj, integral_mj, raw_mj, boot, raw_ns)
 
     def keep(self, totals: Totals) -> None:
         """Keep the totals of a GPU; when all places are taken, the lowest-numbered place is reused."""
@@ -115,6 +132,24 @@ class Checkpoint:
             self._places = {uuid: place for uuid, place in self._places.items() if place != record}
             self._places[totals.uuid] = record
         body = _GPU.pack(
-            self._next(record), totals.uuid.encode(), totals.counter_mj, totals.integral_mj, totals.raw_mj, totals.boot
+            self._next(record),
+            totals.uuid.encode(),
+            totals.counter_mj,
+            totals.integral_mj,
+            totals.raw_mj,
+            totals.boot,
+            totals.raw_ns,
         )
         self._write(record, body)
+
+
+def open_checkpoint(state_dir: str, node: str) -> Checkpoint:
+    """Open the checkpoint of earlier runs; a folder that cannot be written is logged, and totals start at zero."""
+    if not state_dir:
+        return Checkpoint(None)
+    path = Path(state_dir) / f"{node.replace('/', '_')}.energy"
+    try:
+        return Checkpoint(path)
+    except OSError as error:
+        _log.warning("state_not_kept", path=path, detail=error.strerror)
+        return Checkpoint(None)

@@ -30,6 +30,8 @@ class FamilyStats:
     spent_ns: int = 0
     detail: str = ""
     last_logged: str = ""
+    failed: Callable[[str, Exception], None] | None = None
+    """Told of an exception that no sensor explains."""
 
     def run(self, collector: Collector) -> Fields:
         """Collect; a failed sensor gives no values. NVML errors that mean the GPU or the driver is gone are raised."""
@@ -45,12 +47,12 @@ class FamilyStats:
             self._failed(str(error))
             if action(error.value) in _GPU_GONE:
                 raise
-        except (OSError, PowerhallError, ValueError) as error:
+        except (OSError, PowerhallError) as error:
             self._failed(str(error))
-        except Exception as error:  # noqa: BLE001  # logged and counted, see below
-            # A fault in one collector must not end the others.
+        except Exception as error:  # noqa: BLE001 - a fault in one collector must not end the others
             self._failed(f"{type(error).__name__}: {error}")
-            _log.exception("collector_failed", family=self.name)
+            if self.failed is not None:
+                self.failed(self.name, error)
         finally:
             self.spent_ns += time.perf_counter_ns() - started_ns
         return nothing
@@ -81,10 +83,11 @@ class CollectorStats:
     """The statistics of all families by name."""
 
     by_name: dict[str, FamilyStats] = field(default_factory=dict)
+    failed: Callable[[str, Exception], None] | None = None
 
     def family(self, name: str) -> FamilyStats:
         """Return the family of this name, made at first use."""
         found = self.by_name.get(name)
         if found is None:
-            found = self.by_name[name] = FamilyStats(name)
+            found = self.by_name[name] = FamilyStats(name, failed=self.failed)
         return found

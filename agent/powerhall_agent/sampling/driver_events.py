@@ -1,7 +1,8 @@
 """Waits for the driver's events in a thread of its own: XID, ECC, MIG changes, lost GPUs, driver bind and unbind.
 
 Handles are mapped to GPU numbers at registration, because a lost GPU does not answer. A driver without a kind of event
-refuses it at registration; a driver without event sets is watched by polling alone.
+refuses it at registration; a driver without event sets is watched by polling alone. Drivers that have operational
+events report them too, by a wait of their own.
 """
 
 import ctypes
@@ -13,11 +14,14 @@ from typing import Any, Final
 
 import pynvml
 
-from powerhall_agent.nvml.codes import Action, action
+from powerhall.runtime.log import Log
+from powerhall_agent.nvml.codes import UNKNOWN, Action, action
 from powerhall_agent.nvml.driver import Driver, Gpu
+from powerhall_agent.nvml.operational_events import OPERATIONAL, described, register, text_of, wait
 
 __all__ = ["DriverEvent", "EventWatch"]
 
+_log = Log(quiet=True)
 _WAIT_MS: Final = 1000
 _KINDS: Final = {
     0x2: ("ecc_double_bit", 2, "double-bit memory error"),
@@ -58,7 +62,11 @@ class EventWatch:
         self.events: queue.SimpleQueue[DriverEvent] = queue.SimpleQueue()
         self.watched = 0
         self._stop = threading.Event()
+        self._driver = driver
         self._by_handle: dict[int, int] = {}
+        self._by_uuid: dict[str, int] = {}
+        self._operational = False
+        """Whether the driver gives operational events, and so both kinds by the third wait."""
         self._data = pynvml.c_nvmlEventData_t()
         self._set = _attempt(pynvml.nvmlEventSetCreate) if driver.has("nvmlEventSetWait_v2") else None
         self._system = self._register_system() if driver.has("nvmlSystemEventSetCreate") else None
@@ -71,8 +79,10 @@ class EventWatch:
     def register(self, gpu: Gpu) -> None:
         """Watch a GPU, as far as it supports events."""
         self._by_handle[_number(gpu.handle)] = gpu.index
+        self._by_uuid[gpu.uuid] = gpu.index
         if self._set is None:
             return
+        self._operational |= register(self._driver, self._set, gpu)
         try:
             wanted = _WANTED & pynvml.nvmlDeviceGetSupportedEventTypes(gpu.handle)
             if wanted:
@@ -89,6 +99,13 @@ class EventWatch:
         return created
 
     def _loop(self) -> None:
+        try:
+            self._wait()
+        except Exception as error:  # noqa: BLE001 - told as an event; polling goes on
+            _log.exception("driver_events_failed")
+            self.events.put(DriverEvent("events_ended", None, UNKNOWN, f"{type(error).__name__}: {error}", 1))
+
+    def _wait(self) -> None:
         buffer = (pynvml.c_nvmlSystemEventData_v1_t * 4)()
         failures = 0
         while not self._stop.is_set() and (self._set is not None or self._system is not None):
@@ -116,15 +133,37 @@ class EventWatch:
 
     def _wait_gpu(self, timeout_ms: int) -> None:
         """Wait by the bare library call: most waits time out, for which pynvml raises an exception."""
+        if self._operational:
+            self._wait_either(timeout_ms)
+            return
         data = self._data
         code = pynvml.nvmlLib.nvmlEventSetWait_v2(self._set, ctypes.byref(data), ctypes.c_uint(timeout_ms))
         if code == _TIMEOUT:
             return
         if code:
             raise pynvml.NVMLError(code)
-        gpu = self._by_handle.get(_number(data.device))
-        kind, severity, text = _KINDS.get(data.eventType, (f"event_{data.eventType:#x}", 1, "driver event"))
-        number = int(data.eventData)
+        self._put(self._by_handle.get(_number(data.device)), data.eventType, int(data.eventData))
+
+    def _wait_either(self, timeout_ms: int) -> None:
+        """Wait for operational events and those of older drivers."""
+        code, found = wait(self._set, timeout_ms)
+        if code == _TIMEOUT:
+            return
+        if code and action(code) is Action.UNSUPPORTED:
+            self._operational = False  # the wait of older drivers goes on
+            return
+        if code:
+            raise pynvml.NVMLError(code)
+        gpu = self._by_uuid.get(text_of(found, "uuid"))
+        operational = described(self._set, found)
+        if operational is None:
+            self._put(gpu, found.eventType, int(found.eventData))
+            return
+        number, text, severity = operational
+        self.events.put(DriverEvent(OPERATIONAL, gpu, number, text, severity))
+
+    def _put(self, gpu: int | None, event_type: int, number: int) -> None:
+        kind, severity, text = _KINDS.get(event_type, (f"event_{event_type:#x}", 1, "driver event"))
         self.events.put(DriverEvent(kind, gpu, number, f"{text} {number}" if kind == "xid" else text, severity))
 
     def _wait_system(self, buffer: Any, timeout_ms: int) -> None:  # noqa: ANN401

@@ -10,10 +10,11 @@ import pynvml
 from powerhall.runtime.log import Log
 from powerhall_agent.base.clock import Moment
 from powerhall_agent.base.encoder import Series
+from powerhall_agent.nvml.codes import UNKNOWN
 from powerhall_agent.nvml.driver import Driver
 from powerhall_agent.sampling.driver_events import EventWatch
 from powerhall_agent.sampling.driver_thread import Task
-from powerhall_agent.sampling.gpu_health import GpuHealth
+from powerhall_agent.sampling.gpu_health import HUNG, GpuHealth
 from powerhall_agent.sampling.gpu_reader import FAST, FULL, IDENTITY, SLOW, GpuReader, ReaderContext
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 
@@ -29,13 +30,22 @@ class DriverSession:
         """Open the driver and bind to its GPUs; raises NVMLError when the driver is not there."""
         self._settings, self._context = settings, context
         self.driver = Driver(settings.first_gpu, settings.gpu_count)
-        self.readers = [GpuReader(self.driver, gpu, context) for gpu in self.driver.gpus]
+        self.readers: list[GpuReader] = []
+        for gpu in self.driver.gpus:
+            try:
+                self.readers.append(GpuReader(self.driver, gpu, context))
+            except Exception:  # noqa: BLE001 - one GPU; it is tried again as one that could not be opened
+                self.driver.unopened[gpu.index] = UNKNOWN
+                _log.exception("gpu_not_opened", gpu=gpu.index)
         self.missing: dict[int, GpuHealth] = {}
         for index, code in self.driver.unopened.items():
             health = GpuHealth(strikes=2)
-            health.fault(code, now_ns)
+            if code is None:
+                health.quarantine(HUNG, now_ns)
+            else:
+                health.fault(code, now_ns)
             self.missing[index] = health
-        self.watch = EventWatch(self.driver, self.driver.gpus)
+        self.watch = EventWatch(self.driver, [reader.gpu for reader in self.readers])
         self._found: deque[GpuReader] = deque()
         self._series: dict[int, Series] = {}
         self.fast_tasks: Sequence[Task] = ()
@@ -101,11 +111,13 @@ class DriverSession:
 
     def _open_missing(self, index: int, moment: Moment) -> None:
         try:
-            gpu = self.driver.open(index)
+            reader = GpuReader(self.driver, self.driver.open(index), self._context)
         except pynvml.NVMLError as error:
             self.missing[index].fault(error.value, moment.mono_ns)
             return
-        reader = GpuReader(self.driver, gpu, self._context)
+        except Exception:
+            self.missing[index].fault(UNKNOWN, moment.mono_ns)
+            raise
         reader.event("gpu_recovered", 0, "the GPU answers now", 0, moment.ms)
         self._found.append(reader)
 
@@ -131,7 +143,7 @@ class DriverSession:
     def free(self) -> None:
         """Free the driver's resources; the event thread must have ended."""
         for reader in self.readers:
-            reader.free_mig()
+            reader.free()
         self.driver.close()
 
 

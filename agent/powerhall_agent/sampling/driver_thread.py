@@ -5,6 +5,8 @@ resumes the generator. When a call takes longer than the limit, a watching threa
 another, which continues with the remaining calls and the same generator. A generator can be resumed from any thread
 while it is not running, which holds while a call is under way.
 
+An exception of a task ends that task alone and is kept in `failures`; one of the generator ends the run.
+
 Invariants: tasks of one owner never run at the same time; a blocked task delays the others once, by at most the limit;
 an owner whose task is blocked gets no new task until that call returns. Without a blocked call no thread but the worker
 ever wakes.
@@ -12,6 +14,7 @@ ever wakes.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +26,7 @@ __all__ = ["DriverThread", "Steps", "Task"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Something to run for an owner (a GPU index, or -1 for the driver as a whole); must not raise."""
+    """Something to run for an owner (a GPU index, or -1 for the driver as a whole)."""
 
     owner: int
     run: Callable[[], None]
@@ -52,6 +55,8 @@ class DriverThread:
         self.busy_ns = 0
         self.slowest_ns: dict[int, int] = {}
         """Time inside tasks: in all, and of the longest of each owner."""
+        self.failures: deque[tuple[int, Exception]] = deque(maxlen=100)
+        """Exceptions of tasks, by owner, until they are taken."""
         self._call_limit_ns = int(call_limit_s * 1e9)
         self.blocked: dict[int, _Worker] = {}
         """Owners whose call does not return, and the thread that waits for it."""
@@ -67,7 +72,10 @@ class DriverThread:
         for tasks in steps:
             for task in tasks:
                 begun_ns = time.monotonic_ns()
-                task.run()
+                try:
+                    task.run()
+                except Exception as error:  # noqa: BLE001 - reported by who takes the failures
+                    self.failures.append((task.owner, error))
                 self._note(task.owner, time.monotonic_ns() - begun_ns)
 
     def run(self, steps: Steps) -> None:
@@ -99,7 +107,10 @@ class DriverThread:
                     continue
                 worker.owner, worker.number = owner, number
                 worker.started_ns = call_start.call_ns = now()
-            task.run()
+            try:
+                task.run()
+            except Exception as error:  # noqa: BLE001 - reported by who takes the failures
+                self.failures.append((owner, error))
             with lock:
                 elapsed_ns = now() - worker.started_ns
                 worker.started_ns = 0
@@ -136,7 +147,7 @@ class _SupervisedRun:
         self._timer = TimerFd(driver_thread.call_limit_ns)
         self._lock = threading.Lock()
         self._finished = threading.Event()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._worker = _Worker(())
         self._in_tasks = False
 
@@ -156,6 +167,16 @@ class _SupervisedRun:
         threading.Thread(target=self._work, args=(worker,), name="sampler-driver", daemon=True).start()
 
     def _work(self, worker: _Worker) -> None:
+        try:
+            self._work_on(worker)
+        except BaseException as error:  # noqa: BLE001 - raised again by `run`, on the caller's thread
+            self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        self._error = error
+        self._finished.set()
+
+    def _work_on(self, worker: _Worker) -> None:
         track_calls(worker.call_start)
         steps, lock, run_tasks = self._steps, self._lock, self._calls.run_tasks
         set_usual, clear = self._timer.set_usual, self._timer.clear
@@ -163,11 +184,7 @@ class _SupervisedRun:
             with lock:
                 self._in_tasks = False
                 clear()
-            try:
-                worker.tasks, worker.number = next(steps, ()), 0
-            except Exception as error:  # noqa: BLE001  # raised again by `run`, on the caller's thread
-                self._error = error
-                worker.tasks = ()
+            worker.tasks, worker.number = next(steps, ()), 0
             if not worker.tasks:
                 self._finished.set()
                 return
@@ -176,6 +193,12 @@ class _SupervisedRun:
                 set_usual()
 
     def _watch(self) -> None:
+        try:
+            self._watch_calls()
+        except BaseException as error:  # noqa: BLE001 - without the watch a hung call would go unseen
+            self._end(error)
+
+    def _watch_calls(self) -> None:
         while True:
             self._timer.wait()
             with self._lock:

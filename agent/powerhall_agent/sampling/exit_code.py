@@ -9,6 +9,8 @@ class SamplerExit(IntEnum):
     """Why the sampler ended."""
 
     STOPPED = 0
+    FAILED = 1
+    """An exception that none of its parts could take; its traceback is in the log."""
     UNBIND = 10
     """The driver is to be unbound: start again only after some seconds."""
     MISMATCH = 11

@@ -58,6 +58,13 @@ class FlightRecorder:
         self._until_ms = time_ms + self._around_ms
         return True
 
+    def shift(self, by_ms: int) -> None:
+        """Move the times of all samples and of a recording under way: the wall clock was set."""
+        self._times = array("q", [time_ms + by_ms if time_ms else 0 for time_ms in self._times])
+        self._from_ms += by_ms if self._from_ms else 0
+        self._until_ms += by_ms if self._until_ms else 0
+        self._starts = [start_ms + by_ms for start_ms in self._starts]
+
     def take(self) -> list[RecordedSample]:
         """Return the next samples to ship, at most a portion, oldest first."""
         if not self._until_ms:

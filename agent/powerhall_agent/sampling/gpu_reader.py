@@ -1,16 +1,20 @@
 """One GPU between binding and unbinding: its collectors, interval statistics, energy, flight recorder and health."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import pynvml
 
-from powerhall_agent.attribution.intervals import GpuSnapshot
 from powerhall_agent.base.clock import Clock, Moment
 from powerhall_agent.base.encoder import Fields, Record, Series
+from powerhall_agent.base.gpu_snapshot import GpuSnapshot
+from powerhall_agent.base.sensor_log import IN_A_ROW, SensorLog
 from powerhall_agent.collectors import GPU_COLLECTORS
 from powerhall_agent.collectors.gpu import GpuFull
+from powerhall_agent.collectors.gpu_extra import ExtraField, GpuExtra
 from powerhall_agent.collectors.gpu_fast import FastSample, GpuFast
+from powerhall_agent.collectors.gpu_gpm import GpuGpm
 from powerhall_agent.collectors.gpu_mig import MigInstance, instances_of
 from powerhall_agent.collectors.gpu_slow import GpuSlow
 from powerhall_agent.nvml.codes import Action, action
@@ -18,9 +22,11 @@ from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.sampling.checkpoint import Checkpoint, Totals
 from powerhall_agent.sampling.collector_stats import CollectorStats
 from powerhall_agent.sampling.energy import EnergyAccumulator
+from powerhall_agent.sampling.event_log import EventLog
 from powerhall_agent.sampling.fast_window import MAX_PENDING, FastWindow
 from powerhall_agent.sampling.flight_recorder import FlightRecorder
 from powerhall_agent.sampling.gpu_health import HUNG, OK, RETRY, GpuHealth
+from powerhall_agent.sampling.plausibility import GpuPlausibility
 from powerhall_agent.sampling.record_queue import RecordQueue
 
 __all__ = ["FAST", "FULL", "IDENTITY", "SLOW", "GpuReader", "ReaderContext", "Tick"]
@@ -30,6 +36,9 @@ _SLOWDOWNS: Final = 0x8 | 0x20 | 0x40 | 0x80
 """Hardware slowdown, software thermal, hardware thermal, power brake; a power cap is no fault here."""
 _CLOSURE_ALARM: Final = 0.02
 _CLOSURES_PER_ALARM: Final = 6
+_CONTRADICTION: Final = 0.3
+"""Difference of counter and integral that no sampling explains: one of the two sensors is wrong."""
+_MEASUREMENTS: Final = ("gpu", "gpu_fast", "gpu_slow", "gpu_activity", "gpu_identity")
 _NOTHING: Final[FastSample] = (None, None)
 
 
@@ -43,11 +52,14 @@ class ReaderContext:
     clock: Clock
     stats: CollectorStats
     queue: RecordQueue
+    events: EventLog
     tick: "Tick"
     fields: frozenset[str]
     """Fields of the full set to read; empty: all."""
     recorder: bool
     fast_interval_s: float
+    extra: Sequence[ExtraField] = ()
+    gpm: bool = True
 
 
 class Tick:
@@ -74,11 +86,13 @@ class GpuReader:
         """When each slow set is due next, and the earliest of these; kept by the session."""
         self.reported_reason = OK
         """The state that was last written."""
-        self._series = {name: Series(name, self.tags) for name in ("gpu", "gpu_fast", "gpu_slow", "gpu_identity")}
+        self._series = {name: Series(name, self.tags) for name in _MEASUREMENTS}
         kept = context.checkpoint.totals(gpu.uuid)
         self.energy = EnergyAccumulator() if kept is None else _resume(kept, context.boot)
         recorder = FlightRecorder(rate_hz=1.0 / context.fast_interval_s) if context.recorder else None
-        self.fast = FastWindow(self.energy, recorder)
+        self.sensors = SensorLog()
+        self.checks = GpuPlausibility(self.sensors, self._monotonic_ns)
+        self.fast = FastWindow(self.energy, recorder, self.sensors)
         self._pending = self.fast.pending
         self._family = context.stats.family("gpu_fast")
         self._wants_times = False
@@ -86,6 +100,7 @@ class GpuReader:
         """Driver time of each reading; measured after an identity, taken by the report of the sampler."""
         self._slowdowns = 0
         self._off_closures = 0
+        self._gpm: GpuGpm | None = None
         self.mig: list[tuple[MigInstance, Series]] = []
         self.rebind_mig = True
         self._bind()
@@ -96,16 +111,19 @@ class GpuReader:
         fast = self._collectors["gpu_fast"]
         assert isinstance(fast, GpuFast)
         self._gpu_fast = fast
+        self._free_gpm()
+        self._gpm = GpuGpm(self._driver, self.gpu) if self._context.gpm else None
+        self._extra = GpuExtra(self._driver, self.gpu, self._context.extra) if self._context.extra else None
 
     @property
     def now(self) -> GpuSnapshot:
         """The state of this GPU for job attribution."""
         slow = self._collectors["gpu_slow"]
-        pids = slow.pids if isinstance(slow, GpuSlow) else ()
-        instances = [instance for instance, _ in self.mig]
-        every = {*pids, *(pid for instance in instances for pid in instance.pids)}
-        uuids = tuple(instance.uuid for instance in instances)
-        return GpuSnapshot(self.gpu.uuid, self.gpu.bus_id, tuple(sorted(every)), self.energy.counter_mj / 1000.0, uuids)
+        pids, usage = (slow.pids, slow.usage_percent) if isinstance(slow, GpuSlow) else ((), {})
+        slices = {instance.uuid: instance.slice for instance, _ in self.mig if instance.uuid}
+        every = {*pids, *(pid for part in slices.values() for pid in part.pids)}
+        energy_j = self.energy.counter_mj / 1000.0
+        return GpuSnapshot(self.gpu.uuid, self.gpu.bus_id, tuple(sorted(every)), energy_j, tuple(slices), slices, usage)
 
     def poll_fast(self) -> None:
         """Read power and energy in the current tick; runs ten times a second."""
@@ -184,9 +202,16 @@ class GpuReader:
             self.event("gpu_recovered", 0, "the GPU answers again", 0, moment.ms)
 
     def retry(self, moment: Moment) -> None:
-        """Try a quarantined GPU again: find it by its bus id, bind anew, read once."""
+        """Try a quarantined GPU again: find it by its bus id, bind anew, read once.
+
+        Where another GPU is there now, the driver is opened anew: energy, limits and events belong to the former one.
+        """
         try:
-            self.gpu.reopen()
+            if not self.gpu.reopen():
+                detail = f"another GPU is in the place of {self.gpu.uuid}"
+                self.event("gpu_replaced", 0, detail, 1, moment.ms)
+                self._fault(pynvml.NVML_ERROR_UNINITIALIZED, moment)
+                return
             self._bind()
         except pynvml.NVMLError as error:
             self._fault(error.value, moment)
@@ -207,9 +232,7 @@ class GpuReader:
 
     def event(self, kind: str, code: float, detail: str, severity: int, time_ms: int) -> None:
         """Queue an event of this GPU."""
-        series = Series("event", {**self.tags, "kind": kind})
-        fields: Fields = {"code": float(code), "detail": detail, "severity": float(severity)}
-        self._context.queue.put(Record(series, fields, time_ms), urgent=True)
+        self._context.events.put(kind, code, detail, severity, time_ms, self.gpu.index)
 
     def trigger(self, kind: str, code: float, detail: str, severity: int, time_ms: int) -> None:
         """Queue an event and start the flight recorder."""
@@ -223,6 +246,8 @@ class GpuReader:
             self.event("counter_reset", 0, "the energy counter restarted", 1, time_ms)
         for time_ms, step_w in found.steps:
             self.trigger("power_step", step_w, f"{step_w:+.0f} W", 0, time_ms)
+        for event in self.sensors.take_events():
+            self.event(event.kind, event.code, event.detail, event.severity, self._tick.moment.ms)
         for time_ms, power_mw, energy_mj in self.fast.take_recorded():
             self._put("gpu_fast", {"power_w": power_mw / 1000.0, "energy_j": energy_mj / 1000.0}, time_ms)
 
@@ -233,15 +258,29 @@ class GpuReader:
         return self._context.stats.family(name).run(self._collectors[name])
 
     def _full(self, moment: Moment) -> None:
+        found = self._sifted("gpu")
         self.drain_fast()
-        fields = self.fast.interval()
-        fields.update(self._run("gpu"))
+        fields = {**self.fast.interval(), **found}
         self._put("gpu", fields, moment.ms)
         self._watch_limits(fields, moment)
         energy = self.energy
         self._context.checkpoint.keep(
-            Totals(self.gpu.uuid, energy.counter_mj, energy.integral_mj, energy.raw_mj or 0, self._context.boot)
+            Totals(
+                self.gpu.uuid,
+                energy.counter_mj,
+                energy.integral_mj,
+                energy.raw_mj or 0,
+                self._context.boot,
+                energy.counter.raw_ns,
+            )
         )
+
+    def _sifted(self, name: str) -> Fields:
+        """Collect, leave out what this GPU cannot show, and bound its power by the limits that it tells."""
+        fields = self.checks.sift(self._run(name))
+        self.fast.most_mw = int(1000.0 * self.checks.most_w)
+        self.energy.counter.most_per_s = int(1000.0 * self.checks.counter_most_w)
+        return fields
 
     def _watch_limits(self, fields: Fields, moment: Moment) -> None:
         limit_w, reasons = fields.get("power_limit_w"), fields.get("clocks_event_reasons")
@@ -257,22 +296,40 @@ class GpuReader:
             self._slowdowns = slowdowns
 
     def _slow(self, moment: Moment) -> None:
+        fields = dict(self._sifted("gpu_slow"))
         self.drain_fast()  # the closure counts all readings up to now
-        fields = dict(self._run("gpu_slow"))
         closure = self.energy.closure()
         if closure is not None:
             fields["energy_closure"] = round(closure, 6)
             self._watch_closure(closure, moment)
         self._put("gpu_slow", fields, moment.ms)
+        self._put_optional(moment)
         if self.rebind_mig or bool(fields.get("mig_mode")) != bool(self.mig):
             self.bind_mig()
         for instance, series in self.mig:
-            found = self._context.stats.family("gpu_mig").run(instance)
+            found = self.checks.sift(self._context.stats.family("gpu_mig").run(instance))
             self._context.queue.put(Record(series, found, moment.ms))
+
+    def _put_optional(self, moment: Moment) -> None:
+        """Read and queue the activity of the GPU's parts, and the fields that the site added."""
+        if self._gpm is not None:
+            activity = self.checks.sift(self._context.stats.family("gpu_activity").run(self._gpm))
+            if activity:
+                self._put("gpu_activity", activity, moment.ms)
+        if self._extra is None:
+            return
+        found = self.checks.sift(self._context.stats.family("gpu_extra").run(self._extra))
+        for name, fields in self._extra.points(found):
+            series = Series("gpu_extra", {**self.tags, "field": name})
+            self._context.queue.put(Record(series, fields, moment.ms))
 
     def _watch_closure(self, closure: float, moment: Moment) -> None:
         """Queue an event when counter and integral differ for a minute; once per period of difference."""
         self._off_closures = self._off_closures + 1 if abs(closure) > _CLOSURE_ALARM else 0
+        if self._off_closures >= _CLOSURES_PER_ALARM and abs(closure) > _CONTRADICTION:
+            self.sensors.doubt("energy_closure", f"energy counter and power samples differ by {closure:+.0%}")
+        elif not self._off_closures:
+            self.sensors.believe("energy_closure", IN_A_ROW)
         if self._off_closures == _CLOSURES_PER_ALARM:
             detail = f"energy counter and integrated power differ by {closure:+.1%}"
             self.event("energy_closure", closure, detail, 1, moment.ms)
@@ -285,6 +342,15 @@ class GpuReader:
             for found in instances_of(self.gpu)
         ]
         self.rebind_mig = False
+
+    def _free_gpm(self) -> None:
+        if self._gpm is not None:
+            self._gpm.close()
+
+    def free(self) -> None:
+        """Free all resources of the driver; needed before an unbind."""
+        self.free_mig()
+        self._free_gpm()
 
     def free_mig(self) -> None:
         """Free the driver's resources of the instances; needed before an unbind."""
@@ -300,4 +366,6 @@ class GpuReader:
 
 def _resume(kept: Totals, boot: int) -> EnergyAccumulator:
     """Continue from stored totals; after a reboot the driver's counter has restarted."""
-    return EnergyAccumulator(kept.counter_mj, kept.integral_mj, kept.raw_mj if kept.boot == boot else 0)
+    if kept.boot != boot:
+        return EnergyAccumulator(kept.counter_mj, kept.integral_mj, 0)
+    return EnergyAccumulator(kept.counter_mj, kept.integral_mj, kept.raw_mj or None, kept.raw_ns)

@@ -4,11 +4,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.log import Log
-from powerhall_agent.attribution.intervals import GpuSnapshot
 from powerhall_agent.base.encoder import Fields, Record
+from powerhall_agent.base.gpu_snapshot import GpuSnapshot
+from powerhall_agent.base.sensor_log import SensorLog
 from powerhall_agent.collectors import HOST_COLLECTORS, Collector
 from powerhall_agent.sampling.collector_stats import CollectorStats, FamilyStats
 from powerhall_agent.settings.sampler_settings import SamplerSettings
@@ -21,15 +23,20 @@ _log = Log(quiet=True)
 class HostThread:
     """Runs a function at an interval in a thread."""
 
-    def __init__(self, name: str, run: Callable[[], None], interval_s: float) -> None:
-        """Start the thread; `run` must not raise."""
-        self._run, self._interval_s = run, interval_s
+    def __init__(
+        self, name: str, run: Callable[[], None], interval_s: float, failed: Callable[[str, Exception], None]
+    ) -> None:
+        """Start the thread; an exception of `run` is handed to `failed`, and the next run comes as usual."""
+        self._name, self._run, self._interval_s, self._failed = name, run, interval_s, failed
         self._stop = threading.Event()
         threading.Thread(target=self._loop, name=name, daemon=True).start()
 
     def _loop(self) -> None:
         while True:
-            self._run()
+            try:
+                self._run()
+            except Exception as error:  # noqa: BLE001 - one reading of the host; the others go on
+                self._failed(self._name, error)
             if self._stop.wait(self._interval_s):
                 return
 
@@ -64,14 +71,20 @@ def observe_into(ready: deque[Record], look: Callable[[float], Sequence[Record]]
     return run
 
 
-def start_host_threads(settings: SamplerSettings, ready: deque[Fields], stats: CollectorStats) -> list[HostThread]:
+def start_host_threads(
+    settings: SamplerSettings,
+    ready: deque[Fields],
+    stats: CollectorStats,
+    sensors: SensorLog,
+    failed: Callable[[str, Exception], None],
+) -> list[HostThread]:
     """Start a thread for each collector of the host that the settings ask for."""
     threads = []
     for entry in HOST_COLLECTORS:
-        collector = entry.make(settings)
+        collector = entry.make(settings, sensors)
         if collector is not None:
             run = collect_into(ready, stats.family(entry.name), collector)
-            threads.append(HostThread(f"host-{entry.name}", run, entry.interval_s(settings)))
+            threads.append(HostThread(f"host-{entry.name}", run, entry.interval_s(settings), failed))
     return threads
 
 
@@ -80,6 +93,7 @@ def start_attribution(
     tags: Mapping[str, str],
     gpus: Callable[[], dict[int, GpuSnapshot]],
     ready: deque[Record],
+    failed: Callable[[str, Exception], None],
 ) -> list[HostThread]:
     """Start the thread that looks for the jobs on the GPUs, where the settings ask for it."""
     if not settings.attribution:
@@ -87,5 +101,6 @@ def start_attribution(
     from powerhall_agent.attribution.collect import Attribution, user_hasher
     from powerhall_agent.attribution.host import HostJobs
 
-    jobs = Attribution(tags, HostJobs(user_hasher(settings.user_hash_salt_file)), gpus)
-    return [HostThread("host-jobs", observe_into(ready, jobs.observe), settings.slow_interval_s / 2)]
+    reports = Path(settings.progress_dir) if settings.progress_dir else None
+    jobs = Attribution(tags, HostJobs(user_hasher(settings.user_hash_salt_file)), gpus, reports=reports)
+    return [HostThread("host-jobs", observe_into(ready, jobs.observe), settings.slow_interval_s / 2, failed)]

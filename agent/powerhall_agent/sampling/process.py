@@ -17,6 +17,7 @@ import msgspec
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
 from powerhall.runtime.signals import StopFlag, end_with_parent
+from powerhall_agent.base.encoder import Series
 from powerhall_agent.base.heap import trim_heap
 from powerhall_agent.sampling.exit_code import SamplerExit
 from powerhall_agent.sampling.sampler import run_sampler
@@ -112,6 +113,14 @@ def _pause(seconds: float) -> None:
         select.select([], [], [], seconds)
 
 
+def _failure(settings: SamplerSettings, error: Exception) -> bytes:
+    """Return the event of a sampler that ends by an exception."""
+    tags = {"site": settings.site, "hall": settings.hall, "rack": settings.rack, "node": settings.node}
+    detail = f"the sampler ends and is started again: {type(error).__name__}: {error}"
+    fields: dict[str, float | str] = {"code": float(SamplerExit.FAILED), "detail": detail, "severity": 2.0}
+    return Series("event", {**tags, "kind": "sampler_failed"}).encode(fields, time.time_ns() // 1_000_000)
+
+
 def main() -> int:
     """Run until stopped; the exit code is the reason of the end."""
     parent = os.getppid()
@@ -129,6 +138,11 @@ def main() -> int:
         except Rejected as error:
             Log().error("sampler_refused", detail=error)
             return int(SamplerExit.REFUSED)
+        except Exception as error:  # noqa: BLE001 - the daemon starts a new sampler
+            Log().exception("sampler_failed")
+            sink.write(_failure(settings, error))
+            sink.finish()
+            return int(SamplerExit.FAILED)
         sink.finish()
         return int(outcome)
 

@@ -23,6 +23,12 @@ class RecordQueue:
         if urgent:
             self.urgent = True
 
+    def shift(self, by_ms: int) -> None:
+        """Move the timestamps of the waiting records; those of jobs have times of their own."""
+        for record in list(self.records):
+            if record.series.measurement != "job_interval":
+                record.time_ms += by_ms
+
     def take(self) -> list[Record]:
         """Remove and return all records."""
         self.urgent = False

@@ -13,21 +13,28 @@ from typing import Final, Protocol
 import pynvml
 
 from powerhall.runtime.log import Log
-from powerhall_agent.attribution.intervals import GpuSnapshot
-from powerhall_agent.base.clock import Clock, Moment, Stamper, SystemClock
-from powerhall_agent.base.encoder import Fields, Record, Series, encode_all
+from powerhall_agent.base.clock import CLOCK_STEPPED, Clock, ClockStep, Moment, Stamper, SystemClock, step_text
+from powerhall_agent.base.encoder import Fields, Record, Series
+from powerhall_agent.base.gpu_snapshot import GpuSnapshot
+from powerhall_agent.base.sensor_log import SensorLog
 from powerhall_agent.base.sink import Sink
-from powerhall_agent.nvml.codes import Action, action
-from powerhall_agent.sampling.checkpoint import Checkpoint
+from powerhall_agent.collectors.gpu_extra import read_extra_fields
+from powerhall_agent.nvml.codes import UNKNOWN, Action, action
+from powerhall_agent.nvml.operational_events import OPERATIONAL
+from powerhall_agent.sampling.checkpoint import open_checkpoint
 from powerhall_agent.sampling.collector_stats import CollectorStats
 from powerhall_agent.sampling.driver_events import DriverEvent
 from powerhall_agent.sampling.driver_session import DriverSession, boot_id, next_due
 from powerhall_agent.sampling.driver_thread import DriverThread, Steps, Task
+from powerhall_agent.sampling.event_log import EventLog
 from powerhall_agent.sampling.exit_code import SamplerExit
+from powerhall_agent.sampling.failure_log import FailureLog, encode_each
 from powerhall_agent.sampling.gpu_health import HUNG, GpuHealth
 from powerhall_agent.sampling.gpu_reader import IDENTITY, SLOW, GpuReader, ReaderContext, Tick
 from powerhall_agent.sampling.host_threads import start_attribution, start_host_threads
+from powerhall_agent.sampling.plausibility import NodePlausibility
 from powerhall_agent.sampling.record_queue import RecordQueue
+from powerhall_agent.sampling.sensor_file import SensorFile, SensorReport
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 __all__ = ["Sampler", "run_sampler"]
@@ -53,15 +60,19 @@ class Sampler:
         """Prepare; the driver is opened by the first tick."""
         self.settings, self._sink = settings, sink
         self.clock = clock or SystemClock()
-        self._checkpoint = _checkpoint(settings)
-        self.stamper = Stamper(self._checkpoint.last_ms())
+        self._checkpoint = open_checkpoint(settings.state_dir, settings.node)
+        self._extra = read_extra_fields(Path(settings.extra_fields)) if settings.extra_fields else ()
+        self._boot = boot_id()
+        self.stamper = Stamper(self._checkpoint.last_ms(), self._checkpoint.last_mono_ns(self._boot))
         self.driver_thread = DriverThread(settings.slow_call_s)
         self.tags = {"site": settings.site, "hall": settings.hall, "rack": settings.rack, "node": settings.node}
-        self.stats = CollectorStats()
         self.exit: SamplerExit | None = None
         self.ticks_missed = 0
         self.queue = RecordQueue()
         """Records from any thread."""
+        self.events = EventLog(self.tags, self.queue)
+        self.failed = FailureLog(self.events, self.clock, _log)
+        self.stats = CollectorStats(failed=self.failed)
         self._tick = Tick()
         self.host: deque[Fields] = deque(maxlen=100)
         """Readings of the host from other threads; they get the next tick's timestamp."""
@@ -71,6 +82,10 @@ class Sampler:
         self._open_at_ns, self._reinit_s = 0, _REINIT_FIRST_S
         self._report_ns = self._full_ns = 0
         self._was_stuck = False
+        self.sensors = SensorLog()
+        """Sensors of the host."""
+        self._checks = NodePlausibility(self.sensors)
+        self._sensor_report = SensorReport(self.tags, SensorFile(settings.state_dir, settings.node))
         self._own = {name: Series(name, self.tags) for name in ("node", "agent")}
 
     # Opening and closing a driver session.
@@ -84,14 +99,17 @@ class Sampler:
         context = ReaderContext(
             self.tags,
             self._checkpoint,
-            boot_id(),
+            self._boot,
             self.clock,
             self.stats,
             self.queue,
+            self.events,
             self._tick,
             frozenset(settings.fields),
             settings.flight_recorder,
             settings.fast_interval_s,
+            self._extra,
+            settings.gpm,
         )
         return DriverSession(settings, context, self.clock.monotonic_ns())
 
@@ -100,6 +118,9 @@ class Sampler:
             self._opened = self._open()
         except pynvml.NVMLError as error:
             self._open_failed = error.value
+        except Exception as error:  # noqa: BLE001 - tried again with backoff, as after any failed opening
+            self._open_failed = UNKNOWN
+            self.failed("driver", error)
 
     def _opening(self, moment: Moment) -> Steps:
         """Open the driver with backoff."""
@@ -134,6 +155,7 @@ class Sampler:
                 if self.driver_thread.blocked_since_ns(reader.gpu.index) is None:
                     reader.drain_fast()
             session.watch.close()
+            self._handle_events(session, self._tick.moment)  # those that came while the session ended
             yield [Task(_DRIVER, session.free)]
         self._flush()
 
@@ -147,6 +169,9 @@ class Sampler:
         """Take one tick: yield the due driver calls; write the queue once a full set is complete."""
         full = moment.mono_ns >= self._full_ns
         self._tick.moment = moment
+        step = self.stamper.take_step()
+        if step is not None:
+            self._follow(step, moment)
         if self._session is None:
             yield from self._opening(moment)
         session = self._session
@@ -160,10 +185,19 @@ class Sampler:
             yield from self._check_gpus(session, moment, full=full)
         self._write(moment, full=full)
 
+    def _follow(self, step: ClockStep, moment: Moment) -> None:
+        """Follow a step of the wall clock: what is still here gets the right time, and an event tells of the step."""
+        if step.old_is_wrong:
+            self.queue.shift(step.by_ms)
+            for reader in self._readers():
+                if self.driver_thread.blocked_since_ns(reader.gpu.index) is None:
+                    reader.fast.shift(step.by_ms)
+        self.events.begin_anew()
+        self.events.put(CLOCK_STEPPED, step.by_ms / 1000.0, step_text(step, moment.ms), 1, moment.ms)
+
     def _read(self, session: DriverSession, moment: Moment, *, full: bool) -> Steps:
         """Handle the driver's events, and take the due readings."""
-        while not session.watch.events.empty():
-            self._handle(session, session.watch.events.get(), moment)
+        self._handle_events(session, moment)
         tasks = session.tasks(moment, full=full)
         if tasks:
             yield tasks
@@ -174,6 +208,8 @@ class Sampler:
         """Write changes of the GPUs' state; close the session of a driver that is gone."""
         if self.driver_thread.blocked:
             self._flag_hung(session, moment)
+        if self.driver_thread.failures:
+            self._note_failures(session, moment)
         for reader in session.readers:
             if reader.health.reason != reader.reported_reason:
                 reader.reported_reason = reader.health.reason
@@ -193,7 +229,7 @@ class Sampler:
         if full:
             self._full_ns = next_due(self._full_ns, moment.mono_ns, self.settings.interval_s)
             self._node(moment)
-            self._checkpoint.keep_ms(self.stamper.last_ms)
+            self._checkpoint.keep_ms(max(moment.ms, self.events.last_ms), moment.mono_ns, self._boot)
         stuck = self.driver_stuck(moment)
         if moment.mono_ns >= self._report_ns or stuck != self._was_stuck:
             self.queue.urgent = self.queue.urgent or stuck != self._was_stuck
@@ -201,9 +237,20 @@ class Sampler:
             self._report_ns = next_due(self._report_ns, moment.mono_ns, _REPORT_S)
             self._report(moment)
         while self.host:
-            self.queue.put(Record(self._own["node"], self.host.popleft(), moment.ms))
+            self.queue.put(Record(self._own["node"], self._checks.sift(self.host.popleft()), moment.ms))
+        for event in self.sensors.take_events():
+            self.events.put(event.kind, event.code, event.detail, event.severity, moment.ms)
         if full or self.queue.urgent:
             self._flush()
+
+    def _note_failures(self, session: DriverSession, moment: Moment) -> None:
+        """Count an exception that is no return code of the driver as an unknown error of its GPU."""
+        while self.driver_thread.failures:
+            owner, error = self.driver_thread.failures.popleft()
+            reader = next((reader for reader in session.readers if reader.gpu.index == owner), None)
+            self.failed("reader", error, None if owner == _DRIVER else owner)
+            if reader is not None and reader.health.fault(UNKNOWN, moment.mono_ns):
+                reader.event("gpu_quarantined", UNKNOWN, f"{reader.health.reason}: {error}", 2, moment.ms)
 
     def _flag_hung(self, session: DriverSession, moment: Moment) -> None:
         hung_ns = int(self.settings.hung_call_s * 1e9)
@@ -215,12 +262,18 @@ class Sampler:
                 reader.event("gpu_quarantined", 0, "hung: a driver call does not return", 2, moment.ms)
                 reader.fast.record(moment.ms)
 
+    def _handle_events(self, session: DriverSession, moment: Moment) -> None:
+        while not session.watch.events.empty():
+            self._handle(session, session.watch.events.get(), moment)
+
     def _handle(self, session: DriverSession, event: DriverEvent, moment: Moment) -> None:
         reader = next((reader for reader in session.readers if reader.gpu.index == event.gpu), None)
         if reader is None:
             self._event(event, moment)
         else:
-            reader.trigger(event.kind, event.code, event.detail, event.severity, moment.ms)
+            if event.kind != OPERATIONAL or event.severity:
+                reader.fast.record(moment.ms)
+            reader.event(event.kind, event.code, event.detail, event.severity, moment.ms)
             if event.kind == "mig_change":
                 reader.rebind_mig = True
                 session.hurry(reader, moment, SLOW, IDENTITY)
@@ -230,10 +283,7 @@ class Sampler:
     # Metrics of the sampler and the node.
 
     def _event(self, event: DriverEvent, moment: Moment) -> None:
-        tags = {**self.tags, "gpu": "" if event.gpu is None else str(event.gpu), "kind": event.kind}
-        fields: dict[str, float | str] = {"code": float(event.code), "detail": event.detail}
-        fields["severity"] = float(event.severity)
-        self.queue.put(Record(Series("event", tags), fields, moment.ms), urgent=True)
+        self.events.put(event.kind, event.code, event.detail, event.severity, moment.ms, event.gpu)
 
     def _state(self, session: DriverSession, index: int, health: GpuHealth, moment: Moment) -> None:
         fields: dict[str, float | str] = {"up": 1.0 if health.up else 0.0, "reason": health.reason}
@@ -251,8 +301,11 @@ class Sampler:
         up = [reader for reader in readers if reader.health.up]
         fields = {"gpus": float(len(readers) + len(missing)), "gpus_up": float(len(up))}
         powers = [reader.fast.power_w for reader in up if reader.fast.power_w is not None]
-        if powers:
+        if powers and not any(reader.fast.has_lost_power for reader in up):
             fields["gpu_power_w"] = round(sum(powers), 3)
+            self._checks.note_gpus(moment.mono_ns, sum(powers))
+        told = up and all(reader.checks.knows_limit for reader in up)
+        self._checks.gpus_most_w = sum(reader.checks.most_w for reader in up) if told else 0.0
         self.queue.put(Record(self._own["node"], fields, moment.ms))
 
     def _report(self, moment: Moment) -> None:
@@ -261,6 +314,8 @@ class Sampler:
                 series = Series("collector", {**self.tags, "collector": name})
                 self.queue.put(Record(series, family.report(), moment.ms))
         self._report_field_times(moment)
+        logs = [("", self.sensors), *((str(reader.gpu.index), reader.sensors) for reader in self._readers())]
+        self._sensor_report.write(logs, self.queue, moment.ms)
         fields = {
             "ticks_missed": float(self.ticks_missed),
             "driver_time_s": round(self.driver_thread.busy_ns / 1e9, 6),
@@ -283,7 +338,8 @@ class Sampler:
         """Return whether no GPU has answered for three seconds because driver calls do not return."""
         if not self.driver_thread.blocked:
             return False
-        owners = [reader.gpu.index for reader in self._readers()] or [_DRIVER]
+        missing = [] if self._session is None else [*self._session.missing]
+        owners = [reader.gpu.index for reader in self._readers()] or missing or [_DRIVER]
         since = [self.driver_thread.blocked_since_ns(owner) for owner in owners]
         return all(begun is not None and moment.mono_ns - begun >= _STUCK_NS for begun in since)
 
@@ -297,19 +353,7 @@ class Sampler:
     def _flush(self) -> None:
         records = self.queue.take()
         if records:
-            self._sink.write(encode_all(records))
-
-
-def _checkpoint(settings: SamplerSettings) -> Checkpoint:
-    """Open the checkpoint of earlier runs; a folder that cannot be written is logged, and totals start at zero."""
-    if not settings.state_dir:
-        return Checkpoint(None)
-    path = Path(settings.state_dir) / f"{settings.node.replace('/', '_')}.energy"
-    try:
-        return Checkpoint(path)
-    except OSError as error:
-        _log.warning("state_not_kept", path=path, detail=error.strerror)
-        return Checkpoint(None)
+            self._sink.write(encode_each(records, self.failed))
 
 
 def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock | None = None) -> SamplerExit:
@@ -322,8 +366,8 @@ def run_sampler(settings: SamplerSettings, sink: Sink, stop: Stop, clock: Clock 
 
         start_simulation(settings.simulate, settings.node)
     sampler = Sampler(settings, sink, clock)
-    threads = start_host_threads(settings, sampler.host, sampler.stats)
-    threads += start_attribution(settings, sampler.tags, sampler.gpus, sampler.queue.records)
+    threads = start_host_threads(settings, sampler.host, sampler.stats, sampler.sensors, sampler.failed)
+    threads += start_attribution(settings, sampler.tags, sampler.gpus, sampler.queue.records, sampler.failed)
     try:
         sampler.driver_thread.run(_ticks(sampler, stop))
     finally:

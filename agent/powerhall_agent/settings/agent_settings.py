@@ -3,10 +3,11 @@
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from powerhall.runtime.decode.numbers_in import digits
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.settings import convert, read_toml
 from powerhall_agent.settings.sampler_settings import SamplerSettings
@@ -96,6 +97,8 @@ class PrometheusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """User for basic authentication; together with `password_file`."""
     password_file: str = ""
     """File with the password."""
+    names: Literal["powerhall", "dcgm", "both"] = "powerhall"
+    """Names and labels of the metrics: our own, those of dcgm-exporter for what we measure too, or both."""
 
     def __post_init__(self) -> None:
         """Refuse half of a pair."""
@@ -103,7 +106,7 @@ class PrometheusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
             raise ValueError("prometheus: cert_file and key_file go together")
         if bool(self.user) != bool(self.password_file):
             raise ValueError("prometheus: user and password_file go together")
-        if self.listen and not self.listen.rpartition(":")[2].isdigit():
+        if self.listen and digits(self.listen.rpartition(":")[2]) is None:
             raise ValueError(f"prometheus.listen: {self.listen!r}: must be HOST:PORT, such as 127.0.0.1:9835")
 
 

@@ -1,6 +1,6 @@
 """Settings of the sampler: location of the node, intervals, and readings besides the GPUs."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -20,8 +20,12 @@ class RedfishSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """User of the BMC; empty reads without a login."""
     password_file: str = ""
     """File with the password."""
+    auth: Literal["basic", "session"] = "basic"
+    """`session` logs in once; `basic` sends the password with every request."""
     chassis: str = ""
-    """Chassis id; empty takes the first one that has power readings."""
+    """Chassis id; empty finds the chassis that is the host itself, never a part of it such as a GPU baseboard."""
+    max_power_w: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 50e3
+    """Most that the node can draw in W; a higher reading is not believed."""
     interval_s: Seconds = 5.0
     """Time between two reads."""
     verify_tls: bool = True
@@ -77,6 +81,10 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     fields: tuple[str, ...] = ()
     """Fields of the full set to read, by their names in the schema (`gpu`); empty reads all. Power and energy of the
     fast set are always there."""
+    extra_fields: str = ""
+    """A file of further NVML fields, one line each; empty reads none."""
+    gpm: bool = True
+    """Read the activity of multiprocessors, tensor cores, memory and links by NVML's GPM where the GPU has it."""
     state_dir: str = ""
     """Where energy totals and the last timestamp outlive a restart; empty keeps nothing."""
     flight_recorder: bool = True
@@ -85,6 +93,8 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Read CPU and DRAM power from RAPL."""
     attribution: bool = True
     """Find out which job uses which GPU."""
+    progress_dir: str = "/run/powerhall-progress"
+    """Where jobs report what they have done, for J per token or step; need not be there, empty reads none."""
     user_hash_salt_file: str = ""
     """When set, job intervals carry a salted hash of the user; the salt is read from this file."""
     redfish: RedfishSettings | None = None

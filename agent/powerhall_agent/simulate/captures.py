@@ -6,12 +6,13 @@ power, so a captured GPU is read by the getters alone where its driver is old.
 """
 
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from powerhall.runtime.decode.numbers_in import whole
+from powerhall.runtime.decode.xml_data import decode_xml
 from powerhall.runtime.errors import Rejected
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.capture_table import EVENT_REASONS, FIELDS, GETTERS, SLOWDOWN_TIMES, TEXTS, pick
@@ -19,11 +20,15 @@ from powerhall_agent.simulate.publish import slowdown_ids
 from powerhall_agent.simulate.recording import GpuHead, describe_gpu, write_values
 from powerhall_agent.simulate.state import StateFile
 
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
 __all__ = ["Capture", "CapturedGpu", "read_text", "read_xml", "to_state"]
 
 _LINE: Final = re.compile(r"( *)(\S.*?)\s*(?: : (.*))?")
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
 _MIB: Final = 1 << 20
+_MOST_DIGITS: Final = 12
 
 
 @dataclass(slots=True)
@@ -47,9 +52,9 @@ class Capture:
 def read_xml(text: str, source: str) -> Capture:
     """Read `nvidia-smi -q -x`; another document raises Rejected."""
     try:
-        root = ET.fromstring(text)  # noqa: S314  # a file that the operator names
-    except ET.ParseError as error:
-        raise Rejected(f"{source}: not the XML of nvidia-smi -q -x: {error}") from None
+        root = decode_xml(text, source)
+    except Rejected as error:
+        raise Rejected(f"{error}; must be the XML of nvidia-smi -q -x") from None
     gpus = []
     for node in root.findall("gpu"):
         gpu = CapturedGpu(node.get("id", ""))
@@ -64,7 +69,7 @@ def read_xml(text: str, source: str) -> Capture:
     return _checked(Capture((root.findtext("driver_version") or "").strip(), gpus), source)
 
 
-def _flat(node: ET.Element, path: str = "") -> Iterator[tuple[str, str]]:
+def _flat(node: "Element", path: str = "") -> Iterator[tuple[str, str]]:
     if len(node) == 0 and path:
         yield path, (node.text or "").strip()
     for child in node:
@@ -73,7 +78,18 @@ def _flat(node: ET.Element, path: str = "") -> Iterator[tuple[str, str]]:
 
 def _process(texts: dict[str, str]) -> tuple[int, int]:
     used = _NUMBER.match(texts.get("used_memory", ""))
-    return int(texts.get("pid", "0")), int(float(used[0])) * _MIB if used else 0
+    return _pid(texts.get("pid", "0")), _mib(used[0]) if used else 0
+
+
+def _pid(text: str) -> int:
+    try:
+        return whole(text)
+    except ValueError:
+        return 0
+
+
+def _mib(text: str) -> int:
+    return int(float(text[:_MOST_DIGITS])) * _MIB
 
 
 def read_text(text: str, source: str) -> Capture:
@@ -109,10 +125,10 @@ def read_text(text: str, source: str) -> Capture:
 def _take(gpu: CapturedGpu, path: list[str], key: str, value: str) -> None:
     if path[:1] == ["Processes"]:
         if key == "Process ID":
-            gpu.processes.append((int(value), 0))
+            gpu.processes.append((_pid(value), 0))
         elif key == "Used GPU Memory" and gpu.processes:
             found = _NUMBER.match(value)
-            gpu.processes[-1] = (gpu.processes[-1][0], int(float(found[0])) * _MIB if found else 0)
+            gpu.processes[-1] = (gpu.processes[-1][0], _mib(found[0]) if found else 0)
     elif path[:1] == ["MIG Device"]:
         gpu.mig[-1]["/".join([*path[1:], key])] = value
     else:
@@ -160,7 +176,7 @@ def _instance(texts: dict[str, str]) -> tuple[int, int, int, float]:
     for name in ("Total", "Used"):
         paths = (f"Shared FB Memory Usage/{name}", f"FB Memory Usage/{name}", f"fb_memory_usage/{name.lower()}")
         found = _NUMBER.match(pick(texts, paths) or "0")
-        sizes.append(int(float(found[0])) * _MIB if found else 0)
+        sizes.append(_mib(found[0]) if found else 0)
     return int(instance), sizes[0], sizes[1], 0.0
 
 

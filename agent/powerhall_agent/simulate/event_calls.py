@@ -10,7 +10,7 @@ from powerhall_agent.simulate.state import StateFile
 
 __all__ = ["EventCalls"]
 
-_INVALID, _TIMEOUT, _NOT_SUPPORTED = 2, 10, 3
+_INVALID, _NOT_SUPPORTED, _NOT_FOUND, _TIMEOUT = 2, 3, 6, 10
 _POLL_S: Final = 0.2
 _FIRST_HANDLE: Final = 0x7000
 
@@ -20,6 +20,8 @@ class _EventSet:
     cursors: list[int]
     masks: dict[int, int] = field(default_factory=dict)
     """Event types by GPU handle; key -1 for system events."""
+    xid: int = 0
+    """The XID of the operational event that was waited for last."""
 
 
 class EventCalls:
@@ -64,10 +66,9 @@ class EventCalls:
         return 0
 
     def _place(self, handle: int) -> tuple[StateFile | None, int]:
-        for state in self._states:
-            for gpu in range(state.gpus):
-                if self._handle_of(state, gpu) == handle:
-                    return state, state.base(gpu)
+        for state, gpu in self._gpus():
+            if self._handle_of(state, gpu) == handle:
+                return state, state.base(gpu)
         return None, 0
 
     def call_nvmlEventSetWait_v2(self, event_set: Any, data: Any, timeout_ms: Any) -> int:  # noqa: ANN401, N802
@@ -84,6 +85,54 @@ class EventCalls:
         out.eventType, out.eventData = kind, value & 0xFFFFFFFFFFFFFFFF
         out.gpuInstanceId = out.computeInstanceId = instance & 0xFFFFFFFF
         return 0
+
+    def call_nvmlEventSetRegisterGpuOperationalEvents_v1(self, event_set: Any, config: Any) -> int:  # noqa: ANN401, N802
+        """Watch the operational events of a GPU, by its UUID."""
+        found = self._sets.get(handle_value(event_set))
+        uuid = target(config).uuid
+        handles = [self._handle_of(*place) for place in self._gpus() if place[0].text(place[1], at.T_UUID) == uuid]
+        if found is None or not handles:
+            return _INVALID
+        found.masks[handles[0]] = found.masks.get(handles[0], 0) | at.OPERATIONAL_EVENT
+        return 0
+
+    def call_nvmlEventSetWait_v3(self, event_set: Any, params: Any) -> int:  # noqa: ANN401, N802
+        """Wait for the next event of either kind."""
+        found, out = self._sets.get(handle_value(event_set)), target(params)
+        if found is None:
+            return _INVALID
+        found.xid = 0
+        event = self._wait(found, out.timeoutMs)
+        if event is None:
+            return _TIMEOUT
+        handle, kind, value, _ = event
+        out.uuid = next(
+            state.text(gpu, at.T_UUID) for state, gpu in self._gpus() if self._handle_of(state, gpu) == handle
+        ).encode()
+        out.dataType = int(kind == at.OPERATIONAL_EVENT)
+        if not out.dataType:
+            out.eventType, out.eventData = kind, value & 0xFFFFFFFFFFFFFFFF
+            return 0
+        out.sourceModule, out.logLevel = b"GSP", 50
+        out.moduleEventCode, out.severity, found.xid = value & 0xFFFFFFFF, value >> 32 & 0xFF, value >> 40
+        return 0
+
+    def call_nvmlEventSetGetGpuOperationalEventContextLegacyXid_v1(  # noqa: N802
+        self,
+        event_set: Any,  # noqa: ANN401
+        params: Any,  # noqa: ANN401
+    ) -> int:
+        """Return the XID of the operational event that was waited for last."""
+        found = self._sets.get(handle_value(event_set))
+        if found is None or not found.xid:
+            return _NOT_FOUND
+        target(params).xidCode = found.xid
+        return 0
+
+    def _gpus(self) -> Iterator[tuple[StateFile, int]]:
+        for state in self._states:
+            for gpu in range(state.gpus):
+                yield state, gpu
 
     def _wait(self, watched: _EventSet, timeout_ms: int) -> tuple[int, int, int, int] | None:
         deadline_ns = self._now_ns() + timeout_ms * 1_000_000

@@ -14,6 +14,7 @@ One step per line: `at SECONDS [gpu N] VERB [VALUE ...]`; `#` starts a comment. 
     at 9    gpu 1 wrap 32              the energy counter wraps at 2^32 mJ, a moment from now
     at 9    gpu 1 unsupported 186      field 186 answers "not supported"; also a getter's name, such as MARGIN
     at 9    gpu 1 xid 79               XID event; also ecc, storm, retired, poison, unavailable, recovery N
+    at 9    gpu 1 operational 7 30 94  operational event: code, severity 10 to 40, XID that it stands for
     at 9    gpu 1 mig 3:20GiB 5:10GiB  partitioned: GPU instance ids and sizes; `mig off` ends it
     at 9    gpu 1 brake on             power brake; `brake off` ends it
     at 9    inlet 45                   inlet temperature in degC
@@ -30,6 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from powerhall.runtime.decode.bytes_in import read_file, utf8
+from powerhall.runtime.decode.limits import MOST_TOML_BYTES
+from powerhall.runtime.decode.numbers_in import digits, finite
 from powerhall.runtime.errors import Rejected
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.state import StateFile
@@ -71,17 +75,14 @@ class Step:
                 raise self.refuse(self.verb, "", "needs a number")
             return default
         try:
-            return float(self.values[position])
+            return finite(self.values[position])
         except ValueError:
             raise self.refuse(self.verb, self.values[position], "must be a number") from None
 
 
 def read_script(path: Path) -> list[Step]:
     """Read a script file; an invalid step raises Rejected with file and line."""
-    try:
-        return parse_script(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise Rejected(f"{path}: cannot read the fault script: {error}") from None
+    return parse_script(utf8(read_file(path, MOST_TOML_BYTES, what="the fault script"), str(path)), str(path))
 
 
 def parse_script(text: str, source: str = "script") -> list[Step]:
@@ -182,8 +183,8 @@ def _wrap(state: StateFile, step: Step) -> None:
 def _unsupported(state: StateFile, step: Step) -> None:
     for text in step.values:
         for gpu in _gpus(state, step):
-            if text.isdigit():
-                slot = at.field_slot(int(text))
+            if (number := digits(text)) is not None:
+                slot = at.field_slot(number)
                 if slot is None:
                     raise step.refuse(step.verb, text, f"must be a field below {at.FIELD_IDS}")
                 state.ints[state.base(gpu) + at.F_BASE + at.F_WORDS * slot] = at.NOT_SUPPORTED
@@ -200,13 +201,20 @@ def _event(state: StateFile, step: Step) -> None:
         state.post_event(gpu, _EVENTS[step.verb], int(step.number(0, 0.0)))
 
 
+def _operational(state: StateFile, step: Step) -> None:
+    code, severity, xid = (int(step.number(place, default)) for place, default in enumerate((1.0, 30.0, 0.0)))
+    for gpu in _gpus(state, step):
+        state.post_event(gpu, at.OPERATIONAL_EVENT, code | severity << 32 | xid << 40)
+
+
 def _mig(state: StateFile, step: Step) -> None:
     instances = []
     for text in () if step.values == ("off",) else step.values:
-        instance, _, size = text.partition(":")
-        if not instance.isdigit() or not size:
+        name, _, size = text.partition(":")
+        instance = digits(name)
+        if instance is None or not size:
             raise step.refuse(step.verb, text, "must be ID:SIZE, such as 3:20GiB, or off")
-        instances.append((int(instance), _size(step, size), 0, 0.5))
+        instances.append((instance, _size(step, size), 0, 0.5))
     for gpu in _gpus(state, step):
         state.set_mig(gpu, instances)
         state.post_event(gpu, _MIG_EVENT)
@@ -248,6 +256,7 @@ _VERBS: Final[dict[str, Callable[[StateFile, Step], None]]] = {
     "load": lambda state, step: _load(state, step) if step.values else _reload(state, step),
     "limit": _limit, "lost": _fail, "reset_required": _fail, "unknown": _fail, "hung": _hung, "slow": _slow,
     "well": _well, "reset": _reset, "wrap": _wrap, "unsupported": _unsupported, "mig": _mig, "brake": _brake,
+    "operational": _operational,
     "inlet": _inlet, "unbind": _unbind, "reload": _reload, "unload": _driver(9), "mismatch": _driver(18),
     **dict.fromkeys(_EVENTS, _event),
 }  # fmt: skip

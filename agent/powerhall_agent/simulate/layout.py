@@ -45,6 +45,8 @@ H_VALUES: Final = 26
 """Values given in these calls (a field value, a member of a structure); kept by the C library only."""
 H_EVENTS, EVENT_SLOTS, EVENT_WORDS = 64, 32, 4
 """Per event: GPU index (-1: a system event), type, data, MIG instance id."""
+OPERATIONAL_EVENT: Final = 1 << 62
+"""Type of an operational event: data is its code, severity << 32 and XID << 40 (0 without one)."""
 
 # Control and physics of one GPU (doubles, except where marked integer).
 C_UTIL, C_MEM_UTIL, C_LIMIT_W, C_BMC_LIMIT_W, C_LOCK_MHZ, C_INLET_C, C_MEM_USED = 0, 1, 2, 3, 4, 5, 6
@@ -129,6 +131,7 @@ OPTIONAL_SYMBOLS: Final = (
     "nvmlDeviceGetMemoryInfo_v2", "nvmlEventSetWait_v2", "nvmlSystemEventSetCreate", "nvmlSystemRegisterEvents",
     "nvmlSystemEventSetWait", "nvmlSystemEventSetFree", "nvmlDeviceGetGpuFabricInfoV", "nvmlGpmSampleAlloc",
     "nvmlGpmSampleFree", "nvmlGpmMigSampleGet", "nvmlGpmMetricsGet", "nvmlDeviceGetFieldValues",
+    "nvmlEventSetWait_v3",
 )  # fmt: skip
 
 VALUE_DOUBLE, VALUE_UINT, VALUE_ULONG_LONG, VALUE_SIGNED_INT = 0, 1, 3, 5

@@ -70,7 +70,12 @@ class SimulatedLibrary:
         return any(state.ints[at.H_MISSING_SYMBOLS] & bit for state in self.states)
 
     def _find(self, name: str) -> Callable[..., Any]:
-        answer = self._gpm.sample_mig if name == "nvmlGpmMigSampleGet" else DEVICE_CALLS.get(name)
+        of_gpm: dict[str, Callable[..., int]] = {
+            "nvmlGpmMigSampleGet": self._gpm.sample_mig,
+            "nvmlGpmSampleGet": self._gpm.sample,
+            "nvmlGpmQueryDeviceSupport": self._gpm.support,
+        }
+        answer = of_gpm.get(name) or DEVICE_CALLS.get(name)
         if answer is not None:
             return functools.partial(self._device_call, answer)
         own = getattr(type(self), f"call_{name}", None)

@@ -6,6 +6,7 @@ stays so; `publish` writes values alone.
 
 from typing import Final
 
+from powerhall.runtime.decode.numbers_in import digits
 from powerhall.store.gpu_fields import FAST_FIELDS, FULL_FIELDS, SLOW_FIELDS, FieldValue
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.models import GpuModel
@@ -67,7 +68,7 @@ def slowdown_ids(driver: str) -> list[int]:
 
 
 def _version(driver: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in driver.split(".")[:2] if part.isdigit())
+    return tuple(number for part in driver.split(".")[:2] if (number := digits(part)) is not None)
 
 
 def support_driver_fields(ints: "memoryview[int]", base: int, driver: str) -> None:

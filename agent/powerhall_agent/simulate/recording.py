@@ -20,6 +20,9 @@ from typing import IO, Final
 
 import msgspec
 
+from powerhall.runtime.decode.bytes_in import read_expanded
+from powerhall.runtime.decode.json_data import decode_json
+from powerhall.runtime.decode.numbers_in import digits
 from powerhall.runtime.errors import Rejected
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.state import StateFile
@@ -79,34 +82,25 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
 
 def _slot(key: str) -> int | None:
     field_id, _, scope_id = key.partition(":")
-    if not field_id.isdigit() or (scope_id and not scope_id.isdigit()):
-        return None
-    return at.field_slot(int(field_id), int(scope_id or 0))
+    field, scope = digits(field_id), digits(scope_id or "0")
+    return None if field is None or scope is None else at.field_slot(field, scope)
 
 
-def _open(path: Path, mode: str) -> IO[bytes]:
-    return gzip.open(path, mode) if path.suffix == ".gz" else path.open(mode)  # type: ignore[return-value]
+def _create(path: Path) -> IO[bytes]:
+    return gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")  # type: ignore[return-value]
 
 
 def read_recording(path: Path) -> Recording:
     """Read a recording; a damaged or foreign file raises Rejected with file and line."""
-    try:
-        with _open(path, "rb") as file:
-            lines = file.read().splitlines()
-    except (OSError, EOFError) as error:
-        raise Rejected(f"{path}: cannot read the recording: {error}") from None
+    lines = read_expanded(path, what="the recording").splitlines()
     if not lines:
         raise Rejected.field(str(path), "file", "", "must start with the recording's head")
-    number = 1
-    try:
-        head = msgspec.json.decode(lines[0], type=_Head)
-        samples = []
-        for number, line in enumerate(lines[1:], 2):
-            sample = msgspec.json.decode(line, type=RecordingSample)
-            _check(sample, head, f"{path}:{number}")
-            samples.append(sample)
-    except msgspec.MsgspecError as error:
-        raise Rejected(f"{path}:{number}: {error}") from None
+    head = decode_json(lines[0], _Head, f"{path}:1")
+    samples = []
+    for number, line in enumerate(lines[1:], 2):
+        sample = decode_json(line, RecordingSample, f"{path}:{number}")
+        _check(sample, head, f"{path}:{number}")
+        samples.append(sample)
     if head.powerhall_recording != _VERSION:
         raise Rejected.field(str(path), "powerhall_recording", head.powerhall_recording, f"must be {_VERSION}")
     return Recording(driver=head.driver, gpus=head.gpus, samples=sorted(samples, key=lambda sample: sample.t))
@@ -126,7 +120,7 @@ def _check(sample: RecordingSample, head: _Head, source: str) -> None:
 def write_recording(path: Path, driver: str, gpus: list[GpuHead], samples: Iterable[RecordingSample]) -> None:
     """Write a recording."""
     encoder = msgspec.json.Encoder()
-    with _open(path, "wb") as file:
+    with _create(path) as file:
         file.write(encoder.encode(_Head(powerhall_recording=_VERSION, driver=driver, gpus=gpus)) + b"\n")
         for sample in samples:
             file.write(encoder.encode(sample) + b"\n")

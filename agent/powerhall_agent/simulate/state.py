@@ -4,6 +4,7 @@ import mmap
 import os
 import uuid
 from pathlib import Path
+from typing import Final
 
 from powerhall.runtime.errors import Rejected
 from powerhall_agent.simulate import layout as at
@@ -11,6 +12,8 @@ from powerhall_agent.simulate.models import GpuModel, model
 from powerhall_agent.simulate.publish import describe, support_driver_fields
 
 __all__ = ["StateFile"]
+
+_MAKE_IT: Final = "`powerhall-agent run --simulate --state-file FILE` makes it, start the agent first"
 
 
 class StateFile:
@@ -82,6 +85,8 @@ class StateFile:
                 if size < 8 * at.HEADER_WORDS:
                     raise Rejected.field(str(path), "size", size, "must be a state file of simulated GPUs")
                 memory = mmap.mmap(file.fileno(), size)
+        except FileNotFoundError as error:
+            raise Rejected(f"{path}: is not there: {_MAKE_IT}") from error
         except OSError as error:
             raise Rejected(f"{path}: cannot be opened: {error.strerror}") from error
         state = cls(memory, path)

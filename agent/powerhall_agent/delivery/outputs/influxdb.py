@@ -1,7 +1,9 @@
 """Output to InfluxDB 1, 2 and 3, by the writer that every command uses.
 
-Every answer becomes one of three: delivered, Rejected (400, 413, 422: the batch is halved to find the bad line), or
-Retryable (everything else, socket errors and answers that are not HTTP included). Secret files are read again when the
+Every answer becomes one of three: delivered (204 with a complete header), Rejected (the store's own 400, 413, 422, and
+a 500 that begins as its messages about lines do: the batch is halved to find the bad line), or Retryable (everything
+else: socket errors, answers that are not HTTP, answers of something other than the store, which are ForeignAnswerError,
+and the store's own other 500s, which are StoreFault). Secret files are read again when the
 server says 401 or 403, so that a rotated token needs no restart.
 """
 
@@ -10,11 +12,19 @@ from collections.abc import Mapping
 from powerhall.runtime.errors import ConfigError, Rejected, Retryable
 from powerhall.store.classes import split_lines
 from powerhall.store.influxdb.address import InfluxAddress, parse_influx_url
-from powerhall.store.influxdb.answers import AnswerKind, InfluxRefused, InfluxUnreachable
+from powerhall.store.influxdb.answers import AnswerKind, InfluxRefused, InfluxUnreachable, advice, too_old_points
 from powerhall.store.influxdb.credentials import write_authorization
 from powerhall.store.influxdb.writer import InfluxWriter
 from powerhall.store.schema import RETENTION_DAYS, Retention
-from powerhall_agent.delivery.errors import PointsTooOld, SetupError, StoreBusy
+from powerhall_agent.delivery.errors import (
+    ForeignAnswerError,
+    PointsTooOld,
+    RefusedByForm,
+    RequestTooLarge,
+    SetupError,
+    StoreBusy,
+    StoreFault,
+)
 from powerhall_agent.delivery.outputs.base import Output
 from powerhall_agent.delivery.outputs.sockets import track_sockets
 
@@ -68,20 +78,35 @@ class InfluxOutput:
     def _refusal(self, error: InfluxRefused) -> Exception:
         """Map an error response to the error that the shipper handles."""
         name, status, text = self._address.name, error.status, error.message
+        answered = f"({status}): {text}"
+        found: Exception
         match error.kind:
             case AnswerKind.NOT_ALLOWED:
-                return _NotAllowedError(f"{name}: not allowed ({status}): {text}; check the token file and its rights")
+                found = _NotAllowedError(
+                    f"{name}: not allowed {answered}; {advice(error.kind, text, self._address.bucket)}"
+                )
             case AnswerKind.NO_BUCKET | AnswerKind.NO_ENDPOINT:
-                bucket = self._address.bucket
-                return SetupError(f"{name}: not found ({status}): {text}; does the bucket {bucket!r} exist?")
+                found = SetupError(f"{name}: not found {answered}; {advice(error.kind, text, self._address.bucket)}")
             case AnswerKind.TLS:
-                return SetupError(f"{name}: TLS: {text}")
+                found = SetupError(f"{name}: TLS: {text}")
             case AnswerKind.REDIRECT:
-                return SetupError(f"{name}: redirects ({status}); give the store's own address")
-            case AnswerKind.LINES | AnswerKind.TOO_OLD:
-                kind = Rejected if error.kind is AnswerKind.LINES else PointsTooOld
-                return kind(f"refused ({status}): {text}")
-        return StoreBusy(f"{name}: busy ({status}): {text}", error.retry_after_s)
+                found = SetupError(f"{name}: redirects ({status}); give the store's own address")
+            case AnswerKind.FOREIGN:
+                what = "is a proxy or a login page between, or is this the address of another server?"
+                found = ForeignAnswerError(f"{name}: not an answer of InfluxDB {answered}; {what}")
+            case AnswerKind.TOO_LARGE:
+                found = RequestTooLarge(f"{name}: too large for something before the store {answered}")
+            case AnswerKind.LINES | AnswerKind.TOO_OLD if not error.certain:
+                found = RefusedByForm(f"refused {answered}")
+            case AnswerKind.LINES:
+                found = Rejected(f"refused {answered}")
+            case AnswerKind.TOO_OLD:
+                found = PointsTooOld(f"refused {answered}", too_old_points(text))
+            case AnswerKind.FAULT:
+                found = StoreFault(f"{name}: failed {answered}", error.retry_after_s)
+            case _:
+                found = StoreBusy(f"{name}: busy {answered}", error.retry_after_s)
+        return found
 
 
 class ClassOutputs:

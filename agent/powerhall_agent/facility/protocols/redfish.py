@@ -1,23 +1,29 @@
-"""Redfish (DMTF DSP0266): one GET per resource that the map names."""
+"""Redfish (DMTF DSP0266): one GET per resource that the map names, or where a chassis shows its readings."""
 
 from typing import Annotated, Final, Literal
 
 import msgspec
 
 from powerhall.runtime.errors import Retryable
-from powerhall_agent.base.redfish_client import RedfishClient, RedfishLogin
 from powerhall_agent.facility.device import Device, Pause
 from powerhall_agent.facility.points import DeviceMap, MapFile, Point
 from powerhall_agent.facility.reader import DeviceProtocol, Pacer, ReadResult
+from powerhall_agent.redfish.chassis import identifier
+from powerhall_agent.redfish.client import RedfishClient, RedfishLogin
+from powerhall_agent.redfish.host import HostReadings, NoReading
+from powerhall_agent.redfish.leaks import Leaks, node_leaks, unit_leaks
+from powerhall_agent.redfish.values import pointed
 
-__all__ = ["REDFISH", "RedfishDevice", "RedfishPoint", "RedfishReader", "pointed"]
+__all__ = ["REDFISH", "RedfishDevice", "RedfishPoint", "RedfishReader"]
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 _ABSENT: Final = (400, 404, 405, 410, 501)
+_HOST: Final = "host"
+_ROOT: Final = "/redfish/v1"
 
 
 class RedfishDevice(Device, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="protocol", tag="redfish"):
-    """A Redfish service; `member` is the id of the chassis or CDU."""
+    """A Redfish service; `member` is the id of the chassis or CDU, or `host`: the chassis of the server itself."""
 
     pause_s: Pause = 0.1
     """Least time between two requests to this device."""
@@ -46,27 +52,20 @@ class RedfishDevice(Device, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class RedfishPoint(Point, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A number in a resource: its path, in which {member} stands for the device's `member`, and a JSON pointer."""
+    """A number in a resource: its path, in which {member} stands for the device's `member`, and a JSON pointer.
 
-    path: Annotated[str, msgspec.Meta(pattern="^/redfish/v1(/|$)")]
-    pointer: Annotated[str, msgspec.Meta(pattern="^/")]
+    With `find` in their place it is looked for in the chassis, wherever its maker shows it.
+    """
 
+    path: Annotated[str, msgspec.Meta(pattern="^(/redfish/v1(/.*)?)?$")] = ""
+    pointer: Annotated[str, msgspec.Meta(pattern="^(/.*)?$")] = ""
+    find: Literal["", "power", "intake_temp", "leak"] = ""
 
-def pointed(document: object, pointer: str) -> float:
-    """Return the number that an RFC 6901 pointer names; LookupError where there is none."""
-    for part in pointer.split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(document, list) and key.isdigit() and int(key) < len(document):
-            document = document[int(key)]
-        elif isinstance(document, dict) and key in document:
-            document = document[key]
-        else:
-            raise LookupError(f"{pointer}: not in the resource")
-    if isinstance(document, bool) or not isinstance(document, int | float):
-        raise LookupError(  # noqa: TRY004 - one kind of error for "no such number"
-            f"{pointer}: {document!r} is not a number"
-        )
-    return float(document)
+    def __post_init__(self) -> None:
+        """Refuse a point without a place, and one with two."""
+        Point.__post_init__(self)
+        if bool(self.find) == bool(self.path or self.pointer) or bool(self.path) != bool(self.pointer):
+            raise ValueError(f"{self.name}: needs path and pointer, or find")
 
 
 class RedfishReader:
@@ -78,23 +77,71 @@ class RedfishReader:
             device.address, device.timeout_s, device.user, device.password_file, device.auth, device.verify_tls,
             device.ca_file,
         )  # fmt: skip
-        self._address = device.address.rstrip("/")
+        self._device, self._address = device, device.address.rstrip("/")
         self._client = RedfishClient(login, Pacer(device.pause_s).wait)
+        self._chassis = HostReadings(self._client, "" if device.member == _HOST else device.member)
+        if device.member != _HOST:  # a power shelf or a rack draws more than a host
+            self._chassis.max_power_w = max((point.max for point in points.points), default=0.0)
+        self._leaks: Leaks = (
+            node_leaks(self._client, _ROOT)
+            if device.member == _HOST
+            else unit_leaks(self._client, _ROOT, device.member)
+        )
         self._by_path: dict[str, list[RedfishPoint]] = {}
         for point in points.points:
             if isinstance(point, RedfishPoint):
-                self._by_path.setdefault(point.path.replace("{member}", device.member), []).append(point)
+                self._by_path.setdefault(point.path, []).append(point)
 
     def read(self) -> ReadResult:
         """Read every resource once."""
         result = ReadResult()
         for path, points in self._by_path.items():
-            self._read_path(path, points, result)
+            if not path:
+                self._find(points, result)
+            elif "{member}" not in path:
+                self._read_path(path, points, result)
+            elif member := self._member(points, result):
+                self._read_path(path.replace("{member}", member), points, result)
         return result
 
     def close(self) -> None:
         """Log out and end the connection."""
         self._client.close()
+
+    def _member(self, points: list[RedfishPoint], result: ReadResult) -> str:
+        """Return the id that stands for {member}; "" where the host was not found."""
+        if self._device.member != _HOST:
+            return self._device.member
+        try:
+            return identifier(self._chassis.find().chassis)
+        except NoReading as error:
+            result.problems.update({point.name: str(error) for point in points})
+            return ""
+
+    def _find(self, points: list[RedfishPoint], result: ReadResult) -> None:
+        """Read the points that are looked for in the chassis."""
+        if any(point.find != "leak" for point in points):
+            self._find_power([point for point in points if point.find != "leak"], result)
+        for point in points:
+            if point.find == "leak":
+                state = self._leaks.read()
+                if state is None:
+                    result.problems[point.name] = "no leak detector tells its state"
+                else:
+                    result.values[point.name] = state
+
+    def _find_power(self, points: list[RedfishPoint], result: ReadResult) -> None:
+        try:
+            power_w, intake_c = self._chassis.read()
+        except NoReading as error:
+            result.problems.update({point.name: str(error) for point in points})
+            return
+        for point in points:
+            value = power_w if point.find == "power" else intake_c
+            if value is None:
+                result.problems[point.name] = "the chassis does not show it"
+            else:
+                result.values[point.name] = value
 
     def _read_path(self, path: str, points: list[RedfishPoint], result: ReadResult) -> None:
         reply = self._client.get(path)
@@ -104,6 +151,9 @@ class RedfishReader:
         if reply.status != 200:
             self.close()
             raise Retryable(f"{self._address}: GET {path}: HTTP {reply.status}")
+        if reply.problem:
+            result.problems.update({point.name: reply.problem for point in points})
+            return
         for point in points:
             try:
                 result.values[point.name] = pointed(reply.document, point.pointer)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
+from powerhall.runtime.decode.numbers_in import finite
 from powerhall.runtime.errors import Retryable
 from powerhall.runtime.settings import Secret
 from powerhall_agent.facility.device import Device
@@ -26,17 +27,18 @@ _AUTH = {
 }
 _PRIVACY = {"aes128": "USM_PRIV_CFB128_AES", "aes256": "USM_PRIV_CFB256_AES"}
 """Names of pysnmp's constants."""
-_BUSY = (0, 2)
-"""Error status 0 is none, 2 is noSuchName: a point that is not there; any other is an error of the agent."""
+_TOO_BIG = 1
+_STATUSES = {1: "tooBig", 2: "noSuchName", 5: "genErr", 13: "resourceUnavailable", 16: "authorizationError"}
+"""RFC 3416 section 3; in answers to a GET."""
 
 
 class SnmpDevice(Device, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="protocol", tag="snmp"):
     """An SNMP agent; `member` is the index of the unit in its tables."""
 
-    version: Literal["2c", "3"] = "3"
+    version: Literal["1", "2c", "3"] = "3"
     """Version of SNMP."""
     community_file: str = ""
-    """File with the community, for version 2c alone."""
+    """File with the community, for versions 1 and 2c alone."""
     user: str = ""
     """User of version 3."""
     auth: Literal["sha256", "sha384", "sha512", "sha1"] = "sha256"
@@ -51,8 +53,8 @@ class SnmpDevice(Device, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     def __post_init__(self) -> None:
         """Refuse a login that does not belong to the version."""
         self.check_host()
-        if self.version == "2c" and (not self.community_file or self.user or self.auth_file or self.privacy_file):
-            raise ValueError(f"{self.name}: version 2c: needs community_file and nothing else")
+        if self.version != "3" and (not self.community_file or self.user or self.auth_file or self.privacy_file):
+            raise ValueError(f"{self.name}: version {self.version}: needs community_file and nothing else")
         if self.version == "3" and (not self.user or self.community_file):
             raise ValueError(f"{self.name}: version 3: needs user, auth_file and privacy_file")
         if self.privacy_file and not self.auth_file:
@@ -80,6 +82,8 @@ class SnmpReader:
         self._pacer = Pacer(device.pause_s)
         found = [point for point in points.points if isinstance(point, SnmpPoint)]
         self._oids = {point.oid.replace("{member}", device.member): point.name for point in found}
+        oids = list(self._oids)
+        self._requests = [oids[at : at + _PER_REQUEST] for at in range(0, len(oids), _PER_REQUEST)]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: _Untyped = None
 
@@ -109,15 +113,25 @@ class SnmpReader:
         loop.close()
 
     async def _read(self, answer: ReadResult) -> None:
-        device, oids = self._device, list(self._oids)
+        device = self._device
         target = await self._api.UdpTransportTarget.create(
             (device.host, device.port(161)), timeout=device.timeout_s / 2, retries=1
         )
         login = self._login()
-        for start in range(0, len(oids), _PER_REQUEST):
-            await self._get(login, target, oids[start : start + _PER_REQUEST], answer)
+        waiting, asked = [*self._requests], list[list[str]]()
+        while waiting:
+            oids = waiting.pop(0)
+            parts = await self._get(login, target, oids, answer)
+            waiting = parts + waiting
+            if not parts:
+                asked.append(oids)
+        self._requests = asked  # those that the agent took: what it refused together is asked for apart from now on
 
-    async def _get(self, login: _Untyped, target: _Untyped, oids: list[str], answer: ReadResult) -> None:
+    async def _get(self, login: _Untyped, target: _Untyped, oids: list[str], answer: ReadResult) -> list[list[str]]:
+        """Read some objects into the answer; return them in parts where the agent refuses them together.
+
+        An answer may be too big, and of version 1 a single absent object refuses all that are asked for with it.
+        """
         self._pacer.wait()
         api = self._api
         wanted = [api.ObjectType(api.ObjectIdentity(oid)) for oid in oids]
@@ -126,22 +140,37 @@ class SnmpReader:
         )
         if indication is not None:
             raise Retryable(f"{self._device.address}: {self._reason(indication)}")
-        if int(status) not in _BUSY:
-            raise Retryable(f"{self._device.address}: SNMP error status {int(status)} at {oids[int(index) - 1]}")
-        for oid, (_, value) in zip(oids, found, strict=True):
+        if int(status):
+            return self._refused(oids, int(status), int(index), answer)
+        shown = {str(name).lstrip("."): value for name, value in found}
+        for oid in oids:
+            if oid not in shown:
+                answer.problems[self._oids[oid]] = f"{oid}: the agent answered with other objects"
+                continue
+            value = shown[oid]
             number = "the agent has no such object" if isinstance(value, self._absent) else _number(value)
             if isinstance(number, float):
                 answer.values[self._oids[oid]] = number
             else:
                 answer.problems[self._oids[oid]] = f"{oid}: {number}"
+        return []
+
+    def _refused(self, oids: list[str], status: int, index: int, answer: ReadResult) -> list[list[str]]:
+        """Return the parts of a refused request: the object that the agent names apart, otherwise two halves."""
+        if len(oids) == 1:
+            answer.problems[self._oids[oids[0]]] = f"{oids[0]}: the agent refuses it: {_STATUSES.get(status, status)}"
+            return []
+        if status != _TOO_BIG and 0 < index <= len(oids):
+            return [oids[: index - 1] + oids[index:], [oids[index - 1]]]
+        return [oids[: len(oids) // 2], oids[len(oids) // 2 :]]
 
     def _reason(self, indication: object) -> str:
         return "no answer within the timeout" if isinstance(indication, self._timed_out) else str(indication)
 
     def _login(self) -> _Untyped:
         device, api = self._device, self._api
-        if device.version == "2c":
-            return api.CommunityData(Secret(device.community_file).read(), mpModel=1)
+        if device.version != "3":
+            return api.CommunityData(Secret(device.community_file).read(), mpModel=int(device.version != "1"))
         auth = Secret(device.auth_file).read() if device.auth_file else None
         privacy = Secret(device.privacy_file).read() if device.privacy_file else None
         return api.UsmUserData(
@@ -156,7 +185,7 @@ class SnmpReader:
 def _number(value: _Untyped) -> float | str:
     """Return the number, also of a text that is one; otherwise why there is none."""
     try:
-        return float(value.prettyPrint())
+        return finite(value.prettyPrint())
     except ValueError:
         return f"{value.prettyPrint()[:40]!r} is not a number"
 

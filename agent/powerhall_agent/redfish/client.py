@@ -1,11 +1,13 @@
 """The Redfish client (DMTF DSP0266) of node and facility: GET over a kept connection, with a Basic or session login.
 
-Requests go to the device directly: no proxy, no redirect, no retry. A kept connection that the service has closed is
-opened again. Passwords are read from their file at every login and appear in no message.
+Requests go to the device directly: no proxy, no retry. A redirect is followed within the service alone (same scheme,
+host and port): many services send a path without its trailing slash on to the one with it. A kept connection that the
+service has closed is opened again. Passwords are read from their file at every login and appear in no message.
 """
 
 import json
 import ssl
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -13,14 +15,20 @@ from typing import Final, Literal
 import urllib3
 import urllib3.exceptions
 
-from powerhall.runtime.errors import Retryable
+from powerhall.runtime.decode.http_answer import limit_pool, read_answer
+from powerhall.runtime.decode.json_data import decode_plain_json
+from powerhall.runtime.errors import Rejected, Retryable
+from powerhall.runtime.files import check_regular
 from powerhall.runtime.settings import Secret
 
 __all__ = ["RedfishClient", "RedfishLogin", "RedfishReply"]
 
 _SESSIONS: Final = "/redfish/v1/SessionService/Sessions"
-_MAX_BYTES: Final = 4 * 1024 * 1024
+_MOST_BYTES: Final = 4 * 1024 * 1024
+"""Of one answer; the largest known resource of a chassis has 200 KiB."""
 _SESSION_ENDED: Final = (401, 403)
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS: Final = 3
 _HEADERS: Final = {"Accept": "application/json", "OData-Version": "4.0"}
 
 
@@ -40,10 +48,11 @@ class RedfishLogin:
 
 @dataclass(frozen=True, slots=True)
 class RedfishReply:
-    """The status of a GET, and the JSON document where it is 200."""
+    """The status of a GET, and the JSON document where it is 200; `problem` says why a 200 has none."""
 
     status: int
     document: object = None
+    problem: str = ""
 
 
 class RedfishClient:
@@ -56,12 +65,13 @@ class RedfishClient:
         self._pool: urllib3.HTTPConnectionPool | None = None
         self._headers: dict[str, str] = {}
         self._session = ""
+        self._moved: dict[str, str] = {}
 
     def get(self, path: str) -> RedfishReply:
         """Read a resource; a session that has ended is opened again, once."""
         try:
             reply = self._get(path)
-            if reply.status in _SESSION_ENDED and self._session:
+            if reply.status in _SESSION_ENDED and "X-Auth-Token" in self._headers:
                 self._session = ""
                 self.close()
                 reply = self._get(path)
@@ -72,6 +82,11 @@ class RedfishClient:
             self.close()
             raise Retryable(f"{self._base}: {_reason(error)}") from None
         return reply
+
+    @property
+    def address(self) -> str:
+        """`http(s)://HOST[:PORT]`."""
+        return self._base
 
     def close(self) -> None:
         """Log out, as far as the service still answers, and end the connection."""
@@ -91,16 +106,14 @@ class RedfishClient:
         if self._pool is None:
             self._pool = self._connect()
         answer = self._request(self._pool, "GET", path)
-        body = answer.read(_MAX_BYTES + 1, decode_content=True)
-        if len(body) > _MAX_BYTES:
-            raise Retryable(f"{self._base}: GET {path}: more than {_MAX_BYTES} bytes")
-        answer.drain_conn()
+        source = f"{self._base}: GET {path}"
+        body = read_answer(answer, source, _MOST_BYTES)
         if answer.status != 200:
             return RedfishReply(answer.status)
         try:
-            return RedfishReply(200, json.loads(body))
-        except ValueError:
-            raise Retryable(f"{self._base}: GET {path}: no JSON document") from None
+            return RedfishReply(200, decode_plain_json(body, source, _MOST_BYTES))
+        except Rejected as error:
+            return RedfishReply(200, None, f"{error}; no JSON document")
 
     def _connect(self) -> urllib3.HTTPConnectionPool:
         """Open the connection and log in."""
@@ -109,6 +122,7 @@ class RedfishClient:
         pool = urllib3.connection_from_url(
             self._base, timeout=login.timeout_s, retries=False, **({"ssl_context": self._tls()} if self._is_tls else {})
         )
+        limit_pool(pool, _MOST_BYTES)
         if not login.user:
             return pool
         password = Secret(login.password_file).read() if login.password_file else ""
@@ -117,12 +131,13 @@ class RedfishClient:
             return pool
         answer = self._request(pool, "POST", _SESSIONS, {"UserName": login.user, "Password": password})
         answer.drain_conn()
-        token, location = answer.headers.get("X-Auth-Token", ""), answer.headers.get("Location", "")
+        token, place = answer.headers.get("X-Auth-Token", ""), _split(answer.headers.get("Location", ""), self._base)
         if not token:
             pool.close()
             raise Retryable(f"{self._base}: login of {login.user!r} refused: HTTP {answer.status}")
         self._headers["X-Auth-Token"] = token
-        self._session = location if location.startswith((self._base + "/", "/")) else ""
+        # Services often give their own address, which need not be the one that we have: its path alone counts.
+        self._session = place.path if place is not None and place.path.startswith("/redfish/") else ""
         return pool
 
     @property
@@ -130,6 +145,7 @@ class RedfishClient:
         return self._base.startswith("https:")
 
     def _tls(self) -> ssl.SSLContext:
+        check_regular(self._login.ca_file)  # it would be waited for if it were a pipe
         context = ssl.create_default_context(cafile=self._login.ca_file or None)
         if not self._login.verify_tls:
             context.check_hostname = False
@@ -140,12 +156,52 @@ class RedfishClient:
     def _request(
         self, pool: urllib3.HTTPConnectionPool, method: str, path: str, body: dict[str, str] | None = None
     ) -> urllib3.BaseHTTPResponse:
+        """Send a request; follow redirects within the service, and remember where they lead."""
+        asked = path = path.removeprefix(self._base)
+        path = self._moved.get(asked, asked)
+        for _ in range(_MOST_REDIRECTS + 1):
+            answer = self._send(pool, method, path, body)
+            if answer.status not in _REDIRECTS:
+                if path != asked:
+                    self._moved[asked] = path
+                return answer
+            answer.drain_conn()
+            path = self._within(path, answer.headers.get("Location", ""))
+        self._moved.pop(asked, None)
+        raise Retryable(f"{self._base}: {method} {asked}: more than {_MOST_REDIRECTS} redirects")
+
+    def _send(
+        self, pool: urllib3.HTTPConnectionPool, method: str, path: str, body: dict[str, str] | None
+    ) -> urllib3.BaseHTTPResponse:
         if self._wait is not None:
             self._wait()
         headers = self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body)
-        path = path.removeprefix(self._base)
         return pool.urlopen(method, path, data, headers, redirect=False, preload_content=False)
+
+    def _within(self, path: str, location: str) -> str:
+        """Return the path of a redirect to this service; one to another place is refused with what to do."""
+        target = _split(location, self._base + path) if location else None
+        if target is None or _origin(target) != _origin(_split(self._base, "")):
+            where = f"{target.scheme}://{target.netloc}" if target is not None else repr(location[:60])
+            raise Retryable(f"{self._base}: GET {path}: redirects to {where}, which is not followed; give that address")
+        return target.path + (f"?{target.query}" if target.query else "")
+
+
+def _split(url: str, beside: str) -> urllib.parse.SplitResult | None:
+    """Split an address, which may be relative to another; None where it is none."""
+    try:
+        found = urllib.parse.urlsplit(urllib.parse.urljoin(beside, url))
+        return found if found.hostname and found.port != 0 else None
+    except ValueError:  # brackets that do not close, a port that is no number
+        return None
+
+
+def _origin(place: urllib.parse.SplitResult | None) -> tuple[str, str, int | None] | None:
+    """Return scheme, host and port."""
+    if place is None:
+        return None
+    return place.scheme, (place.hostname or "").lower(), place.port or {"http": 80, "https": 443}.get(place.scheme)
 
 
 def _reason(error: Exception) -> str:
