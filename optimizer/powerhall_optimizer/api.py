@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import overload
 
+from powerhall.forecasts.local_time import parse_zone_or_offset
 from powerhall.jobs import Job, check_jobs, read_job_file, write_jobs
 from powerhall.plan.multi_site import MultiSitePlan, read_plans
 from powerhall.plan.plan import Objective, Plan
@@ -65,13 +66,19 @@ def read_site(path: str | Path) -> SiteInputs:
     return SiteInputs.read(path)
 
 
-def read_queue(path: str | Path, jobs_format: str | None = None) -> tuple[Job, ...]:
+def read_queue(path: str | Path, jobs_format: str | None = None, *, timezone: str | None = None) -> tuple[Job, ...]:
     """Read a queue in any format of `--jobs-format`; it is detected if not given.
+
+    Times without an offset are local to `timezone`, an IANA name or an offset such as "+01:00"; without it, UTC.
 
     >>> [job.job_id for job in read_queue("jobs.csv")][:2]
     ['prep', 'train']
     """
-    return read_job_file(path, jobs_format)
+    try:
+        zone = None if timezone is None else parse_zone_or_offset(timezone)
+    except ValueError as error:
+        raise Rejected.field("read_queue", "timezone", timezone, str(error)) from None
+    return read_job_file(path, jobs_format, zone)
 
 
 def write_queue(jobs: Sequence[Job], path: str | Path) -> None:
@@ -108,6 +115,7 @@ def plan(
     seconds: float = ...,
     settings: RoundSettings | None = ...,
     down_nodes: Sequence[str] = ...,
+    off_nodes: Sequence[str] = ...,
     what_if: str | None = ...,
     previous: Plan | None = ...,
 ) -> Plan: ...
@@ -125,6 +133,7 @@ def plan(
     seconds: float = ...,
     settings: RoundSettings | None = ...,
     down_nodes: Sequence[str] = ...,
+    off_nodes: Sequence[str] = ...,
     what_if: str | None = ...,
     previous: MultiSitePlan | None = ...,
 ) -> MultiSitePlan: ...
@@ -141,6 +150,7 @@ def plan(
     seconds: float = 60.0,
     settings: RoundSettings | None = None,
     down_nodes: Sequence[str] = (),
+    off_nodes: Sequence[str] = (),
     what_if: str | None = None,
     previous: Plan | MultiSitePlan | None = None,
 ) -> Plan | MultiSitePlan:
@@ -149,8 +159,8 @@ def plan(
     The plan begins at `start`, ISO 8601 text or a datetime (UTC without an offset), or at `start_s`, seconds since the
     epoch; without either, now. It is `horizon` long, such as "12h", or `horizon_s` seconds; without either, 24 h.
     `seconds` is the time to solve; `settings` has the seed. `what_if` changes the inputs first, as
-    `round --what-if` does. `previous`, the last plan, is where the solver starts from; for the same inputs it is
-    returned as it is.
+    `round --what-if` does. The plan stays near `previous`, the last one, as the settings `keep_s` and `move_gain`
+    say; for the same inputs it is returned as it is.
 
     >>> jobs = [Job("one", gpus=8, duration_s=3600.0), Job("two", gpus=16, duration_s=1800.0, weight=2.0)]
     >>> made = plan(read_site("site.toml"), jobs, start_s=1_782_864_000, horizon_s=6 * 3600, seconds=1)
@@ -174,6 +184,7 @@ def plan(
         jobs=check_jobs(queue, "queue"),
         dry_run=True,
         down_nodes=tuple(down_nodes),
+        off_nodes=tuple(off_nodes),
         what_if=what_if,
         previous=previous,
     )
@@ -213,15 +224,22 @@ def verify(plan: Plan | MultiSitePlan) -> list[Violation]:
     return verify_plans(plan)
 
 
-def explain(plan: Plan | MultiSitePlan, job_id: str) -> list[str]:
+def explain(
+    plan: Plan | MultiSitePlan, job_id: str, *, seconds: float = 30.0, settings: RoundSettings | None = None
+) -> list[str]:
     """Return why a job waits, runs later or slower, and what would change it, as lines of text.
 
-    >>> print(explain(read_plan("plan.json"), "train")[0])
-    train: 16 GPUs, weight 2, 2.00 h of work, queued
-    """
-    from powerhall_optimizer.planning.explain import job_lines
+    What would start a waiting job is checked by planning again for up to `seconds` in all, with the `settings` of the
+    rounds; with 0 only what holds alone is said.
 
-    return job_lines(plan, job_id, f"plan {plan.plan_id[:12]}")
+    >>> print(explain(read_plan("plan.json"), "train")[1])
+      16 GPUs, weight 2, 2.00 h of work, queued
+    """
+    from powerhall_optimizer.planning.explanation import job_explanation, no_time
+    from powerhall_optimizer.round.planned_again import PlannedAgain
+
+    replan = PlannedAgain(plan, settings or RoundSettings(), seconds) if isinstance(plan, Plan) else no_time
+    return list(job_explanation(plan, job_id, f"plan {plan.plan_id[:12]}", replan).lines)
 
 
 def figures(plan: Plan | MultiSitePlan) -> Figures:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from powerhall.runtime.command_line import Commands, add_command
+from powerhall.runtime.decode.numbers_in import digits
 from powerhall.runtime.extras import EXIT_OK
 from powerhall_optimizer.rcpsp import psplib
 from powerhall_optimizer.rcpsp.instance import Instance
@@ -95,6 +96,7 @@ def positive(text: str) -> float:
 
 def count(text: str) -> int:
     """Read a whole number of at least 1 from the command line."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
-    return int(text)
+    value = digits(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: must be a whole number of at least 1")
+    return value

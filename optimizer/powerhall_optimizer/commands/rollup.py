@@ -15,7 +15,7 @@ from powerhall.site.site_file import read_site
 from powerhall.store import open_store
 from powerhall.store.sqlite import SqliteStore
 from powerhall.timeseries import parse_time
-from powerhall.units import parse_duration
+from powerhall.units import parse_span
 from powerhall_optimizer.rollup.readings import BUCKET_S
 from powerhall_optimizer.rollup.rollup_cycle import Rollup
 
@@ -25,6 +25,8 @@ _STRETCH_S = 600
 _REREAD_S = 60.0
 _SETTLE_S = 3.0
 """A bucket is first computed this long after its end, when most agents have delivered."""
+_CATCH_UP_S = 900.0
+"""A hall's store that was silent is rolled up anew this long after it answers: its agents have sent their spools."""
 
 _EPILOG = """\
 examples:
@@ -73,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
         if name not in names:
             raise Rejected.field("rollup", "--hall", name, f"must be one of {', '.join(names)}")
     halls = () if args.site_only else tuple(args.hall or names)
-    late_s = option_value("--late", args.late, parse_duration)
-    stale_after_s = int(option_value("--stale-after", args.stale_after, parse_duration))
+    late_s = option_value("--late", args.late, parse_span)
+    stale_after_s = int(option_value("--stale-after", args.stale_after, parse_span))
     since_s = option_value("--since", args.since, parse_time) if args.since else None
     until_s = option_value("--until", args.until, parse_time) if args.until else None
     store = open_store(args.store)
@@ -102,6 +104,8 @@ class _Service:
     site_file: Path | None = None
     signals: ServiceSignals = field(default_factory=ServiceSignals)
     _prune_s: float = 0.0
+    _silent_from_s: float | None = None
+    _silent_until_s: float = 0.0
     _read_s: float = 0.0
 
     def stretch(self, start_s: float, end_s: float) -> float:
@@ -110,6 +114,8 @@ class _Service:
         while start_s < end_s and not self.signals.stopped:
             until_s = min(end_s, start_s + _STRETCH_S)
             points = self.rollup.run(start_s, until_s)
+            for hall, why in self.rollup.silent.items():
+                self.log.warning("hall_silent", hall=hall, reason=why)
             self.log.info("rollup", points=points, start_s=int(start_s), seconds=int(until_s - start_s))
             start_s = until_s
         return start_s
@@ -121,9 +127,8 @@ class _Service:
             end_s = _floor(time.time() - _SETTLE_S)
             self.reread(time.time())
             try:
-                done_s = self.stretch(
-                    end_s - self.late_s if done_s is None else min(done_s, end_s - self.late_s), end_s
-                )
+                start_s = end_s - self.late_s if done_s is None else min(done_s, end_s - self.late_s)
+                done_s = self.stretch(self.after_silence(start_s, end_s), end_s)
                 self.prune(time.time())
             except Retryable as error:
                 if once:
@@ -132,6 +137,15 @@ class _Service:
             if once:
                 return
             self.signals.wait(BUCKET_S - (time.time() - _SETTLE_S) % BUCKET_S)
+
+    def after_silence(self, start_s: float, end_s: float) -> float:
+        """Return where to begin: at the beginning of a hall's silence, once its store has answered for a while."""
+        if self.rollup.silent:
+            self._silent_from_s = start_s if self._silent_from_s is None else min(start_s, self._silent_from_s)
+            self._silent_until_s = end_s
+        elif self._silent_from_s is not None and end_s >= self._silent_until_s + _CATCH_UP_S:
+            start_s, self._silent_from_s = min(start_s, self._silent_from_s), None
+        return start_s
 
     def reread(self, now_s: float) -> None:
         """Read the site file once a minute, for changed budgets; a refused file changes nothing."""

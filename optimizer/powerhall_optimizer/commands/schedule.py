@@ -17,7 +17,13 @@ from powerhall.runtime.files import replace_file
 from powerhall.site.site_file import read_site
 from powerhall.store import open_store
 from powerhall_optimizer.schedulers.base import Queue, WriteReport
-from powerhall_optimizer.schedulers.registry import open_reader, open_releasing, open_writer, scheduler_names
+from powerhall_optimizer.schedulers.registry import (
+    open_reader,
+    open_releasing,
+    open_withdrawing,
+    open_writer,
+    scheduler_names,
+)
 
 __all__ = ["add_parser"]
 
@@ -26,6 +32,8 @@ examples:
   powerhall-optimizer schedule --scheduler slurm --plan plan.json --dry-run
   powerhall-optimizer schedule --scheduler kubernetes --plan plan.json --settings scheduler.toml
   powerhall-optimizer schedule --scheduler slurm --release     restore every job as it was submitted
+  powerhall-optimizer schedule --scheduler slurm --withdraw    restore jobs that wait for nodes of an old plan
+  powerhall-optimizer schedule --scheduler kubernetes --withdraw    start what an optimizer that died left waiting
 """
 _QUEUE_EXAMPLES = """\
 examples:
@@ -49,6 +57,11 @@ def add_parser(commands: Commands) -> None:
     what.add_argument("--plan", type=Path, help="plan.json")
     what.add_argument(
         "--release", action="store_true", help="slurm: restore every job as submitted and delete all reservations"
+    )
+    what.add_argument(
+        "--withdraw",
+        action="store_true",
+        help="free jobs that wait for a plan older than two rounds (or, slurm, for nodes that are refused)",
     )
     schedule.add_argument("--dry-run", action="store_true", help="print the commands, issue none")
     queue = add_command(
@@ -77,6 +90,8 @@ def run_schedule(args: argparse.Namespace) -> int:
     """Write a plan; exit code 1 when a write failed."""
     if args.release:
         report = open_releasing(args.scheduler, args.settings).release_all(dry_run=args.dry_run)
+    elif args.withdraw:
+        report = open_withdrawing(args.scheduler, args.settings).withdraw_pins(dry_run=args.dry_run)
     else:
         writer = open_writer(args.scheduler, args.settings)
         report = writer.apply(read_plan(args.plan), dry_run=args.dry_run)
@@ -138,6 +153,6 @@ def _summary(queue: Queue, scheduler: str) -> str:
     lines = [f"job {job}: left out: {why}" for job, why in queue.left_out.items()]
     lines.append(
         f"{scheduler}: {len(queue.jobs) - running} jobs wait, {running} run, {len(queue.left_out)} left out, "
-        f"{len(queue.down_nodes)} nodes unusable"
+        f"{len(queue.down_nodes) + len(queue.off_nodes)} nodes unusable"
     )
     return "\n".join(lines) + "\n"

@@ -2,19 +2,18 @@
 
 import argparse
 import json
-import re
 import sys
 import time
 from pathlib import Path
 
 import msgspec
 
-from powerhall.runtime.command_line import Commands, add_command
+from powerhall.runtime.command_line import Commands, add_command, option_value
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall.store import open_store
 from powerhall.store.open import store_kind
-from powerhall.units import format_power, parse_duration, parse_power
+from powerhall.units import format_power, parse_power, parse_share, parse_span
 from powerhall_optimizer.leases.plan_in_force import present_plan
 from powerhall_optimizer.schedulers.registry import scheduler_names
 from powerhall_optimizer.shed.ladder import Ladder, ladder
@@ -36,7 +35,7 @@ examples:
   powerhall-optimizer shed --by 30% --plan plan.json --dry-run         print the outcome, change nothing
 
 for grid operators, as a service (both may be given; docs/guide/shed.md):
-  powerhall-optimizer shed --watch /var/lib/powerhall-optimizer/signals --events events.json --store URL ...
+  powerhall-optimizer shed --watch /var/lib/powerhall-signals --events events.json --store URL ...
   powerhall-optimizer shed --serve 127.0.0.1:8470 --token-file hook.token --events events.json --store URL ...
 
 exit codes: 0 the target is met, 1 refused, a step failed, or the whole ladder is not enough
@@ -50,10 +49,10 @@ def read_target(to: str | None, by: str | None, power_w: float) -> float:
             return parse_power(to)
         except ValueError as error:
             raise Rejected.field("shed", "--to", to, str(error)) from None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", by or "")
-    if found is None or not 0 < float(found[1]) <= 100:
+    share = option_value("--by", by or "", parse_share)
+    if not share:
         raise Rejected.field("shed", "--by", by, "must be a share such as 30%")
-    return power_w * (1.0 - float(found[1]) / 100.0)
+    return power_w * (1.0 - share)
 
 
 def add_parser(commands: Commands) -> None:
@@ -87,6 +86,14 @@ def add_parser(commands: Commands) -> None:
     served.add_argument("--tls-cert", type=Path, help="certificate of the HTTP endpoint, with its chain")
     served.add_argument("--tls-key", type=Path, help="private key of the certificate")
     served.add_argument(
+        "--allow-http",
+        action="store_true",
+        help="accept events without TLS beyond loopback, where a proxy in front has TLS",
+    )
+    served.add_argument(
+        "--health", metavar="IP:PORT", help="answer /v1/health and /v1/ready there too, on loopback, without TLS"
+    )
+    served.add_argument(
         "--state", type=Path, default=Path("shed.json"), help="state file of the service (default: shed.json)"
     )
     served.add_argument(
@@ -109,6 +116,8 @@ def _run(args: argparse.Namespace) -> int:
             token_file=args.token_file,
             tls_cert=args.tls_cert,
             tls_key=args.tls_key,
+            health=args.health,
+            allow_http=args.allow_http,
         )
         return serve(service, _options(args))
     if not (args.to or args.by or args.show):
@@ -161,7 +170,7 @@ def _exists(url: str) -> bool:
 
 def _within(text: str) -> float:
     try:
-        return parse_duration(text)
+        return parse_span(text)
     except ValueError as error:
         raise Rejected.field("shed", "--within", text, str(error)) from None
 

@@ -3,10 +3,9 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from powerhall.plan.multi_site import MultiSitePlan, read_plans
-from powerhall.runtime.command_line import Commands, add_command
+from powerhall.runtime.command_line import Commands, add_command, add_file
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
 from powerhall_optimizer.verify.multi_site import verify_plans
 
@@ -24,7 +23,7 @@ def add_parser(commands: Commands) -> None:
         "running jobs, ramps, value and bound at every slot, without any solver; of several sites' plans also that "
         "every job stands in one of them, where it may be. Exit code 1 when anything is broken.",
     )
-    parser.add_argument("plan", type=Path, help="plan.json")
+    add_file(parser, "plan", "plan.json")
     parser.add_argument("--json", action="store_true", help="print the violations as JSON")
 
 
@@ -42,8 +41,11 @@ def run(args: argparse.Namespace) -> int:
         parts = plan.plans if isinstance(plan, MultiSitePlan) else (plan,)
         s = parts[0].snapshot
         where = f" at {len(parts)} sites" if isinstance(plan, MultiSitePlan) else ""
+        told = f"value {plan.value}, bound {plan.bound}, gap {plan.gap:.2%}"
+        if plan.version == 1:
+            told = "value and bound of a plan of version 1 are those of a linear model, and are not checked"
         sys.stdout.write(
             f"{args.plan}: verified: {sum(len(p.assignments) for p in parts)} jobs{where} on {s.slots} slots of "
-            f"{s.slot_s} s, value {plan.value}, bound {plan.bound}, gap {plan.gap:.2%}\n"
+            f"{s.slot_s} s, {told}\n"
         )
     return EXIT_REFUSED if found else EXIT_OK

@@ -14,7 +14,6 @@ from statistics import NormalDist
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
@@ -211,6 +210,8 @@ def fit_curve(x: Sequence[float], y: Sequence[float], weight: Sequence[float]) -
     Such a curve is a constant and a sum of functions min(x, x_k) with weights >= 0, which non-negative least squares
     finds exactly.
     """
+    from scipy.optimize import nnls  # half a second of a round, for a site that learns alone
+
     points = np.asarray(x, float)
     ones = np.ones((len(points), 1))
     basis = np.hstack([ones, -ones, np.minimum(points[:, None], points[None, :])])

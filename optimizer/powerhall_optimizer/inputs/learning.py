@@ -7,12 +7,15 @@ import msgspec
 
 from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Snapshot
+from powerhall.runtime.decode.json_data import decode_json
+from powerhall.runtime.errors import Rejected
 from powerhall.site.topology import Hall, Site
-from powerhall.store import Query, Select, Store
+from powerhall.store import Query, Select, Store, what_answers
 from powerhall_optimizer.inputs.durations import expected_jobs
 from powerhall_optimizer.inputs.forecast import History, learned_classes, measured_draws
 from powerhall_optimizer.inputs.margins import CoolingReading, margins_w, scaled_plants
 from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_optimizer.inputs.seated_jobs import seated
 
 __all__ = ["learn_from_telemetry"]
 
@@ -34,7 +37,8 @@ def learn_from_telemetry(
     halls = _measured_halls(store, site, now_s, settings.learn_days)
     site = msgspec.structs.replace(site, job_classes=classes, halls=halls)
     share = 1.0 if settings.learn_speed else settings.length_share
-    snapshot = msgspec.structs.replace(snapshot, site=site, jobs=expected_jobs(history, snapshot.jobs, share))
+    jobs, _ = seated(expected_jobs(history, snapshot.jobs, share), site)  # another may now be the longest on a GPU
+    snapshot = msgspec.structs.replace(snapshot, site=site, jobs=jobs)
     return msgspec.structs.replace(snapshot, margin_w=margins_w(snapshot, learned, settings.risk))
 
 
@@ -43,15 +47,16 @@ def _history(store: Store, site: str) -> History:
     if body is None:
         return History()
     try:
-        return msgspec.json.decode(body, type=History)
-    except msgspec.MsgspecError:
+        return decode_json(body, History, "store: draws")
+    except Rejected:
         return History()  # of an older version; learning starts again
 
 
 def _node_w(store: Store, site: str, now_s: float) -> dict[str, float]:
-    """Return the mean power of every node over the last minutes; NaN is no data."""
+    """Return the mean power of every node over the last minutes; NaN is no data, nor is a hall's silent store."""
     query = Query("node", (Select("power_w", "mean"),), {"site": site}, ("node",))
-    readings = {row.tags["node"]: row.number("power_w") for row in store.query(query, now_s - _READ_S, now_s + 1)}
+    ask = what_answers(store, lambda _hall, _error: None)
+    readings = {row.tags["node"]: row.number("power_w") for row in ask(query, now_s - _READ_S, now_s + 1)}
     return {node: value for node, value in readings.items() if value is not None and math.isfinite(value)}
 
 

@@ -24,10 +24,15 @@ class RoundSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Stop solving at this proven gap."""
     seed: int = 1
     """Seed of the solver."""
+    work_rate: float = 0.85
+    """Counted work of the solver per second that it has: 1 is what an idle machine of 2 cores did in 2026. A lower one
+    leaves room on a slower or busy machine: the same inputs give the same plan as long as no deadline cuts it short."""
     workers: int = 2
     """Threads of the solver."""
     stale_after_s: float = 120.0
     """A node without telemetry for this long counts at its worst case."""
+    queue_stale_after_s: float = 900.0
+    """A queue in the store that was read longer ago raises the alarm `stale_queue`, and nothing new starts."""
     stale_share: float = 0.2
     """With a larger share of the nodes stale, no running job is raised to a faster mode."""
     risk: float = 0.01
@@ -41,6 +46,22 @@ class RoundSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     length_share: float = 0.9
     """Without real progress, plan a job for the time that this share of its class really took; 1 plans the time
     that was asked for."""
+    keep_s: float = 1800.0
+    """A waiting job that the last plan announced to start within this time keeps start, place and mode unless a limit,
+    or a node that is gone, forces it, or `near_gain` is at stake; 0: none."""
+    near_gain: float = 0.02
+    """Such a job moves unforced only where the plan cannot gain this share of its value otherwise; 1: never."""
+    move_gain: float = 0.1
+    """A later one moves only where the plan gains at least this share of the mean value of a decision; 0 with
+    `keep_s = 0` plans without regard to the last plan."""
+    keep_cost: float = 0.01
+    """What holding later ones may cost in all, as a share of the plan's value: where a plan without regard to them is
+    worth more, they move for less than `move_gain`, or altogether."""
+    scheduler: str = ""
+    """Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", on whose workers jobs are priced and the bound is
+    summed up; empty: in the threads of this process. `--scheduler` comes before it."""
+    archive_mb: float = 1000.0
+    """Size of the archive of `round --archive` in MB: the oldest rounds are dropped beyond it, the newest never."""
     objective: Objective = Objective()
     """Weights of the objective."""
 
@@ -48,12 +69,19 @@ class RoundSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _RANGES = {
     "slot_s": (10, 3600),
     "target_gap": (0.0, 1.0),
+    "work_rate": (0.001, 100.0),
     "workers": (1, 256),
     "stale_after_s": (1.0, 86400.0),
+    "queue_stale_after_s": (1.0, 86400.0),
     "stale_share": (0.0, 1.0),
     "risk": (1e-6, 0.5),
     "learn_days": (0.0, 365.0),
     "length_share": (0.5, 1.0),
+    "keep_s": (0.0, 86400.0),
+    "near_gain": (0.0, 1.0),
+    "move_gain": (0.0, 1.0),
+    "keep_cost": (0.0, 1.0),
+    "archive_mb": (0.001, 1e9),
     "objective.usd_per_gpu_h": (1e-6, 1e6),
     "objective.carbon_usd_per_t": (0.0, 1e6),
     "objective.delay_share": (0.0, 1.0),

@@ -1,11 +1,13 @@
 """What-if: "hall3.power=12MW,grid=-20%,hall1.cooling=-10%,bess.size=+50%,job42.weight=40" applied to a snapshot.
 
-A value is absolute ("12MW"), a share ("-20%") or a difference ("+1.2MW"). `grid` is the site's own budget. Where
-several sites are planned together, zones have their site in front: "phx:grid=-20%,fra:hall1.power=12MW".
+A value is absolute ("12MW"), a share ("-20%") or a difference ("+1.2MW"). An absolute one holds at all times, in place
+of a budget over time or an event. `grid` is the site's own budget. Where several sites are planned together, zones have
+their site in front: "phx:grid=-20%,fra:hall1.power=12MW". Of a job weight, deadline, earliest start and halls
+(separated by spaces) can be changed.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -14,7 +16,7 @@ from powerhall.runtime.errors import Rejected
 from powerhall.site.index import SiteIndex
 from powerhall.site.storage import Storage
 from powerhall.site.topology import Feed, Hall, Rack, RackRow, Site
-from powerhall.timeseries import Series
+from powerhall.timeseries import Series, parse_time
 from powerhall.units import parse_power
 
 __all__ = ["multi_site_what_if", "what_if"]
@@ -74,10 +76,10 @@ def _power(site: Site, zone: str, item: str, text: str) -> Site:
     limit, series = limits[zone], site.budgets.get(zone)
     if relative and limit is None and series is None:
         raise _refuse(item, text, f"{zone} has no limit to change; give a power such as '12MW'")
-    if series is not None and relative:
+    if series is not None:
         series = Series(series.times_s, tuple(map(change, series.values)))
         site = replace(site, budgets={**site.budgets, zone: series})
-    if limit is not None or not relative:
+    if limit is not None or series is None:
         site = _with_limit(site, zone, change(limit or 0.0))
     return site
 
@@ -114,17 +116,46 @@ def _size(snapshot: Snapshot, name: str, item: str, text: str) -> Snapshot:
     return replace(snapshot, site=replace(snapshot.site, storages=storages), stored_j=stored)
 
 
-def _weight(snapshot: Snapshot, job_id: str, item: str, text: str) -> Snapshot:
+def _job(snapshot: Snapshot, job_id: str, what: str, item: str, text: str) -> Snapshot:
+    """Return the snapshot with one field of a job changed."""
+    if job_id not in {job.job_id for job in snapshot.jobs}:
+        raise _refuse(item, job_id, "must be a job of the queue")
+    fields = _JOB_FIELDS[what](snapshot, item, text)
+    jobs = tuple(replace(job, **fields) if job.job_id == job_id else job for job in snapshot.jobs)
+    return replace(snapshot, jobs=jobs)
+
+
+def _weight(_snapshot: Snapshot, item: str, text: str) -> dict[str, float]:
     try:
         weight = float(text)
     except ValueError:
         raise _refuse(item, text, "must be a number") from None
     if not 0 < weight <= 1e6:
         raise _refuse(item, text, "must be above 0 and at most 1000000")
-    if job_id not in {job.job_id for job in snapshot.jobs}:
-        raise _refuse(item, job_id, "must be a job of the queue")
-    jobs = tuple(replace(job, weight=weight) if job.job_id == job_id else job for job in snapshot.jobs)
-    return replace(snapshot, jobs=jobs)
+    return {"weight": weight}
+
+
+def _time_s(item: str, text: str) -> float:
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise _refuse(item, text, str(error)) from None
+
+
+def _halls(snapshot: Snapshot, item: str, text: str) -> dict[str, tuple[str, ...]]:
+    halls = tuple(text.split())
+    known = [hall.zone for hall in snapshot.site.halls]
+    if not set(halls) <= set(known):
+        raise _refuse(item, text, f"must be halls of {', '.join(known)}, separated by spaces")
+    return {"halls": halls}
+
+
+_JOB_FIELDS: dict[str, Callable[[Snapshot, str, str], Mapping[str, object]]] = {
+    "weight": _weight,
+    "deadline": lambda _snapshot, item, text: {"deadline_s": _time_s(item, text)},
+    "earliest": lambda _snapshot, item, text: {"earliest_s": _time_s(item, text)},
+    "halls": _halls,
+}
 
 
 def what_if(snapshot: Snapshot, text: str) -> Snapshot:
@@ -143,10 +174,11 @@ def what_if(snapshot: Snapshot, text: str) -> Snapshot:
             snapshot = replace(snapshot, site=_cooling(snapshot.site, name, item, value))
         elif what == "size":
             snapshot = _size(snapshot, name, item, value)
-        elif what == "weight":
-            snapshot = _weight(snapshot, name, item, value)
+        elif what in _JOB_FIELDS:
+            snapshot = _job(snapshot, name, what, item, value)
         else:
-            raise _refuse(item, target, "must be grid, ZONE.power, HALL.cooling, STORE.size or JOB.weight")
+            allowed = "must be grid, ZONE.power, HALL.cooling, STORE.size, or of a JOB "
+            raise _refuse(item, target, allowed + ", ".join(f"JOB.{field}" for field in _JOB_FIELDS))
     return snapshot
 
 

@@ -1,12 +1,15 @@
-"""Linear bounds of each hall's facility power, and the halls under a feed."""
+"""Loads and capacities of halls, and the halls under a feed."""
 
 import numpy as np
+import numpy.typing as npt
 
+from powerhall.physics.cooling import hall_load, plant_capacity_w
 from powerhall.site.topology import Feed, Hall
-from powerhall_optimizer.physics.linearize import FacilityPowerBound, facility_power_bound
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 
-__all__ = ["facility_power_bounds", "feed_halls", "most_added_w"]
+__all__ = ["feed_halls", "idle_power_w", "medium_capacity_w", "most_added_w"]
+
+Floats = npt.NDArray[np.float64]
 
 
 def feed_halls(conditions: SiteConditions, feed: Feed) -> tuple[Hall, ...]:
@@ -24,15 +27,15 @@ def most_added_w(conditions: SiteConditions, hall: Hall) -> float:
     return most
 
 
-def facility_power_bounds(conditions: SiteConditions) -> list[FacilityPowerBound]:
-    """Return the line that bounds each hall's facility power from above."""
-    found: list[FacilityPowerBound] = []
-    for hall in conditions.site.halls:
-        kinds = dict.fromkeys(rack.node_type for rack in hall.racks())
-        liquid = {kind: conditions.site.node_types[kind].liquid_fraction for kind in kinds}
-        found.append(
-            facility_power_bound(
-                hall, conditions.hall_base(hall), liquid, most_added_w(conditions, hall), conditions.weather
-            )
-        )
-    return found
+def idle_power_w(conditions: SiteConditions, hall: Hall) -> Floats:
+    """Return a hall's power at the meter per slot in W when no job runs."""
+    base, weather = conditions.hall_base(hall), conditions.weather
+    known = {air: hall_load(hall, base.liquid_w, base.air_w, air).facility_power_w for air in dict.fromkeys(weather)}
+    return np.array([known[air] for air in weather])
+
+
+def medium_capacity_w(conditions: SiteConditions, hall: Hall, medium: str) -> Floats:
+    """Return the heat in W per slot that the plants of a medium take."""
+    plants = [plant for plant in hall.plants if plant.serves == medium]
+    at = {air: sum(plant_capacity_w(plant, air) for plant in plants) for air in dict.fromkeys(conditions.weather)}
+    return np.array([at[air] for air in conditions.weather], float)

@@ -12,13 +12,25 @@ import numpy.typing as npt
 
 from powerhall.hostlist import expand
 from powerhall.jobs import Job
+from powerhall.jobs.model import node_gpus
 from powerhall.physics.cooling import HallLoad, hall_load
 from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Assignment, Plan, Snapshot, StoragePlan, gpu_power_w
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, NodeType, Rack
 
-__all__ = ["Loads", "Overview", "budget_w", "loads_of", "plan_loads", "power_now_w", "slot_span", "zone_budgets"]
+__all__ = [
+    "Loads",
+    "Overview",
+    "budget_w",
+    "held_on_nodes",
+    "loads_of",
+    "plan_loads",
+    "power_now_w",
+    "slot_span",
+    "weather_of",
+    "zone_budgets",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,18 +83,34 @@ def slot_span(snapshot: Snapshot, assignment: Assignment) -> tuple[int, int]:
     return min(max(first, 0), snapshot.slots), min(max(last, 0), snapshot.slots)
 
 
+def held_on_nodes(snapshot: Snapshot) -> tuple[dict[str, int], dict[str, float]]:
+    """Return the GPUs that are held on each node, and the power in W that they add to the idle node."""
+    rack_of = SiteIndex.of(snapshot.site).rack_of
+    gpus: dict[str, int] = {}
+    added_w: dict[str, float] = {}
+    for held in snapshot.held:
+        for node in expand(held.nodes):
+            if node not in rack_of:
+                continue
+            idle_w = snapshot.site.node_types[rack_of[node].node_type].idle_gpu_power_w
+            gpus[node] = gpus.get(node, 0) + held.gpus
+            added_w[node] = added_w.get(node, 0.0) + held.gpus * max(0.0, held.gpu_power_w - idle_w)
+    return gpus, added_w
+
+
 def _rack_w(snapshot: Snapshot, assignments: Sequence[Assignment]) -> dict[str, Floats]:
     """Return the IT power of every rack per slot."""
-    down, stale = set(snapshot.down_nodes), set(snapshot.stale_nodes)
+    off, stale = set(snapshot.off_nodes), set(snapshot.stale_nodes)
+    held_w = held_on_nodes(snapshot)[1]
     change: dict[str, Floats] = {}
     for rack in snapshot.site.racks():
         kind = snapshot.site.node_types[rack.node_type]
         steps = np.zeros(snapshot.slots + 1)
         for node in rack.nodes:
-            if node not in down:
-                steps[0] += kind.max_power_w if node in stale else kind.idle_power_w
+            if node not in off:
+                steps[0] += kind.max_power_w if node in stale else kind.idle_power_w + held_w.get(node, 0.0)
         change[rack.zone] = steps
-    uncounted = down | stale
+    uncounted = off | stale
     for entry in assignments:
         if entry.node_type not in snapshot.site.node_types:
             continue
@@ -99,7 +127,8 @@ def _rack_w(snapshot: Snapshot, assignments: Sequence[Assignment]) -> dict[str, 
     return {zone: np.cumsum(steps)[:-1] for zone, steps in change.items()}
 
 
-def _weather(snapshot: Snapshot) -> list[Weather]:
+def weather_of(snapshot: Snapshot) -> list[Weather]:
+    """Return the weather of every slot; where none is known no plant depends on it."""
     if not snapshot.dry_bulb_c:
         return [Weather(20.0, 15.0)] * snapshot.slots
     return [Weather(d, w) for d, w in zip(snapshot.dry_bulb_c, snapshot.wet_bulb_c, strict=True)]
@@ -166,7 +195,7 @@ def loads_of(s: Snapshot, assignments: Sequence[Assignment], storages: Sequence[
     rack_w = _rack_w(s, assignments)
     zone_w = dict(rack_w)
     halls: dict[str, Overview] = {}
-    weather = _weather(s)
+    weather = weather_of(s)
     for hall in s.site.halls:
         liquid, air = np.zeros(s.slots), np.zeros(s.slots)
         for row in hall.rows:
@@ -187,7 +216,7 @@ def loads_of(s: Snapshot, assignments: Sequence[Assignment], storages: Sequence[
 def power_now_w(snapshot: Snapshot) -> float:
     """Return the site's power at the meter just before the plan begins: running jobs in the modes that they run in."""
     rack_w = _rack_w(snapshot, ())
-    weather = _weather(snapshot)[0]
+    weather = weather_of(snapshot)[0]
     running = [job for job in snapshot.jobs if job.state == "running" and job.site in (None, snapshot.site.name)]
     total = 0.0
     for hall in snapshot.site.halls:
@@ -207,9 +236,9 @@ def _running_w(snapshot: Snapshot, hall: Hall, job: Job) -> Iterator[tuple[NodeT
     mode = None if kind is None else kind.find_mode(job.mode)
     if kind is None or mode is None:
         return
-    uncounted = {*snapshot.down_nodes, *snapshot.stale_nodes}
+    uncounted = {*snapshot.off_nodes, *snapshot.stale_nodes}
     gpus = job.gpus
     if nodes and uncounted:
-        gpus = -(-job.gpus * sum(node not in uncounted for node in nodes) // len(nodes))
+        gpus = sum(count for node, count in node_gpus(job).items() if node not in uncounted)
     power_w = gpu_power_w(kind, mode, snapshot.site.job_classes.get(job.job_class))
     yield kind, gpus * max(0.0, power_w - kind.idle_power_w / kind.gpus)

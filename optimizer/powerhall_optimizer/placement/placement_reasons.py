@@ -13,6 +13,8 @@ class PlacementCause(Enum):
 
     NO_NODES = auto()
     """No row or rack of `hall` has the nodes for `gpus` (on one node where `one_node`)."""
+    NO_BLOCK = auto()
+    """No `level` of `hall` has `nodes` free nodes together, for each of `parts` parts."""
     RAMP = auto()
     """The ramp limit of `site`, up or down, at `time_s`."""
     NO_MODE = auto()
@@ -31,8 +33,12 @@ class PlacementReason:
     rate_w_per_s: float = 0.0
     is_up: bool = False
     time_s: int = 0
+    level: str = ""
+    parts: int = 0
+    nodes: int = 0
 
     @property
     def code(self) -> WaitCode:
         """The code of a job that waits for this reason."""
-        return WaitCode.RAMP if self.cause is PlacementCause.RAMP else WaitCode.PLACEMENT
+        codes = {PlacementCause.RAMP: WaitCode.RAMP, PlacementCause.NO_BLOCK: WaitCode.TOPOLOGY}
+        return codes.get(self.cause, WaitCode.PLACEMENT)

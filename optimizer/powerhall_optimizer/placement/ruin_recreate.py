@@ -5,12 +5,14 @@ their best remaining options. A step that lowers the value is undone.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_optimizer.placement.allowance import STEP_S, Allowance
 from powerhall_optimizer.placement.node_occupancy import Split
 from powerhall_optimizer.placement.placer import Placer
 from powerhall_optimizer.problem.arrays import Ints, Schedule
+from powerhall_optimizer.problem.gang_blocks import Parts
 
 __all__ = ["ruin_and_recreate"]
 
@@ -20,19 +22,23 @@ _PATIENCE = 3000
 _AS_WANTED = 0.5
 _MOST_OUT = 40
 """Jobs removed in one step, at most."""
+_Cost = tuple[float, int, set[int]]
+"""Value of the jobs on a node per GPU, the node, and the jobs."""
 _Was = tuple[int, int, Split | None]
 
 
-def ruin_and_recreate(placer: Placer, wanted: Schedule, settings: RoundSettings, late: Callable[[], bool]) -> None:
+def ruin_and_recreate(placer: Placer, wanted: Schedule, settings: RoundSettings, allowance: Allowance) -> None:
     """Bring the placed value closer to that of the schedule before placement.
 
-    Ends when the lost value is a small part of the round's target gap, when no step improves any more, or when time is
-    over.
+    Ends when the lost value is a small part of the round's target gap, when no step improves any more, or when the
+    allowance is spent. Firm jobs that are at home stay there.
     """
+    placer.allowance = allowance
     search = _Search(placer, wanted, settings.seed)
     enough = _SMALL * settings.target_gap * max(0, sum(search.wanted))
     since = 0
-    while since < _PATIENCE and not late() and sum(search.unlucky.values()) > enough:
+    while since < _PATIENCE and sum(search.unlucky.values()) > enough and not allowance.spent:
+        allowance.charge(STEP_S)
         since = 0 if search.step() else since + 1
 
 
@@ -47,7 +53,7 @@ class _Search:
         self.wanted = [self.problem.value(job, option, start) for job, (option, start) in enumerate(pairs)]
         self.was: dict[int, _Was] = {}
         jobs = placer.built.jobs
-        self.movable = [job.state == "waiting" for job in jobs]
+        self.movable = [job.state == "waiting" and not placer.homes.hold(n) for n, job in enumerate(jobs)]
         self.unlucky = {job: loss for job in range(len(jobs)) if self.movable[job] and (loss := self._loss(job)) > 0}
 
     def _loss(self, job: int) -> int:
@@ -63,7 +69,7 @@ class _Search:
         out = self._in_the_way(option, start)
         if not out:
             out = self.draw.sample(jobs, min(3, len(jobs)))
-        before = sum(self.placer.value_of(j) for j in {job, *out})
+        before = sum(self._worth(j) for j in {job, *out})
         self.was = {}
         for j in {job, *out}:
             self._out(j)
@@ -73,12 +79,16 @@ class _Search:
         rest.sort(key=lambda j: (-self.placer.built.jobs[j].gpus, self.draw.random()))
         for j in rest:
             self.placer.place_best(j)
-        after = sum(self.placer.value_of(j) for j in self.was)
+        after = sum(self._worth(j) for j in self.was)
         if after < before:
             self._undo()
         for j in self.was:
             self._record_loss(j)
         return after > before
+
+    def _worth(self, job: int) -> int:
+        """Return the value of a job as it is scheduled, and what leaving its nodes of the last plan must gain."""
+        return self.placer.value_of(job) + (self.placer.homes.gain if self.placer.homes.has(job) else 0)
 
     def _record_loss(self, job: int) -> None:
         """Remember the loss of a job for the next draws, or forget one that is made good."""
@@ -106,7 +116,7 @@ class _Search:
         choice = self.placer.built.choices[option]
         occupancy = self.placer.occupancy(choice)
         begin, end = self.placer.span(option, start)
-        costs: list[tuple[float, int, set[int]]] = []
+        costs: list[_Cost] = []
         for node, users in enumerate(self.placer.users_of(choice)):
             there = {j for j in users if self._overlaps(j, begin, end)}
             if all(self.movable[j] for j in there):
@@ -115,9 +125,28 @@ class _Search:
         costs.sort(key=lambda entry: entry[:2])
         need = -(-choice.job.gpus // occupancy.per_node)
         out: set[int] = set()
+        within = self.placer.within(choice)
+        if within is not None:
+            costs = self._in_blocks(costs, occupancy.blocks_of(within[0]), within[1])
         for _, _, there in costs[: need + self.draw.randint(0, 2)]:
             out |= there
         return sorted(out) if len(out) <= _MOST_OUT else []
+
+    @staticmethod
+    def _in_blocks(costs: Sequence[_Cost], block: Ints, parts: Parts) -> list[_Cost]:
+        """Return nodes for parts, the cheapest part first, followed by the others of the cheapest part's block."""
+        groups: dict[int, list[_Cost]] = {}
+        for entry in costs:
+            groups.setdefault(int(block[entry[1]]), []).append(entry)
+        each = [
+            (sum(cost for cost, _, _ in nodes[first : first + parts.nodes]), number, first)
+            for number, nodes in groups.items()
+            if number >= 0
+            for first in range(0, len(nodes) - parts.nodes + 1, parts.nodes)
+        ]
+        chosen = sorted(each)[: parts.count]
+        found = [entry for _, number, first in chosen for entry in groups[number][first : first + parts.nodes]]
+        return found + (groups[chosen[0][1]][parts.nodes :] if len(chosen) == 1 else [])
 
     def _overlaps(self, job: int, begin: int, end: int) -> bool:
         first, last = self.placer.span(int(self.placer.option[job]), int(self.placer.start[job]))

@@ -40,7 +40,7 @@ class SitePower:
     def added_w(self, choice: Choice) -> float:
         """Return the IT power that a choice adds."""
         kind = self.conditions.site.node_types[choice.node_type]
-        gpus = self.conditions.counted_gpus(choice.job) if choice.running else choice.job.gpus
+        gpus = self.conditions.drawing_gpus(choice.job) if choice.running else choice.job.gpus
         return gpus * max(0.0, choice.gpu_power_w - kind.idle_gpu_power_w)
 
     def add(self, choice: Choice, start: int, end: int, sign: int = 1) -> None:

@@ -18,17 +18,19 @@ from powerhall.plan.plan import (
     ZonePlan,
     snapshot_hash,
 )
-from powerhall_optimizer.physics.plan_loads import plan_loads, zone_budgets
+from powerhall_optimizer.physics.plan_loads import Loads, plan_loads, zone_budgets
 from powerhall_optimizer.placement.placer import PlacedSchedule
 from powerhall_optimizer.planning import texts
 from powerhall_optimizer.planning.explain import Explainer, zone_prices
+from powerhall_optimizer.planning.plants import plant_plans
 from powerhall_optimizer.planning.running_jobs import RetainedJobs
 from powerhall_optimizer.problem.certificate import read_certificate
 from powerhall_optimizer.problem.site_problem import BuiltProblem
 
-__all__ = ["assemble", "assignments", "zone_plans"]
+__all__ = ["assemble", "assignments", "proven_status", "restated", "with_loads"]
 
-_MOST_EXPLAINED = 500
+_MOST_EXPLAINED = 4_000
+"""Options of waiting jobs that are looked into, at most: this time follows the solver, outside its deadline."""
 
 
 def assignments(
@@ -72,10 +74,11 @@ def _reason(number: int, placed: PlacedSchedule, explainer: Explainer | None) ->
 
 
 def _shed(snapshot: Snapshot, retained: RetainedJobs, job_id: str) -> Waiting:
-    zones = tuple(map(str, retained.broken[job_id]))
+    broken = retained.broken[job_id]
     slot = retained.stops[job_id]
     stop_s = None if slot == 0 else snapshot.start_s + slot * snapshot.slot_s
-    return Waiting(job_id, WaitCode.SHED, texts.shed_text(zones, stop_s), zones)
+    zones = tuple(dict.fromkeys(resource.zone for resource in broken))
+    return Waiting(job_id, WaitCode.SHED, texts.shed_text(broken, stop_s), zones)
 
 
 def _waiting(
@@ -92,7 +95,7 @@ def _waiting(
         elif deep >= _MOST_EXPLAINED:
             yield Waiting(job.job_id, WaitCode.CAPACITY, texts.not_explained_text())
         else:
-            deep += 1
+            deep += len(built.problem.options_of(number))
             yield _explained(number, job, placed, explainer)
 
 
@@ -104,17 +107,22 @@ def _explained(number: int, job: Job, placed: PlacedSchedule, explainer: Explain
     elif job.state == "running":
         code, text = WaitCode.PREEMPTED, texts.preempted_text(text)
     earliest_s = None if reason.fits_at is None else explainer.start_s(reason.fits_at)
-    what_if = texts.what_if_texts(reason, explainer.when)
-    return Waiting(job.job_id, code, text, reason.binding, earliest_s, what_if)
+    return Waiting(job.job_id, code, text, reason.binding, earliest_s)
 
 
 def _whole(values: Sequence[float] | np.ndarray) -> tuple[int, ...]:
     return tuple(int(v) for v in np.rint(np.asarray(values, float)))
 
 
-def zone_plans(plan: Plan, prices: Mapping[str, tuple[float, ...]]) -> tuple[ZonePlan, ...]:
-    """Return the planned power per zone and slot: the site at the meter, others in IT power; heat for halls."""
+def with_loads(plan: Plan, prices: Mapping[str, tuple[float, ...]]) -> Plan:
+    """Return the plan with the figures of its zones and cooling plants, from its assignments and storage."""
     loads = plan_loads(plan)
+    plants = plant_plans(plan.snapshot, loads)
+    return msgspec.structs.replace(plan, zones=_zone_plans(plan, loads, prices), plants=plants)
+
+
+def _zone_plans(plan: Plan, loads: Loads, prices: Mapping[str, tuple[float, ...]]) -> tuple[ZonePlan, ...]:
+    """Return the planned power per zone and slot: the site at the meter, others in IT power; heat for halls."""
     budgets = zone_budgets(plan.snapshot)
     found: list[ZonePlan] = []
     for zone in plan.snapshot.site.zones():
@@ -131,6 +139,18 @@ def zone_plans(plan: Plan, prices: Mapping[str, tuple[float, ...]]) -> tuple[Zon
     return tuple(found)
 
 
+def proven_status(status: str, value: int, bound: int) -> str:
+    """Return "optimal" for a solver's plan whose value is the bound that its certificate proves."""
+    return "optimal" if status == "feasible" and value >= bound else status
+
+
+def restated(plan: Plan, value: int, bound: int) -> Plan:
+    """Return the plan with a value and a bound, the gap between them, and a status that they prove."""
+    status = proven_status("feasible" if plan.status == "optimal" else plan.status, value, bound)
+    gap = (bound - value) / bound if bound > 0 else 0.0
+    return msgspec.structs.replace(plan, value=value, bound=bound, gap=gap, status=status)
+
+
 def assemble(
     snapshot: Snapshot,
     built: BuiltProblem,
@@ -143,6 +163,9 @@ def assemble(
     certificate: Certificate | None = None,
     notes: tuple[str, ...] = (),
     solve_s: float = 0.0,
+    round_s: float = 0.0,
+    work: Mapping[str, int] | None = None,
+    cut: tuple[str, ...] = (),
     storages: tuple[StoragePlan, ...] = (),
     storage_cost: int = 0,
 ) -> Plan:
@@ -153,6 +176,8 @@ def assemble(
     value = placed.schedule.value(built.problem) - storage_cost
     priced = None if certificate is None else read_certificate(built.problem, certificate)
     explainer = Explainer(snapshot, built, placed.schedule, priced)
+    status = proven_status(status, value, bound)
+    optimal = (texts.OPTIMAL_NOTE,) if status == "optimal" else ()
     plan = Plan(
         version=PLAN_VERSION,
         plan_id=snapshot_hash(snapshot),
@@ -170,9 +195,10 @@ def assemble(
         snapshot=snapshot,
         certificate=certificate,
         storages=storages,
-        notes=notes,
+        notes=(*texts.input_notes(snapshot), *notes, *optimal),
         solve_s=solve_s,
+        round_s=round_s,
+        work=dict(work or {}),
+        cut_short=cut,
     )
-    return msgspec.structs.replace(
-        plan, zones=zone_plans(plan, {} if priced is None else zone_prices(snapshot, built, priced))
-    )
+    return with_loads(plan, {} if priced is None else zone_prices(snapshot, built, priced))

@@ -4,45 +4,33 @@ Everything is derived from the plan: the model rebuilt from its snapshot, the us
 alternative is judged beside everything else as planned.
 """
 
-from collections.abc import Iterator, Mapping
-
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from powerhall.jobs import Job
-from powerhall.plan.multi_site import MultiSitePlan
 from powerhall.plan.plan import Plan, Snapshot
-from powerhall.runtime.errors import Rejected
-from powerhall.units import format_power
 from powerhall_optimizer.physics.site_conditions import time_text
 from powerhall_optimizer.planning import texts
 from powerhall_optimizer.planning.plan_value import plan_dispatch, plan_stops, schedule_of
 from powerhall_optimizer.planning.wait_reasons import Alternative, Shortage, Slowdown, WaitReason
 from powerhall_optimizer.problem.arrays import Ints, PriceCertificate, Schedule
-from powerhall_optimizer.problem.certificate import read_certificate
+from powerhall_optimizer.problem.certificate import read_certificate, unit_prices
+from powerhall_optimizer.problem.meter import BEYOND_W
 from powerhall_optimizer.problem.site_problem import BuiltProblem, build_problem
-from powerhall_optimizer.problem.usage import usage_of
+from powerhall_optimizer.problem.usage import add_usage, meter_rise, usage_of
 from powerhall_optimizer.storage.model import build_storage_model, with_dispatch
 
-__all__ = [
-    "Explainer",
-    "explain_lines",
-    "explainer_of",
-    "multi_site_lines",
-    "zone_prices",
-]
+__all__ = ["Explainer", "explainer_of", "zone_prices"]
 
 Floats = npt.NDArray[np.float64]
 _PLENTY = 1 << 45
-replace = msgspec.structs.replace
 
 
 def zone_prices(snapshot: Snapshot, built: BuiltProblem, prices: PriceCertificate) -> dict[str, tuple[float, ...]]:
     """Return the value of one more MW for an hour per zone and slot, in USD; zones that never bind are left out."""
     per_hour = 3600 / snapshot.slot_s
     found: dict[str, tuple[float, ...]] = {}
+    prices = unit_prices(built.problem, prices)
     for resource, row in zip(built.problem.resource_keys, prices.price, strict=True):
         if resource.is_zone_budget and row.any():
             usd = row / 2.0**prices.scale_bits * 1e6 * per_hour * built.unit_usd
@@ -60,8 +48,8 @@ class Explainer:
         self.built = built
         self.problem = built.problem
         self.schedule = schedule
-        self.prices = prices
-        self.free = built.problem.capacity - usage_of(built.problem, schedule)
+        self.prices = None if prices is None else unit_prices(built.problem, prices)
+        self.usage = usage_of(built.problem, schedule)
         self.number = {job.job_id: number for number, job in enumerate(built.jobs)}
         self._windows: dict[tuple[int, int, bool], Ints] = {}
 
@@ -77,9 +65,12 @@ class Explainer:
         """Return the least that is free of a resource over `duration` slots from each start (cut to the horizon)."""
         key = resource, min(duration, self.problem.slots), False
         if key not in self._windows:
-            padded = np.concatenate((self.free[resource], np.full(key[1] - 1, _PLENTY, np.int64)))
-            self._windows[key] = sliding_window_view(padded, key[1]).min(axis=1)
+            self._windows[key] = _window_least(self._free(resource), key[1])
         return self._windows[key]
+
+    def _free(self, resource: int) -> Ints:
+        free: Ints = self.problem.capacity[resource] - self.usage[resource]
+        return free
 
     def _starts(self, option: int) -> slice:
         return slice(int(self.problem.option_earliest[option]), int(self.problem.option_latest[option]) + 1)
@@ -92,14 +83,24 @@ class Explainer:
             least = self._least_free(resource, int(self.problem.option_duration[option]))[starts]
             size = max(1.0, float(self.problem.capacity[resource].mean()))
             np.maximum(worst, (amount - least) / size, out=worst)
+        if (rise := meter_rise(self.problem, self.usage, option)) is not None:
+            width = min(int(self.problem.option_duration[option]), self.problem.slots)
+            least = _window_least(self._free(rise[0]) - rise[1], width)[starts]
+            size = max(1.0, float(self.problem.capacity[rise[0]].mean()))
+            np.maximum(worst, -least / size, out=worst)
         return worst
 
     def alternative(self, job: int, option: int, start: int) -> Alternative:
         """Return one option at one start with its shortages."""
         end = start + int(self.problem.option_duration[option])
         shortages: list[Shortage] = []
-        for resource, amount in self.problem.uses_of(option):
-            over = amount - self.free[resource, start : min(end, self.problem.slots)]
+        uses: list[tuple[int, int | Ints]] = list(self.problem.uses_of(option))
+        if (rise := meter_rise(self.problem, self.usage, option)) is not None:
+            rise_w = rise[1][start : min(end, self.problem.slots)]
+            # where a curve ends another limit of the hall is short, and the meter's power is not known
+            uses.append((rise[0], np.where(rise_w < BEYOND_W // 2, rise_w, 0)))
+        for resource, amount in uses:
+            over = amount - self._free(resource)[start : min(end, self.problem.slots)]
             if (over > 0).any():
                 slots = np.flatnonzero(over > 0)
                 name = self.problem.resource_keys[resource]
@@ -202,13 +203,18 @@ class Explainer:
     def _shortages_beside(self, job: int, own: int, other: int, start: int) -> tuple[Shortage, ...]:
         """Return the shortages of an alternative of a planned job, without the job's own usage."""
         begin, end = int(self.schedule.start[job]), int(self.schedule.start[job] + self.problem.option_duration[own])
-        uses = self.problem.uses_of(own)
-        for resource, amount in uses:
-            self.free[resource, begin:end] += amount
+        span = begin, min(end, self.problem.slots)
+        add_usage(self.problem, self.usage, own, span, -1)
         found = self.alternative(job, other, start)
-        for resource, amount in uses:
-            self.free[resource, begin:end] -= amount
+        add_usage(self.problem, self.usage, own, span)
         return found.shortages
+
+
+def _window_least(row: Ints, width: int) -> Ints:
+    """Return the least number of a row over `width` slots from each on; behind the end there is plenty."""
+    padded = np.concatenate((row, np.full(width - 1, _PLENTY, np.int64)))
+    result: Ints = sliding_window_view(padded, width).min(axis=1)
+    return result
 
 
 def explainer_of(plan: Plan) -> Explainer:
@@ -218,82 +224,3 @@ def explainer_of(plan: Plan) -> Explainer:
     built = with_dispatch(built, model, plan_dispatch(plan, model))
     prices = None if plan.certificate is None else read_certificate(built.problem, plan.certificate)
     return Explainer(plan.snapshot, built, schedule_of((plan,), built), prices)
-
-
-def job_lines(plan: Plan | MultiSitePlan, job_id: str, source: str) -> list[str]:
-    """Return the explanation of one job; Rejected, naming `source`, when the plan does not have it."""
-    jobs = plan.jobs if isinstance(plan, MultiSitePlan) else plan.snapshot.jobs
-    if job_id not in {job.job_id for job in jobs}:
-        raise Rejected.field(source, "job", job_id, "must be a job of the plan")
-    return list(multi_site_lines(plan, job_id) if isinstance(plan, MultiSitePlan) else explain_lines(plan, job_id))
-
-
-def multi_site_lines(plan: MultiSitePlan, job_id: str) -> Iterator[str]:
-    """Yield the explanation of one job of several sites' plans, site by site."""
-    home = next(part for part in plan.plans if job_id in {job.job_id for job in part.snapshot.jobs})
-    lines = explain_lines(home, job_id)
-    yield next(lines)
-    yield f"  site {home.snapshot.site.name}:"
-    yield from (f"  {line}" for line in lines)
-    job = next(job for job in plan.jobs if job.job_id == job_id)
-    for part in plan.plans:
-        site = part.snapshot.site.name
-        if part is home:
-            continue
-        if job.sites and site not in job.sites:
-            yield f"  site {site}: its data may not be there (may run only at {', '.join(job.sites)})"
-        elif job.state == "running":
-            yield f"  site {site}: it runs at {job.site}"
-        else:
-            yield f"  site {site}:"
-            yield from (f"  {line}" for line in _elsewhere(part, job))
-
-
-def _elsewhere(part: Plan, job: Job) -> Iterator[str]:
-    """Yield the alternatives of a job beside the plan of another site."""
-    snapshot = replace(part.snapshot, jobs=(*part.snapshot.jobs, job))
-    built = build_problem(snapshot, stops=plan_stops(part))
-    model = build_storage_model(snapshot, built)
-    built = with_dispatch(built, model, plan_dispatch(part, model))
-    explainer = Explainer(snapshot, built, schedule_of((part,), built), None)
-    if job.job_id in built.no_options:
-        yield f"  {texts.no_option_text(built.no_options[job.job_id])}"
-    for found in explainer.best(job.job_id):
-        yield _alternative_line(explainer, found)
-
-
-def _alternative_line(explainer: Explainer, found: Alternative) -> str:
-    fits = "fits beside the plan" if not found.shortages else "lacks " + explainer.shortages_text(found)
-    return (
-        f"  alternative: {found.choice.hall}, mode {found.choice.mode}, {explainer.when(found.start)} to "
-        f"{explainer.when(found.end)}, value {found.value_usd:.2f} USD within the horizon: {fits}"
-    )
-
-
-def explain_lines(plan: Plan, job_id: str) -> Iterator[str]:
-    """Yield the explanation of one job; KeyError when the plan does not have it."""
-    jobs: Mapping[str, int] = {job.job_id: n for n, job in enumerate(plan.snapshot.jobs)}
-    job = plan.snapshot.jobs[jobs[job_id]]
-    state = "queued" if job.state == "waiting" else job.state
-    yield f"{job_id}: {job.gpus} GPUs, weight {job.weight:g}, {job.duration_s / 3600:.2f} h of work, {state}"
-    entry = next((a for a in plan.assignments if a.job_id == job_id), None)
-    waiting = next((w for w in plan.waiting if w.job_id == job_id), None)
-    explainer = explainer_of(plan)
-    if entry is not None:
-        span = f"{time_text(entry.start_s)} to {time_text(entry.end_s)}"
-        power = format_power(entry.gpus * entry.gpu_power_w)
-        yield f"  planned: {entry.hall}, {entry.node_type}, mode {entry.mode}, {span}, {power}"
-        yield f"  {entry.reason or 'runs at once in its fastest mode'}"
-    if waiting is not None:
-        yield f"  waits ({waiting.code}): {waiting.reason}"
-        if waiting.binding:
-            yield f"  held back by: {', '.join(waiting.binding)}"
-        for text in waiting.what_if:
-            yield f"  what if: {text}"
-    alternatives = explainer.best(job_id) if entry is None else []
-    for found in alternatives:
-        yield _alternative_line(explainer, found)
-    if entry is None and (weight := explainer.weight_needed(job_id)) is not None:
-        fits = any(not found.shortages for found in alternatives)
-        beside = "" if fits else "; it does not fit beside the plan"
-        yield f"  prices alone would admit it from weight {weight:.3g} (now {job.weight:g}){beside}"

@@ -1,4 +1,4 @@
-"""The figures of a plan over its horizon: jobs, work, energy, cost."""
+"""The figures of a plan over its horizon: jobs, work, energy, cost, water."""
 
 import msgspec
 
@@ -19,6 +19,9 @@ class Figures(msgspec.Struct, frozen=True):
     energy_j: float
     cost: float
     stale_share: float
+    jobs_left_out: int = 0
+    water_l: float = 0.0
+    it_energy_j: float = 0.0
 
 
 def figures(plan: Plan) -> Figures:
@@ -29,6 +32,7 @@ def figures(plan: Plan) -> Figures:
     energy = [w * s.slot_s for w in site_w]
     price = s.price_per_mwh or (0.0,) * len(energy)
     nodes = len(SiteIndex.of(s.site).rack_of)
+    halls = {hall.zone for hall in s.site.halls}
     running = sum(a.running for a in plan.assignments)
     return Figures(
         running,
@@ -38,6 +42,9 @@ def figures(plan: Plan) -> Figures:
         float(sum(energy)),
         sum(e / 3.6e9 * p for e, p in zip(energy, price, strict=True)),
         len(s.stale_nodes) / max(1, nodes),
+        len(s.left_out),
+        float(sum(sum(plant.water_l) for plant in plan.plants)),
+        float(sum(sum(zone.planned_w) for zone in plan.zones if zone.zone in halls) * s.slot_s),
     )
 
 

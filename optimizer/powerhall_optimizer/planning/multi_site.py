@@ -14,25 +14,30 @@ import msgspec
 from powerhall.jobs import Job
 from powerhall.plan.multi_site import MultiSitePlan, multi_site_hash
 from powerhall.plan.plan import PLAN_VERSION, Plan, Snapshot
+from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.placement.place import place
 from powerhall_optimizer.placement.placer import PlacedSchedule
 from powerhall_optimizer.planning import texts
-from powerhall_optimizer.planning.assemble import assemble
-from powerhall_optimizer.planning.plan_value import proven_bound
-from powerhall_optimizer.planning.planner import (
+from powerhall_optimizer.planning.adopt import adopted, drafts
+from powerhall_optimizer.planning.assemble import assemble, proven_status
+from powerhall_optimizer.planning.candidates import (
     CandidatePlan,
     PlanningStep,
     PlanningTask,
-    PreparedSite,
-    Unplannable,
     WarmStart,
     candidate_plans,
-    prepare_site,
-    shed_note,
-    status_of,
+    cut_short,
 )
+from powerhall_optimizer.planning.checked import check_encoded
+from powerhall_optimizer.planning.cluster_bound import cluster_bound
+from powerhall_optimizer.planning.compiling import compile_when_cold
+from powerhall_optimizer.planning.last_plan import LastPlan
+from powerhall_optimizer.planning.plan_changes import with_changes_of_sites
+from powerhall_optimizer.planning.plan_notes import shed_note, time_notes
+from powerhall_optimizer.planning.planner import PreparedSite, Unplannable, prepare_site
+from powerhall_optimizer.planning.round_clock import RoundClock
 from powerhall_optimizer.planning.running_jobs import RetainedJobs
 from powerhall_optimizer.planning.site_storage import SiteStorage
 from powerhall_optimizer.problem.arrays import Schedule
@@ -43,6 +48,7 @@ from powerhall_optimizer.problem.site_problem import BuiltProblem, build_problem
 from powerhall_optimizer.storage.joint import joint_storage
 from powerhall_optimizer.storage.model import Dispatch, with_dispatch
 from powerhall_optimizer.verify.multi_site import verify_multi_site
+from powerhall_optimizer.verify.value import proven_bound
 
 __all__ = ["make_multi_site_plan", "warm_start_of"]
 
@@ -67,12 +73,18 @@ def make_multi_site_plan(
     log: Log,
     stop: Callable[[], bool] = lambda: False,
     previous: MultiSitePlan | None = None,
+    starts: Sequence[MultiSitePlan] = (),
+    clock: RoundClock | None = None,
 ) -> MultiSitePlan:
     """Return plans of all sites that passed the checker; each snapshot must have the whole queue.
 
-    `Unplannable` when there are none; `previous` is a starting point and is not trusted.
+    `Unplannable` when there are none; `previous` is a starting point and is not trusted, and so are `starts`.
     """
-    began = time.monotonic()
+    if parts := [job.job_id for job in snapshots[0].jobs if job.gpu_share is not None]:
+        raise Rejected.field("snapshot", "gpu_share", parts[0], "must not be asked for with several sites")
+    clock = RoundClock.start(seconds) if clock is None else clock
+    compiled_s = compile_when_cold(log, stop)
+    clock = clock.later(compiled_s)
     prepared = _prepare_sites(snapshots, settings, log)
     joined = join_problems([s.site.name for s in snapshots], [r.built for r in prepared])
     storage = _JointStorage(joined, [r.storage for r in prepared])
@@ -82,29 +94,57 @@ def make_multi_site_plan(
         {job: zones for r in prepared for job, zones in r.retained.broken.items()},
     )
     first = snapshots[0]
-    until_s = began + seconds
+    clock.mark("prepare")
+    zones = sum(len(r.conditions.index.kinds) for r in prepared)
+    times = clock.plan(joined.built.problem, zones, settings.work_rate)
     warm = warm_start_of(previous)
     task = PlanningTask(
-        joined.built, retained, settings, began, until_s, stop, log, warm, first.start_s, first.planned, storage
+        joined.built,
+        retained,
+        settings,
+        times,
+        seconds,
+        stop,
+        log,
+        warm,
+        first.start_s,
+        first.planned,
+        storage,
+        LastPlan.of(previous, storage.with_capacities(joined.built, None), retained.schedule, settings, first.start_s),
+        lambda certificate: cluster_bound(settings.scheduler, snapshots, certificate, retained.stops, log, joint=True),
+        next((found.schedule for found in adopted(starts, storage.with_capacities(joined.built, None))), None),
     )
     last: object = texts.NOTHING
     for step, candidate in candidate_plans(task):
+        clock.mark("solve")
         conditions_of = {s.site.name: r.conditions for s, r in zip(snapshots, prepared, strict=True)}
+        opened = storage.with_capacities(joined.built, candidate.dispatch)
         placed = place(
             conditions_of,
-            storage.with_capacities(joined.built, candidate.dispatch),
+            opened,
             candidate.schedule,
-            late=task.placing(),
+            retained.schedule,
+            work_s=times.place_work_s,
+            late=task.late,
             settings=settings,
             fill=step is not PlanningStep.KEPT,
+            held=task.held(opened.problem, step),
+            nodes={} if task.last is None else task.last.nodes,
         )
-        writer = _Writer(snapshots, prepared, joined.built, placed, settings, log)
-        plan = writer.plan(candidate, storage.split(candidate.dispatch), created_s, began)
-        broken = verify_multi_site(plan)
-        if not broken:
-            return plan
-        last = broken[0]
-        log.error("draft_refused", stage=step, reason=last, violations=len(broken))
+        clock.mark("place")
+        for draft in drafts(starts, opened, placed):
+            writer = _Writer(snapshots, prepared, joined.built, draft, settings, log)
+            notes = time_notes(cut_short(candidate, placed), compiled_s)
+            plan = writer.plan(candidate, storage.split(candidate.dispatch), created_s, clock.began_s, notes)
+            if task.last is not None and previous is not None:
+                plan = with_changes_of_sites(plan, previous, task.last, candidate.schedule, settings)
+            clock.mark("explain")
+            _, broken = check_encoded(plan, verify_multi_site)
+            clock.mark("verify")
+            if not broken:
+                return plan
+            last = broken[0]
+            log.error("draft_refused", stage=step, reason=last, violations=len(broken))
     raise Unplannable(f"no plan holds every limit: {last}")
 
 
@@ -147,7 +187,12 @@ class _Writer:
     log: Log
 
     def plan(
-        self, candidate: CandidatePlan, dispatches: Sequence[Dispatch], created_s: int, began_s: float
+        self,
+        candidate: CandidatePlan,
+        dispatches: Sequence[Dispatch],
+        created_s: int,
+        began_s: float,
+        notes: tuple[str, ...],
     ) -> MultiSitePlan:
         """Return the plan of all sites, not yet verified."""
         homes = _homes(self.snapshots, self.joint, self.placed)
@@ -176,7 +221,7 @@ class _Writer:
                 part,
                 one.retained,
                 status="fallback" if candidate.status == "fallback" else "feasible",
-                bound=proven_bound(built.problem, storage.model, certificate),
+                bound=proven_bound([own], certificate, one.retained.stops),
                 created_s=created_s,
                 certificate=certificate,
                 notes=(*candidate.notes, *shed_note(one.retained)),
@@ -191,15 +236,17 @@ class _Writer:
             PLAN_VERSION,
             multi_site_hash(self.snapshots, jobs),
             created_s,
-            status_of(candidate, self.placed),  # type: ignore[arg-type]
+            proven_status(candidate.status, value, candidate.bound),  # type: ignore[arg-type]
             value,
             candidate.bound,
             gap,
             jobs,
             tuple(self._noted(part, gap, solve_s) for part in parts),
             candidate.certificate,
-            candidate.notes,
+            (*candidate.notes, *notes),
             solve_s,
+            candidate.work,
+            cut_short(candidate, self.placed),
         )
 
     def _noted(self, part: Plan, gap: float, solve_s: float) -> Plan:

@@ -1,23 +1,16 @@
-"""Value and proven bound of a plan in exact integers, by the planner's own problem.
+"""A plan's decisions in the numbers of the planner's own problem.
 
-The planner and the shed ladder write these numbers into plans; the checker computes them again from the plan alone
-(`powerhall_optimizer.verify`), with code that shares nothing with this.
+The bound that plans carry is what the checker proves from their certificate (`powerhall_optimizer.verify.value`).
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import numpy as np
+from powerhall.plan.plan import Plan, WaitCode
+from powerhall_optimizer.problem.arrays import Schedule
+from powerhall_optimizer.problem.site_problem import BuiltProblem
+from powerhall_optimizer.storage.model import Dispatch, StorageModel, named_dispatch
 
-from powerhall.plan.plan import Certificate, Plan, WaitCode
-from powerhall_optimizer.problem.arrays import PriceCertificate, Problem, Schedule
-from powerhall_optimizer.problem.certificate import read_certificate
-from powerhall_optimizer.problem.schedule_check import exact_bound, exact_value
-from powerhall_optimizer.problem.site_problem import BuiltProblem, build_problem
-from powerhall_optimizer.storage.bound import stored_bound
-from powerhall_optimizer.storage.model import Dispatch, StorageModel, build_storage_model, named_dispatch
-
-__all__ = ["plan_dispatch", "plan_stops", "proven_bound", "schedule_of", "trivial_bound", "value_and_bound"]
+__all__ = ["plan_dispatch", "plan_stops", "schedule_of"]
 
 
 def plan_stops(plan: Plan) -> dict[str, int]:
@@ -46,39 +39,6 @@ def schedule_of(plans: Sequence[Plan], built: BuiltProblem) -> Schedule:
     return schedule
 
 
-def trivial_bound(problem: Problem) -> int:
-    """Return the value when every job gets its best option and nothing is limited: the bound at prices of zero."""
-    total = 0
-    for job in range(problem.jobs):
-        best = int(problem.job_wait_value[job])
-        for option in problem.options_of(job):
-            best = max(best, int(np.max(problem.values(job, option))))
-        total += best
-    return total
-
-
 def plan_dispatch(plan: Plan, model: StorageModel) -> Dispatch:
     """Return the dispatch of the plan's storage, in the model's order."""
     return named_dispatch(model, {entry.name: entry.power_w for entry in plan.storages})
-
-
-def proven_bound(problem: Problem, model: StorageModel, certificate: Certificate | None) -> int:
-    """Return the bound that a certificate proves for jobs and storage together (without one: the trivial bound)."""
-    if certificate is None:
-        nothing = PriceCertificate(np.zeros(problem.capacity.shape, np.int64), 0)
-        return trivial_bound(problem) + _stores(model, nothing, {})
-    prices = read_certificate(problem, certificate)
-    return exact_bound(problem, prices) + _stores(model, prices, certificate.stored)
-
-
-def _stores(model: StorageModel, prices: PriceCertificate, worth: Mapping[str, Sequence[int]]) -> int:
-    """Value of storage, rounded up: two parts that are each rounded down could come out one short."""
-    return math.ceil(stored_bound(model, prices, worth)) if model.units else 0
-
-
-def value_and_bound(plan: Plan) -> tuple[int, int]:
-    """Return the plan's value and the bound that its certificate proves (without one: the trivial bound)."""
-    built = build_problem(plan.snapshot, stops=plan_stops(plan))
-    model = build_storage_model(plan.snapshot, built)
-    value = exact_value(built.problem, schedule_of((plan,), built)) - math.ceil(model.cost(plan_dispatch(plan, model)))
-    return value, proven_bound(built.problem, model, plan.certificate)

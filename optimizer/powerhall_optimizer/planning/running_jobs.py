@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from powerhall.hostlist import expand
 from powerhall.jobs import Job
+from powerhall.jobs.model import node_gpus
 from powerhall_optimizer.physics.site_conditions import SiteConditions
-from powerhall_optimizer.placement.node_occupancy import spread_gpus
 from powerhall_optimizer.placement.zone_headroom import ZoneHeadroom
 from powerhall_optimizer.problem.arrays import Ints, Schedule
 from powerhall_optimizer.problem.resources import Resource
 from powerhall_optimizer.problem.site_problem import BuiltProblem
+from powerhall_optimizer.problem.usage import add_usage, meter_rise
 
 __all__ = ["RetainedJobs", "retain_running_jobs"]
 
@@ -50,9 +50,8 @@ class _Retention:
         kind = self.conditions.site.node_types[choice.node_type]
         gpu_w = max(0.0, choice.gpu_power_w - kind.idle_gpu_power_w)
         loads: dict[str, float] = {}
-        closed = self.conditions.stale | self.conditions.down
-        for node, gpus in spread_gpus(choice.job, expand(choice.job.nodes)) if choice.job.nodes else ():
-            if node not in closed:
+        for node, gpus in node_gpus(choice.job).items():
+            if node not in self.conditions.stale and node not in self.conditions.off:
                 rack = self.conditions.index.rack_of[node].zone
                 loads[rack] = loads.get(rack, 0.0) + gpus * gpu_w
         return loads
@@ -65,14 +64,17 @@ class _Retention:
             over = self.usage[resource, :end] + amount > self.problem.capacity[resource, :end]
             if over.any():
                 found[self.problem.resource_keys[resource]] = int(np.argmax(over))
+        if (rise := meter_rise(self.problem, self.usage, option)) is not None:
+            over = (self.usage[rise[0]] + rise[1] > self.problem.capacity[rise[0]])[:end]
+            if over.any():
+                found[self.problem.resource_keys[rise[0]]] = int(np.argmax(over))
         against = self.headroom.exceeded(self.loads(option), 0, end)
         return found | {Resource(zone): slot for zone, slot in against.items()}
 
     def add(self, option: int, sign: int, slots: int | None = None) -> None:
         """Count an option's load (or take it off again)."""
         end = min(slots or int(self.problem.option_duration[option]), self.problem.slots)
-        for resource, amount in self.problem.uses_of(option):
-            self.usage[resource, :end] += sign * amount
+        add_usage(self.problem, self.usage, option, (0, end), sign)
         self.headroom.add({rack: sign * load for rack, load in self.loads(option).items()}, 0, end)
 
     def first_fit(self, options: Iterable[int]) -> int | None:

@@ -65,7 +65,7 @@ class SiteStorage:
 
         problem, model, solver = built.problem, self.model, self.solver
         usage = running_usage(built)
-        found = self._guarded("cover", lambda _late_s: covering_dispatch(problem, model, usage, solver))
+        found = self._guarded("cover", lambda _send: covering_dispatch(problem, model, usage, solver))
         if found is not None and model.meets_end_content(found):
             self.dispatch = found
         return self.with_capacities(built, None)
@@ -82,7 +82,7 @@ class SiteStorage:
         usage = usage_of(problem, placed.schedule)
         ceilings = self._ceilings(built, placed)
         program = Program(model, solver, ceilings)
-        found = self._guarded("settle", lambda _late_s: settled_dispatch(problem, program, usage))
+        found = self._guarded("settle", lambda _send: settled_dispatch(problem, program, usage))
         return self._trimmed(before, ceilings) if found is None else found
 
     def _trimmed(self, dispatch: Dispatch, ceilings: list[Ceiling]) -> Dispatch:
@@ -118,10 +118,10 @@ class SiteStorage:
         found.append(Ceiling(meter, loads.zone_w[s.site.name] - len(meter)))
         return found
 
-    def _guarded(self, name: str, call: Callable[[float], Dispatch]) -> Dispatch | None:
+    def _guarded(self, name: str, call: Callable[[Callable[[Dispatch], None]], Dispatch]) -> Dispatch | None:
         try:
             end_s = time.monotonic() + _PROGRAM_S
-            return guarded(lambda: None, call, deadline_s=end_s, grace_s=_PROGRAM_S, stop=lambda: False)
+            return guarded(call, deadline_s=end_s, grace_s=_PROGRAM_S, stop=lambda: False)
         except (PowerhallError, OSError) as error:  # a fault in a solver must not leave the site without a plan
             self.log.error("stage_failed", stage=name, reason=error)
             return None

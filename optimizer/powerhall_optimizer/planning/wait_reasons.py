@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from powerhall.plan.plan import WaitCode
-from powerhall_optimizer.problem.resources import Resource
+from powerhall_optimizer.problem.resources import Resource, ResourceKind
 from powerhall_optimizer.problem.site_problem import Choice
 
 __all__ = ["Alternative", "Shortage", "Slowdown", "WaitReason"]
@@ -62,6 +62,8 @@ class WaitReason:
             return WaitCode.WORTH
         if any(resource.is_gpus for resource in missing):
             return WaitCode.GPUS
+        if any(resource.kind is ResourceKind.BLOCKS for resource in missing):
+            return WaitCode.TOPOLOGY
         return WaitCode.COOLING if any(resource.is_cooling for resource in missing) else WaitCode.POWER
 
 

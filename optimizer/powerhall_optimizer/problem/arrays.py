@@ -4,8 +4,9 @@ Invariants (checked by `Problem.check`):
 
 * Time is `slots` equal slots of `slot_s` seconds. An option that starts in slot s with duration d occupies the
   slots s .. s+d-1; slots behind the horizon (slot >= slots) use nothing and earn nothing.
-* A resource is anything linear with a capacity per slot: nodes of a hall, watts of IT in a zone, watts of heat on a
-  cooling plant, watts at the grid connection. The sum over running options of their usage never exceeds it.
+* A resource is anything with a capacity per slot: nodes of a hall, watts of IT in a zone, watts of heat on a cooling
+  plant, watts at the grid connection. The sum over running options of their usage never exceeds it; where a site has a
+  limit at the meter, its usage is no sum but follows from that of other resources by `curves` (`problem.meter`).
 * A job takes at most one of its options (hall x mode, a fixed start for a job that already runs, a resume after a
   stop), with one start slot in [earliest, latest] of the option, or none: then its value is `wait_value`.
 * All numbers are int64. The largest possible total |value| stays below 2**52: float64 in solvers is exact on sums.
@@ -30,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall.runtime.errors import Rejected
+from powerhall_optimizer.problem.meter import MeterCurves
 from powerhall_optimizer.problem.resources import Resource
 
 Ints = npt.NDArray[np.int64]
@@ -69,6 +71,7 @@ class Problem:
     option_uses: Ints  # [O + 1]: option o uses the entries option_uses[o] .. option_uses[o + 1] - 1 of the two below
     use_resource: Ints  # resource index, each at most once per option
     use_amount: Ints  # amount per slot while the job runs, >= 1
+    curves: MeterCurves  # how the usage of a limit at the meter follows from that of other resources; often none
 
     @property
     def jobs(self) -> int:
@@ -129,7 +132,8 @@ class Problem:
         for item in fields(self):
             content = getattr(self, item.name)
             sha.update(item.name.encode())
-            sha.update(content.tobytes() if isinstance(content, np.ndarray) else repr(content).encode())
+            for part in content if isinstance(content, MeterCurves) else (content,):
+                sha.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
         return sha.hexdigest()
 
     def check(self) -> None:
@@ -178,13 +182,16 @@ class PriceCertificate:
         L(lambda) = sum(lambda * capacity) + sum over jobs of max(wait_value, max over option, start of
                     value - sum over slots and resources of lambda * usage)
 
-    and no schedule has a higher value, for any lambda >= 0. `cut_price` prices the derived resources in `cuts`.
+    and no schedule has a higher value, for any lambda >= 0. `cut_price` prices the derived resources in `cuts`. With
+    limits at meters (`Problem.curves`) sum(lambda * capacity) is without them and the pools that they count; in its
+    place is what jobs pay there at most, by lines below the true curves that touch them at `it_w`.
     """
 
     price: Ints  # [R, T]
     scale_bits: int
     cuts: tuple[Cut, ...] = ()
     cut_price: Ints = field(default_factory=lambda: np.zeros((0, 0), np.int64))  # [len(cuts), T]
+    it_w: Ints | None = None  # [K, T] IT power of the pools at a meter at which lines touch the halls' curves
 
 
 def _refuse(bad: npt.NDArray[np.bool_], name: str, allowed: str) -> None:

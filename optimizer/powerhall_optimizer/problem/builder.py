@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, Problem
+from powerhall_optimizer.problem.meter import MeterCurves, no_curves
 from powerhall_optimizer.problem.resources import Resource
 
 __all__ = ["CapacityTable", "JobTable", "OptionTable", "ProblemBuilder", "make_problem", "pointers"]
@@ -23,6 +24,7 @@ class CapacityTable:
     resources: tuple[Resource, ...]  # R
     capacity: Ints  # [R, T] GPUs, nodes or W
     tariff: Ints  # [K, T] value units per unit of energy
+    curves: MeterCurves | None = None  # of halls whose site has a limit at the meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def make_problem(slots: int, slot_s: int, capacities: CapacityTable, jobs: JobTa
         option_uses=pointers(options.use_counts),
         use_resource=options.use_resource,
         use_amount=options.use_amount,
+        curves=capacities.curves or no_curves(len(capacities.resources), slots),
     )
     problem.check()
     return problem
@@ -109,6 +112,7 @@ class ProblemBuilder:
         self.slot_s = slot_s
         self._resources: list[tuple[Resource, Ints]] = []
         self._tariffs: list[Ints] = []
+        self._curves: MeterCurves | None = None
         self._jobs: list[tuple[str, tuple[int, ...]]] = []
         self._labels: dict[tuple[str, str], int] = {}
         self._options: list[list[tuple[tuple[int, ...], Mapping[int, int]]]] = []
@@ -118,6 +122,11 @@ class ProblemBuilder:
         key = Resource(resource) if isinstance(resource, str) else resource
         self._resources.append((key, np.broadcast_to(np.asarray(capacity, np.int64), (self.slots,))))
         return len(self._resources) - 1
+
+    def set_meter(self, meter: int, free_w: Ints, curves: MeterCurves) -> None:
+        """Set the curves of the halls, and what the idle halls leave at the meter in W; no resource may follow."""
+        self._resources[meter] = self._resources[meter][0], free_w
+        self._curves = curves
 
     def tariff(self, price: int | Sequence[int] | npt.NDArray[np.int64]) -> int:
         """Add a tariff (value units per unit of energy and slot) and return its row."""
@@ -168,6 +177,7 @@ class ProblemBuilder:
             tuple(resource for resource, _ in self._resources),
             _rows([capacity for _, capacity in self._resources], self.slots),
             _rows(self._tariffs, self.slots),
+            self._curves,
         )
 
     def build(self) -> Problem:

@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from powerhall.plan.plan import Certificate
 from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.problem.arrays import Cut, PriceCertificate, Problem
-from powerhall_optimizer.problem.resources import ResourceNames, name_at_site
+from powerhall_optimizer.problem.meter import hall_loads_w
+from powerhall_optimizer.problem.resources import ResourceNames, is_blocks, name_at_site
 
-__all__ = ["make_certificate", "read_certificate", "site_certificate"]
+_PARTS = {0: ("it_w",), 1: ("it_w", "heat_all_w"), 2: ("it_w", "heat_liquid_w", "heat_air_w")}
+"""The curves of a hall by its number of media."""
+
+__all__ = ["make_certificate", "read_certificate", "site_certificate", "unit_prices", "without_lost_blocks"]
 
 
 def make_certificate(problem: Problem, prices: PriceCertificate) -> Certificate:
@@ -24,7 +29,23 @@ def make_certificate(problem: Problem, prices: PriceCertificate) -> Certificate:
         if row.any():
             key = ResourceNames.multiple(problem.resource_keys[cut.resource], cut.divisor)
             named[key] = tuple(row.tolist())
-    return Certificate(1 << prices.scale_bits, named)
+    return Certificate(1 << prices.scale_bits, named, points=_points(problem, prices))
+
+
+def _points(problem: Problem, prices: PriceCertificate) -> dict[str, tuple[int, ...]]:
+    """Return the loads at which lines touch the halls' curves: IT power, and heat per medium, in W."""
+    curves = problem.curves
+    found: dict[str, tuple[int, ...]] = {}
+    if prices.it_w is None:
+        return found
+    for hall, pool in enumerate(curves.first[:-1].tolist()):
+        rows = prices.it_w[pool : curves.first[hall + 1]]
+        if not len(rows):
+            continue
+        key = problem.resource_keys[curves.pool_row[pool]]
+        for part, row in zip(_PARTS[int(curves.media[hall])], hall_loads_w(curves, hall, list(rows)), strict=False):
+            found[name_at_site(key.site, f"{key.zone}.{part}")] = tuple(row.tolist())
+    return found
 
 
 def site_certificate(
@@ -42,7 +63,10 @@ def site_certificate(
         scale, factor = scale // 2, factor / 2
     prices = {name: tuple(round(price * factor) for price in row) for name, row in own.items()}
     value = {name: tuple(round(number * factor) for number in row) for name, row in stored.items() if row is not None}
-    return Certificate(scale, {name: row for name, row in prices.items() if any(row)}, value)
+    points = {
+        name.removeprefix(f"{site}:"): row for name, row in certificate.points.items() if name.startswith(f"{site}:")
+    }
+    return Certificate(scale, {name: row for name, row in prices.items() if any(row)}, value, points)
 
 
 def _of_site(certificate: Certificate, joint: Problem, site: str) -> dict[str, tuple[int, ...]]:
@@ -82,5 +106,38 @@ def read_certificate(problem: Problem, certificate: Certificate, shift: int = 0)
             cut_rows.append(row)
         else:
             price[number] = row
+    _old_meter(problem, certificate, price)
     cut_price = np.array(cut_rows, np.int64).reshape(len(cuts), problem.slots)
     return PriceCertificate(price, bits, tuple(cuts), cut_price)
+
+
+def unit_prices(problem: Problem, prices: PriceCertificate) -> PriceCertificate:
+    """Return prices without cuts, for explanations and as a start: a cut's price is spread over the units it counts.
+
+    A cut of the IT power that a meter counts stands for the limit there, too. They prove less than the cuts.
+    """
+    price = prices.price.copy()
+    curves = problem.curves
+    for cut, row in zip(prices.cuts, prices.cut_price, strict=True):
+        price[cut.resource] += row // cut.divisor
+        pool = int(curves.row_pool[cut.resource])
+        if pool >= 0:
+            hall = int(curves.pool_curve[pool])
+            price[curves.meter_row[hall]] += (row / cut.divisor / curves.steepest[hall]).astype(np.int64)
+    return PriceCertificate(price, prices.scale_bits, it_w=prices.it_w)
+
+
+def without_lost_blocks(problem: Problem, certificate: Certificate) -> Certificate:
+    """Return the certificate without prices of parts in blocks that the problem does not count: the queue changes."""
+    names = ResourceNames(problem.resource_keys)
+    kept = {name: row for name, row in certificate.prices.items() if names.find(name) or not is_blocks(name)}
+    return msgspec.structs.replace(certificate, prices=kept)
+
+
+def _old_meter(problem: Problem, certificate: Certificate, price: np.ndarray) -> None:
+    """Derive prices of the pools' IT power from the meter's where a plan of version 1 has the latter alone."""
+    curves = problem.curves
+    if not certificate.points:
+        for pool, row in enumerate(curves.pool_row.tolist()):
+            if not price[row].any():
+                price[row] = price[curves.meter_row[curves.pool_curve[pool]]]

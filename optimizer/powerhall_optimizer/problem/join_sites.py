@@ -8,6 +8,7 @@ import numpy as np
 
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
 from powerhall_optimizer.problem.builder import CapacityTable, JobTable, OptionTable, make_problem
+from powerhall_optimizer.problem.meter import join_curves
 from powerhall_optimizer.problem.no_option import NoOption, NoOptionCause
 from powerhall_optimizer.problem.resources import name_at_site
 from powerhall_optimizer.problem.site_problem import BuiltProblem
@@ -45,16 +46,17 @@ def join_problems(names: Sequence[str], parts: Sequence[BuiltProblem]) -> JointP
     place[order] = np.arange(len(order))
     bounds = np.cumsum([0, *(p.options for p in problems)])
     choices = [choice for part in parts for choice in part.choices]
+    firsts = np.cumsum([0, *(p.resources for p in problems[:-1])]).tolist()
     capacities = CapacityTable(
         tuple(replace(r, site=name) for name, p in zip(names, problems, strict=True) for r in p.resource_keys),
         np.concatenate([p.capacity for p in problems]),
         np.concatenate([p.tariff for p in problems]),
+        join_curves([p.curves for p in problems], firsts),
     )
     jobs = _jobs(first, np.bincount(owner, minlength=first.jobs))
     joint = make_problem(first.slots, first.slot_s, capacities, jobs, _options(names, problems, order))
     without = _without(names, parts, joint)
     built = BuiltProblem(joint, tuple(choices[i] for i in order.tolist()), parts[0].jobs, without, parts[0].unit_usd)
-    firsts = np.cumsum([0, *(p.resources for p in problems[:-1])]).tolist()
     return JointProblem(tuple(names), built, tuple(place[lo:hi] for lo, hi in pairwise(bounds)), tuple(firsts))
 
 

@@ -19,8 +19,18 @@ class NoOptionCause(Enum):
     """No hall has the node types that it may use."""
     TOO_LARGE = auto()
     """It needs `gpus` in one hall; the largest has `most_gpus`."""
+    NO_BLOCK = auto()
+    """It needs `nodes` (in parts of `part_nodes`, where not 0) in a block of `level`; the largest has `most_nodes`."""
+    NO_PARTS = auto()
+    """No node type that it may use has the `share` of a GPU that it asks for."""
     AFTER_HORIZON = auto()
     """It may start only after the end of the horizon."""
+    BUDGET = auto()
+    """Its tenant's budget over a period leaves no room: `why`."""
+    HELD = auto()
+    """Nothing may start now: `why`."""
+    LATE = auto()
+    """Whatever its start and mode, it ends after its deadline at `time_s`."""
     NO_NODES_IN_HALL = auto()
     """It runs in `hall`, which has no nodes of its type."""
     AT_NO_SITE = auto()
@@ -29,7 +39,11 @@ class NoOptionCause(Enum):
 
 _CODES = {
     NoOptionCause.TOO_LARGE: WaitCode.TOO_LARGE,
+    NoOptionCause.NO_BLOCK: WaitCode.TOPOLOGY,
     NoOptionCause.AFTER_HORIZON: WaitCode.WINDOW,
+    NoOptionCause.LATE: WaitCode.DEADLINE,
+    NoOptionCause.HELD: WaitCode.HELD,
+    NoOptionCause.BUDGET: WaitCode.BUDGET,
 }
 
 
@@ -43,7 +57,14 @@ class NoOption:
     hall: str = ""
     gpus: int = 0
     most_gpus: int = 0
+    time_s: float = 0.0
+    why: str = ""
     by_site: tuple[tuple[str, "NoOption"], ...] = ()
+    level: str = ""
+    nodes: int = 0
+    part_nodes: int = 0
+    most_nodes: int = 0
+    share: str = ""
 
     @property
     def code(self) -> WaitCode:

@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Resource", "ResourceKind", "ResourceNames", "name_at_site"]
+from powerhall.runtime.decode.numbers_in import digits
+
+__all__ = ["Resource", "ResourceKind", "ResourceNames", "is_blocks", "name_at_site"]
+
+_BLOCK_SLASHES = 3
 
 
 class ResourceKind(StrEnum):
@@ -22,24 +26,33 @@ class ResourceKind(StrEnum):
     RACK_POWER = "racks_w"
     """Power that the rows and racks of a hall carry together."""
     FACILITY_POWER = "facility_w"
-    """Power of a site at the meter, as weighted IT power."""
+    """Power of a site at the meter: what it follows from the IT power of the pools by their halls' curves."""
+    METER_IT = "meter_it"
+    """IT power of a pool, which the limit at the meter counts; no limit of its own."""
     SITE_POWER = "power_w"
     """Power of a site at the meter, in synthetic problems."""
     HEAT = "heat"
     """Heat of one medium that the plants of a hall take."""
+    BLOCKS = "blocks"
+    """Parts of a size that the blocks of a level in a pool hold."""
     LIMIT = "limit"
     """A limit that is named by its zone alone, such as a rack's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A capacity per slot; `medium` is that of heat, `node_type` that of GPUs, `site` the site among several."""
+    """A capacity per slot; `medium` is that of heat, `node_type` that of GPUs, `site` the site among several.
+
+    `level` and `size` belong to blocks: parts of `size` nodes.
+    """
 
     zone: str
     kind: ResourceKind = ResourceKind.LIMIT
     medium: str = ""
     node_type: str = ""
     site: str = ""
+    level: str = ""
+    size: int = 0
 
     @property
     def is_gpus(self) -> bool:
@@ -59,10 +72,12 @@ class Resource:
     def __str__(self) -> str:
         """Return the name."""
         name = f"{self.zone}.{self.kind}"
-        if self.kind is ResourceKind.GPUS:
-            name = f"{self.zone}.{self.node_type}.gpus"
+        if self.kind in (ResourceKind.GPUS, ResourceKind.METER_IT):
+            name = f"{self.zone}.{self.node_type}.{self.kind}"
         elif self.kind is ResourceKind.HEAT:
             name = f"{self.zone}.heat_{self.medium}_w" if self.medium else f"{self.zone}.heat_w"
+        elif self.kind is ResourceKind.BLOCKS:
+            name = f"{self.zone}/{self.node_type}/{self.level}/{self.size}.{self.kind}"
         elif self.kind is ResourceKind.LIMIT:
             name = self.zone
         return name_at_site(self.site, name)
@@ -71,6 +86,11 @@ class Resource:
 def name_at_site(site: str, name: str) -> str:
     """Return a name with its site in front; the plain name where `site` is empty."""
     return f"{site}:{name}" if site else name
+
+
+def is_blocks(name: str) -> bool:
+    """Whether a name, maybe of whole multiples, is that of parts in blocks: no other has four parts between slashes."""
+    return name.partition("//")[0].endswith(f".{ResourceKind.BLOCKS}") and name.count("/") >= _BLOCK_SLASHES
 
 
 class ResourceNames:
@@ -84,9 +104,8 @@ class ResourceNames:
         if name in self._numbers:
             return self._numbers[name], 0
         base, _, divisor = name.rpartition("//")
-        if base not in self._numbers or not divisor.isdecimal() or int(divisor) == 0:
-            return None
-        return self._numbers[base], int(divisor)
+        by = digits(divisor)
+        return (self._numbers[base], by) if base in self._numbers and by else None
 
     @staticmethod
     def multiple(resource: Resource, divisor: int) -> str:

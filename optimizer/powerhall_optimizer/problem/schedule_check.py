@@ -1,7 +1,8 @@
 """The planner's check of a schedule and a bound against the problem's arrays, without any solver.
 
 `check_schedule` walks one function per constraint. `exact_value` and `exact_bound` follow the formulas in
-`powerhall_optimizer.problem.arrays` and share no code with the stages that produced the schedule. All sums are exact:
+`powerhall_optimizer.problem.arrays` and share no code with the stages that produced the schedule (the curves of halls
+at a meter are `problem.meter`, as everywhere). All sums are exact:
 int64 where a magnitude check allows it, Python integers elsewhere. Plans are checked by `powerhall_optimizer.verify`,
 which shares no code with this module.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from powerhall_optimizer.problem.arrays import Ints, PriceCertificate, Problem, Schedule
+from powerhall_optimizer.problem.usage import count_at_meter
 
 __all__ = ["BrokenLimit", "Report", "check_schedule", "exact_bound", "exact_value", "verify_schedule"]
 
@@ -104,6 +106,7 @@ def _capacities(problem: Problem, schedule: Schedule) -> Iterator[BrokenLimit]:
         stop = min(problem.slots, start + int(problem.option_duration[option]))
         for entry in range(int(problem.option_uses[option]), int(problem.option_uses[option + 1])):
             usage[problem.use_resource[entry], start:stop] += problem.use_amount[entry]
+    count_at_meter(problem, usage)
     for resource, slot in np.argwhere(usage > problem.capacity).tolist():
         used, cap = int(usage[resource, slot]), int(problem.capacity[resource, slot])
         name = problem.resource_names[resource]
@@ -136,6 +139,8 @@ def exact_value(problem: Problem, schedule: Schedule) -> int:
 def exact_bound(problem: Problem, certificate: PriceCertificate) -> int:
     """floor(L(lambda)): an upper bound of the value of every schedule. Raises ValueError when a price is negative."""
     price, cuts = certificate.price, certificate.cuts
+    if len(problem.curves.meter_row):
+        raise ValueError("the bound of a problem with curves at a meter is proven from the site (verify.value)")
     if price.shape != problem.capacity.shape or (price < 0).any():
         raise ValueError("certificate: prices must be >= 0, one per resource and slot")
     if len(certificate.cut_price) != len(cuts) or (certificate.cut_price < 0).any():

@@ -5,20 +5,23 @@ same halls, node types and modes share their options' arrays.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from powerhall.jobs import Job
+from powerhall.plan.gpu_parts import gpus_counted, offers
 from powerhall.plan.plan import Snapshot, gpu_power_w, gpu_speed
 from powerhall.site.topology import Mode, NodeType
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, Problem
 from powerhall_optimizer.problem.builder import JobTable, OptionTable, ProblemBuilder, columns, make_problem
 from powerhall_optimizer.problem.eligibility import may_run_at, may_run_on, running_type, whole_gpus
+from powerhall_optimizer.problem.gang_blocks import block_uses, parts_of
 from powerhall_optimizer.problem.no_option import NoOption, NoOptionCause
+from powerhall_optimizer.problem.period_budgets import barred_jobs
 from powerhall_optimizer.problem.pool_resources import NodePool, PoolResources
 
 __all__ = ["BuiltProblem", "Choice", "build_problem", "energy_usd_per_mwh"]
@@ -66,7 +69,7 @@ def energy_usd_per_mwh(snapshot: Snapshot) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _OptionSet:
-    """The pools and modes that jobs of one kind may choose from, as arrays; `use_w` is per GPU."""
+    """The pools and modes that jobs of one kind may choose from, as arrays; `use_w` is per GPU, `use_fixed` per job."""
 
     pairs: list[tuple[NodePool, Mode]]
     power_w: list[float]
@@ -78,6 +81,7 @@ class _OptionSet:
     use_counts: Ints
     use_resource: Ints
     use_w: Floats
+    use_fixed: Ints
 
     @property
     def first_uses(self) -> Ints:
@@ -115,9 +119,10 @@ class _OptionTables:
         self.planned = {entry.job_id: entry for entry in snapshot.planned}
         self.unit_usd = self._unit()
         self.energy_unit_w, self.tariff = self._tariff()
+        self.barred = barred_jobs(snapshot, self._option_set)
 
     def _value_usd(self, job: Job) -> float:
-        return job.weight * job.gpus * job.duration_s / 3600 * self.snapshot.objective.usd_per_gpu_h
+        return job.weight * gpus_counted(job) * job.duration_s / 3600 * self.snapshot.objective.usd_per_gpu_h
 
     def _unit(self) -> float:
         total = sum(self._value_usd(job) for job in self.snapshot.jobs) * (_STOP_FACTOR + 10)
@@ -143,13 +148,12 @@ class _OptionTables:
         stop = round(in_horizon * s.objective.move_share + value * min(1.0, job.checkpoint_cost_s / job.duration_s))
         wait = -_STOP_FACTOR * value if keep else -stop if running else 0
         delay = self._delay(job, value)
-        deadline, fine = self._deadline(job, value)
         at = -1 if planned is None else (planned.start_s - s.start_s) // s.slot_s
         shift = 0 if planned is None else round(in_horizon * s.objective.shift_share / s.slots)
-        self.job_rows.append((wait, delay, deadline, 0, fine, at, shift))
+        self.job_rows.append((wait, delay, NO_DEADLINE, 0, 0, at, shift))
         first = 0 if running else max(0, math.ceil((max(job.submit_s, job.earliest_s or 0.0) - s.start_s) / s.slot_s))
         option_set = None
-        if self.stops.get(job.job_id) != 0 and first < s.slots:
+        if self.stops.get(job.job_id) != 0 and first < s.slots and job.job_id not in self.barred:
             option_set = self._option_set(job)
         count = 0 if option_set is None else self._options(job, option_set, value, first)
         self.counts.append(count)
@@ -165,21 +169,27 @@ class _OptionTables:
         share = 0.0 if job.state == "running" else self.snapshot.objective.delay_share
         return round(self._value_within_horizon(job, value) * share / self.snapshot.slots)
 
-    def _deadline(self, job: Job, value: int) -> tuple[int, int]:
-        if job.deadline_s is None or job.state == "running":
-            return NO_DEADLINE, 0
-        return math.floor((job.deadline_s - self.snapshot.start_s) / self.snapshot.slot_s), value
+    def _latest(self, job: Job, length: Ints) -> Ints:
+        """Return the last start of options of these lengths: one that ends after the job's deadline is none."""
+        if job.state == "running":
+            return np.zeros(len(length), np.int64)
+        slots = self.snapshot.slots
+        if job.deadline_s is None:
+            return np.full(len(length), slots - 1, np.int64)
+        end = math.floor((job.deadline_s - self.snapshot.start_s) / self.snapshot.slot_s)
+        return np.minimum(slots - 1, end - length)
 
     def _option_set(self, job: Job) -> _OptionSet | None:
         """Return the options of a job's kind; equal jobs share them."""
         running = job.state == "running"
-        if not may_run_at(job, self.snapshot.site.name):
+        if not may_run_at(job, self.snapshot.site.name) or (self.snapshot.starts_held and not running):
             return None
         key: tuple[object, ...]
         if running:
             key = True, job.hall, running_type(self.snapshot.site, job), job.mode, job.job_class
         else:
-            key = False, job.halls, job.node_types, self._too_small(job), job.job_class
+            parts = None if job.within is None else (job.within, job.block_nodes, job.gpus)
+            key = False, job.halls, job.node_types, self._too_small(job), job.job_class, parts, job.gpu_share
         if key not in self.option_sets:
             self.option_sets[key] = self._new_option_set(job)
         return self.option_sets[key]
@@ -189,8 +199,13 @@ class _OptionTables:
             if job.state == "running":
                 if hall == job.hall and kind == running_type(self.snapshot.site, job):
                     yield pool
-            elif may_run_on(job, hall, kind) and whole_gpus(job.gpus, pool.kind.gpus) <= pool.gpus:
+            elif may_run_on(job, hall, kind) and self._holds(pool, job):
                 yield pool
+
+    @staticmethod
+    def _holds(pool: NodePool, job: Job) -> bool:
+        """Whether a pool is large enough for a job, and its blocks and the parts of its GPUs too."""
+        return offers(pool.kind, job) and whole_gpus(job.gpus, pool.kind.gpus) <= pool.gpus and pool.blocks.fits(job)
 
     def _modes_of(self, job: Job, kind: NodeType) -> Iterator[Mode]:
         now = math.inf if (mode := kind.find_mode(job.mode)) is None else mode.gpu_power_w
@@ -199,7 +214,7 @@ class _OptionTables:
                 yield mode
 
     def _too_small(self, job: Job) -> tuple[tuple[str, str], ...]:
-        return tuple(key for key, pool in self.pools.items() if whole_gpus(job.gpus, pool.kind.gpus) > pool.gpus)
+        return tuple(key for key, pool in self.pools.items() if not self._holds(pool, job))
 
     def _new_option_set(self, job: Job) -> _OptionSet | None:
         pairs = [(pool, mode) for pool in self._pools_of(job) for mode in self._modes_of(job, pool.kind)]
@@ -208,7 +223,8 @@ class _OptionTables:
         job_class = self.snapshot.site.job_classes.get(job.job_class)
         power_w = [gpu_power_w(pool.kind, mode, job_class) for pool, mode in pairs]
         added_w = [max(0.0, p - pool.kind.idle_gpu_power_w) for p, (pool, _) in zip(power_w, pairs, strict=True)]
-        per_watt = [(w * slope, r) for w, (pool, _) in zip(added_w, pairs, strict=True) for r, slope in pool.per_watt]
+        uses = [self._uses(job, pool, w) for w, (pool, _) in zip(added_w, pairs, strict=True)]
+        flat = [use for of_pair in uses for use in of_pair]
         for pool, mode in pairs:
             self.labels.setdefault((pool.hall, f"{pool.kind.name}:{mode.name}"), len(self.labels))
         return _OptionSet(
@@ -219,43 +235,60 @@ class _OptionTables:
             np.array([w * pool.meter for w, (pool, _) in zip(added_w, pairs, strict=True)]),
             np.array([pool.kind.gpus for pool, _ in pairs], np.int64),
             np.array([pool.gpu_resource for pool, _ in pairs], np.int64),
-            np.array([len(pool.per_watt) for pool, _ in pairs], np.int64),
-            np.array([r for _, r in per_watt], np.int64),
-            np.array([w for w, _ in per_watt]),
+            np.array([len(of_pair) for of_pair in uses], np.int64),
+            np.array([r for r, _, _ in flat], np.int64),
+            np.array([w for _, w, _ in flat]),
+            np.array([fixed for _, _, fixed in flat], np.int64),
         )
+
+    @staticmethod
+    def _uses(job: Job, pool: NodePool, added_w: float) -> list[tuple[int, float, int]]:
+        """Return (resource, W per GPU, fixed amount) of a job in a pool, the GPUs apart."""
+        found = [(resource, added_w * slope, 0) for resource, slope in pool.per_watt]
+        parts = None if job.within is None or job.state == "running" else parts_of(job, pool.kind.gpus)
+        if parts is not None:
+            counts = block_uses(parts, job.within or "", pool.block_resources)
+            found += [(resource, 0.0, amount) for resource, amount in counts.items()]
+        return found
 
     def _options(self, job: Job, option_set: _OptionSet, value: int, first: int) -> int:
         s = self.snapshot
         running = job.state == "running"
         size = len(option_set.pairs)
-        counted = self.conditions.counted_gpus(job) if running else job.gpus
+        drawing = self.conditions.drawing_gpus(job) if running else job.gpus
+        taken = self.conditions.pool_gpus(job) if running else job.gpus
         length = np.maximum(1, np.ceil(job.duration_s / option_set.speed / s.slot_s - 1e-9)).astype(np.int64)
         rate = np.maximum(1, np.rint(value * (1 - s.objective.slow_share * (1 / option_set.speed - 1)) / length))
         bonus = np.rint(self._churn(job, option_set, self._value_within_horizon(job, value))).astype(np.int64)
         bonus = bonus + self._free_delay_slots(job, length) * self._delay(job, value)
         per_node = option_set.per_node
-        whole = np.where(counted <= per_node, counted, -(-counted // per_node) * per_node)
-        amounts = np.insert(np.ceil(option_set.use_w * counted - 1e-6).astype(np.int64), option_set.first_uses, whole)
+        whole = np.where(running | (taken <= per_node), taken, -(-taken // per_node) * per_node)
+        others = np.ceil(option_set.use_w * drawing - 1e-6).astype(np.int64) + option_set.use_fixed
+        amounts = np.insert(others, option_set.first_uses, whole)
         resources = np.insert(option_set.use_resource, option_set.first_uses, option_set.gpu_resource)
-        used = amounts > 0
+        last = self._latest(job, length)
+        in_time = last >= first
+        if not in_time.any():
+            return 0
+        used = (amounts > 0) & np.repeat(in_time, option_set.use_counts + 1)
         self.amounts.append(amounts[used])
         self.resources.append(resources[used])
-        self.use_counts.append(np.add.reduceat(used, option_set.first_uses + np.arange(size)))
-        last = np.zeros(size, np.int64) if running else np.full(size, s.slots - 1, np.int64)
+        self.use_counts.append(np.add.reduceat(used, option_set.first_uses + np.arange(size))[in_time])
         stop = np.minimum(length, self.stops.get(job.job_id, s.slots + int(length.max())))
-        energy = np.rint(option_set.meter_w * job.gpus / self.energy_unit_w)
+        energy = np.rint(option_set.meter_w * gpus_counted(job) / self.energy_unit_w)
         tariff = np.full(size, self.tariff, np.int64)
         start = np.full(size, first, np.int64)
         self.columns.append(
             np.stack(
                 (option_set.label, stop, start, last, rate.astype(np.int64), bonus, tariff, energy.astype(np.int64))
-            )
+            )[:, in_time]
         )
         self.choices += [
             Choice(job, pool.hall, pool.kind.name, mode.name, power_w, running, s.site.name)
-            for (pool, mode), power_w in zip(option_set.pairs, option_set.power_w, strict=True)
+            for (pool, mode), power_w, kept in zip(option_set.pairs, option_set.power_w, in_time, strict=True)
+            if kept
         ]
-        return size
+        return int(in_time.sum())
 
     def _churn(self, job: Job, option_set: _OptionSet, in_horizon: float) -> Floats:
         """Return the cost of another hall or mode than in the last plan, or than the job runs in."""
@@ -305,21 +338,42 @@ class _OptionTables:
         )
         return make_problem(self.snapshot.slots, self.snapshot.slot_s, self.builder.capacities(), jobs, options)
 
-    def no_option(self, job: Job) -> NoOption:
+    def no_option(self, job: Job) -> NoOption:  # noqa: PLR0911
         """Return why a job can run nowhere within the horizon."""
         s = self.snapshot
         if job.state == "running" and job.site not in (None, s.site.name):
             return NoOption(NoOptionCause.RUNS_ELSEWHERE, s.site.name, (str(job.site),))
         if job.sites and s.site.name not in job.sites:
             return NoOption(NoOptionCause.NOT_RESIDENT, s.site.name, job.sites)
+        if job.state == "waiting" and s.starts_held:
+            return NoOption(NoOptionCause.HELD, why=s.starts_held)
+        if job.job_id in self.barred:
+            return NoOption(NoOptionCause.BUDGET, why=self.barred[job.job_id])
         fits = [pool for (hall, kind), pool in self.pools.items() if may_run_on(job, hall, kind)]
         if not fits:
             return NoOption(NoOptionCause.NO_NODE_TYPE)
+        if not any(offers(pool.kind, job) for pool in fits):
+            return NoOption(NoOptionCause.NO_PARTS, share=job.gpu_share or "1")
         if all(whole_gpus(job.gpus, pool.kind.gpus) > pool.gpus for pool in fits):
             return NoOption(NoOptionCause.TOO_LARGE, gpus=job.gpus, most_gpus=max(pool.gpus for pool in fits))
+        if (unfit := self._no_block(job, fits)) is not None:
+            return unfit
         if max(job.submit_s, job.earliest_s or 0.0) >= s.start_s + s.slots * s.slot_s:
             return NoOption(NoOptionCause.AFTER_HORIZON)
+        if job.state == "waiting" and job.deadline_s is not None:
+            return NoOption(NoOptionCause.LATE, time_s=job.deadline_s)
         return NoOption(NoOptionCause.NO_NODES_IN_HALL, hall=str(job.hall))
+
+    @staticmethod
+    def _no_block(job: Job, pools: Sequence[NodePool]) -> NoOption | None:
+        """Return why no block holds a job that waits, even when nothing else runs; None where some does."""
+        if job.within is None or job.state == "running" or any(pool.blocks.fits(job) for pool in pools):
+            return None
+        largest = max((n for pool in pools for n in pool.blocks.sizes(job.within).values()), default=0)
+        nodes = min(-(-job.gpus // pool.kind.gpus) for pool in pools)
+        return NoOption(
+            NoOptionCause.NO_BLOCK, level=job.within, nodes=nodes, part_nodes=job.block_nodes or 0, most_nodes=largest
+        )
 
 
 def build_problem(

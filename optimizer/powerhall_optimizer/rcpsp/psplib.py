@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+from powerhall.runtime.decode.bytes_in import read_file
+from powerhall.runtime.decode.limits import MOST_TOML_BYTES
+from powerhall.runtime.decode.numbers_in import whole
 from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.rcpsp.instance import Instance
 
@@ -13,11 +16,7 @@ _SECTIONS = ("PRECEDENCE RELATIONS:", "REQUESTS/DURATIONS:", "RESOURCEAVAILABILI
 
 def read(path: Path) -> Instance:
     """Read one `.sm` file; refuse any other file in one line."""
-    try:
-        text = path.read_text(encoding="ascii", errors="replace")
-    except OSError as error:
-        raise Rejected.field(str(path), "file", path.name, f"cannot be read: {error.strerror}") from error
-    return parse(text, str(path))
+    return parse(read_file(path, MOST_TOML_BYTES).decode("ascii", "replace"), str(path))
 
 
 def parse(text: str, source: str) -> Instance:
@@ -56,16 +55,16 @@ def _section(lines: list[str], title: str, source: str) -> list[list[int]]:
     for line in lines[begin + 1 :]:
         if line.startswith("***"):
             break
-        if line.strip() and (line.strip()[0].isdigit() or (line.strip()[0] == "-" and not line.startswith("---"))):
+        if line.strip()[:1] in set("0123456789-") and not line.startswith("---"):
             rows.append([_integer(word, source, title.rstrip(":")) for word in line.split()])
     return rows
 
 
 def _integer(word: str, source: str, field: str) -> int:
     try:
-        return int(word)
-    except ValueError:
-        raise Rejected.field(source, field, word, "must be a whole number") from None
+        return whole(word)
+    except ValueError as error:
+        raise Rejected.field(source, field, word, str(error)) from None
 
 
 def _precedence(rows: list[list[int]], tasks: int, source: str) -> tuple[tuple[int, ...], ...]:
@@ -93,5 +92,5 @@ def _requests(
 def _check_rows(rows: list[list[int]], tasks: int, source: str, field: str) -> None:
     """Jobs must be 1..tasks in order, each once; multi-mode files repeat or abbreviate them."""
     numbers = [row[0] for row in rows]
-    if numbers != list(range(1, tasks + 1)):
+    if len(numbers) != tasks or numbers != list(range(1, tasks + 1)):
         raise Rejected.field(source, field, f"{len(rows)} rows", f"must list the jobs 1..{tasks} in order, each once")

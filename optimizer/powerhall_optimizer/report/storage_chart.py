@@ -1,14 +1,18 @@
 """The chart of a plan's storage: power, and content or temperature with its limits, one column per unit."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from powerhall.plan.plan import Plan, StoragePlan
+from powerhall.report.colours import COLOURS, SERIES
 from powerhall.report.html_page import chart_text
 from powerhall.site.storage import Storage
+from powerhall_optimizer.report.charts import slot_times
 
 __all__ = ["charts_of_stores"]
 
-_DELIVERS, _CHARGES, _CONTENT, _WARMTH, _LIMIT = "#3a9a6b", "#8a63b8", "#2f6db5", "#d9822b", "#c0392b"
+_DELIVERS, _CHARGES, _CONTENT, _WARMTH, _LIMIT = (
+    SERIES[2], SERIES[3], COLOURS["it"], COLOURS["heat"], COLOURS["limit"],
+)  # fmt: skip
 
 
 def charts_of_stores(plan: Plan) -> object:
@@ -27,7 +31,7 @@ def charts_of_stores(plan: Plan) -> object:
         row_heights=[0.5, 0.5],
         vertical_spacing=0.08,
     )
-    times = [datetime.fromtimestamp(s.start_s + i * s.slot_s, UTC) for i in range(s.slots + 1)]
+    times = slot_times(s)
     for column, (storage, entry) in enumerate(stores, 1):
         _power(figure, times, entry, column)
         _state(figure, times, storage, entry, column)

@@ -18,6 +18,9 @@ _WORST = {
     "gpus_lost": "max",
     "nodes": "max",
     "nodes_stale": "max",
+    "readings_dropped": "max",
+    "cooling_load_percent": "max",
+    "cooling_headroom_w": "min",
 }
 """Fields whose worst moment counts; of the others the mean is kept."""
 

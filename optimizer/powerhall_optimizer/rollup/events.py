@@ -19,7 +19,7 @@ def curtailments(site: Site, times_s: Iterable[int]) -> Iterator[Point]:
     """Yield an event where the budget of a zone falls (a warning) or rises again (information)."""
     halls = SiteIndex.of(site).halls
     for time_s in times_s:
-        for zone, budget in site.budgets.items():
+        for number, (zone, budget) in enumerate(site.budgets.items()):
             before_w, now_w = budget.at(time_s - BUCKET_S), budget.at(time_s)
             if abs(now_w - before_w) <= _CHANGE * max(before_w, now_w):
                 continue
@@ -28,7 +28,7 @@ def curtailments(site: Site, times_s: Iterable[int]) -> Iterator[Point]:
             detail = f"budget of {zone} {verb} from {before_w / 1e3:,.0f} kW to {now_w / 1e3:,.0f} kW"
             tags = {"site": site.name, "hall": zone if zone in halls else "", "kind": "curtailment"}
             fields: dict[str, float | str] = {"code": 0.0, "detail": detail, "severity": 1.0 if falls else 0.0}
-            yield Point("event", tags, fields, time_s * 1000)
+            yield Point("event", tags, fields, time_s * 1000 + number)  # zones that are no hall share a series
 
 
 def plan_change(site: str, before: PlannedPower, now: PlannedPower) -> Point | None:

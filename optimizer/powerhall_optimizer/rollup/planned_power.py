@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import msgspec
 
 from powerhall.plan.plan import Assignment, ZonePlan
+from powerhall.runtime.decode.json_data import decode_json
+from powerhall.runtime.errors import Rejected
 from powerhall.store.line_protocol import Point
 
 __all__ = ["GANTT_ROWS", "PlannedPower", "gantt_points", "read_planned"]
@@ -44,8 +46,8 @@ def read_planned(body: bytes | None) -> PlannedPower | None:
     if body is None:
         return None
     try:
-        return msgspec.json.decode(body, type=PlannedPower)
-    except msgspec.MsgspecError:
+        return decode_json(body, PlannedPower, "store: plan")
+    except Rejected:
         return None
 
 

@@ -5,20 +5,23 @@ in the roll-up too. A roll-up is a point like any other: written again it overwr
 repeat, and run beside each other, one per hall.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from powerhall.physics.weather import Weather
+from powerhall.runtime.errors import PowerhallError
 from powerhall.site.index import SiteIndex
-from powerhall.site.topology import Site
-from powerhall.store import Query, Row, Select, Store
+from powerhall.site.topology import Hall, Site
+from powerhall.store import Query, Row, Select, Store, what_answers
 from powerhall.store.line_protocol import Point, encode
 from powerhall.store.schema import MEASUREMENTS
 from powerhall_optimizer.rollup.coarse import coarse_points, coarse_range
+from powerhall_optimizer.rollup.doubts import doubt_points
 from powerhall_optimizer.rollup.events import curtailments, plan_change
 from powerhall_optimizer.rollup.planned_power import PlannedPower, gantt_points, read_planned
 from powerhall_optimizer.rollup.readings import BUCKET_S, read_hall
-from powerhall_optimizer.rollup.zones import RollupContext, hall_points, site_points
+from powerhall_optimizer.rollup.zone_sum import RollupContext
+from powerhall_optimizer.rollup.zones import hall_points, site_points
 
 __all__ = ["Rollup", "buckets"]
 
@@ -41,6 +44,8 @@ class Rollup:
     halls: tuple[str, ...]
     with_site: bool
     stale_after_s: int = 30
+    silent: dict[str, str] = field(default_factory=dict, init=False)
+    """Why the store of a hall was silent in the last run, by hall; its nodes count at their worst case meanwhile."""
     _shown: PlannedPower | None = field(default=None, init=False)
 
     def run(self, start_s: float, end_s: float) -> int:
@@ -50,12 +55,12 @@ class Rollup:
             return 0
         plan = read_planned(self.store.latest_document("plan", self.site.name))
         weather = self._weather(times_s[0], times_s[-1] + BUCKET_S)
+        before, self.silent = self.silent, {}
         context = RollupContext(self.site, weather, _planned(plan), self.stale_after_s)
         written = 0
         for hall in self.halls:
-            since_s = times_s[0] - self.stale_after_s - BUCKET_S
-            readings = read_hall(self.store, self.site.name, hall, since_s, times_s[-1] + BUCKET_S)
-            written += self._write(hall_points(context, SiteIndex.of(self.site).halls[hall], readings, times_s))
+            written += self._write_hall(context, SiteIndex.of(self.site).halls[hall], times_s)
+        written += self._write(self._alerts(before, times_s[-1] + BUCKET_S))
         if self.with_site:
             written += self._write(site_points(context, self._hall_rows(times_s)))
             written += self._write(curtailments(self.site, times_s))
@@ -71,6 +76,32 @@ class Rollup:
         parts = [(level, site | {"hall": hall}) for hall in self.halls for level in ("rack", "hall")]
         parts += [("site", site)] if self.with_site else []
         return sum(self._write(coarse_points(self.store, level, where, start_s, end_s)) for level, where in parts)
+
+    def _write_hall(self, context: RollupContext, hall: Hall, times_s: range) -> int:
+        """Write the roll-ups of a hall and its racks, and the events of readings that are no longer believed."""
+        site, since_s, until_s = self.site, times_s[0] - self.stale_after_s - 2 * BUCKET_S, times_s[-1] + BUCKET_S
+        kinds = {node: site.node_types[rack.node_type] for rack in hall.racks() for node in rack.nodes}
+        zones = [hall.zone, *(rack.zone for rack in hall.racks())]
+        meters = {device for zone in zones for device in site.meters.get(zone, ())}
+        where = {"site": site.name, "hall": hall.zone}
+        ask = what_answers(self.store, lambda part, error: self._hear_not(hall.zone, part, error))
+        readings = read_hall(ask, where, kinds, meters, (since_s, until_s))
+        written = self._write(hall_points(context, hall, readings, times_s, unheard=hall.zone in self.silent))
+        return written + self._write(doubt_points(context, hall, readings, times_s))
+
+    def _hear_not(self, hall: str, part: str, error: PowerhallError) -> None:
+        """Note that a hall's own store is silent; the site's is where roll-ups go, and nothing works without it."""
+        if not part:
+            raise error
+        self.silent[hall] = str(error)
+
+    def _alerts(self, before: Mapping[str, str], now_s: int) -> Iterator[Point]:
+        """Yield the alarm of each hall whose store is silent, and its end."""
+        for hall in {**before, **self.silent}:
+            trouble = self.silent.get(hall)
+            detail = f"its store is silent, its nodes count at their worst: {trouble}" if trouble else "answers"
+            tags = {"site": self.site.name, "zone": hall, "kind": "silent_store"}
+            yield Point("alert", tags, {"active": float(trouble is not None), "detail": detail}, now_s * 1000)
 
     def _write_plan(self, plan: PlannedPower | None) -> int:
         """Write Gantt rows and the event of a plan that is new since the last cycle."""

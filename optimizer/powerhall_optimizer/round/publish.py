@@ -6,13 +6,16 @@ from pathlib import Path
 
 import msgspec
 
+from powerhall.plan.gpu_parts import gpus_counted
 from powerhall.plan.multi_site import MultiSitePlan, write_multi_site_plan
-from powerhall.plan.plan import Plan, write_plan
+from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import PowerhallError
-from powerhall.runtime.files import replace_file
+from powerhall.runtime.files import replace_files
 from powerhall.site.index import SiteIndex, ZoneKind
 from powerhall.store import Store
 from powerhall.store.line_protocol import Point, encode
+from powerhall_optimizer.leases.newest_plan import note_newest
+from powerhall_optimizer.planning.checked import check_encoded
 from powerhall_optimizer.planning.figures import figures
 from powerhall_optimizer.shed.ladder import ladder
 from powerhall_optimizer.verify.multi_site import verify_multi_site
@@ -46,6 +49,17 @@ def _zone_points(plan: Plan) -> Iterator[Point]:
             yield Point("plan_zone", {"site": s.site.name, "zone": zone.zone}, fields, time_ms)
 
 
+def _plant_points(plan: Plan) -> Iterator[Point]:
+    """Yield points per cooling plant and slot: units to run, heat, power and water."""
+    s = plan.snapshot
+    for entry in plan.plants:
+        tags = {"site": s.site.name, "hall": entry.hall, "plant": entry.plant}
+        for slot, units in enumerate(entry.units):
+            fields: dict[str, float | str] = {"units": float(units), "heat_w": float(entry.heat_w[slot])}
+            fields |= {"power_w": float(entry.power_w[slot]), "water_l": float(entry.water_l[slot])}
+            yield Point("plan_plant", tags, fields, (s.start_s + slot * s.slot_s) * 1000)
+
+
 def _storage_points(plan: Plan) -> Iterator[Point]:
     """Yield points per storage unit and slot: its power, and its content at the slot's start."""
     s = plan.snapshot
@@ -69,7 +83,7 @@ def _job_points(plan: Plan) -> Iterator[Point]:
             "state": "running" if a.running else "planned",
             "hall": a.hall,
             "mode": a.mode,
-            "gpus": float(a.gpus),
+            "gpus": gpus_counted(weights[a.job_id]),
             "power_w": a.gpus * a.gpu_power_w,
             "start_s": float(a.start_s),
             "end_s": float(a.end_s),
@@ -82,7 +96,7 @@ def _job_points(plan: Plan) -> Iterator[Point]:
         {
             "job": w.job_id,
             "state": "waiting",
-            "gpus": float(weights[w.job_id].gpus),
+            "gpus": gpus_counted(weights[w.job_id]),
             "power_w": 0.0,
             "start_s": 0.0,
             "end_s": 0.0,
@@ -91,6 +105,19 @@ def _job_points(plan: Plan) -> Iterator[Point]:
             "what_if": "; ".join(w.what_if),
         }
         for w in plan.waiting
+    ]
+    rows += [
+        {
+            "job": entry.job_id,
+            "state": "left out",
+            "gpus": float(entry.gpus),
+            "power_w": 0.0,
+            "start_s": 0.0,
+            "end_s": 0.0,
+            "weight": 0.0,
+            "reason": entry.reason,
+        }
+        for entry in s.left_out
     ]
     for row, fields in enumerate(rows):
         fields["plan_id"] = plan.plan_id
@@ -105,16 +132,19 @@ def plan_points(plan: Plan) -> Iterator[Point]:
     }
     fields |= {"plan_id": plan.plan_id, "status": plan.status, "value": float(plan.value), "bound": float(plan.bound)}
     fields |= {"gap": plan.gap, "verified": 1.0, "solve_s": plan.solve_s}
+    if s.timezone:
+        fields["timezone"] = s.timezone
     yield Point("plan", {"site": s.site.name}, fields, s.taken_s * 1000)
     yield from _zone_points(plan)
+    yield from _plant_points(plan)
     yield from _storage_points(plan)
     yield from _job_points(plan)
 
 
 def publish(plan: Plan, store: Store | None, out: Path | None) -> None:
     """Verify the plan as readers will decode it, then write document, points and ladder, then plan.json in one step."""
-    body = msgspec.json.encode(plan)
-    if broken := verify_plan(msgspec.json.decode(body, type=Plan)):
+    body, broken = check_encoded(plan, verify_plan)
+    if broken:
         raise PowerhallError(f"plan {plan.plan_id[:12]} is not published: {broken[0]}")
     if store is not None:
         lines: list[bytes] = []
@@ -127,18 +157,13 @@ def publish(plan: Plan, store: Store | None, out: Path | None) -> None:
                 lines, size = [], 0
         store.write(b"".join(lines))
         store.put_document("plan", plan.snapshot.site.name, plan.snapshot.taken_s, body)
-    _publish_ladder(plan, store, out)
-    if out is not None:
-        write_plan(plan, out)
-
-
-def _publish_ladder(plan: Plan, store: Store | None, out: Path | None) -> None:
-    """Write the emergency ladder of the plan beside it: the rungs that `shed` would take."""
+    # The emergency ladder of the plan lies beside it: the rungs that `shed` would take.
     steps = msgspec.json.encode(ladder(plan, float(plan.snapshot.taken_s)))
     if store is not None:
         store.put_document("ladder", plan.snapshot.site.name, plan.snapshot.taken_s, steps)
     if out is not None:
-        replace_file(out.with_name(f"{out.stem}-ladder{out.suffix}"), steps)
+        replace_files({out.with_name(f"{out.stem}-ladder{out.suffix}"): steps, out: body})
+        note_newest(plan, out)
 
 
 def site_file(out: Path, site: str) -> Path:
@@ -153,8 +178,8 @@ def multi_site_key(sites: Iterable[str]) -> str:
 
 def publish_multi_site(plan: MultiSitePlan, store: Store | None, out: Path | None) -> None:
     """Check the plan of several sites as it will be read, then write every site's own plan, and the whole last."""
-    body = msgspec.json.encode(plan)
-    if broken := verify_multi_site(msgspec.json.decode(body, type=MultiSitePlan)):
+    body, broken = check_encoded(plan, verify_multi_site)
+    if broken:
         raise PowerhallError(f"plan {plan.plan_id[:12]} is not published: {broken[0]}")
     for part in plan.plans:
         publish(part, store, None if out is None else site_file(out, part.snapshot.site.name))

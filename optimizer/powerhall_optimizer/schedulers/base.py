@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
+from powerhall.jobs.left_out import LeftOut
 from powerhall.jobs.model import Job
 from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import Rejected
@@ -21,24 +22,36 @@ __all__ = [
     "Releasing",
     "Scheduler",
     "Skipped",
+    "Withdrawing",
     "WriteReport",
     "check_fresh",
     "check_numbers",
+    "counted_job",
 ]
 
 S = TypeVar("S", bound=msgspec.Struct)
+_A_DAY_S = 86_400.0
 
 
 class Queue(msgspec.Struct, frozen=True):
-    """Jobs that the planner may place, and nodes that it may not use.
+    """Jobs that run or may be placed, and nodes that take nothing new (`down_nodes`) or are powered off (`off_nodes`).
 
     `left_out` has the reason for each job that is not offered to the planner (held by its user, waits for another job).
+    One that runs is among the jobs too, and is counted.
     """
 
     taken_s: int
     jobs: tuple[Job, ...]
     down_nodes: tuple[str, ...] = ()
     left_out: dict[str, str] = {}
+    off_nodes: tuple[str, ...] = ()
+
+
+def counted_job(entry: LeftOut) -> Job:
+    """Return a running job that no plan can have, as a queue names it: without a hall, so that it is only counted."""
+    gpus, spread = (sum(entry.gpus_on_nodes), entry.gpus_on_nodes) if sum(entry.gpus_on_nodes) else (entry.gpus, ())
+    nodes = entry.nodes or ""
+    return Job(entry.job_id, max(1, gpus), _A_DAY_S, state="running", nodes=nodes, gpus_on_nodes=spread)
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -117,6 +130,15 @@ class Releasing(Protocol):
 
     def release_all(self, *, dry_run: bool = False) -> WriteReport:
         """Restore every job as its user submitted it."""
+        ...
+
+
+@runtime_checkable
+class Withdrawing(Protocol):
+    """A plan writer that frees the jobs that wait for a plan that nobody renews; it needs no optimizer."""
+
+    def withdraw_pins(self, *, dry_run: bool = False) -> WriteReport:
+        """Free jobs whose planned nodes are refused, or of a plan that is older than two rounds."""
         ...
 
 

@@ -9,11 +9,11 @@ from typing import Literal
 
 import msgspec
 
-from powerhall.jobs.job_files import read_jobs
+from powerhall.jobs.job_files import read_job_list
 from powerhall.plan.plan import Assignment, Plan
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.files import replace_file
-from powerhall_optimizer.schedulers.base import Command, Queue, Scheduler, WriteReport, check_fresh
+from powerhall_optimizer.schedulers.base import Command, Queue, Scheduler, WriteReport, check_fresh, counted_job
 
 __all__ = ["SCHEDULER", "FileReader", "FileSettings", "FileWriter", "Order", "orders"]
 
@@ -32,7 +32,8 @@ class FileSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Order(msgspec.Struct, frozen=True):
     """Order for one job. `order`: run (keeps running), start, wait, stop. Times in s since the epoch.
 
-    `nodes` is a host list; `gpu_power_w` the planned draw per GPU; `power_w` that of the whole job.
+    `nodes` is a host list; `gpu_power_w` the planned draw per GPU; `power_w` that of the whole job. A job that takes a
+    part of a GPU beside another one, which has it, names that one in `beside` and has 0 `gpus` and `power_w`.
     """
 
     job_id: str
@@ -46,6 +47,7 @@ class Order(msgspec.Struct, frozen=True):
     gpu_power_w: int = 0
     power_w: int = 0
     reason: str = ""
+    beside: str = ""
 
 
 def _place(job: Assignment) -> Order:
@@ -61,6 +63,7 @@ def _place(job: Assignment) -> Order:
         round(job.gpu_power_w),
         round(job.gpus * job.gpu_power_w),
         job.reason,
+        job.beside,
     )
 
 
@@ -95,7 +98,10 @@ class FileReader:
 
     def read(self) -> Queue:
         """Return the jobs of the file."""
-        return Queue(int(self._clock()), read_jobs(self._settings.jobs), self._settings.down_nodes)
+        found = read_job_list(self._settings.jobs)
+        left_out = {entry.job_id: entry.reason for entry in found.left_out}
+        counted = tuple(counted_job(entry) for entry in found.left_out if entry.running)
+        return Queue(int(self._clock()), (*found.jobs, *counted), self._settings.down_nodes, left_out)
 
 
 class FileWriter:
@@ -112,7 +118,7 @@ class FileWriter:
         report = WriteReport("file", plan.plan_id, dry_run)
         found = orders(plan)
         text = _text(found, self._path)
-        if self._path.is_file() and self._path.read_text(encoding="utf-8") == text:
+        if self._path.is_file() and self._path.read_bytes() == text.encode():
             report.unchanged = len(found)
             return report
         error = "" if dry_run else self._write(text)
@@ -122,10 +128,10 @@ class FileWriter:
     def _write(self, text: str) -> str:
         try:
             replace_file(self._path, text.encode())
-            read = self._path.read_text(encoding="utf-8")
+            read = self._path.read_bytes()
         except OSError as error:
             return f"cannot write: {error.strerror}"
-        return "" if read == text else "reads back otherwise"
+        return "" if read == text.encode() else "reads back otherwise"
 
 
 SCHEDULER = Scheduler(

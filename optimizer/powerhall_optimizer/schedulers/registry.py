@@ -12,9 +12,17 @@ from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.runtime.settings import read_toml
 from powerhall.site.topology import Site
 from powerhall_optimizer import schedulers
-from powerhall_optimizer.schedulers.base import PlanWriter, QueueReader, Releasing, Scheduler
+from powerhall_optimizer.schedulers.base import PlanWriter, QueueReader, Releasing, Scheduler, Withdrawing
 
-__all__ = ["open_reader", "open_releasing", "open_writer", "read_settings", "scheduler_names"]
+__all__ = [
+    "open_reader",
+    "open_releasing",
+    "open_withdrawing",
+    "open_writer",
+    "read_settings",
+    "scheduler_names",
+    "settings_type",
+]
 
 
 @cache
@@ -30,10 +38,15 @@ def scheduler_names() -> tuple[str, ...]:
     return tuple(_registered())
 
 
+def settings_type() -> type[msgspec.Struct]:
+    """Return the struct of a settings file: a table for each scheduler."""
+    fields = [(name, scheduler.settings, scheduler.settings()) for name, scheduler in _registered().items()]
+    return msgspec.defstruct("SchedulerSettings", fields, frozen=True, forbid_unknown_fields=True)
+
+
 def read_settings(path: Path | None) -> dict[str, Any]:
     """Read one settings table per scheduler, or the defaults without a file; refuse a wrong one by file and field."""
-    fields = [(name, scheduler.settings, scheduler.settings()) for name, scheduler in _registered().items()]
-    tables = msgspec.defstruct("SchedulerSettings", fields, frozen=True, forbid_unknown_fields=True)
+    tables = settings_type()
     read: object = tables() if path is None else read_toml(path, tables)
     settings = {name: getattr(read, name) for name in scheduler_names()}
     for name, scheduler in _registered().items():
@@ -58,8 +71,16 @@ def open_writer(name: str, settings: Path | None, *, may_stop: bool = False) -> 
 
 
 def open_releasing(name: str, settings: Path | None) -> Releasing:
-    """Return the plan writer of a scheduler that can restore jobs; the others are refused."""
+    """Return the plan writer of a scheduler that can restore all jobs; the others are refused."""
     writer = open_writer(name, settings)
     if not isinstance(writer, Releasing):
         raise Rejected.field("command line", "--release", name, "must be with --scheduler slurm")
+    return writer
+
+
+def open_withdrawing(name: str, settings: Path | None) -> Withdrawing:
+    """Return the plan writer of a scheduler that can free jobs of an old plan; the others are refused."""
+    writer = open_writer(name, settings)
+    if not isinstance(writer, Withdrawing):
+        raise Rejected.field("command line", "--withdraw", name, "must be with --scheduler slurm or kubernetes")
     return writer

@@ -6,13 +6,15 @@ import msgspec
 
 from powerhall.jobs import Job
 from powerhall.plan.plan import Assignment, Plan, Snapshot, WaitCode, Waiting, gpu_power_w, gpu_speed, snapshot_hash
+from powerhall.runtime.errors import PowerhallError
 from powerhall.site.curtailment import Event
 from powerhall_optimizer.leases.event_limits import with_event_limits
 from powerhall_optimizer.physics.plan_loads import plan_loads
-from powerhall_optimizer.planning.assemble import zone_plans
-from powerhall_optimizer.planning.plan_value import value_and_bound
+from powerhall_optimizer.planning.assemble import with_loads
 from powerhall_optimizer.shed import texts
 from powerhall_optimizer.shed.ladder import ActionKind, Ladder, by_job
+from powerhall_optimizer.shed.storage import with_useful_storage
+from powerhall_optimizer.verify.value import value_and_bound
 
 __all__ = ["shed_modes", "shed_plan", "with_frozen_budgets"]
 
@@ -56,7 +58,7 @@ def with_frozen_budgets(after: Plan, target_w: float, time_s: float, until_s: fl
     The site's budget is the target (or what is left, where the ladder was too short), a hall's what it draws after the
     shed: a scheduler that reads the plan's budgets starts nothing in the room that the shed has made.
     """
-    draft = msgspec.structs.replace(after, zones=())
+    draft = with_useful_storage(msgspec.structs.replace(after, zones=(), plants=()))
     snapshot = after.snapshot
     slot = min(snapshot.slots - 1, max(0, int(time_s - snapshot.start_s) // snapshot.slot_s))
     start_s = float(snapshot.start_s + slot * snapshot.slot_s)
@@ -68,13 +70,14 @@ def with_frozen_budgets(after: Plan, target_w: float, time_s: float, until_s: fl
         events.append(Event(zone, start_s, max(until_s, start_s + snapshot.slot_s), max(level_w, left_w + 1.0)))
     narrow: Snapshot = with_event_limits(snapshot, events)
     draft = msgspec.structs.replace(draft, snapshot=narrow, plan_id=snapshot_hash(narrow), certificate=None)
-    draft = msgspec.structs.replace(draft, zones=zone_plans(draft, {}))
+    draft = with_loads(draft, {})
     try:
         value, bound = value_and_bound(draft)
-    except (KeyError, IndexError):  # a job in a mode that the planner would not choose: no value is computed
+    except (ValueError, PowerhallError):  # a job in a mode that the planner would not choose: no value is computed
         value, bound = 0, 0
     gap = (bound - value) / bound if bound > 0 else 0.0
-    return msgspec.structs.replace(draft, value=value, bound=bound, gap=gap)
+    status = "feasible" if draft.status == "optimal" else draft.status
+    return msgspec.structs.replace(draft, value=value, bound=bound, gap=gap, status=status)
 
 
 def _lowered(plan: Plan, entry: Assignment, name: str, job: Job) -> Assignment:

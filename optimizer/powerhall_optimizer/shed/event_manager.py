@@ -4,13 +4,22 @@ Invariants:
 
 * An event is on disk before it acts, and its outcome after. A process that dies in between acts again after its
   restart, with the same rungs. The same event twice changes nothing.
-* While events are active, the lowest limit of all of them holds: no event raises what another one lowered.
+* A wall clock that is set, or was wrong for a while, ends and forgets nothing: see `event_clock`. An event that was
+  ended by a time that turns out not to have come is in force again.
+* The highest modification of an event counts, in whatever order, by whichever way and how often they come, also
+  across restarts. Of one modification the first counts, except that its cancellation counts over it. A cancellation is
+  remembered for as long as the event could still be sent again.
+* A state file that cannot be read is set aside with an alarm; the limits in the events file stay as they are.
+* A defect in acting on one event is an alarm and a problem of that event; it is tried again like a failure.
+* While events are active, the lowest limit of all of them holds: no event raises what another one lowered. Each keeps
+  its own limit, which holds again alone after the lower one of another event has ended.
 * Failures (an unreachable store, nodes that do not acknowledge) are retried with growing intervals. A full disk does
   not keep an event from acting.
 * Rounds read the events file (`events` in site.toml), so that plans and leases keep the limit until the event ends and
   rise afterwards by the site's ramp. A cancelled event ends at that moment and is ramped the same way.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,25 +28,30 @@ from typing import Literal
 
 import msgspec
 
-from powerhall.runtime.errors import ConfigError, PowerhallError
+from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
 from powerhall.runtime.files import replace_file
 from powerhall.runtime.log import Log
 from powerhall.runtime.settings import read_json
+from powerhall_optimizer.shed.event_clock import SKEW_S, EventClock, EventTimes, boot_s
 from powerhall_optimizer.shed.shedder import Outcome
-from powerhall_optimizer.shed.signals import Signal
+from powerhall_optimizer.shed.signals import LONGEST_S, Reduction, Signal
 
 __all__ = ["Act", "EventManager", "ShedEvent"]
 
 _KEPT_AFTER_S = 86_400.0
+_CANCELLED_S = 2 * LONGEST_S
+"""An event begins within the longest time and lasts as long at most: after both its signal is refused anyway."""
+_MOST_KNOWN = 1000
+_SAVE_AGAIN_S = 5.0
 _AGAIN_S = 10.0
 _MOST_TRIES = 6
 
-Act = Callable[[float | None, float, float, float], Outcome]
-"""Act on (limit in W or None, share, end, within): returns the outcome; may raise PowerhallError."""
+Act = Callable[[float | None, Reduction | None, float, float], Outcome]
+"""Act on (limit in W or None, reduction or None, end, within): returns the outcome; may raise PowerhallError."""
 
 
 class ShedEvent(msgspec.Struct, forbid_unknown_fields=True):
-    """One event with its state; `limit_w` is fixed when it acts."""
+    """One event with its state; `limit_w` is its own limit, which for a reduction is fixed when it acts."""
 
     event_id: str
     modification: int
@@ -50,47 +64,87 @@ class ShedEvent(msgspec.Struct, forbid_unknown_fields=True):
     state: Literal["announced", "active", "ended", "cancelled"] = "announced"
     outcome: Outcome | None = None
     problem: str = ""
+    reduce_w: float = 0.0
 
 
 class EventManager:
     """Receives signals from any thread; `tick` starts and ends events and is called at least twice a second."""
 
     def __init__(
-        self, state: Path, events: Path | None, act: Act, log: Log, clock: Callable[[], float] = time.time
+        self,
+        state: Path,
+        events: Path | None,
+        act: Act,
+        log: Log,
+        clock: Callable[[], float] = time.time,
+        *,
+        steady: Callable[[], float] = boot_s,
     ) -> None:
-        """`state` is the state file, `events` the events file of site.toml (None: rounds get no events)."""
-        self._state, self._events, self._act, self._log, self._clock = state, events, act, log, clock
+        """`state` is the state file, `events` the events file of site.toml (None: rounds get no events).
+
+        `clock` is the wall clock; `steady` counts seconds and is never set.
+        """
+        self._state, self._events, self._act, self._log, self._steady = state, events, act, log, steady
+        self._clock = EventClock(state.with_name(f"{state.name}.clock"), log, clock, steady)
         self._lock = threading.Lock()
         self._acting = threading.Lock()
         self._tries: dict[str, tuple[int, float]] = {}
-        self._known: dict[str, ShedEvent] = read_json(state, dict[str, ShedEvent]) if state.exists() else {}
+        self._unsaved_s: float | None = None
+        self._known = self._read_state(clock())
         self._others = [] if events is None else _others(events, self._known)
         self._write()
 
+    def _read_state(self, at_s: float) -> dict[str, ShedEvent]:
+        """Read the events of an earlier process; a file that is damaged is set aside, so that the service starts."""
+        if not self._state.exists():
+            return {}
+        try:
+            return read_json(self._state, dict[str, ShedEvent])
+        except Rejected as error:
+            aside = self._state.with_name(f"{self._state.name}.damaged-{int(at_s)}")
+            self._log.error("shed_state_damaged", detail=error, kept_as=aside)
+            try:
+                self._state.replace(aside)
+            except OSError as failed:
+                raise ConfigError(f"{self._state}: damaged, and cannot be set aside: {failed.strerror}") from None
+            return {}
+
+    def now_s(self) -> float:
+        """Return the time as events count it, in s since 1970: the wall clock's while nothing contradicts it."""
+        return self._clock.read().now_s
+
+    @property
+    def clock_problem(self) -> str:
+        """One line while the wall clock is not believed, else ""."""
+        return self._clock.problem
+
+    @property
+    def is_saved(self) -> bool:
+        """False while the newest state is in memory alone, because the disk refused it."""
+        return self._unsaved_s is None
+
     def receive(self, signal: Signal) -> ShedEvent:
-        """Register a new event, or a change with a higher modification; ignore anything else."""
-        now_s = self._clock()
+        """Register a new event, or a higher modification; ignore anything else. Too many events raise Rejected."""
+        now_s = self.now_s()
         with self._lock:
             old = self._known.get(signal.event_id)
-            if old is not None and not self._is_news(old, signal):
+            if old is not None and not _is_news(old, signal):
                 return _copy(old)
-            if signal.is_cancelled:
-                known = old or _event(signal, now_s)
-                known.modification = max(known.modification, signal.modification)
-                known.state, known.end_s = "cancelled", min(known.end_s, now_s)
-            else:
-                known = _event(signal, now_s)
+            known = _storable(_changed(old, signal, now_s))
+            if old is None and len(self._known) >= _MOST_KNOWN:
+                self._forget_one()
             self._known[signal.event_id] = known
             self._tries.pop(signal.event_id, None)
             self._save()
-            self._log.info("shed_event", id=known.event_id, state=known.state, start_s=known.start_s, end_s=known.end_s)
+            times = {"start_s": int(known.start_s), "end_s": int(known.end_s)}
+            self._log.info("shed_event", id=known.event_id, state=known.state, **times)
             return _copy(known)
 
-    @staticmethod
-    def _is_news(old: ShedEvent, signal: Signal) -> bool:
-        if signal.is_cancelled:
-            return old.state in ("announced", "active")
-        return signal.modification > old.modification
+    def _forget_one(self) -> None:
+        over = [known for known in self._known.values() if known.state in ("ended", "cancelled")]
+        if not over:
+            raise Rejected(f"{len(self._known)} events are announced or active: no more can be registered")
+        del self._known[min(over, key=lambda known: (known.state == "cancelled", known.end_s)).event_id]
 
     def events(self) -> list[ShedEvent]:
         """Return all events, the newest first."""
@@ -105,45 +159,64 @@ class EventManager:
 
     def tick(self) -> None:
         """End events that are over, drop old ones, and act on those that are due."""
-        now_s = self._clock()
+        doubted = self.clock_problem
+        now, at_s = self._clock.read(), self._steady()
         with self._lock:
+            if self.clock_problem != doubted:
+                self._tries.clear()  # what failed by a wrong clock is tried again by a right one
             for known in list(self._known.values()):
-                if known.state in ("announced", "active") and known.end_s <= now_s:
-                    known.state = "ended"
-                    self._log.info("shed_end", id=known.event_id)
-                    self._save()
-                if known.end_s + _KEPT_AFTER_S < now_s:
-                    del self._known[known.event_id]
-                    self._save()
-            due = [k for k in self._known.values() if k.start_s <= now_s and self._is_due(k, now_s)]
+                self._age(known, now)
+            if self._unsaved_s is not None and at_s - self._unsaved_s >= _SAVE_AGAIN_S:
+                self._save()
+            due = [k for k in self._known.values() if k.start_s <= now.starts_s and self._is_due(k, now.over_s, at_s)]
         for known in due:
             self._perform(_copy(known))
 
-    def _is_due(self, known: ShedEvent, now_s: float) -> bool:
+    def _age(self, known: ShedEvent, now: EventTimes) -> None:
+        """End an event that is over, forget an old one, and take back an end that has not come."""
+        if known.state in ("announced", "active") and known.end_s <= now.ends_s:
+            known.state = "ended"
+            self._log.info("shed_end", id=known.event_id)
+            self._save()
+        elif known.state == "ended" and known.end_s > now.over_s + SKEW_S:
+            known.state = "announced" if known.outcome is None else "active"
+            self._log.warning("shed_again", id=known.event_id, detail="its end has not come: the clock was set back")
+            self._save()
+        kept_s = _KEPT_AFTER_S + (_CANCELLED_S if known.state == "cancelled" else 0.0)
+        if now.may_forget and max(known.end_s, known.taken_s) + kept_s < now.ends_s:
+            del self._known[known.event_id]
+            self._tries.pop(known.event_id, None)
+            self._save()
+
+    def _is_due(self, known: ShedEvent, over_s: float, at_s: float) -> bool:
         failed = known.outcome is not None and known.outcome.problems
         if known.state != "announced" and not (known.state == "active" and failed):
             return False
-        tries, at_s = self._tries.get(known.event_id, (0, 0.0))
-        return tries < _MOST_TRIES and (tries == 0 or now_s - at_s >= _AGAIN_S * 2.0 ** (tries - 1))
+        tries, tried_s = self._tries.get(known.event_id, (0, 0.0))
+        is_time = tries == 0 or at_s - tried_s >= _AGAIN_S * 2.0 ** (tries - 1)
+        return known.end_s > over_s and tries < _MOST_TRIES and is_time
 
     def _perform(self, known: ShedEvent) -> None:
         """Act on one event outside the lock, so that status requests and signals are not blocked."""
         with self._acting:
-            self._tries[known.event_id] = self._tries.get(known.event_id, (0, 0.0))[0] + 1, self._clock()
+            self._tries[known.event_id] = self._tries.get(known.event_id, (0, 0.0))[0] + 1, self._steady()
             outcome, problem = None, ""
             try:
-                outcome = self._act(
-                    self._lowest_w(known), known.share if known.limit_w is None else 0.0, known.end_s, known.within_s
-                )
+                less = Reduction(known.share, known.reduce_w) if known.limit_w is None else None
+                outcome = self._act(self._lowest_w(known), less, known.end_s, known.within_s)
             except PowerhallError as error:
                 problem = str(error)
+            except Exception as error:  # noqa: BLE001 - a defect of one event must not end the service
+                problem = f"defect: {error!r}"
             with self._lock:
                 now = self._known.get(known.event_id)
                 if now is None or now.modification != known.modification or now.state not in ("announced", "active"):
                     return  # changed or cancelled meanwhile
                 now.problem = problem
                 if outcome is not None:
-                    now.state, now.outcome, now.limit_w = "active", outcome, outcome.target_w
+                    now.state, now.outcome = "active", outcome
+                    if now.limit_w is None:
+                        now.limit_w = outcome.target_w if outcome.own_w is None else outcome.own_w
                 self._save()
             if outcome is None:
                 self._log.error("shed_failed", id=known.event_id, detail=problem)
@@ -160,9 +233,11 @@ class EventManager:
 
     def _save(self) -> None:
         """Write both files; a write failure is logged and does not stop a shed."""
+        self._unsaved_s = None
         try:
             self._write()
         except ConfigError as error:
+            self._unsaved_s = self._steady()
             self._log.error("shed_not_kept", detail=error)
 
     def _write(self) -> None:
@@ -173,9 +248,35 @@ class EventManager:
             _replace(self._events, msgspec.json.format(msgspec.json.encode([*self._others, *rows])))
 
 
+def _is_news(old: ShedEvent, signal: Signal) -> bool:
+    if signal.modification != old.modification:
+        return signal.modification > old.modification
+    return signal.is_cancelled and old.state in ("announced", "active")
+
+
+def _changed(old: ShedEvent | None, signal: Signal, now_s: float) -> ShedEvent:
+    """Return the event after this signal."""
+    if not signal.is_cancelled:
+        return _event(signal, now_s)
+    known = _event(signal, now_s) if old is None else _copy(old)
+    known.modification = signal.modification
+    if known.state in ("announced", "active"):
+        known.state, known.end_s = "cancelled", min(known.end_s, now_s)
+    return known
+
+
+def _storable(known: ShedEvent) -> ShedEvent:
+    """Return the event as the state file gives it back; one that the file cannot hold raises Rejected."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(known), type=ShedEvent)
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+        raise Rejected(f"event {known.event_id}: cannot be kept: {error}") from None
+
+
 def _event(signal: Signal, now_s: float) -> ShedEvent:
     s = signal
-    return ShedEvent(s.event_id, s.modification, s.start_s, s.end_s, s.limit_w, s.share, s.within_s, now_s)
+    times = s.start_s, s.end_s
+    return ShedEvent(s.event_id, s.modification, *times, s.limit_w, s.share, s.within_s, now_s, reduce_w=s.reduce_w)
 
 
 def _copy(known: ShedEvent) -> ShedEvent:
@@ -186,7 +287,7 @@ def _row(known: ShedEvent) -> dict[str, object] | None:
     """Return an event as site.toml's events file has it; None as long as it has no limit, or no time at all."""
     if known.end_s <= known.start_s or known.limit_w is None:
         return None
-    limit = f"{known.limit_w:.0f} W"
+    limit = f"{math.floor(known.limit_w)} W"  # never above the event's own
     return {"event_id": known.event_id, "start": known.start_s, "end": known.end_s, "power_limit": limit}
 
 

@@ -4,68 +4,49 @@
     GET  /v1/events        all events, newest first
     GET  /v1/events/ID     one
     GET  /v1/health        "ok", without a token
+    GET  /v1/ready         "ready", or 503 with the parts that do not work, without a token
 
-Answers: 200 done (also for a repeated event), 202 accepted, not done yet, 400 refused with the reason, 401, 404, 405,
-411, 413, 429 with Retry-After, 503. The token is read from its file for every request, so that it can be changed.
+Answers: 200 done (also for a repeated event), 202 accepted, not done yet, 400 refused with the reason, 401, 404, 408,
+409 an older modification than the one in force, 411, 413, 429 with Retry-After, 501, 503. The token is read from its
+file for every request, so that it can be changed. `http_server` has the deadlines and the bounds.
 """
 
+import asyncio
 import hmac
-import json
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
 from powerhall.runtime.log import Log
 from powerhall.runtime.settings import Secret
+from powerhall.serving.http_server import Answer, Exchange, HttpServer, Limits
+from powerhall.serving.listener import bind, check_reach, checked_token, read_address
+from powerhall.serving.rate_limit import RateLimit
+from powerhall.serving.server_tls import ServerTls
 from powerhall_optimizer.shed.event_manager import EventManager, ShedEvent
-from powerhall_optimizer.shed.signals import MOST_BYTES, parse_signals
+from powerhall_optimizer.shed.health import Health
+from powerhall_optimizer.shed.signals import Signal, parse_signals
 
 __all__ = ["HttpEndpoint", "RateLimit"]
 
-_SHORTEST_TOKEN = 32
-_TIMEOUT_S = 5.0
-_MOST_AT_ONCE = 16
+T = TypeVar("T")
+
+_SERVE, _HEALTH = "shed: --serve", "shed: --health"
 _LOOK_S = 0.05
+_WORKERS = 4
 _EVENTS = "/v1/events"
-
-
-@dataclass(slots=True)
-class RateLimit:
-    """A token bucket: `burst` at once, then `per_s`."""
-
-    per_s: float
-    burst: float
-    clock: Callable[[], float] = time.monotonic
-    _left: float = field(init=False, default=0.0)
-    _at_s: float = field(init=False, default=0.0)
-    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        """Begin with a full bucket."""
-        self._left, self._at_s = self.burst, self.clock()
-
-    def wait_s(self) -> float:
-        """Take one token; return 0, or the seconds to wait when there is none."""
-        with self._lock:
-            now_s = self.clock()
-            self._left, self._at_s = min(self.burst, self._left + (now_s - self._at_s) * self.per_s), now_s
-            if self._left >= 1.0:
-                self._left -= 1.0
-                return 0.0
-            return (1.0 - self._left) / self.per_s
+_READS = ("GET", "HEAD")
 
 
 class HttpEndpoint:
-    """The server; it answers each request in a thread until it is closed."""
+    """The server of the events and, where `health_address` is given, a second one for health alone; one thread."""
 
     def __init__(
         self,
@@ -79,177 +60,164 @@ class HttpEndpoint:
         key: Path | None = None,
         right: RateLimit | None = None,
         wrong: RateLimit | None = None,
+        health: Health | None = None,
+        health_address: str | None = None,
+        allow_http: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         """Bind; beyond loopback only with TLS. `right` paces requests with the token, `wrong` those without."""
-        host, port = _address(address)
-        if not host.is_loopback and cert is None:
-            raise ConfigError(f"shed: --serve: {address!r}: beyond loopback needs --tls-cert and --tls-key")
+        host, port = read_address(address, _SERVE, "127.0.0.1:8470")
+        check_reach(host, _SERVE, address, tls=cert is not None, allow_http=allow_http)
         self._token = Secret(token_file)
-        _checked(self._token)
+        checked_token(self._token)
         self.manager, self.site, self.log = manager, site, log
+        self.health = health or Health()
         self.right, self.wrong = right or RateLimit(1.0, 20.0), wrong or RateLimit(0.2, 5.0)
-        try:
-            self._server = _Server((str(host), port), self, host.version == 6)
-            if cert is not None:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                context.minimum_version = ssl.TLSVersion.TLSv1_2
-                context.load_cert_chain(cert, key)
-                self._server.tls = context
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"shed: --serve: {address!r}: {error.strerror or error}") from None
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="endpoint", daemon=True)
+        tls = None if cert is None else ServerTls(cert, key, log)
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="endpoint")
+        listener = bind(host, port, _SERVE, address)
+        self.port: int = listener.getsockname()[1]
+        self._servers = [HttpServer(listener, self._answer, log, limits or Limits(), tls)]
+        self.health_port = 0
+        if health_address is not None:
+            try:
+                listener = _health_listener(health_address)
+            except ConfigError:
+                self._servers[0].close()
+                raise
+            self.health_port = listener.getsockname()[1]
+            self._servers.append(HttpServer(listener, self._answer_health, log, limits or Limits()))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._begun, self._stop = threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="endpoint", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
         self._thread.start()
+        self._begun.wait(5)
 
     def close(self) -> None:
         """Stop answering."""
-        self._server.shutdown()
-        self._thread.join(5)
-        self._server.server_close()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        if self._thread.is_alive():
+            self._thread.join(5)
+        for server in self._servers:
+            server.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def is_token(self, header: str) -> bool:
         """Compare a request's token in constant time."""
         kind, _, given = header.partition(" ")
-        return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), _checked(self._token).encode())
+        return kind.lower() == "bearer" and hmac.compare_digest(
+            given.strip().encode(), checked_token(self._token).encode()
+        )
 
+    def _run(self) -> None:
+        asyncio.run(self._serve())
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._begun.set()
+        tasks = [asyncio.create_task(server.run()) for server in self._servers]
+        await self._stop.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def __init__(self, address: tuple[str, int], endpoint: HttpEndpoint, is_v6: bool) -> None:
-        self.address_family = socket.AF_INET6 if is_v6 else socket.AF_INET
-        self.endpoint = endpoint
-        self.tls: ssl.SSLContext | None = None
-        self.slots = threading.BoundedSemaphore(_MOST_AT_ONCE)
-        super().__init__(address, _Handler)
+    async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
+        """Call what waits for a lock or a disk outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
 
-    def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # type: ignore[override]
-        """Hand a connection to a thread, as long as there are not too many."""
-        request.settimeout(_TIMEOUT_S)
-        if not self.slots.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
+    async def _answer_health(self, exchange: Exchange) -> Answer:
+        if exchange.method not in _READS:
+            return Answer(501, {"error": f"{exchange.method[:20]}: not supported"})
+        path = exchange.path.partition("?")[0]
+        if path == "/v1/health":
+            return Answer(200, {"status": "ok"})
+        if path == "/v1/ready":
+            problems = self.health.problems()
+            if problems:
+                return Answer(503, {"status": "not ready", "parts": sorted(problems)})
+            return Answer(200, {"status": "ready"})
+        return Answer(404, {"error": f"{exchange.path[:200]}: not known"})
 
-    def process_request_thread(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # type: ignore[override]
-        """Do the TLS handshake in the thread, where a slow client blocks no other."""
-        try:
-            if self.tls is not None:
-                request = self.tls.wrap_socket(request, server_side=True)
-        except OSError:
-            self.shutdown_request(request)
-        else:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.slots.release()
+    async def _answer(self, exchange: Exchange) -> Answer:
+        if exchange.method not in {*_READS, "POST"}:
+            return Answer(501, {"error": f"{exchange.method[:20]}: not supported"})
+        if exchange.method in _READS and exchange.path.partition("?")[0] in {"/v1/health", "/v1/ready"}:
+            return await self._answer_health(exchange)
+        refused = self._refused(exchange)
+        if refused is not None:
+            return refused
+        exchange.keep()
+        if exchange.method in _READS:
+            return await self._get(exchange)
+        if exchange.path != _EVENTS:
+            return Answer(404, {"error": f"{exchange.path[:200]}: not known; post to {_EVENTS}"})
+        return await self._post(await exchange.body())
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore a client that closed its connection."""
+    async def _get(self, exchange: Exchange) -> Answer:
+        if exchange.path == _EVENTS:
+            events = await self._in_thread(self.manager.events)
+            return Answer(200, {"events": [msgspec.to_builtins(known) for known in events]})
+        if exchange.path.startswith(_EVENTS + "/"):
+            known = await self._in_thread(self.manager.event, exchange.path.removeprefix(_EVENTS + "/"))
+            if known is not None:
+                return Answer(200, known)
+        return Answer(404, {"error": f"{exchange.path[:200]}: not known"})
 
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-    server_version = "powerhall"
-    sys_version = ""
-    timeout = _TIMEOUT_S
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        """Answer with the known events."""
-        if self.path == "/v1/health":
-            self._answer(200, {"status": "ok"})
-        elif self._is_allowed():
-            manager, event_id = self.server.endpoint.manager, self.path.removeprefix(_EVENTS + "/")
-            if self.path == _EVENTS:
-                self._answer(200, {"events": [msgspec.to_builtins(known) for known in manager.events()]})
-            elif self.path.startswith(_EVENTS + "/") and (known := manager.event(event_id)) is not None:
-                self._answer(200, known)
-            else:
-                self._answer(404, {"error": f"{self.path[:200]}: not known"})
-
-    def do_POST(self) -> None:
+    async def _post(self, body: bytes) -> Answer:
         """Register an event and wait for its outcome, at most until its own deadline."""
-        if not self._is_allowed():
-            return
-        if self.path != _EVENTS:
-            self._answer(404, {"error": f"{self.path[:200]}: not known; post to {_EVENTS}"})
-            return
-        length = self.headers.get("Content-Length", "")
-        if not length.isdigit():
-            self._answer(411, {"error": "Content-Length: must be given"})
-            return
-        if int(length) > MOST_BYTES:
-            self._answer(413, {"error": f"body: must be at most {MOST_BYTES} bytes"})
-            return
-        endpoint = self.server.endpoint
         try:
-            signals = parse_signals(self.rfile.read(int(length)), "request", endpoint.site, time.time())
+            signals = parse_signals(body, "request", self.site, self.manager.now_s())
             if len(signals) != 1:
                 raise Rejected("request: must hold one event")  # noqa: TRY301 - one answer for all refusals
-            self._answer_done(endpoint.manager.receive(signals[0]))
+            if signals[0].is_test:
+                return Answer(200, {"event_id": signals[0].event_id, "state": "test"})
+            known = await self._in_thread(self.manager.receive, signals[0])
         except Rejected as error:
-            self._answer(400, {"error": str(error)})
+            return Answer(400, {"error": str(error)})
         except PowerhallError as error:
-            self._answer(503, {"error": str(error)})
+            return Answer(503, {"error": str(error)})
+        except Exception as error:  # noqa: BLE001 - an input that meets a defect is refused, and the service goes on
+            self.log.error("signal_defect", source="request", detail=repr(error))
+            return Answer(400, {"error": "request: cannot be used: it met a defect, which is in the log"})
+        return await self._outcome(signals[0], known)
 
-    def _answer_done(self, known: ShedEvent) -> None:
+    async def _outcome(self, signal: Signal, known: ShedEvent) -> Answer:
+        if signal.modification < known.modification:
+            text = f"event {known.event_id}: modification {signal.modification} is older than {known.modification}"
+            return Answer(409, {"error": f"{text}, which stays in force", "event": msgspec.to_builtins(known)})
         deadline_s = time.monotonic() + min(known.within_s + 5.0, 30.0)
-        manager = self.server.endpoint.manager
-        while known.state == "announced" and known.start_s <= time.time() and not known.problem:
+        while known.state == "announced" and known.start_s <= self.manager.now_s() and not known.problem:
             if time.monotonic() > deadline_s:
                 break
-            time.sleep(_LOOK_S)
-            known = manager.event(known.event_id) or known
-        self._answer(202 if known.state == "announced" else 200, known)
+            await asyncio.sleep(_LOOK_S)
+            now = await self._in_thread(self.manager.event, known.event_id)
+            known = now or known
+        return Answer(202 if known.state == "announced" else 200, known)
 
-    def _is_allowed(self) -> bool:
-        """Check the token and the rate limit; answer the request where it is refused."""
-        endpoint = self.server.endpoint
+    def _refused(self, exchange: Exchange) -> Answer | None:
+        """Check the token and the rate limit; return the answer where the request is refused."""
         try:
-            is_token = endpoint.is_token(self.headers.get("Authorization", ""))
+            is_token = self.is_token(exchange.headers.get("authorization", ""))
         except ConfigError as error:
-            endpoint.log.error("token", detail=error)
-            self._answer(503, {"error": "the token file cannot be read"})
-            return False
-        wait_s = (endpoint.right if is_token else endpoint.wrong).wait_s()
+            self.log.error("token", detail=error)
+            return Answer(503, {"error": "the token file cannot be read"})
+        wait_s = (self.right if is_token else self.wrong).wait_s()
         if wait_s:
-            self._answer(429, {"error": "too many requests"}, {"Retry-After": str(int(wait_s) + 1)})
-        elif not is_token:
-            endpoint.log.warning("refused", client=self.client_address[0], detail="no token, or a wrong one")
-            self._answer(401, {"error": "Authorization: must be Bearer and the token"}, {"WWW-Authenticate": "Bearer"})
-        return is_token and not wait_s
-
-    def _answer(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
-        text = json.dumps(msgspec.to_builtins(body)).encode()
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(text)
-        self.close_connection = True
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Do not log per request."""
+            return Answer(429, {"error": "too many requests"}, {"Retry-After": str(int(wait_s) + 1)})
+        if not is_token:
+            self.log.warning("refused", client=exchange.peer, detail="no token, or a wrong one")
+            text = "Authorization: must be Bearer and the token"
+            return Answer(401, {"error": text}, {"WWW-Authenticate": "Bearer"})
+        return None
 
 
-def _checked(token: Secret) -> str:
-    text = token.read()
-    if len(text) < _SHORTEST_TOKEN:
-        raise ConfigError(f"{token.path}: token: must have at least {_SHORTEST_TOKEN} characters")
-    return text
-
-
-def _address(text: str) -> tuple[IPv4Address | IPv6Address, int]:
-    """Read IP:PORT, an IPv6 address in brackets; a name would leave open where the endpoint listens."""
-    host, _, port = text.rpartition(":")
-    try:
-        return ip_address(host.strip("[]").replace("localhost", "127.0.0.1")), int(port)
-    except ValueError:
-        raise ConfigError(f"shed: --serve: {text!r}: must be IP:PORT, such as 127.0.0.1:8470") from None
+def _health_listener(address: str) -> socket.socket:
+    """Bind the address of the health endpoint, which must be on loopback: it has no token."""
+    host, port = read_address(address, _HEALTH, "127.0.0.1:8470")
+    if not host.is_loopback:
+        raise ConfigError(f"{_HEALTH}: {address!r}: must be on loopback, such as 127.0.0.1:8471")
+    return bind(host, port, _HEALTH, address)

@@ -2,8 +2,9 @@
 
 Order, least harm first: lower the power mode of jobs that may be preempted (by value lost per watt), then pause
 those that can checkpoint (by weight of work per watt), then stop the other preemptible ones (the same). Jobs that may
-not be preempted are protected: no action of the ladder touches them. A cap holds for all GPUs of a node, so a job that
-shares a node with another one is not slowed, only paused or stopped.
+not be preempted are protected: no action of the ladder touches them. So are jobs that run on one GPU together: what one
+of them leaves, the others may draw. A cap holds for all GPUs of a node, so a job that shares a node with another one is
+not slowed, only paused or stopped.
 
 Powers are at the meter: true losses and cooling curves of the weather of the present slot, on planned draws.
 """
@@ -135,11 +136,11 @@ def _lowest(kind: NodeType, job_class: JobClass | None, entry: Assignment) -> Mo
 
 def _rungs(plan: Plan, running: list[Assignment]) -> list[Action]:
     site, jobs = plan.snapshot.site, {job.job_id: job for job in plan.snapshot.jobs}
-    sharing = _sharing(running)
+    sharing, together = _sharing(running), _on_one_gpu(running)
     found: list[Action] = []
     for entry in running:
         job, kind = jobs[entry.job_id], site.node_types[entry.node_type]
-        if not job.preemptible:
+        if not job.preemptible or entry.job_id in together:
             continue
         job_class = site.job_classes.get(job.job_class)
         steps = [] if entry.job_id in sharing else _lower(entry, job, kind, job_class)
@@ -152,6 +153,12 @@ def _rungs(plan: Plan, running: list[Assignment]) -> list[Action]:
         mode = steps[-1].mode if steps else entry.mode
         found.append(Action(what, entry.job_id, entry.hall, mode, saved_w, job.weight * entry.gpus / max(saved_w, 1.0)))
     return sorted(found, key=lambda a: (_ORDER[a.kind], a.harm_per_w, a.job_id, -a.saved_w))
+
+
+def _on_one_gpu(running: list[Assignment]) -> set[str]:
+    """Return the jobs that share a GPU with another one."""
+    guests = [entry for entry in running if entry.beside]
+    return {entry.job_id for entry in guests} | {entry.beside for entry in guests}
 
 
 def _sharing(running: list[Assignment]) -> set[str]:
@@ -181,7 +188,9 @@ def ladder(plan: Plan, time_s: float) -> Ladder:
         halls[action.hall] = after_w
         actions.append(msgspec.structs.replace(action, left_w=total_w))
     jobs = {job.job_id: job for job in plan.snapshot.jobs}
-    protected = tuple(entry.job_id for entry in running if not jobs[entry.job_id].preemptible)
+    together = _on_one_gpu(running)
+    kept = (entry for entry in running if entry.job_id in together or not jobs[entry.job_id].preemptible)
+    protected = tuple(entry.job_id for entry in kept)
     return Ladder(plan.plan_id, time_s, start_w, tuple(actions), protected)
 
 

@@ -1,15 +1,17 @@
 """Open the targets of a shed: store, keys and ledger, scheduler and plan file."""
 
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import Rejected
+from powerhall.runtime.log import Log
 from powerhall.site.curtailment import parse_ramp
 from powerhall.store import open_store
-from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.leases.keys import read_site_key
-from powerhall_optimizer.leases.ledger import Ledger as LeaseLedger
+from powerhall_optimizer.leases.open_ledger import open_ledger
 from powerhall_optimizer.schedulers.registry import open_writer
 from powerhall_optimizer.shed.shedder import Shedder
 
@@ -45,7 +47,15 @@ def open_shedder(options: ShedOptions, plan: Plan) -> Shedder:
         raise Rejected(
             "shed: no store, scheduler or file is given: needs --store with keys, --scheduler or --out; or --dry-run"
         )
-    ledger = LeaseLedger(safe_caps_w(plan.snapshot.site), options.ledger) if options.ledger else None
     key = read_site_key(options.site_key) if options.site_key else None
     store = open_store(options.store) if options.store else None
+    ledger = None
+    if options.ledger and key:
+        site, log = plan.snapshot.site, Log()
+        tell = partial(_tell, log)
+        ledger = open_ledger(site, options.ledger, time.time(), tell, store=store, site_key=key)
     return Shedder(ledger, store, key, writer, options.out, ramp_w_per_s=ramp)
+
+
+def _tell(log: Log, doubt: str) -> None:
+    log.warning("lease_ledger", detail=doubt)

@@ -16,6 +16,7 @@ from powerhall.plan.plan import Plan, write_plan
 from powerhall.runtime.errors import PowerhallError
 from powerhall.store import Store
 from powerhall_optimizer.leases.acks import read_acks
+from powerhall_optimizer.leases.budgets import known_falls_s
 from powerhall_optimizer.leases.caps import CapRequest, cap_requests, grant_leases
 from powerhall_optimizer.leases.lease_points import publish_leases
 from powerhall_optimizer.leases.ledger import Ledger as LeaseLedger
@@ -54,6 +55,8 @@ class Outcome(msgspec.Struct, frozen=True):
     confirmed: int = 0
     confirmed_seconds: float | None = None
     problems: tuple[str, ...] = ()
+    own_w: float | None = None
+    """Limit in W of the event itself, where it asked for a reduction; `target_w` may be that of another event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +120,16 @@ class Shedder:
             return {}
         now_s = self.clock()
         wanted = _of_jobs(plan, cap_requests(plan, now_s, now_s + 1.0, modes), fresh)
-        until_s = now_s + self.lease_s
-        leases = grant_leases(plan, wanted, self.ledger, None, site_key=self.site_key, now_s=now_s, until_s=until_s)
+        leases = grant_leases(
+            plan,
+            wanted,
+            self.ledger,
+            None,
+            site_key=self.site_key,
+            now_s=now_s,
+            until_s=now_s + self.lease_s,
+            falls_s=known_falls_s(plan, now_s, now_s + self.lease_s),
+        )
         publish_leases(self.store, plan.snapshot.site, leases)
         return {lease.node: lease.sequence for lease, _ in leases}
 

@@ -1,7 +1,6 @@
 """Calls in a child process with a hard time limit, so that a solver that hangs or crashes loses only its result.
 
-The child first prepares (compiles, on a fresh installation), with a time limit of its own; the deadline moves by the
-time that this took.
+A call may send what it has so far; where it is not done in time, the last of these is its answer.
 """
 
 import multiprocessing
@@ -19,7 +18,7 @@ __all__ = ["guarded"]
 
 T = TypeVar("T")
 _POLL_S = 0.1
-_PREPARE_LIMIT_S = 400.0
+_Limits = tuple[float, float, float]
 
 
 def _alone(answer: Connection) -> None:
@@ -31,14 +30,10 @@ def _alone(answer: Connection) -> None:
     os.closerange(keep + 1, most if most > 0 else 4096)
 
 
-def _child(prepare: Callable[[], None], call: Callable[[float], T], answer: Connection) -> None:
+def _child(call: Callable[[Callable[[T], None]], T], answer: Connection) -> None:
     try:
         _alone(answer)
-        began = time.monotonic()
-        prepare()
-        late_s = time.monotonic() - began
-        answer.send(late_s)
-        answer.send((True, call(late_s)))
+        answer.send((True, call(lambda part: answer.send((None, part)))))
     except Exception as error:  # noqa: BLE001 - carried to the parent, which logs it
         answer.send((False, f"{type(error).__name__}: {error}"))
     finally:
@@ -47,27 +42,27 @@ def _child(prepare: Callable[[], None], call: Callable[[float], T], answer: Conn
 
 
 def guarded(
-    prepare: Callable[[], None],
-    call: Callable[[float], T],
+    call: Callable[[Callable[[T], None]], T],
     *,
     deadline_s: float,
     grace_s: float,
     stop: Callable[[], bool],
+    first_grace_s: float = 0.0,
 ) -> T:
-    """Return what `call` returns; PowerhallError when it fails, dies, or is not done `grace_s` after its deadline.
+    """Return what `call` returns, or what it sent last where it is not done `grace_s` after its deadline.
 
-    `call` gets the seconds that `prepare` took, by which the deadline (on the monotonic clock) has moved. A request to
-    stop is passed on as SIGTERM, and shortens the deadline to now.
+    PowerhallError when it fails, dies, or has sent nothing `first_grace_s` (at least `grace_s`) after its deadline;
+    one answer alone is taken only then.
+    `call` gets a function that sends an answer to fall back on. The deadline is on the monotonic clock. A request to
+    stop is passed on as SIGTERM, and shortens it to now.
     """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(prepare, call, theirs), daemon=True)
+    child = context.Process(target=_child, args=(call, theirs), daemon=True)
     child.start()
     theirs.close()
     try:
-        first = _answer(ours, child.pid, time.monotonic() + _PREPARE_LIMIT_S, stop)
-        if isinstance(first, float):  # ready; a failure to get ready comes as (False, text)
-            first = _answer(ours, child.pid, deadline_s + first + grace_s, stop, grace_s)
+        done, result = _last_answer(ours, child.pid, (deadline_s, max(grace_s, first_grace_s), grace_s), stop)
     except EOFError:
         raise PowerhallError("died without an answer") from None
     finally:
@@ -75,16 +70,36 @@ def guarded(
             child.kill()
         child.join()
         ours.close()
-    done, result = first
-    if not done:
+    if done is False:
         raise PowerhallError(str(result))
     value: T = result
     return value
 
 
-def _answer(ours: Connection, pid: int | None, end_s: float, stop: Callable[[], bool], grace_s: float = 0.0) -> Any:  # noqa: ANN401 - what the call returns, as it came through the pipe
+def _last_answer(
+    ours: Connection, pid: int | None, limits: tuple[float, float, float], stop: Callable[[], bool]
+) -> Any:  # noqa: ANN401 - what the call returns, as it came through the pipe
+    """Return the final answer as (done, result), or the last one to fall back on where that fails or is late.
+
+    The first one sent is a makeshift: a second is worth waiting for.
+
+    `limits` are the deadline, and how much later the first answer and the next ones may come.
+    """
+    deadline_s, grace_s, next_grace_s = limits
+    found: Any = None
+    try:
+        while (answer := _answer(ours, pid, deadline_s + grace_s, stop, grace_s))[0] is None:
+            found, grace_s = answer, grace_s if found is None else next_grace_s
+    except (PowerhallError, EOFError):
+        if found is None:
+            raise
+        return found
+    return answer if answer[0] or found is None else found
+
+
+def _answer(ours: Connection, pid: int | None, end_s: float, stop: Callable[[], bool], grace_s: float) -> Any:  # noqa: ANN401 - what the call returns, as it came through the pipe
     told = False
-    while not ours.poll(_POLL_S):
+    while not ours.poll(max(0.0, min(_POLL_S, end_s - time.monotonic()))):
         if stop() and not told and pid is not None:
             os.kill(pid, signal.SIGTERM)
             told, end_s = True, min(end_s, time.monotonic() + grace_s)

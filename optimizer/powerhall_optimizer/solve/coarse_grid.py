@@ -9,20 +9,19 @@ the whole is then improved on the fine grid. The bound is always that of the fin
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import NO_DEADLINE, Ints, PriceCertificate, Problem, Schedule
+from powerhall_optimizer.problem.meter import coarse_curves
+from powerhall_optimizer.solve.result import SolveResult
 
-if TYPE_CHECKING:
-    from powerhall_optimizer.solve.pipeline import SolveResult
+__all__ = ["LEVEL_SHARE", "Coarse", "Level", "Part", "coarsen", "levels_of", "narrowed", "solve_on_grid"]
 
-__all__ = ["Coarse", "Level", "Part", "coarsen", "levels_of", "narrowed", "solve_on_grid"]
-
-_LEVEL_SHARE = 0.15
-"""Part of the time for each coarse level."""
+LEVEL_SHARE = 0.15
+"""Part of time and work for each coarse level."""
 Bools = npt.NDArray[np.bool_]
 
 
@@ -130,6 +129,7 @@ def coarsen(problem: Problem, factor: int) -> Coarse:
         slot_s=p.slot_s * factor,
         capacity=np.minimum.reduceat(p.capacity, starts, axis=1),
         tariff=np.add.reduceat(p.tariff, starts, axis=1) if len(p.tariff) else np.zeros((0, len(starts)), np.int64),
+        curves=coarse_curves(p.curves, starts),
         job_delay_cost=p.job_delay_cost * factor,
         job_deadline=deadline,
         job_late_cost=p.job_late_cost * factor,
@@ -158,7 +158,7 @@ class Solve(Protocol):
 
     def __call__(
         self, part: Problem, /, *, seconds: float, warm: PriceCertificate | None, previous: Schedule | None
-    ) -> "SolveResult":
+    ) -> SolveResult:
         """Return the best schedule and prices within the time."""
         ...
 
@@ -172,7 +172,7 @@ def solve_on_grid(
     warm: PriceCertificate | None,
     previous: Schedule | None,
     stop: Callable[[], bool] = lambda: False,
-) -> "SolveResult":
+) -> SolveResult:
     """Solve level by level, then on the fine grid from there; value and bound are of the fine problem."""
     from powerhall_optimizer.solve.stage import certificate_of
 
@@ -186,7 +186,7 @@ def solve_on_grid(
         starts = np.arange(0, problem.slots, level.factor)
         result = solve(
             coarse.problem,
-            seconds=_LEVEL_SHARE * seconds,
+            seconds=LEVEL_SHARE * seconds,
             warm=None if price is None else certificate_of(coarse.problem, np.add.reduceat(price, starts, axis=1)),
             previous=None if previous is None else coarse.coarse(part.own(previous)),
         )

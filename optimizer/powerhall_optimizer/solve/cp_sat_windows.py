@@ -15,18 +15,21 @@ from powerhall_optimizer.problem.arrays import Schedule
 from powerhall_optimizer.solve.cp_sat_model import Decision, free_without, solve_decisions
 from powerhall_optimizer.solve.presolve import profile_prices
 from powerhall_optimizer.solve.stage import SolveBudget, SolverState
+from powerhall_optimizer.solve.work import Pace
 
 Floats = npt.NDArray[np.float64]
 MOST_JOBS = 100
+WINDOW_S = 1.0
+"""Reference seconds of a window, its model included."""
 
 
 @dataclass(frozen=True, slots=True)
 class CpSatWindows:
-    """The stage: windows of at most `jobs` jobs, `starts` decisions kept per job, `seconds` each."""
+    """The stage: windows of at most `jobs` jobs, `starts` decisions kept per job; `work` in CP-SAT's own time."""
 
     jobs: int = 60
     starts: int = 12
-    seconds: float = 2.0
+    work: float = 0.4
 
     def run(self, state: SolverState, budget: SolveBudget) -> SolverState:
         """Raise the value of the schedule window by window; the bound stays as it is."""
@@ -36,14 +39,14 @@ class CpSatWindows:
         price = state.price if state.price is not None else np.zeros(problem.capacity.shape)
         prefix = profile_prices(state.presolved, price)
         random = np.random.default_rng(budget.seed)
-        windows = budget.iterations if budget.iterations is not None else 1 << 30
-        for _ in range(windows):
-            if budget.stop() or state.gap <= budget.target_gap or (budget.iterations is None and budget.left() < 0.2):
+        pace = Pace(budget, budget.iterations or budget.steps(WINDOW_S, 0, 1000))
+        for number in range(pace.total if budget.iterations or budget.work_s >= WINDOW_S else 0):
+            if pace.at(number) >= 1.0 or state.gap <= budget.target_gap:
                 break
             jobs = self._pick(state, random)
             decisions = [d for job in jobs for d in self._decisions(state, job, prefix)]
             free = free_without(problem, state.schedule, jobs)
-            answer = solve_decisions(problem, jobs, decisions, free, state.schedule, budget.part(self.seconds))
+            answer = solve_decisions(problem, jobs, decisions, free, state.schedule, budget, self.work)
             if answer is not None:
                 changed = np.array(jobs)
                 before = sum(problem.value(j, *_decision(state.schedule, j)) for j in changed.tolist())

@@ -6,15 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
+from powerhall_optimizer.problem.usage import add_usage, over_limit
 
 __all__ = ["fill_by_density", "value_densities"]
 
 
 def _blocked(problem: Problem, usage: Ints, option: int) -> Ints:
     """Return the number of slots before each slot in which the option would break a limit: [T + 1]."""
-    over = np.zeros(problem.slots, bool)
-    for resource, amount in problem.uses_of(option):
-        over |= usage[resource] + amount > problem.capacity[resource]
+    over = over_limit(problem, usage, option)
     result: Ints = np.concatenate(([0], np.cumsum(over)))
     return result
 
@@ -43,8 +42,7 @@ def fill_by_density(problem: Problem, kept: Schedule, deadline_s: float) -> Sche
 
     def take(job: int) -> None:
         option, start = int(schedule.option[job]), int(schedule.start[job])
-        for resource, amount in problem.uses_of(option):
-            usage[resource, start : start + int(problem.option_duration[option])] += amount
+        add_usage(problem, usage, option, (start, start + int(problem.option_duration[option])))
 
     density = value_densities(problem).tolist()
     waiting: list[tuple[float, int]] = []

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints, Schedule
+from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.solve.kernels.destroy_repair import MoveSettings, Neighbourhood, SearchGuidance, search
 from powerhall_optimizer.solve.kernels.kernel_arrays import PriceBasis, WorkingSchedule
 from powerhall_optimizer.solve.presolve import PresolvedProblem, profile_prices
 from powerhall_optimizer.solve.price_greedy import merits, value_of
 from powerhall_optimizer.solve.prices import evaluate
-from powerhall_optimizer.solve.stage import SolveBudget, SolverState, usage_of
+from powerhall_optimizer.solve.stage import SolveBudget, SolverState
+from powerhall_optimizer.solve.work import Costs, Pace
 
 __all__ = ["NeighbourhoodSearch"]
 
@@ -31,13 +33,13 @@ _MOST_OUT, _MOST_IN = 20, 20
 
 @dataclass(frozen=True, slots=True)
 class NeighbourhoodSearch:
-    """The stage: rounds of about `round_seconds`, until time is up or the target gap is reached.
+    """The stage: rounds of about `round_seconds`, until the work is done or the target gap is reached.
 
     Simulated annealing: losses are accepted at first, fewer and fewer later. `hot` and `cold` are the first and the
     last temperature as shares of the mean value of a placed job.
     """
 
-    round_seconds: float = 0.5
+    round_seconds: float = 0.2
     first_moves: int = 200
     hot: float = 0.05
     cold: float = 0.003
@@ -48,23 +50,25 @@ class NeighbourhoodSearch:
             return state
         rounds = _Rounds.of(state, budget)
         mean = _mean_value(state)
-        now, moves, done, began = state, self.first_moves, 0, budget.clock()
-        progress = 0.0
-        while progress < 1.0 and state.gap > budget.target_gap and not budget.stop():
-            at = budget.clock()
+        moves, total = self._moves(state, budget)
+        pace = Pace(budget, total)
+        now, done = state, 0
+        progress = pace.at(0)
+        while progress < 1.0 and state.gap > budget.target_gap:
             heat = mean * self.hot * (self.cold / self.hot) ** progress
             now = rounds.run(now, moves, heat)
             state = state.better(now.schedule, now.value)
             done += 1
-            if budget.iterations is not None:
-                progress = done / budget.iterations
-                continue
-            spent = max(1e-4, budget.clock() - at)
-            wanted = int(moves / spent * min(self.round_seconds, max(0.02, budget.left())))
-            moves = min(max(10, wanted), 4 * moves, _MOST_MOVES)
-            left, gone = budget.left(), budget.clock() - began
-            progress = gone / (gone + left) if left > 0 else 1.0
+            progress = pace.at(done)
         return state
+
+    def _moves(self, state: SolverState, budget: SolveBudget) -> tuple[int, int]:
+        """Return the moves of a round and thread, and the number of rounds."""
+        if budget.iterations is not None:
+            return self.first_moves, budget.iterations
+        most = budget.steps(Costs.of(state.presolved).move, 1, 1 << 40)
+        rounds = max(8, round(budget.work_s / self.round_seconds), most // _MOST_MOVES)
+        return max(10, most // rounds), max(1, min(rounds, most // 10))
 
 
 def _mean_value(state: SolverState) -> float:

@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints, Problem
 from powerhall_optimizer.solve.kernels.kernel_arrays import ProblemArrays
+from powerhall_optimizer.solve.kernels.meter_price import MeterGrid, meter_grid
+from powerhall_optimizer.solve.kernels.profile_price import ProfileTariffs, sum_profile_prices
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,6 +38,7 @@ class PresolvedProblem:
     groups: int
     column_option: Ints  # options that represent columns, job by job
     job_columns: Ints  # [J + 1]
+    meter_grid: MeterGrid
 
 
 def presolve(problem: Problem) -> PresolvedProblem:
@@ -65,6 +68,7 @@ def presolve(problem: Problem) -> PresolvedProblem:
             profile_uses=tables[2],
             profile_resource=tables[3],
             profile_amount=tables[4],
+            curves=p.curves,
         ),
         profile_tariff=tables[5],
         profile_energy=tables[6],
@@ -74,23 +78,16 @@ def presolve(problem: Problem) -> PresolvedProblem:
         groups=int(group.max()) + 1 if len(group) else 0,
         column_option=column_option,
         job_columns=np.searchsorted(job[column_option], np.arange(problem.jobs + 1)).astype(np.int64),
+        meter_grid=meter_grid(p.curves),
     )
 
 
 def profile_prices(presolved: PresolvedProblem, price: Floats) -> Floats:
     """Prefix sums [P, T + 1] of the price of one unit of each profile, energy included; `price` is [R, T]."""
-    problem, arrays = presolved.problem, presolved.arrays
-    counts = np.diff(arrays.profile_uses)
-    series = np.zeros((len(counts), problem.slots))
-    for position in range(int(counts.max(initial=0))):
-        has = counts > position
-        entry = arrays.profile_uses[:-1][has] + position
-        series[has] += arrays.profile_amount[entry, None] * price[arrays.profile_resource[entry]]
-    pays = presolved.profile_tariff >= 0
-    series[pays] += presolved.profile_energy[pays, None] * problem.tariff[presolved.profile_tariff[pays]]
-    result = np.zeros((len(counts), problem.slots + 1))
-    np.cumsum(series, axis=1, out=result[:, 1:])
-    return result
+    prefix = np.empty((len(presolved.profile_tariff), presolved.problem.slots + 1))
+    tariffs = ProfileTariffs(presolved.profile_tariff, presolved.profile_energy, presolved.problem.tariff)
+    sum_profile_prices(presolved.arrays, tariffs, price, prefix)
+    return prefix
 
 
 def _job_value(p: Problem) -> Floats:

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints, Schedule
+from powerhall_optimizer.problem.standing import job_worth
+from powerhall_optimizer.problem.usage import usage_of
 from powerhall_optimizer.solve.kernels.decision_value import priced_values, total_value
 from powerhall_optimizer.solve.kernels.insertion import insert_all
 from powerhall_optimizer.solve.kernels.kernel_arrays import (
@@ -30,13 +32,15 @@ from powerhall_optimizer.solve.kernels.kernel_arrays import (
 )
 from powerhall_optimizer.solve.presolve import PresolvedProblem, profile_prices
 from powerhall_optimizer.solve.prices import Evaluation, evaluate
-from powerhall_optimizer.solve.stage import SolveBudget, SolverState, usage_of
+from powerhall_optimizer.solve.stage import SolveBudget, SolverState
+from powerhall_optimizer.solve.work import Costs, Pace
 
 Floats = npt.NDArray[np.float64]
 SCALES = (1.0, 0.9, 0.6, 0.0)
 AREA_WEIGHTS = (0.12, 0.25, 0.05)  # how much a large gang is preferred to a small one of equal merit
 SLOPES = (0.4, 0.3)  # how strongly prices follow the fill, one per thread in turn
 SQUEAK = 0.3  # rank gained by a job that is denied all of its value
+_FIRST = 1e6  # added to the rank of jobs that run: merits are of the order of 1, of jobs that must run of 1e3
 LAST_RESORT = 1e3  # price scale at which jobs that must run take their smallest option
 RENEWALS = 2e9  # multiplications spent on following prices in one pass, at most
 
@@ -56,20 +60,24 @@ class PriceGreedy:
         price = state.price if state.price is not None else np.zeros(problem.capacity.shape)
         wheel = _SqueakyWheel.at(presolved, price, evaluate(presolved, price, budget))
         workers = budget.workers
+        tries = self.tries
+        if budget.iterations is None:
+            tries = budget.steps(Costs.of(presolved).greedy, len(AREA_WEIGHTS), self.tries)
+        pace = Pace(budget, tries)
 
         def build(entry: tuple[int, Floats]) -> tuple[Floats, Schedule, int] | None:
             number, rank = entry
-            if number > 0 and budget.iterations is None and budget.left() <= 0:
+            if number > 0 and pace.at(number) >= 1.0:
                 return None
             schedule, value = greedy_schedule(presolved, rank, price, SLOPES[number % workers % len(SLOPES)])
             return rank, schedule, value
 
-        ranks = [wheel.merit + weight * wheel.area for weight in AREA_WEIGHTS[: self.tries]]
+        ranks = wheel.first_ranks(self.tries)
         found = [f for f in budget.pool.map(build, enumerate(ranks)) if f is not None]
         done, best = len(ranks), max(found, key=lambda f: f[2])
         state = state.better(*best[1:])
         chains = [best] * workers
-        while done < self.tries and (budget.iterations is not None or budget.left() > 0):
+        while pace.at(done) < 1.0:
             entries = [(done + i, wheel.turn(rank, schedule)) for i, (rank, schedule, _) in enumerate(chains)]
             chains = [f or chains[i] for i, f in enumerate(budget.pool.map(build, entries))]
             done += workers
@@ -101,6 +109,12 @@ class _SqueakyWheel:
         np.maximum.at(worth, owner, problem.option_rate * length + np.maximum(0, problem.option_bonus).astype(float))
         return _SqueakyWheel(presolved, merit, area, evaluation.gain, worth, prefix)
 
+    def first_ranks(self, most: int) -> list[Floats]:
+        """Return the first orders: running jobs first, and once each job by its merit, the cost of stopping in it."""
+        running = self.presolved.problem.job_wait_value < 0
+        ranks = [self.merit + weight * self.area + _FIRST * running for weight in AREA_WEIGHTS[:most]]
+        return [*ranks, self.merit + AREA_WEIGHTS[0] * self.area] if running.any() and most > len(ranks) else ranks
+
     def turn(self, rank: Floats, schedule: Schedule) -> Floats:
         """The next rank after a schedule that came from `rank`."""
         got = np.zeros(len(rank))
@@ -129,14 +143,14 @@ def merits(presolved: PresolvedProblem, at: Evaluation, prefix: Floats) -> tuple
 
 
 def greedy_schedule(presolved: PresolvedProblem, merit: Floats, price: Floats, slope: float) -> tuple[Schedule, int]:
-    """One schedule: jobs by falling merit, those that must run first, one pass per price scale."""
+    """One schedule: jobs by falling merit, one pass per price scale."""
     problem = presolved.problem
-    must = problem.job_wait_value < 0
-    order = np.lexsort((-merit, problem.job_wait_value * must))
+    must = problem.job_wait_value < -job_worth(problem)
+    order = np.argsort(-merit, kind="stable")
     found = fill(presolved, Schedule.empty(problem.jobs), order, price, slope)
     if must.any() and (found[0].option[must] < 0).any():
         tight = LAST_RESORT * (price + 1.0 / np.maximum(1, problem.capacity))
-        small = fill(presolved, Schedule.empty(len(must)), order[: int(must.sum())], tight, slope, (1.0,))[0]
+        small = fill(presolved, Schedule.empty(len(must)), order[must[order]], tight, slope, (1.0,))[0]
         found = max(found, fill(presolved, small, order, price, slope), key=lambda pair: pair[1])
     return found
 

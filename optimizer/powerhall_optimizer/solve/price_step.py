@@ -2,7 +2,8 @@
 
 Resources whose options are alike share one price (a group). Prices are kept times the mean capacity of their group, so
 that a step means the same for GPUs and for W. Steps are taken per coordinate from running first and second moments of
-the subgradient (Adam; Kingma and Ba 2015), projected on prices >= 0, in units of the typical value of the group.
+the subgradient (Adam; Kingma and Ba 2015), projected on prices >= 0, in units of the typical value of the group, or of
+the price where that is more: prices of a few short hours may have to rise to many times what is typical.
 """
 
 import numpy as np
@@ -27,6 +28,7 @@ class PriceStep:
         """Start from prices per resource and slot [R, T], or from 0."""
         self.presolved = presolved
         self.step = step
+        self.alone = np.array_equal(presolved.resource_group, np.arange(presolved.groups))  # a group per resource
         capacity = self._grouped(presolved.problem.capacity.astype(float))
         self.mean = np.maximum(1e-9, capacity.mean(axis=1, keepdims=True))
         self.worth = typical_value(presolved) * self.mean
@@ -54,12 +56,15 @@ class PriceStep:
         self.second = _KEPT_SQUARE * self.second + _NEW_SQUARE * slope * slope
         mean = self.first / (1 - _KEPT**self.done)
         size = np.sqrt(self.second / (1 - _KEPT_SQUARE**self.done)) + 1e-3
-        length = self.step * self.worth * (1 - progress) ** 1.5
+        length = self.step * np.maximum(self.worth, self.scaled) * (1 - progress) ** 2
         self.scaled = np.maximum(0.0, self.scaled - length * (mean / size))
 
     def _grouped(self, rows: Floats) -> Floats:
+        if self.alone:
+            return rows.astype(float)
         total = np.zeros((self.presolved.groups, rows.shape[1]))
-        np.add.at(total, self.presolved.resource_group, rows)
+        for resource, group in enumerate(self.presolved.resource_group.tolist()):
+            total[group] += rows[resource]
         return total
 
 

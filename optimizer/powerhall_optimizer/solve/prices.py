@@ -18,12 +18,17 @@ import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.solve.kernels.kernel_arrays import Columns, PricedDecisions
+from powerhall_optimizer.solve.kernels.meter_price import price_meters
 from powerhall_optimizer.solve.kernels.pricing import price_jobs
 from powerhall_optimizer.solve.presolve import PresolvedProblem, profile_prices
 from powerhall_optimizer.solve.price_step import PriceStep
 from powerhall_optimizer.solve.stage import SolveBudget, SolverState
+from powerhall_optimizer.solve.work import Costs, Pace
 
 Floats = npt.NDArray[np.float64]
+_STEPS = 24  # steps at most in which a price at a meter is sought
+_PROMISED = 120
+"""Steps that no deadline cuts short within the stage's own seconds: without prices a plan proves next to nothing."""
 ROUNDING = 1e-9  # relative margin for float64 sums; the published bound is recomputed exactly
 
 
@@ -32,7 +37,9 @@ class Evaluation:
     """L(lambda) and the jobs' choices at these prices."""
 
     bound: float
+    price: Floats  # [R, T] with the best prices at meters for those of the pools' IT power
     usage: Floats  # [R, T]
+    free: Floats  # [R, T] capacity less usage, of pools that a meter counts the best IT power less usage: a subgradient
     gain: Floats  # [J] value less price of the best decision
     choice: Ints  # [J] option or -1
     start: Ints  # [J]
@@ -40,36 +47,82 @@ class Evaluation:
 
 
 def evaluate(
-    presolved: PresolvedProblem, price: Floats, budget: SolveBudget, columns: tuple[Ints, Ints] | None = None
+    presolved: PresolvedProblem,
+    price: Floats,
+    budget: SolveBudget,
+    columns: tuple[Ints, Ints] | None = None,
+    added: Floats | None = None,
 ) -> Evaluation:
-    """Price all jobs in `budget.workers` threads; with `columns` (options, pointers per job) only over these."""
+    """Price all jobs in `budget.workers` threads; with `columns` (options, pointers per job) only over these.
+
+    `added` [R, T] is capacity that storage may add: prices at meters are chosen for it, the bound is without it.
+    """
     problem = presolved.problem
     options, pointers = columns if columns is not None else (presolved.column_option, presolved.job_columns)
     prefix = profile_prices(presolved, price)
-    workers = budget.workers
+    gain, choice, start, change, column_gain = _priced(presolved, Columns(pointers, options), prefix, budget)
+    usage = np.cumsum(change[:, :-1], axis=1)
+    capacity = problem.capacity.astype(float)
+    price, cost, at_meter = _meters(presolved, price, capacity if added is None else capacity + added, budget)
+    free = capacity - usage
+    curves = problem.curves
+    free[curves.pool_row] = at_meter - usage[curves.pool_row]
+    free[curves.meter_row] = 0.0
+    plain = np.ones(problem.resources, bool)
+    plain[curves.pool_row] = plain[curves.meter_row] = False
+    bound = float((price[plain] * capacity[plain]).sum() + gain.sum()) + cost
+    if added is not None:
+        meters = np.unique(curves.meter_row)
+        bound -= float((price[meters] * added[meters]).sum())
+    return Evaluation(bound, price, usage, free, gain, choice, start, column_gain)
+
+
+def _priced(presolved: PresolvedProblem, columns: Columns, prefix: Floats, budget: SolveBudget) -> PricedDecisions:
+    """Price all jobs over these columns, on the budget's cluster or in threads here: the same to the bit."""
+    found = None if budget.pricing is None else budget.pricing.price(presolved, columns, prefix)
+    if found is not None:
+        return found
+    problem, workers = presolved.problem, budget.workers
     change = np.zeros((workers, problem.resources, problem.slots + 1))
-    gain, column_gain = np.zeros(problem.jobs), np.zeros(len(options))
+    gain, column_gain = np.zeros(problem.jobs), np.zeros(len(columns.option))
     choice, start = np.zeros(problem.jobs, np.int64), np.zeros(problem.jobs, np.int64)
-    edges = np.searchsorted(pointers, np.linspace(0, len(options), workers + 1))
+    edges = np.searchsorted(columns.pointer, np.linspace(0, len(columns.option), workers + 1))
     edges[0], edges[-1] = 0, problem.jobs
 
     def part(worker: int) -> None:
-        lo, hi = edges[worker], edges[worker + 1]
         result = PricedDecisions(gain, choice, start, change[worker], column_gain)
-        price_jobs(presolved.arrays, lo, hi, Columns(pointers, options), prefix, result)
+        price_jobs(presolved.arrays, edges[worker], edges[worker + 1], columns, prefix, result)
 
     list(budget.pool.map(part, range(workers)))
-    usage = np.cumsum(change.sum(axis=0)[:, :-1], axis=1)
-    bound = float((price * problem.capacity).sum() + gain.sum())
-    return Evaluation(bound, usage, gain, choice, start, column_gain)
+    return PricedDecisions(gain, choice, start, change.sum(axis=0), column_gain)
+
+
+def _meters(
+    presolved: PresolvedProblem, price: Floats, capacity: Floats, budget: SolveBudget
+) -> tuple[Floats, float, Floats]:
+    """Return prices with those at meters, what jobs pay there at most, and the best IT power of the pools [K, T]."""
+    problem = presolved.problem
+    at_meter = np.zeros((len(problem.curves.pool_row), problem.slots))
+    price = price.copy()
+    edges = np.linspace(0, problem.slots, budget.workers + 1).astype(int).tolist()
+
+    def part(worker: int) -> float:
+        span = edges[worker], edges[worker + 1]
+        return price_meters(problem.curves, presolved.meter_grid, span, price, capacity, at_meter, _STEPS)
+
+    return price, sum(budget.pool.map(part, range(budget.workers))), at_meter
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """The stage: `rounds` iterations at most, fewer where the budget limits them; warm when the state has prices."""
+    """The stage: `rounds` iterations at most, fewer where the budget limits them; warm when the state has prices.
 
-    rounds: int = 1500
-    step: float = 0.12
+    `least` iterations are planned where the counted work allows fewer; the deadline may cut them short.
+    """
+
+    rounds: int = 4000
+    least: int = 30
+    step: float = 0.2
     warm_step: float = 0.02
     full_every: int = 8
 
@@ -78,41 +131,37 @@ class Prices:
         presolved = state.presolved
         if presolved.problem.resources == 0 or presolved.problem.jobs == 0:
             zero = np.zeros(presolved.problem.capacity.shape)
-            return state.tighter(zero, evaluate(presolved, zero, budget).bound)
+            at = evaluate(presolved, zero, budget)
+            return state.tighter(at.price, at.bound)
         return _descend(self, state, budget)
 
 
 def _descend(stage: Prices, state: SolverState, budget: SolveBudget) -> SolverState:
     presolved = state.presolved
     steps = PriceStep(presolved, state.price, stage.step if state.price is None else stage.warm_step)
-    capacity = presolved.problem.capacity.astype(float)
-    began = budget.clock()
-    rounds = budget.iterations or stage.rounds
+    pace = Pace(budget, budget.iterations or budget.steps(Costs.of(presolved).price_round, stage.least, stage.rounds))
     near: tuple[Ints, Ints] | None = None
     progress = 0.0
+    meters = presolved.problem.curves.meter_row
+    at_meter = None
     while progress < 1.0:
         price = steps.price()
+        if at_meter is not None:
+            price[meters] = at_meter
         full = steps.done % stage.full_every == 0 or progress > 0.9
         at = evaluate(presolved, price, budget, None if full else near)
+        at_meter = at.price[meters]
         if full:
-            state = state.tighter(price, at.bound * (1 + ROUNDING) + 1)
+            state = state.tighter(at.price, at.bound * (1 + ROUNDING) + 1)
             near = _near_columns(presolved, at, 0.01 + 0.1 * (1 - progress) ** 2)
         if state.gap <= budget.target_gap:
             break
-        steps.move(capacity - at.usage, progress)
-        progress = _progress(steps.done, rounds, began, budget)
+        steps.move(at.free, progress)
+        progress = pace.at(steps.done)
+        promised = min(_PROMISED, pace.total)
+        if steps.done < promised and not budget.stop() and budget.clock() - pace.began < budget.work_s:
+            progress = min(progress, steps.done / promised)  # only a deadline lies ahead of this
     return state
-
-
-def _progress(done: int, rounds: int, began: float, budget: SolveBudget) -> float:
-    share = done / rounds
-    if budget.iterations is not None:
-        return 1.0 if budget.stop() else share
-    left = budget.left()
-    if left <= 0.0:
-        return 1.0
-    spent = budget.clock() - began
-    return max(share, spent / (spent + left))
 
 
 def _near_columns(presolved: PresolvedProblem, at: Evaluation, width: float) -> tuple[Ints, Ints]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from powerhall_optimizer.problem.arrays import Ints, Problem, Schedule
+from powerhall_optimizer.problem.usage import add_usage, over_limit, usage_of
 from powerhall_optimizer.solve.presolve import PresolvedProblem
 from powerhall_optimizer.solve.price_greedy import LAST_RESORT, fill, value_of
-from powerhall_optimizer.solve.stage import SolveBudget, SolverState, usage_of
+from powerhall_optimizer.solve.stage import SolveBudget, SolverState
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class Repair:
     """The stage: starts from `previous` (decisions that no longer exist count as waiting), or from nothing."""
 
     previous: Schedule | None = None
+    order: Ints | None = None
+    """Jobs in the order in which they keep their decisions; None: those that must run first, then by value."""
 
     def run(self, state: SolverState, budget: SolveBudget) -> SolverState:
         """Offer the repaired previous schedule; needs no prices but uses those there are."""
@@ -25,7 +28,9 @@ class Repair:
         problem = presolved.problem
         if problem.options == 0:
             return state
-        kept = keep_what_fits(presolved, self.previous) if self.previous is not None else Schedule.empty(problem.jobs)
+        kept = Schedule.empty(problem.jobs)
+        if self.previous is not None:
+            kept = keep_what_fits(presolved, self.previous, self.order)
         price = state.price if state.price is not None else np.zeros(problem.capacity.shape)
         order = _order(problem)
         must = order[: int((problem.job_wait_value < 0).sum())]
@@ -47,8 +52,8 @@ def _order(problem: Problem) -> Ints:
     return result
 
 
-def keep_what_fits(presolved: PresolvedProblem, previous: Schedule) -> Schedule:
-    """The decisions of `previous` that exist and fit together, those that must run first."""
+def keep_what_fits(presolved: PresolvedProblem, previous: Schedule, order: Ints | None = None) -> Schedule:
+    """The decisions of `previous` that exist and fit together, in an order (None: jobs that must run first)."""
     problem = presolved.problem
     option, start = previous.option.astype(np.int64), previous.start.astype(np.int64)
     known = (option >= problem.job_options[:-1]) & (option < problem.job_options[1:])
@@ -58,16 +63,14 @@ def keep_what_fits(presolved: PresolvedProblem, previous: Schedule) -> Schedule:
     free = problem.capacity - usage_of(problem, kept)
     if (free >= 0).all():
         return kept
-    free = problem.capacity.copy()
+    usage = np.zeros_like(problem.capacity)
     option, start = kept.option.copy(), kept.start.copy()
-    for job in _order(problem).tolist():
+    for job in (_order(problem) if order is None else order).tolist():
         if option[job] < 0:
             continue
         stop = min(problem.slots, int(start[job]) + int(problem.option_duration[option[job]]))
-        uses = problem.uses_of(int(option[job]))
-        if all((free[r, start[job] : stop] >= amount).all() for r, amount in uses):
-            for r, amount in uses:
-                free[r, start[job] : stop] -= amount
+        if not over_limit(problem, usage, int(option[job]))[start[job] : stop].any():
+            add_usage(problem, usage, int(option[job]), (int(start[job]), stop))
         else:
             option[job] = start[job] = -1
     return Schedule(option, start)

@@ -17,6 +17,7 @@ from powerhall_optimizer.solve.presolve import PresolvedProblem
 from powerhall_optimizer.solve.price_step import PriceStep
 from powerhall_optimizer.solve.prices import evaluate
 from powerhall_optimizer.solve.stage import SolveBudget
+from powerhall_optimizer.solve.work import Costs, Pace
 from powerhall_optimizer.storage.best_response import added_w, best_power, grid_of
 from powerhall_optimizer.storage.model import StorageModel
 
@@ -36,22 +37,23 @@ class Descent:
     rounds: int
 
 
-def descend(
-    presolved: PresolvedProblem, model: StorageModel, price: Floats | None, budget: SolveBudget, seconds: float
-) -> Descent:
-    """Lower L + S from `price` (or from zero) for about `seconds`; on a slow machine until the budget ends."""
+def descend(presolved: PresolvedProblem, model: StorageModel, price: Floats | None, budget: SolveBudget) -> Descent:
+    """Lower L + S from `price` (or from zero) by the budget's work, at least `_LEAST` rounds where time allows."""
     problem = presolved.problem
     grids = [grid_of(store, model) for store in model.units]
     steps = PriceStep(presolved, price, _STEP if price is None else _WARM_STEP)
-    capacity = problem.capacity.astype(float)
-    best, best_price = np.inf, np.zeros_like(capacity)
+    none = np.zeros(problem.capacity.shape)
+    best, best_price = np.inf, none
     power_w = [np.zeros(model.slots) for _ in grids]
     weights = 0.0
-    began = budget.clock()
+    cost_s = 1.5 * Costs.of(presolved).price_round + 2e-3 * len(grids)  # every column, and a best response per unit
+    pace = Pace(budget, budget.steps(cost_s, _LEAST, _ROUNDS))
     progress = 0.0
     while progress < 1.0 or not steps.done:
         now = steps.price()
-        at = evaluate(presolved, now, budget)
+        added = sum((added_w(g.store, w, problem.resources) for g, w in zip(grids, power_w, strict=True)), none)
+        at = evaluate(presolved, now, budget, None, added)
+        now = at.price
         answers = [best_power(grid, now) for grid in grids]
         bound = at.bound + sum(gain for _, gain in answers)
         if bound < best:
@@ -59,10 +61,9 @@ def descend(
         weight = float((steps.done + 1) ** 2)
         weights += weight
         power_w = [p + (w - p) * weight / weights for p, (w, _) in zip(power_w, answers, strict=True)]
-        free = capacity - at.usage
+        free = at.free
         for grid, (watts, _) in zip(grids, answers, strict=True):
             free = free + added_w(grid.store, watts, problem.resources)
         steps.move(free, progress)
-        spent = (budget.clock() - began) / seconds
-        progress = 1.0 if budget.left() <= 0.0 else max(steps.done / _ROUNDS, min(spent, steps.done / _LEAST))
+        progress = pace.at(steps.done)
     return Descent(best_price, power_w, steps.done)

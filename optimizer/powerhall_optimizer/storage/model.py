@@ -8,13 +8,14 @@ and the value of the plan is lower by
 
     (sum(discharge_cost * d + charge_cost * c) + short_cost * max(0, end - e_T)) / COST_SCALE
 
-Gains are rounded down and loads up: a dispatch within these limits is within the true curves (see `linearize`):
+Gains are rounded down and loads up: a dispatch within these limits is within the true curves:
 
 * a battery's power changes from slot to slot by no more than its share of the site's ramp limits;
-* a battery adds to the IT power that its feed and the feeds above carry, one to one, and to the power at the meter by
-  the tangent of the meter's capacity;
+* a battery adds to the IT power that its feed and the feeds above carry, and to the power at the meter, one to one;
 * a tank or loop takes its power off the heat of its hall's plants; at the meter it saves at least the slope of
   their power at no heat, and costs at most the slope at full capacity.
+
+The bound uses slopes of the other side (`verify.storage_terms`): no dispatch gains more than by them.
 
 No solver is imported here. The checker has its own code for the same model (`powerhall_optimizer.verify`).
 """
@@ -27,13 +28,13 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from powerhall.physics.cooling import medium_load
+from powerhall.physics.cooling import has_convex_plants, medium_load
 from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Snapshot, StoragePlan
 from powerhall.site.storage import Storage, keep_factor, stored_after, trajectory
 from powerhall.site.topology import Hall
-from powerhall_optimizer.physics.hall_lines import facility_power_bounds
-from powerhall_optimizer.physics.linearize import it_for_heat_w, site_slope
+from powerhall_optimizer.physics.hall_lines import medium_capacity_w
+from powerhall_optimizer.physics.linearize import it_for_air_heat_w, it_for_heat_w, loss_slope
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.problem.arrays import Ints
 from powerhall_optimizer.problem.resources import Resource, ResourceKind
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 Floats = npt.NDArray[np.float64]
+_CHORDS = 64
 SCALE = 1 << 20
 """Gains and loads are multiples of 1/SCALE W per W."""
 COST_SCALE = 1 << 30
@@ -224,10 +226,7 @@ class _UnitBuilder:
         self.conditions = conditions
         self.unit_usd = built.unit_usd
         self.number = {resource: number for number, resource in enumerate(built.problem.resource_keys)}
-        bounds = facility_power_bounds(conditions)
-        budget = conditions.budgets_w.get(snapshot.site.name)
-        free_w = None if budget is None else np.clip(budget - sum(b.idle_w for b in bounds), 0, 2**45)
-        self.meter: Floats | None = None if free_w is None else site_slope(bounds, free_w)
+        self.has_meter = snapshot.site.name in conditions.budgets_w
         self.per_w = energy_usd_per_mwh(snapshot) / 3.6e9 * snapshot.slot_s / built.unit_usd
 
     def units(self) -> list[StorageUnit]:
@@ -274,8 +273,8 @@ class _UnitBuilder:
             self._effect(Resource(zone, ResourceKind.IT_POWER), one, one)
             for zone in self.conditions.index.feeds_above(storage.zone)
         ]
-        if self.meter is not None:
-            found.append(self._effect(self._at_meter(), self.meter, self.meter))
+        if self.has_meter:
+            found.append(self._effect(self._at_meter(), one, one))
         return tuple(found), one
 
     def _at_meter(self) -> Resource:
@@ -287,21 +286,36 @@ class _UnitBuilder:
         least, mean, most = (np.array(column) for column in zip(*slopes, strict=True))
         gain, load = self._heat(hall, storage)
         found = [self._effect(Resource(hall.zone, ResourceKind.HEAT, storage.medium), gain, load)]
-        if self.meter is not None:
-            found.append(self._effect(self._at_meter(), self.meter * least, self.meter * most))
+        if self.has_meter:
+            found.append(self._effect(self._at_meter(), least, most))
         return tuple(found), mean
 
     def _heat(self, hall: Hall, storage: Storage) -> tuple[Floats, Floats]:
         """Return the gain of the plants' resource per W of heat taken off them, and its load per W added."""
         one = np.ones(self.snapshot.slots)
-        if storage.medium != "all":
+        if storage.medium == "liquid":
             return one, one
         beside = (hall.zone, storage.medium)
         most_w = sum(s.discharge_w for s in self.snapshot.site.storages if (s.zone, s.medium) == beside)
         losses = hall.losses
-        capacity = [medium_load(hall, "all", 0.0, moment)[0] for moment in self.conditions.weather]
-        top = np.array([it_for_heat_w(losses, c + most_w) for c in capacity])
+        capacity = medium_capacity_w(self.conditions, hall, storage.medium) + most_w
+        if storage.medium == "air":
+            return self._air_gain(hall, capacity), one
+        top = np.array([it_for_heat_w(losses, c) for c in capacity.tolist()])
         return one / (1.0 + losses.linear + 2.0 * losses.quadratic_per_w * top), one / (1.0 + losses.linear)
+
+    def _air_gain(self, hall: Hall, capacity: Floats) -> Floats:
+        """Return the least that a W of heat taken off the plants of air adds to what they carry by their curve."""
+        base, losses = self.conditions.hall_base(hall), hall.losses
+        room = capacity - base.air_w - losses.power_w(base.it_w)
+        gain = np.ones(self.snapshot.slots)
+        for kind in {rack.node_type for rack in hall.racks()}:
+            share = 1.0 - self.snapshot.site.node_types[kind].liquid_fraction
+            slope = share + loss_slope(losses, base.it_w, base.it_w)
+            if slope > 0:
+                top = np.array([it_for_air_heat_w(losses, share, base.it_w, w) for w in room.tolist()])
+                gain = np.minimum(gain, slope / (slope + 2.0 * losses.quadratic_per_w * top))
+        return gain
 
     def _effect(self, resource: Resource, gain: Floats, load: Floats) -> Effect:
         return Effect(
@@ -315,7 +329,11 @@ def _scaled(values: Floats, scale: int) -> Ints:
 
 
 def plant_slopes(hall: Hall, medium: str, weather: Sequence[Weather]) -> list[tuple[float, float, float]]:
-    """Return per slot the slopes of the plants' power over their heat: the least, the mean, the steepest; W per W."""
+    """Return per slot the slopes of the plants' power over their heat: the least, the mean, the steepest; W per W.
+
+    Where power is not convex it may stay level at any heat, and rise steeply: by no more than the steepest chord of a
+    64th of the capacity, for changes of heat of at least as much.
+    """
     known: dict[Weather, tuple[float, float, float]] = {}
     for moment in weather:
         if moment in known:
@@ -326,8 +344,16 @@ def plant_slopes(hall: Hall, medium: str, weather: Sequence[Weather]) -> list[tu
         first = (medium_load(hall, medium, 1e-6 * step, moment)[1] - none_w) / (1e-6 * step)
         last = (medium_load(hall, medium, capacity + step, moment)[1] - full_w) / step
         mean = (full_w - none_w) / capacity if capacity > 0 else 0.0
+        if capacity > 0 and not has_convex_plants(hall):
+            first, last = 0.0, _steepest(hall, medium, capacity, moment)
         known[moment] = max(0.0, 0.999 * first), mean, last
     return [known[moment] for moment in weather]
+
+
+def _steepest(hall: Hall, medium: str, capacity: float, moment: Weather) -> float:
+    part = capacity / _CHORDS
+    powers = [medium_load(hall, medium, part * number, moment)[1] for number in range(_CHORDS + 2)]
+    return max((after - before) / part for before, after in zip(powers, powers[2:], strict=False))
 
 
 def named_dispatch(model: StorageModel, dispatch: Mapping[str, Sequence[int]]) -> Dispatch:

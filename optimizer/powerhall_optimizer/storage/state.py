@@ -10,7 +10,7 @@ import msgspec
 
 from powerhall.plan.plan import Plan, Snapshot
 from powerhall.site.storage import Storage
-from powerhall.store import Query, Select, Store
+from powerhall.store import Query, Select, Store, what_answers
 
 __all__ = ["with_storage_content"]
 
@@ -44,7 +44,7 @@ def _foreseen(snapshot: Snapshot, previous: Plan | None) -> dict[str, float]:
 def _measured(store: Store, site: str, storages: dict[str, Storage], now_s: float) -> dict[str, float]:
     query = Query("facility", (Select("value", "last"), Select("quality", "last")), {"site": site}, ("device", "point"))
     found: dict[str, float] = {}
-    for row in store.query(query, now_s - _FRESH_S, now_s + 1.0):
+    for row in what_answers(store, lambda _hall, _error: None)(query, now_s - _FRESH_S, now_s + 1.0):
         storage = storages.get(row.tags["device"])
         value, quality = row.number("value"), row.number("quality")
         if storage is None or value is None or not math.isfinite(value) or quality != 1.0:

@@ -8,7 +8,10 @@ a higher value than
     best(job) = max( wait * scale,  max over options and starts of  value * scale - sum over its slots of p * usage )
 
 because a plan within the capacities pays at most `p * capacity` for its usage, and no job gains more than its own best
-when it pays for its usage (weak Lagrangian duality). It holds for any prices: a wrong price loosens the bound and never
+when it pays for its usage (weak Lagrangian duality). What jobs pay for IT power that the meter counts is at most the
+cost of the limit there, by lines below the true curves (`meter`).
+
+It holds for any prices: a wrong price loosens the bound and never
 invalidates it. A key `NAME//D` prices the resource counted in whole multiples of D, capacity and usage divided by D and
 rounded down: what fits before fits after (Fekete and Schepers 2001).
 
@@ -16,6 +19,7 @@ Sums of prices are taken once per option as prefix sums over the slots, so a sta
 int64 where the largest number that can occur is proven to be below 2**62, and Python integers otherwise.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -25,8 +29,11 @@ import numpy.typing as npt
 
 from powerhall.jobs import Job
 from powerhall.plan.plan import Certificate, Planned
+from powerhall.runtime.decode.numbers_in import digits
 from powerhall.runtime.errors import Rejected
+from powerhall_optimizer.verify.meter import SiteMeter
 from powerhall_optimizer.verify.options import JobTerms, Option, SiteOptions, run_terms
+from powerhall_optimizer.verify.period_budgets import PricedBudgets
 
 __all__ = ["PricedSite", "SitePrices", "job_value", "read_prices"]
 
@@ -38,17 +45,24 @@ Cut = tuple[int, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class SitePrices:
-    """One site's part of a certificate: whole prices per resource and slot over `scale`, cuts by resource."""
+    """One site's part of a certificate: whole prices per resource and slot over `scale`, cuts by resource, points."""
 
     scale: int
     plain: Mapping[str, tuple[int, ...]]
     cuts: Mapping[str, Sequence[Cut]]
+    points: Mapping[str, tuple[int, ...]]
+    budgets: Mapping[str, int]
 
-    def of_capacity(self, amounts: Mapping[str, Ints]) -> int:
+    def of_capacity(self, amounts: Mapping[str, Ints], meter: SiteMeter) -> int:
         """Return the cost of all capacity, times `scale`."""
-        total = sum(_product(row, amounts[name].tolist()) for name, row in self.plain.items())
+        at_meter = {f"{meter.site}.facility_w", *meter.names} if meter.limit is not None else set()
+        total = meter.cost(self.plain)
+        total += sum(_product(row, amounts[name].tolist()) for name, row in self.plain.items() if name not in at_meter)
         for name, cuts in self.cuts.items():
-            total += sum(_product(row, (amounts[name] // divisor).tolist()) for divisor, row in cuts)
+            if at_meter and name == f"{meter.site}.facility_w":
+                raise Rejected.field("plan", "certificate.prices", name, "is no sum of usage: must not be cut")
+            most = meter.most_it_w(name) if name in at_meter else amounts[name].tolist()
+            total += sum(_product(row, [amount // divisor for amount in most]) for divisor, row in cuts)
         return total
 
 
@@ -71,7 +85,7 @@ def read_prices(
     cuts: dict[str, dict[str, list[Cut]]] = {front: {} for front in sites}
     for key, row in ({} if certificate is None else certificate.prices).items():
         full, cut, divisor = (key, "", "") if key in owners else key.rpartition("//")
-        if full not in owners or (cut and (not divisor.isdecimal() or int(divisor) < 1)):
+        if full not in owners or (cut and not digits(divisor)):
             raise Rejected.field("plan", "certificate.prices", key, "must name a resource, with one price per slot")
         if len(row) != slots:
             raise Rejected.field("plan", f"certificate.prices.{key}", len(row), f"must be {slots} prices")
@@ -82,7 +96,24 @@ def read_prices(
             cuts[front].setdefault(name, []).append((int(divisor), row))
         else:
             plain[front][name] = row
-    return [SitePrices(scale, plain[front], cuts[front]) for front in sites]
+    points = _points(certificate, sites, slots)
+    budgets = {} if certificate is None else certificate.budgets
+    if budgets and len(sites) > 1:
+        raise Rejected.field("plan", "certificate.budgets", len(budgets), "must be empty in a plan of several sites")
+    return [SitePrices(scale, plain[front], cuts[front], points[front], budgets) for front in sites]
+
+
+def _points(
+    certificate: Certificate | None, sites: Mapping[str, object], slots: int
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return each site's points, by names without the site's front; a name that fits no curve changes nothing."""
+    found: dict[str, dict[str, tuple[int, ...]]] = {front: {} for front in sites}
+    for key, row in ({} if certificate is None else certificate.points).items():
+        front = next((front for front in sorted(sites, key=len, reverse=True) if key.startswith(front)), None)
+        if front is None or len(row) != slots:
+            raise Rejected.field("plan", f"certificate.points.{key}", len(row), f"must be {slots} numbers of a site")
+        found[front][key.removeprefix(front)] = row
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +136,7 @@ class PricedSite:
         self.site = options
         self.snapshot = options.snapshot
         self.prices = prices
+        self.budgets = PricedBudgets(options.snapshot, prices.budgets)
         self.tariff_size = prices.scale * sum(abs(price) for price in options.tariff)
         self.known: dict[tuple[object, ...], _Priced] = {}
         self.sums = {name: [0, *accumulate(row)] for name, row in prices.plain.items()}
@@ -133,7 +165,23 @@ class PricedSite:
         columns = [np.array(column, kind)[:, None] for column in (length, rate, constant)]
         value, stop = job_value(terms, columns, starts, self.snapshot.slots)
         cost = np.take_along_axis(paid, stop.astype(np.int64), 1) - paid[:, terms.first : terms.last + 1]
-        return int((value * self.prices.scale - cost).max())
+        cost = cost + self.budgets.cost(job, [priced.options[row] for row, _ in rows], columns[0], starts)
+        gain = (value * self.prices.scale - cost)[columns[0] + starts <= terms.deadline]
+        return int(gain.max()) if gain.size else None
+
+    def of_budgets(self, jobs: Sequence[Job], stops: Mapping[str, int]) -> int:
+        """Return the cost of all budgets over a period, times `scale`; running jobs may use more than is left."""
+        if not self.budgets.priced:
+            return 0
+        running = [(job, self.site.of(job)) for job in jobs if job.state == "running" and stops.get(job.job_id) != 0]
+        slot_s = self.snapshot.slot_s
+        return self.budgets.of_capacity(
+            [
+                (job, options, max(math.ceil(job.duration_s / option.speed / slot_s) + 1 for option in options))
+                for job, options in running
+                if options
+            ]
+        )
 
     def _moves(self, job: Job, options: Sequence[Option], planned: Planned | None) -> set[bool]:
         if planned is None and job.state == "waiting":
@@ -163,6 +211,8 @@ class PricedSite:
         for name, amount in option.uses.items():
             total += amount * (self.sums[name][-1] if name in self.sums else 0)
             total += sum(amount // divisor * sums[-1] for divisor, sums in self.cut_sums.get(name, ()))
+        if option.part is not None and option.part[0] in self.sums:
+            total += self.sums[option.part[0]][-1]
         return total
 
     def _paid(self, option: Option, kind: type) -> npt.NDArray[np.generic]:
@@ -173,19 +223,23 @@ class PricedSite:
                 paid = paid + amount * np.array(self.sums[name], kind)
             for divisor, sums in self.cut_sums.get(name, ()):
                 paid = paid + amount // divisor * np.array(sums, kind)
+        if option.part is not None and option.part[0] in self.prices.plain:
+            name, part = option.part
+            row = (price * part.numerator // part.denominator for price in self.prices.plain[name])
+            paid = paid + np.array([0, *accumulate(row)], kind)
         return paid
 
 
 def _largest(terms: JobTerms, length: int, rate: int, constant: int, slots: int) -> int:
     """Return an upper bound of the size of every value of a job, and of every sum on the way to it."""
     ends = slots + length
-    return constant + rate * slots + terms.delay * ends + terms.fine + terms.shift * (slots + abs(terms.planned))
+    return constant + rate * slots + terms.delay * ends + terms.shift * (slots + abs(terms.planned))
 
 
 def job_value(terms: JobTerms, run: Sequence[Ints] | Ints, start: Ints, slots: int) -> tuple[Ints, Ints]:
     """Return (value without energy, slot in which run or horizon end) of runs that begin in `start`.
 
-        constant + rate * slots inside the horizon - delay * end - fine if end > deadline - shift * |start - planned|
+        constant + rate * slots inside the horizon - delay * end - shift * |start - planned|
 
     `run` is (length, rate, constant) of `run_terms`.
     """
@@ -193,8 +247,6 @@ def job_value(terms: JobTerms, run: Sequence[Ints] | Ints, start: Ints, slots: i
     end = start + length
     stop = np.minimum(end, slots)
     value = constant + rate * (stop - start) - terms.delay * end
-    if terms.fine:
-        value = value - terms.fine * (end > terms.deadline).astype(end.dtype)
     if terms.planned >= 0 and terms.shift:
         value = value - terms.shift * np.abs(start - terms.planned)
     return value, stop

@@ -5,7 +5,7 @@ shares only the physics of powerhall core (curves of losses and plants) with the
 random plans. Here one row of a matrix is one rack, and every zone is a set of rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,20 @@ from powerhall.plan.plan import Assignment, Plan, Snapshot, StoragePlan, gpu_pow
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, NodeType
 
-__all__ = ["HallLoads", "Loads", "loads_of", "outdoor_air", "plan_loads", "power_before_w", "slot_span", "zone_budgets"]
+__all__ = [
+    "HallLoads",
+    "Loads",
+    "gpus_of",
+    "held_by_node",
+    "idle_rack_w",
+    "jobs_w",
+    "loads_of",
+    "outdoor_air",
+    "plan_loads",
+    "power_before_w",
+    "slot_span",
+    "zone_budgets",
+]
 
 Floats = npt.NDArray[np.float64]
 _MILD = Weather(20.0, 15.0)
@@ -80,7 +93,7 @@ def plan_loads(plan: Plan) -> Loads:
 def loads_of(s: Snapshot, assignments: Sequence[Assignment], storages: Sequence[StoragePlan] = ()) -> Loads:
     """Return the loads of assignments and storage in every slot of the snapshot's horizon."""
     racks = list(s.site.racks())
-    rack_w = _idle_rack_w(s)[:, None] + _jobs_w(s, assignments)
+    rack_w = idle_rack_w(s)[:, None] + jobs_w(s, assignments)
     row_of = {rack.zone: row for row, rack in enumerate(racks)}
     index = SiteIndex.of(s.site)
     members = {feed: [row_of[rack.zone] for rack in index.racks_under(feed)] for feed in index.feeds}
@@ -105,21 +118,44 @@ def loads_of(s: Snapshot, assignments: Sequence[Assignment], storages: Sequence[
     return Loads(zone_w, halls)
 
 
-def _idle_rack_w(s: Snapshot) -> Floats:
-    """IT power of every rack without jobs: nothing for nodes that are down, the maximum for those without telemetry."""
-    down, stale = set(s.down_nodes), set(s.stale_nodes)
+def held_by_node(s: Snapshot) -> dict[str, list[tuple[int, float]]]:
+    """Return what is held on each node: GPUs and the power of each in W."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for entry in s.held:
+        for node in expand(entry.nodes):
+            found.setdefault(node, []).append((entry.gpus, entry.gpu_power_w))
+    return found
+
+
+def gpus_of(job: Job, nodes: Collection[str]) -> int:
+    """Return a running job's GPUs on some nodes: as the job says, else evenly spread with the first ones fuller."""
+    own = expand(job.nodes) if job.nodes else ()
+    counts = job.gpus_on_nodes or tuple((job.gpus + len(own) - 1 - i) // len(own) for i in range(len(own)))
+    return sum(count for node, count in zip(own, counts, strict=True) if node in nodes)
+
+
+def idle_rack_w(s: Snapshot) -> Floats:
+    """IT power of every rack without jobs: idle nodes with what is held on them, nothing for nodes that are off.
+
+    Nodes without telemetry count at their maximum.
+    """
+    off, stale, held = set(s.off_nodes), set(s.stale_nodes), held_by_node(s)
 
     def node_w(node: str, kind: NodeType) -> float:
-        return 0.0 if node in down else kind.max_power_w if node in stale else kind.idle_power_w
+        if node in off:
+            return 0.0
+        if node in stale:
+            return kind.max_power_w
+        return kind.idle_power_w + sum(n * max(0.0, w - kind.idle_gpu_power_w) for n, w in held.get(node, ()))
 
     kinds = s.site.node_types
     return np.array([sum(node_w(node, kinds[rack.node_type]) for node in rack.nodes) for rack in s.site.racks()])
 
 
-def _jobs_w(s: Snapshot, assignments: Sequence[Assignment]) -> Floats:
-    """Return the power that jobs add to every rack per slot in W; nodes that are down or silent count 0."""
+def jobs_w(s: Snapshot, assignments: Sequence[Assignment]) -> Floats:
+    """Return the power that jobs add to every rack per slot in W; nodes that are off or silent count 0."""
     row_of = {rack.zone: row for row, rack in enumerate(s.site.racks())}
-    uncounted = {*s.down_nodes, *s.stale_nodes}
+    uncounted = {*s.off_nodes, *s.stale_nodes}
     added_w = np.zeros((len(row_of), s.slots))
     for entry in assignments:
         kind = s.site.node_types.get(entry.node_type)
@@ -162,7 +198,7 @@ def _hall(s: Snapshot, hall: Hall, liquid_w: Floats, air_w: Floats, stored_w: Ma
 def power_before_w(s: Snapshot) -> float:
     """Return the power at the meter in W just before the plan begins: running jobs in the modes that they run in."""
     places = [(hall.zone, s.site.node_types[rack.node_type]) for hall in s.site.halls for rack in hall.racks()]
-    loads = [(*place, float(idle_w)) for place, idle_w in zip(places, _idle_rack_w(s), strict=True)]
+    loads = [(*place, float(idle_w)) for place, idle_w in zip(places, idle_rack_w(s), strict=True)]
     loads += [load for job in s.jobs if job.site in (None, s.site.name) for load in _running(s, job)]
     total_w = 0.0
     for hall in s.site.halls:
@@ -184,8 +220,7 @@ def _running(s: Snapshot, job: Job) -> list[tuple[str, NodeType, float]]:
     mode = next((mode for mode in kind.modes if mode.name == job.mode), None) if kind else None
     if kind is None or mode is None:
         return []
-    closed = {*s.down_nodes, *s.stale_nodes}
-    open_nodes = sum(node not in closed for node in nodes)
-    gpus = -(-job.gpus * open_nodes // len(nodes)) if nodes and closed else job.gpus
+    fixed = {*s.off_nodes, *s.stale_nodes}
+    gpus = gpus_of(job, set(nodes) - fixed) if nodes else job.gpus
     above_idle_w = gpu_power_w(kind, mode, s.site.job_classes.get(job.job_class)) - kind.idle_gpu_power_w
     return [(job.hall, kind, gpus * max(0.0, above_idle_w))]

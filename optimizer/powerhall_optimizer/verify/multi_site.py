@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from powerhall.plan.multi_site import MultiSitePlan, multi_site_hash
 from powerhall.plan.plan import Plan, Snapshot
 from powerhall.runtime.errors import PowerhallError
+from powerhall_optimizer.verify.case import claims
 from powerhall_optimizer.verify.plan import Violation, verify_plan
 from powerhall_optimizer.verify.value import multi_site_value_and_bound
 
@@ -66,6 +67,8 @@ def _residency(plan: MultiSitePlan) -> Iterator[Violation]:
 
 
 def _value(plan: MultiSitePlan) -> Iterator[Violation]:
+    if plan.version == 1:
+        return
     try:
         value, bound = multi_site_value_and_bound(plan)
     except (ValueError, ArithmeticError, PowerhallError) as error:
@@ -75,6 +78,8 @@ def _value(plan: MultiSitePlan) -> Iterator[Violation]:
         yield Violation("value", "all sites", f"is {plan.value} in the plan; its assignments give {value}")
     if bound > plan.bound:
         yield Violation("bound", "all sites", f"is {plan.bound} in the plan; its certificate proves only {bound}")
+    if value == plan.value and bound <= plan.bound:
+        yield from claims(plan, "all sites")
 
 
 def verify_multi_site(plan: MultiSitePlan) -> list[Violation]:

@@ -1,14 +1,16 @@
 """Options of a job with their usage and value, in whole numbers, from the snapshot alone.
 
-An option is a node type in a hall in a power mode. Usage is rounded up: whole GPUs (whole nodes for a job larger than a
-node), and per resource `ceil(GPUs * W per GPU above idle * units per W)`. Value is counted in units of `unit_usd`, a
-power of ten such that all totals stay below 2**52; every term of it is rounded to a whole unit once, so that sums are
+An option is a node type in a hall in a power mode. Usage is rounded down, because it serves the bound: the job's GPUs
+(of whole nodes where it starts and is larger than a node: it has them alone), and per resource
+`floor(GPUs * W per GPU above idle * units per W)`. Value is counted in units of `unit_usd`, a power of ten such that
+all totals stay below 2**52; every term of it is rounded to a whole unit once, so that sums are
 exact. The formulas are those of "From a snapshot to whole numbers" in docs/optimizer-model.md.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,8 @@ from powerhall.jobs import Job
 from powerhall.plan.plan import Planned, Snapshot, gpu_power_w, gpu_speed
 from powerhall.site.topology import Mode
 from powerhall_optimizer.verify.capacities import Capacities, Pool
+from powerhall_optimizer.verify.gpu_shares import counted_gpus, has_parts, parts_of, share
+from powerhall_optimizer.verify.loads import gpus_of
 
 __all__ = ["JobTerms", "Option", "SiteOptions", "energy_usd_per_mwh", "job_terms", "run_terms", "unit_usd"]
 
@@ -25,12 +29,15 @@ Floats = npt.NDArray[np.float64]
 _NO_STOP = 1000
 """Stopping a job that may not be stopped costs this many times its value."""
 _NEVER = 1 << 40
-"""A deadline that no run ends after."""
+"""A deadline that every run ends before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Where and how a job may run; `uses` is units per slot, `energy` multiplies the tariff of every slot."""
+    """Where and how a job may run; `uses` is units per slot, `energy` multiplies the tariff of every slot.
+
+    `part` is the resource of which less than one unit is used, and how much.
+    """
 
     hall: str
     node_type: str
@@ -38,22 +45,22 @@ class Option:
     speed: float
     uses: Mapping[str, int]
     energy: int
+    part: tuple[str, Fraction] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class JobTerms:
     """Terms of a job's value at any place, in units of value and slots; it may start in slots first .. last.
 
-    `wait` is the value of not running it, `delay` is lost per slot of its completion, `fine` when it ends after slot
-    `deadline`, `shift` per slot of distance from `planned`, where the last plan had its start (-1: nowhere), and
-    `moved` when hall or mode are not those of that plan (or, running, of now).
+    A run that ends after slot `deadline` is not allowed. `wait` is the value of not running it, `delay` is lost per
+    slot of its completion, `shift` per slot of distance from `planned`, where the last plan had its start (-1:
+    nowhere), and `moved` when hall or mode are not those of that plan (or, running, of now).
     """
 
     worth: int
     wait: int
     delay: int
     deadline: int
-    fine: int
     planned: int
     shift: int
     moved: float
@@ -65,7 +72,7 @@ class JobTerms:
 
 def value_usd(snapshot: Snapshot, job: Job) -> float:
     """Return the value of all of a job's work in USD."""
-    return job.weight * job.gpus * job.duration_s / 3600 * snapshot.objective.usd_per_gpu_h
+    return job.weight * counted_gpus(job) * job.duration_s / 3600 * snapshot.objective.usd_per_gpu_h
 
 
 def unit_usd(snapshot: Snapshot) -> float:
@@ -85,13 +92,13 @@ def job_terms(s: Snapshot, job: Job, unit: float, planned: Planned | None, stops
     if job.state == "running":
         kept = not job.preemptible and stops != 0
         lost = round(moved + worth * min(1.0, job.checkpoint_cost_s / job.duration_s))
-        return JobTerms(worth, -_NO_STOP * worth if kept else -lost, 0, _NEVER, 0, at, shift, moved, 0, 0, stops)
+        return JobTerms(worth, -_NO_STOP * worth if kept else -lost, 0, _NEVER, at, shift, moved, 0, 0, stops)
     delay = round(within * s.objective.delay_share / s.slots)
-    deadline, fine = _NEVER, 0
+    deadline = _NEVER
     if job.deadline_s is not None:
-        deadline, fine = math.floor((job.deadline_s - s.start_s) / s.slot_s), worth
+        deadline = math.floor((job.deadline_s - s.start_s) / s.slot_s)
     first = max(0, math.ceil((max(job.submit_s, job.earliest_s or 0.0) - s.start_s) / s.slot_s))
-    return JobTerms(worth, 0, delay, deadline, fine, at, shift, moved, first, s.slots - 1, stops)
+    return JobTerms(worth, 0, delay, deadline, at, shift, moved, first, s.slots - 1, stops)
 
 
 def run_terms(s: Snapshot, job: Job, terms: JobTerms, speed: float, moved: bool) -> tuple[int, int, int]:
@@ -138,9 +145,11 @@ class SiteOptions:
     def key(self, job: Job) -> tuple[object, ...]:
         """Jobs with the same key have the same options."""
         if job.state == "waiting":
-            return job.halls, job.node_types, job.sites, job.job_class, job.gpus
+            size = job.gpus, job.gpu_share, job.within, job.block_nodes
+            return job.halls, job.node_types, job.sites, job.job_class, *size
         at = job.site, job.hall, self._running_type(job), job.mode
-        return at, job.sites, job.job_class, job.gpus, self._counted(job)
+        counted = [self._gpus_outside(job, nodes) for nodes in (self.capacities.fixed, self.capacities.closed)]
+        return at, job.sites, job.job_class, job.gpus, job.gpu_share, *counted
 
     def of(self, job: Job) -> tuple[Option, ...]:
         """Return the options of the job at this site."""
@@ -152,6 +161,8 @@ class SiteOptions:
     def _options(self, job: Job) -> tuple[Option, ...]:
         """Nothing where the job runs elsewhere or its data may not be here."""
         site = self.snapshot.site.name
+        if job.state == "waiting" and self.snapshot.starts_held:
+            return ()
         if (job.sites and site not in job.sites) or (job.state == "running" and job.site not in (None, site)):
             return ()
         return tuple(self._option(job, pool, mode) for pool in self._pools(job) for mode in self._modes(job, pool))
@@ -173,7 +184,9 @@ class SiteOptions:
             elif not (
                 (job.halls and pool.hall not in job.halls)
                 or (job.node_types and pool.kind.name not in job.node_types)
+                or not has_parts(job, pool.kind)
                 or _taken(job.gpus, pool.kind.gpus) > pool.gpus
+                or not self.capacities.blocks[pool.hall, pool.kind.name].holds(job)
             ):
                 yield pool
 
@@ -187,20 +200,35 @@ class SiteOptions:
     def _option(self, job: Job, pool: Pool, mode: Mode) -> Option:
         job_class = self.snapshot.site.job_classes.get(job.job_class)
         above_idle_w = max(0.0, gpu_power_w(pool.kind, mode, job_class) - pool.kind.idle_gpu_power_w)
-        gpus = self._counted(job) if job.state == "running" else job.gpus
-        uses = {pool.gpu_resource: _taken(gpus, pool.kind.gpus)}
-        uses |= {name: math.ceil(above_idle_w * per_w * gpus - 1e-6) for name, per_w in pool.per_w.items()}
+        running = job.state == "running"
+        if job.gpu_share is not None:
+            return self._shared_option(job, pool, mode, above_idle_w)
+        gpus = self._gpus_outside(job, self.capacities.fixed) if running else job.gpus
+        whole = self._gpus_outside(job, self.capacities.closed) if running else _taken(gpus, pool.kind.gpus)
+        uses = {pool.gpu_resource: whole}
+        uses |= {name: math.floor(above_idle_w * per_w * gpus + 1e-6) for name, per_w in pool.per_w.items()}
+        if job.state == "waiting" and job.within is not None:
+            uses |= self.capacities.blocks[pool.hall, pool.kind.name].uses(job)
         energy = round(above_idle_w * pool.meter_w_per_w * job.gpus / self.energy_w)
         uses = {name: amount for name, amount in uses.items() if amount > 0}
         return Option(pool.hall, pool.kind.name, mode.name, gpu_speed(mode, job_class), uses, energy)
 
-    def _counted(self, job: Job) -> int:
-        """GPUs of a running job that count: not those on nodes without telemetry (in the idle load) or down."""
-        closed = self.capacities.closed
-        if job.nodes is None or not closed:
-            return job.gpus
-        nodes = expand(job.nodes)
-        return -(-job.gpus * sum(node not in closed for node in nodes) // len(nodes))
+    def _shared_option(self, job: Job, pool: Pool, mode: Mode, above_idle_w: float) -> Option:
+        """Return the option of a part of a GPU: at least that share of the GPU's count and power is used for it."""
+        on = set(expand(job.nodes)) if job.state == "running" and job.nodes else set()
+        part = min(Fraction(1), Fraction(parts_of(share(job) or Fraction(1), pool.kind), pool.kind.gpu_parts))
+        drawn = Fraction(0) if on & self.capacities.fixed else part
+        uses = {name: math.floor(above_idle_w * per_w * drawn + 1e-6) for name, per_w in pool.per_w.items()}
+        uses = {name: amount for name, amount in uses.items() if amount > 0}
+        energy = round(above_idle_w * pool.meter_w_per_w * counted_gpus(job) / self.energy_w)
+        speed = gpu_speed(mode, self.snapshot.site.job_classes.get(job.job_class))
+        of_gpu = None if on & self.capacities.closed else (pool.gpu_resource, part)
+        return Option(pool.hall, pool.kind.name, mode.name, speed, uses, energy, of_gpu)
+
+    @staticmethod
+    def _gpus_outside(job: Job, nodes: set[str]) -> int:
+        """GPUs of a running job that are not on some nodes."""
+        return job.gpus if job.nodes is None or not nodes else gpus_of(job, set(expand(job.nodes)) - nodes)
 
     def _running_type(self, job: Job) -> str | None:
         """Return the node type that a job runs on: its own field, else that of the rack of its first node."""

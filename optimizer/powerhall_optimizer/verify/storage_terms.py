@@ -1,9 +1,10 @@
 """Limits, effect on capacities and cost of a storage unit, in whole numbers; and its part of the bound.
 
 A storage unit delivers `d` W or takes up `c` W per slot and holds `e` J. Powers and contents are whole W and J. A W
-delivered adds `gain / 2**20` W to a resource (rounded down), a W taken up costs `load / 2**20` W of it (rounded up);
-costs are multiples of 2**-30 units of value per W and slot, or per J that is missing at the end. All sums are fractions
-of whole numbers, so nothing is lost.
+delivered adds at most `gain / 2**20` W to a resource (rounded up), a W taken up costs at least `load / 2**20` W of it
+(rounded down), by tangents of the curves where they bend; what it saves at the meter is in `meter`. Costs are multiples
+of 2**-30 units of value per W and slot, or per J that is missing at the end. All sums are fractions of whole numbers,
+so nothing is lost.
 
 Why the sum of `most_value` proves its part: with prices lambda of the capacities and any value pi_t of a J after slot
 t, add `pi_t * (keep * e_(t-1) + dt * (efficiency * c_t - d_t) - e_t)`, which is 0 for every dispatch that obeys the
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from powerhall.physics.cooling import medium_load
 from powerhall.plan.plan import Snapshot
 from powerhall.site.storage import Storage, keep_factor, trajectory
-from powerhall_optimizer.verify.capacities import Capacities, it_at_heat_w
+from powerhall_optimizer.verify.capacities import Capacities, air_slope, it_at_air_heat_w, it_at_heat_w
 from powerhall_optimizer.verify.options import energy_usd_per_mwh
 
 __all__ = ["STORED_VALUE_SCALE", "StorageTerms", "dispatch_cost", "most_value", "storage_terms"]
@@ -84,60 +85,55 @@ def _terms(s: Snapshot, capacities: Capacities, storage: Storage, unit: float) -
 def _effects(
     s: Snapshot, capacities: Capacities, storage: Storage
 ) -> tuple[dict[str, tuple[tuple[int, ...], tuple[int, ...]]], Floats]:
-    """Return the effect of a W on every resource that it touches, and the W at the meter that it stands for."""
+    """Return the effect of a W on every resource that it touches, and the W at the meter that its cost counts."""
     one = np.ones(s.slots)
-    meter = f"{s.site.name}.facility_w"
-    found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     if storage.kind == "battery":
-        for zone in capacities.index.feeds_above(storage.zone):
-            found[f"{zone}.it_w"] = _effect(one, one)
-        if capacities.meter is not None:
-            found[meter] = _effect(capacities.meter[1], capacities.meter[1])
-        return found, one
-    least, mean, steepest = _plant_slopes(s, capacities, storage)
-    found[f"{storage.zone}.heat_{storage.medium}_w"] = _effect(*_heat(s, capacities, storage))
-    if capacities.meter is not None:
-        found[meter] = _effect(capacities.meter[1] * least, capacities.meter[1] * steepest)
-    return found, mean
+        return {f"{zone}.it_w": _effect(one, one) for zone in capacities.index.feeds_above(storage.zone)}, one
+    effect = _effect(*_heat(s, capacities, storage))
+    return {f"{storage.zone}.heat_{storage.medium}_w": effect}, _mean_slope(s, capacities, storage)
 
 
 def _effect(gain: Floats, load: Floats) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    down, up = np.floor(gain * _PER_W), np.ceil(load * _PER_W)
-    return tuple(int(w) for w in down.tolist()), tuple(int(w) for w in up.tolist())
+    up, down = np.ceil(gain * _PER_W), np.floor(load * _PER_W)
+    return tuple(int(w) for w in up.tolist()), tuple(int(w) for w in down.tolist())
 
 
 def _heat(s: Snapshot, capacities: Capacities, storage: Storage) -> tuple[Floats, Floats]:
     """Gain and load of a tank or loop at its plants.
 
-    Plants of the whole hall are counted in W of IT: the slope of IT over heat is least at the highest load that can be.
+    The IT power that the plants carry is concave in their capacity where losses bend upwards: its slope at their own
+    capacity is an upper bound of the gain and a lower bound of the load. Heat to air: the least slope of any node type.
     """
     one = np.ones(s.slots)
-    if storage.medium != "all":
+    if storage.medium == "liquid":
         return one, one
-    hall = s.site.hall(storage.zone)
-    beside = [other for other in s.site.storages if (other.zone, other.medium) == (storage.zone, storage.medium)]
-    most_w = sum(other.discharge_w for other in beside)
-    capacity_w = [medium_load(hall, "all", 0.0, air)[0] for air in capacities.air]
-    top_w = np.array([it_at_heat_w(hall.losses, capacity + most_w) for capacity in capacity_w])
-    linear = 1.0 + hall.losses.linear
-    return one / (linear + 2.0 * hall.losses.quadratic_per_w * top_w), one / linear
+    idle = next(part for part in capacities.halls if part.hall.zone == storage.zone)
+    losses, capacity_w = idle.hall.losses, capacities.plants_w(idle.hall, storage.medium)
+    if storage.medium == "all":
+        top_w = np.array([it_at_heat_w(losses, capacity + 1.0) for capacity in capacity_w.tolist()])
+        at_top: Floats = 1.0 / (1.0 + losses.linear + 2.0 * losses.quadratic_per_w * top_w)
+        return at_top * (1 + 1e-12), at_top * (1 - 1e-12)
+    room_w = capacity_w - idle.air_w - losses.power_w(idle.idle_w)
+    least: Floats = one
+    for name in idle.kinds:
+        kind = s.site.node_types[name]
+        slope = air_slope(losses, kind, idle.idle_w)
+        if slope > 0:
+            it_w = [it_at_air_heat_w(losses, 1.0 - kind.liquid_fraction, idle.idle_w, w + 1.0) for w in room_w.tolist()]
+            per_w: Floats = slope / (slope + 2.0 * losses.quadratic_per_w * np.array(it_w))
+            least = np.minimum(least, per_w)
+    return one, least * (1 - 1e-12)
 
 
-def _plant_slopes(s: Snapshot, capacities: Capacities, storage: Storage) -> tuple[Floats, Floats, Floats]:
-    """Return per slot the W that the plants draw per W of heat: at no heat, the mean up to capacity, at capacity."""
+def _mean_slope(s: Snapshot, capacities: Capacities, storage: Storage) -> Floats:
+    """Return per slot the W that the plants draw per W of heat, the mean up to their capacity."""
     hall = s.site.hall(storage.zone)
     slopes = {}
     for air in set(capacities.air):
         capacity_w, idle_w = medium_load(hall, storage.medium, 0.0, air)
-        step_w = max(1e-3 * capacity_w, 1.0)
         full_w = medium_load(hall, storage.medium, capacity_w, air)[1]
-        least = (medium_load(hall, storage.medium, 1e-6 * step_w, air)[1] - idle_w) / (1e-6 * step_w)
-        steepest = (medium_load(hall, storage.medium, capacity_w + step_w, air)[1] - full_w) / step_w
-        mean = (full_w - idle_w) / capacity_w if capacity_w > 0 else 0.0
-        slopes[air] = max(0.0, 0.999 * least), mean, steepest
-    columns = zip(*(slopes[air] for air in capacities.air), strict=True)
-    least_w, mean_w, steepest_w = (np.array(column) for column in columns)
-    return least_w, mean_w, steepest_w
+        slopes[air] = (full_w - idle_w) / capacity_w if capacity_w > 0 else 0.0
+    return np.array([slopes[air] for air in capacities.air])
 
 
 def _rounded(values: Floats) -> tuple[int, ...]:
@@ -156,9 +152,16 @@ def dispatch_cost(terms: StorageTerms, power_w: Sequence[int]) -> Fraction:
 
 
 def most_value(
-    terms: StorageTerms, prices: Mapping[str, Sequence[int]], scale: int, worth: Sequence[int] | None
+    terms: StorageTerms,
+    prices: Mapping[str, Sequence[int]],
+    scale: int,
+    worth: Sequence[int] | None,
+    meter: Sequence[Fraction],
 ) -> Fraction:
-    """Return an upper bound of every dispatch's gain at these prices over `scale`; `worth`: pi over `scale * 2**20`."""
+    """Return an upper bound of every dispatch's gain at these prices over `scale`; `worth`: pi over `scale * 2**20`.
+
+    `meter` is the value of what a W delivered saves at the meter, and of what a W taken up costs there.
+    """
     slots = len(terms.discharge_cost)
     if worth is not None and len(worth) != slots:
         raise ValueError(f"certificate.stored.{terms.storage.name}: must have one number per slot")
@@ -167,8 +170,8 @@ def most_value(
     filled = Fraction(round(terms.storage.efficiency * 1_000_000), 1_000_000) * terms.slot_s
     total = keep * pi[0] * terms.start_j
     for slot in range(slots):
-        earned = Fraction(-terms.discharge_cost[slot], _PER_COST)
-        paid = Fraction(terms.charge_cost[slot], _PER_COST)
+        earned = Fraction(-terms.discharge_cost[slot], _PER_COST) + meter[slot]
+        paid = Fraction(terms.charge_cost[slot], _PER_COST) + meter[slot]
         for resource, (gain, load) in terms.effects.items():
             price = prices[resource][slot] if resource in prices else 0
             earned += Fraction(price * gain[slot], scale * _PER_W)

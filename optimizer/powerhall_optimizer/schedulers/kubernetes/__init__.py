@@ -8,7 +8,7 @@ __all__ = ["SCHEDULER"]
 
 
 def _reader(settings: KubernetesSettings, site: Site | None) -> QueueReader:
-    from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesReader
+    from powerhall_optimizer.schedulers.kubernetes.reader import KubernetesReader
 
     assert site is not None
     return KubernetesReader(site, settings)

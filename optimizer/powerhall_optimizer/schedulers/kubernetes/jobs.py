@@ -1,225 +1,261 @@
-"""Convert Kubernetes Jobs to the planner's jobs, and a plan to patches of them.
+"""Convert Jobs, JobSets and RayJobs to the planner's jobs.
 
-The annotation `powerhall.io/wrote` has the values that Powerhall wrote last. Where the job has others now, somebody
-else changed it, and Powerhall does not write it until that annotation is removed.
+What tenants write is parsed with bounds: a wrong value leaves its job out, with the reason.
 """
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import cast
+import math
+import re
+from collections.abc import Sequence
 
 import msgspec
 
+from powerhall.hostlist import compress, expand
 from powerhall.jobs.model import Job
-from powerhall.plan.plan import Assignment, Waiting
+from powerhall.runtime.decode.numbers_in import digits
 from powerhall.runtime.errors import Rejected
 from powerhall.site.index import SiteIndex
-from powerhall.site.topology import Site
+from powerhall.site.topology import NodeType, Site
 from powerhall.timeseries import parse_time
 from powerhall.units import parse_duration
-from powerhall_optimizer.schedulers import texts
-from powerhall_optimizer.schedulers.kubernetes.api_client import Object
+from powerhall_optimizer.schedulers.kubernetes.confinement import Confinement, host_list
+from powerhall_optimizer.schedulers.kubernetes.gangs import gpu_groups, owner, pod_groups, unlike_a_gang
+from powerhall_optimizer.schedulers.kubernetes.gpu_parts import PartNodes
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
-from powerhall_optimizer.schedulers.skip_reasons import LeftOut, LeftOutCause, Skip, SkipReason
+from powerhall_optimizer.schedulers.kubernetes.objects import (
+    PREFIX,
+    Object,
+    done_s,
+    job_id,
+    notes_of,
+    objects,
+    part,
+    started_at,
+    status_of,
+)
+from powerhall_optimizer.schedulers.kubernetes.pod_requests import (
+    Holding,
+    asks_for_slices,
+    claims_devices,
+    gpus_of,
+    quantity,
+)
+from powerhall_optimizer.schedulers.kubernetes.topology import blocks_of
+from powerhall_optimizer.schedulers.skip_reasons import LeftOut, LeftOutCause
 
-__all__ = ["JobPatch", "decide", "job_id", "status_of", "to_job"]
+__all__ = ["gpus_by_node", "job_gpus", "to_job"]
 
-PREFIX = "powerhall.io/"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-
-
-def part(of: Object, *path: str) -> Object:
-    """Return a nested object, empty where it is not there."""
-    for key in path:
-        of = cast("Object", of.get(key) or {})
-    return of
-
-
-def job_id(raw: Object) -> str:
-    """Return NAMESPACE/NAME."""
-    meta = part(raw, "metadata")
-    return f"{meta.get('namespace')}/{meta.get('name')}"
-
-
-def notes_of(raw: Object) -> dict[str, str]:
-    """Return Powerhall's annotations by their short names."""
-    found = part(raw, "metadata", "annotations")
-    return {key.removeprefix(PREFIX): str(value) for key, value in found.items() if key.startswith(PREFIX)}
-
-
-def status_of(raw: Object) -> str:
-    """Return waiting (suspended), running or done."""
-    conditions = cast("list[Object]", part(raw, "status").get("conditions") or [])
-    if any(c.get("type") in ("Complete", "Failed") and c.get("status") == "True" for c in conditions):
-        return "done"
-    return "waiting" if part(raw, "spec").get("suspend") else "running"
+_GO_DURATION = re.compile(r"(?:([0-9.]{1,12})h)?(?:([0-9.]{1,12})m)?(?:([0-9.]{1,12})s)?")
+_LONGEST_S = 10 * 366 * 86400.0
+"""No job takes more than ten years."""
 
 
-def _gpus(raw: Object, resource: str) -> int:
-    spec = part(raw, "spec")
-    containers = cast("list[Object]", part(spec, "template", "spec").get("containers") or [])
-    each = sum(int(str(part(c, "resources", "limits").get(resource, 0))) for c in containers)
-    return each * int(cast("int", spec.get("parallelism") or 1))
+def to_job(
+    raw: Object,
+    site: Site,
+    settings: KubernetesSettings,
+    held: Sequence[Holding] = (),
+    offers: PartNodes = PartNodes(),  # noqa: B008 - it is frozen
+    *,
+    now_s: float,
+    choice: Confinement | None = None,
+) -> Job | LeftOut:
+    """Return a job for the planner, or why it is left out; `held` are the GPUs that its pods hold.
+
+    `choice` are the cluster's nodes, among which it may ask for some.
+    """
+    choice = choice or Confinement(site, (), settings)
+    try:
+        job = _asked(raw, site, settings, offers, now_s)
+        if isinstance(job, LeftOut):
+            return job
+        if status_of(raw) != "running":
+            return _on_its_nodes(job, raw, site, choice)
+        running = _running(job, raw, site, held, choice)
+        return msgspec.structs.replace(running, duration_s=_running_s(running, raw, settings, now_s))
+    except (Rejected, ValueError, TypeError, OverflowError) as error:
+        return LeftOut(LeftOutCause.BAD_FIELD, value=str(error)[:200])
 
 
-def _seconds(notes: dict[str, str], raw: Object, settings: KubernetesSettings) -> float:
-    if text := notes.get("duration"):
-        try:
-            return float(text) if text.replace(".", "", 1).isdigit() else parse_duration(text)
-        except ValueError as error:
-            raise Rejected.field(job_id(raw), f"{PREFIX}duration", text, str(error)) from None
-    limit = part(raw, "spec").get("activeDeadlineSeconds")
-    return float(cast("int", limit)) if limit else settings.fields.default_duration_s
+def job_gpus(raw: Object, resource: str) -> int:
+    """Return the GPUs that a job may hold at once, all of its pods together."""
+    return sum(group.count * gpus_of(group.spec, resource) for group in pod_groups(raw))
 
 
-def _moment(notes: dict[str, str], key: str, raw: Object) -> float | None:
+def _asked(raw: Object, site: Site, settings: KubernetesSettings, offers: PartNodes, now_s: float) -> Job | LeftOut:
+    """Return the job as its user asks for it."""
+    if by := owner(raw):
+        return LeftOut(LeftOutCause.PART_OF_JOB, by)
+    if why := unlike_a_gang(raw, settings.gpu_resource):
+        return why
+    claims = any(claims_devices(group.spec) for group in pod_groups(raw))
+    gpus, groups = job_gpus(raw, settings.gpu_resource), gpu_groups(raw, settings.gpu_resource)
+    if gpus == 0 and not claims:
+        return LeftOut(LeftOutCause.NO_GPUS, settings.gpu_resource)
+    slices = claims or any(asks_for_slices(group.spec, settings.gpu_resource) for group in groups)
+    piece = offers.part_of(groups[0].spec, settings.gpu_resource, site) if slices and gpus == 1 else None
+    if slices and (piece is None or claims):
+        return LeftOut(LeftOutCause.SLICES)
+    spec, notes, meta = groups[0].spec, notes_of(raw), part(raw, "metadata")
+    priority = str(spec.get("priorityClassName") or "")
+    is_preemptible = notes.get("preemptible") == "true" or priority in settings.fields.preemptible
+    submit_s = parse_time(str(meta["creationTimestamp"])) if meta.get("creationTimestamp") else 0.0
+    whole_s = _duration(notes, raw, settings)
+    left_s = whole_s - _done_s(raw, submit_s, now_s) if is_preemptible else whole_s
+    pods = part(groups[0].template, "metadata", "annotations")
+    within, block_nodes = blocks_of(notes, pods, gpus_of(spec, settings.gpu_resource), site)
+    return Job(
+        job_id(raw),
+        gpus,
+        max(1.0, min(left_s, whole_s * _remaining_share(raw))),
+        submit_s=submit_s,
+        job_class=notes.get("class", "default"),
+        weight=settings.fields.weights.get(priority, 1.0),
+        halls=tuple(notes["halls"].split()) if notes.get("halls") else (),
+        earliest_s=_moment(notes, "earliest"),
+        deadline_s=_moment(notes, "deadline"),
+        preemptible=is_preemptible,
+        checkpoint_cost_s=settings.fields.checkpoint_cost_s,
+        within=within if piece is None else None,
+        block_nodes=block_nodes if piece is None else None,
+        node_types=() if piece is None else piece.node_types,
+        allowed_nodes=None if piece is None else piece.nodes,
+        gpu_share=None if piece is None else piece.share,
+    )
+
+
+def _on_its_nodes(job: Job, raw: Object, site: Site, choice: Confinement) -> Job | LeftOut:
+    """Return a waiting job with the nodes that it asks for as the only ones, or why none may have it."""
+    may = choice.eligible(raw)
+    if may is None or isinstance(may, LeftOut):
+        return job if may is None else may
+    if job.allowed_nodes is not None:
+        may &= set(expand(job.allowed_nodes))
+    index = SiteIndex.of(site)
+    halls = {index.hall_of(node).zone for node in may}
+    inside = {node for node in may if not job.halls or index.hall_of(node).zone in job.halls}
+    if not inside:
+        return LeftOut(LeftOutCause.NO_NODES)
+    return msgspec.structs.replace(
+        job,
+        halls=tuple(hall for hall in index.halls if hall in halls and (not job.halls or hall in job.halls)),
+        node_types=tuple(sorted({index.node_type(node).name for node in inside})),
+        allowed_nodes=host_list(inside),
+    )
+
+
+def _duration(notes: dict[str, str], raw: Object, settings: KubernetesSettings) -> float:
+    """Return the seconds that the whole job takes at the fastest mode."""
+    text = notes.get("duration")
+    if text is None:
+        inner = [part(one, "template", "spec") for one in objects(part(raw, "spec").get("replicatedJobs"))]
+        limits = [one.get("activeDeadlineSeconds") for one in inner or [part(raw, "spec")]]
+        if not all(limits):
+            return settings.fields.default_duration_s
+        return min(_LONGEST_S, max(map(_deadline, limits)))
+    try:
+        seconds = float(text) if digits(text.replace(".", "", 1)) is not None else _span(text)
+    except (ValueError, OverflowError) as error:
+        raise Rejected(f"{PREFIX}duration: {text[:40]!r}: {error}") from None
+    if not (math.isfinite(seconds) and 0 < seconds <= _LONGEST_S):
+        raise Rejected(f"{PREFIX}duration: {text[:40]!r}: must be above 0 and at most 10 years")
+    return seconds
+
+
+def _deadline(limit: object) -> float:
+    try:
+        return float(max(1, quantity(limit)))
+    except Rejected as error:
+        raise Rejected(f"activeDeadlineSeconds: {error}") from None
+
+
+def _done_s(raw: Object, submit_s: float, now_s: float) -> float:
+    """Return the work in s that a job had done when it was stopped: at most the time since it was submitted."""
+    return min(done_s(raw), max(0.0, now_s - submit_s))
+
+
+def _running_s(job: Job, raw: Object, settings: KubernetesSettings, now_s: float) -> float:
+    """Return the time in s that a running job is taken to go on: at least a round, whatever its tenant says.
+
+    One that runs longer than it said is taken to go on for as long again as it is late, so that no plan counts on its
+    nodes round after round.
+    """
+    said_s = _duration(notes_of(raw), raw, settings)
+    if job.preemptible:
+        said_s -= _done_s(raw, job.submit_s, now_s)
+    late_s = now_s - (now_s if job.start_s is None else job.start_s) - max(0.0, said_s)
+    return min(_LONGEST_S, max(job.duration_s, settings.round_s, late_s))
+
+
+def _span(text: str) -> float:
+    """Read a duration of ours, or as Kubernetes writes them: `6h30m`."""
+    found = _GO_DURATION.fullmatch(text.strip()) if text.strip() else None
+    if found is None:
+        return parse_duration(text)
+    hours, minutes, seconds = (float(each or 0) for each in found.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _remaining_share(raw: Object) -> float:
+    """Return the share of a job of several completions that is still to be done."""
+    completions = quantity(part(raw, "spec").get("completions") or 1)
+    succeeded = quantity(part(raw, "status").get("succeeded") or 0)
+    return max(1, completions - succeeded) / completions if completions > 1 else 1.0
+
+
+def _moment(notes: dict[str, str], key: str) -> float | None:
     if key not in notes:
         return None
     try:
         return parse_time(notes[key])
     except ValueError as error:
-        raise Rejected.field(job_id(raw), PREFIX + key, notes[key], str(error)) from None
+        raise Rejected(f"{PREFIX}{key}: {notes[key][:40]!r}: {error}") from None
 
 
-def _hall(notes: dict[str, str], site: Site) -> str:
-    if notes.get("hall"):
-        return notes["hall"]
-    return site.halls[0].zone if len(site.halls) == 1 else ""
+def _running(job: Job, raw: Object, site: Site, held: Sequence[Holding], choice: Confinement) -> Job:
+    """Return a job that runs: on the nodes of its pods; before they are bound, in the hall to which it is confined."""
+    notes = notes_of(raw)
+    started = started_at(raw)
+    start_s = parse_time(started) if started else job.submit_s
+    begun = msgspec.structs.replace(job, state="running", start_s=start_s)
+    if held:
+        return _on_nodes(begun, site, held, notes)
+    index = SiteIndex.of(site)
+    may = choice.reach(raw)
+    halls = {index.hall_of(node).zone for node in may}
+    if len(halls) != 1:
+        return msgspec.structs.replace(begun, hall=None, nodes="")  # counted, wherever it is
+    kinds = {index.node_type(node).name for node in may}
+    kind = max((site.node_types[name] for name in kinds), key=lambda one: one.max_power_w / one.gpus)
+    placed = msgspec.structs.replace(begun, hall=halls.pop(), node_type=kind.name, mode=_mode(kind, notes))
+    is_exact = len(kinds) == 1 and len(may) * kind.gpus < job.gpus + kind.gpus  # it needs them all
+    return msgspec.structs.replace(placed, nodes=host_list(may)) if is_exact else placed
 
 
-def to_job(raw: Object, site: Site, settings: KubernetesSettings) -> Job | LeftOut:
-    """Return a job for the planner, or why it is left out; a malformed annotation is a reason, not an error."""
-    gpus = _gpus(raw, settings.gpu_resource)
-    if gpus == 0:
-        return LeftOut(LeftOutCause.NO_GPUS, settings.gpu_resource)
-    notes, meta = notes_of(raw), part(raw, "metadata")
-    priority = str(part(raw, "spec", "template", "spec").get("priorityClassName") or "")
-    running = status_of(raw) == "running"
-    try:
-        job = Job(
-            job_id(raw),
-            gpus,
-            _seconds(notes, raw, settings),
-            submit_s=parse_time(str(meta["creationTimestamp"])) if meta.get("creationTimestamp") else 0.0,
-            job_class=notes.get("class", "default"),
-            weight=settings.fields.weights.get(priority, 1.0),
-            halls=tuple(notes["halls"].split()) if notes.get("halls") else (),
-            earliest_s=_moment(notes, "earliest", raw),
-            deadline_s=_moment(notes, "deadline", raw),
-            preemptible=notes.get("preemptible") == "true" or priority in settings.fields.preemptible,
-            checkpoint_cost_s=settings.fields.checkpoint_cost_s,
-        )
-    except Rejected as error:
-        return LeftOut(LeftOutCause.BAD_FIELD, value=str(error))
-    if not running:
-        return job
-    hall = _hall(notes, site)
-    found = SiteIndex.of(site).halls.get(hall)
-    kinds = set() if found is None else {rack.node_type for rack in found.racks()}
-    if len(kinds) != 1:
-        return LeftOut(LeftOutCause.UNKNOWN_HALL, f"{PREFIX}hall", hall or "unknown")
+def _on_nodes(job: Job, site: Site, held: Sequence[Holding], notes: dict[str, str]) -> Job:
+    index, on = SiteIndex.of(site), gpus_by_node(site, held)
+    nodes = tuple(on)
+    placed = msgspec.structs.replace(
+        job, gpus=sum(on.values()), nodes=compress(nodes), gpus_on_nodes=tuple(on.values())
+    )
+    racks = [index.rack_of[node] for node in nodes]
+    kinds = {rack.node_type for rack in racks}
+    halls = {index.hall_of_rack[rack.zone].zone for rack in racks}
+    if len(kinds) != 1 or len(halls) != 1:
+        return placed  # counted where it runs, and not planned with
     kind = site.node_types[kinds.pop()]
-    mode = (kind.find_mode(notes.get("mode")) or kind.modes[0]).name
-    started = part(raw, "status").get("startTime")
-    start_s = parse_time(str(started)) if started else job.submit_s
-    return msgspec.structs.replace(job, state="running", hall=hall, node_type=kind.name, mode=mode, start_s=start_s)
+    return msgspec.structs.replace(placed, hall=halls.pop(), node_type=kind.name, mode=_mode(kind, notes))
 
 
-@dataclass(frozen=True, slots=True)
-class JobPatch:
-    """A merge patch of one job, and the event that goes with it."""
-
-    patch: Object
-    event_reason: str
-    message: str
-
-
-def _wrote(raw: Object) -> str:
-    spec, labels = part(raw, "spec"), part(raw, "metadata", "labels")
-    return f"suspend={'true' if spec.get('suspend') else 'false'};queue={labels.get(QUEUE_LABEL, '')}"
+def gpus_by_node(site: Site, held: Sequence[Holding]) -> dict[str, int]:
+    """Return GPUs by node; where a pod's are not known, all of its node."""
+    racks, on = SiteIndex.of(site).rack_of, dict[str, int]()
+    for one in sorted(held, key=lambda one: one.node):
+        whole = site.node_types[racks[one.node].node_type].gpus
+        on[one.node] = on.get(one.node, 0) + (one.gpus or whole)
+    return on
 
 
-def _stamp(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _annotations(raw: Object, wanted: dict[str, str | None]) -> dict[str, str | None]:
-    """Return those annotations that differ; None removes one."""
-    now = notes_of(raw)
-    return {PREFIX + key: value for key, value in wanted.items() if now.get(key) != value}
-
-
-def _was_changed(raw: Object) -> bool:
-    """Return whether somebody else set suspend or the queue since Powerhall did.
-
-    In a Kueue queue only the queue counts: Kueue itself suspends and unsuspends the job.
-    """
-    wrote, now = notes_of(raw).get("wrote", ""), _wrote(raw)
-    if not wrote or wrote == now:
-        return False
-    queue = wrote.partition(";queue=")[2]
-    return not queue or queue != now.partition(";queue=")[2]
-
-
-def decide(
-    raw: Object, desired: Assignment | Waiting, settings: KubernetesSettings, now_s: float, *, stop: bool
-) -> JobPatch | SkipReason | None:
-    """Return the patch of a job, None where it is as planned, or why it is skipped."""
-    status = status_of(raw)
-    if status == "done":
-        return SkipReason(Skip.ENDED)
-    if _was_changed(raw):
-        return SkipReason(Skip.JOB_CHANGED, f"{PREFIX}wrote")
-    if isinstance(desired, Waiting):
-        return SkipReason(Skip.RUNS_ALREADY) if status == "running" and not stop else _hold(raw, desired, status)
-    if desired.running != (status == "running"):
-        return SkipReason(Skip.WAITS_AGAIN if desired.running else Skip.RUNS_ALREADY)
-    if desired.running:
-        level: dict[str, str | None] = {"mode": desired.mode, "gpu-power-w": str(round(desired.gpu_power_w))}
-        return _patched(raw, level, {}, "PowerLevel", f"runs at mode {desired.mode}")
-    return _start(raw, desired, settings, now_s)
-
-
-def _patched(raw: Object, notes: dict[str, str | None], more: Object, reason: str, message: str) -> JobPatch | None:
-    annotations = _annotations(raw, notes)
-    if not annotations and not more:
-        return None
-    version = part(raw, "metadata").get("resourceVersion")
-    metadata: Object = {"resourceVersion": version}
-    if annotations:
-        metadata["annotations"] = annotations
-    patch: Object = {"metadata": metadata} | {key: value for key, value in more.items() if key != "labels"}
-    if "labels" in more:
-        metadata["labels"] = more["labels"]
-    return JobPatch(patch, reason, message)
-
-
-def _hold(raw: Object, desired: Waiting, status: str) -> JobPatch | SkipReason | None:
-    queue = part(raw, "metadata", "labels").get(QUEUE_LABEL, "")
-    message = texts.waits_text(desired)
-    notes: dict[str, str | None] = {"reason": message, "start": None}
-    if status == "waiting":
-        return _patched(raw, notes, {}, "Waiting", message)
-    if queue:
-        return SkipReason(Skip.KUEUE_PREEMPTS, str(queue))
-    notes["wrote"] = "suspend=true;queue="
-    return _patched(raw, notes, {"spec": {"suspend": True}}, "Stopped", message)
-
-
-def _start(raw: Object, desired: Assignment, settings: KubernetesSettings, now_s: float) -> JobPatch | None:
-    message = texts.planned_text(desired)
-    notes: dict[str, str | None] = {"reason": message, "start": _stamp(desired.start_s)}
-    if desired.start_s > now_s:
-        return _patched(raw, notes, {}, "Planned", f"starts at {_stamp(desired.start_s)}: {message}")
-    level = {"mode": desired.mode, "gpu-power-w": str(round(desired.gpu_power_w))}
-    notes |= {"hall": desired.hall, **level}
-    spec: Object = {"template": {"metadata": {"annotations": {PREFIX + key: value for key, value in level.items()}}}}
-    labels = part(raw, "metadata", "labels")
-    queue = str(labels.get(QUEUE_LABEL, "")) or settings.queues.get(desired.hall, "")
-    if queue and labels.get(QUEUE_LABEL) == queue:
-        return _patched(raw, notes, {}, "Queued", message)  # Kueue's turn already
-    if queue:
-        notes["wrote"] = f"suspend=true;queue={queue}"
-        return _patched(raw, notes, {"spec": spec, "labels": {QUEUE_LABEL: queue}}, "Queued", message)
-    notes["wrote"] = "suspend=false;queue="
-    return _patched(raw, notes, {"spec": spec | {"suspend": False}}, "Started", message)
+def _mode(kind: NodeType, notes: dict[str, str]) -> str:
+    """Return the mode of a running job: as Powerhall wrote it, and the one of most power where it wrote none."""
+    worst = max(kind.modes, key=lambda mode: mode.gpu_power_w)
+    return ((kind.find_mode(notes.get("mode")) if "wrote" in notes else None) or worst).name

@@ -1,74 +1,58 @@
-"""Kubernetes: Jobs by spec.suspend, Kueue's queue labels and a quota in watts, reasons as events, one leader."""
+"""Kubernetes: jobs by spec.suspend, Kueue's labels, Workloads and quota, reasons as events, one leader."""
 
 import time
-import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import cast
+from functools import cached_property
 
+from powerhall.hostlist import expand
 from powerhall.jobs.model import Job
 from powerhall.plan.plan import Assignment, Plan, Waiting
-from powerhall.runtime.errors import ConfigError, Rejected
-from powerhall.site.index import SiteIndex
-from powerhall.site.topology import Site
+from powerhall.runtime.errors import PowerhallError, Retryable
+from powerhall.timeseries import parse_time
 from powerhall_optimizer.schedulers import texts
-from powerhall_optimizer.schedulers.allowed import allowed_units, budget_zone
-from powerhall_optimizer.schedulers.base import Command, Queue, WriteReport, check_fresh
+from powerhall_optimizer.schedulers.base import Command, WriteReport, check_fresh
 from powerhall_optimizer.schedulers.kubernetes.api_client import (
     Conflict,
     Gone,
     KubernetesApi,
-    NotFound,
-    Object,
     identity,
     open_api,
 )
-from powerhall_optimizer.schedulers.kubernetes.jobs import JobPatch, decide, job_id, part, status_of, to_job
+from powerhall_optimizer.schedulers.kubernetes.confinement import Confined, Confinement, host_list
+from powerhall_optimizer.schedulers.kubernetes.decisions import JobPatch, Stop, decide, explain, level_notes, replan
+from powerhall_optimizer.schedulers.kubernetes.gangs import pod_label
+from powerhall_optimizer.schedulers.kubernetes.gpu_parts import claim_reader
+from powerhall_optimizer.schedulers.kubernetes.job_writes import JobWrites
+from powerhall_optimizer.schedulers.kubernetes.jobs import job_gpus
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
-from powerhall_optimizer.schedulers.kubernetes.leader_lease import take_lease
+from powerhall_optimizer.schedulers.kubernetes.kueue import Quota
+from powerhall_optimizer.schedulers.kubernetes.leader_lease import Lead
+from powerhall_optimizer.schedulers.kubernetes.node_demands import OWN_NODES
+from powerhall_optimizer.schedulers.kubernetes.objects import (
+    PREFIX,
+    Object,
+    job_id,
+    notes_of,
+    part,
+    started_at,
+    status_of,
+)
+from powerhall_optimizer.schedulers.kubernetes.pod_requests import holdings
+from powerhall_optimizer.schedulers.kubernetes.since_snapshot import taken_since
+from powerhall_optimizer.schedulers.kubernetes.withdrawal import withdraw
 from powerhall_optimizer.schedulers.skip_reasons import Skip, SkipReason
 
-__all__ = ["KubernetesReader", "KubernetesWriter"]
+__all__ = ["KubernetesWriter"]
 
 Clock = Callable[[], float]
-_TRIES = 4
-"""Attempts to write a job that others change at the same time."""
-
-
-class KubernetesReader:
-    """Reads Jobs and nodes; the site's nodes carry the names of the cluster's."""
-
-    def __init__(
-        self, site: Site, settings: KubernetesSettings, api: KubernetesApi | None = None, clock: Clock = time.time
-    ) -> None:
-        self._site, self._settings, self._clock = site, settings, clock
-        self._api = api or open_api(settings)
-
-    def read(self) -> Queue:
-        """Return jobs and nodes as they are now."""
-        jobs: list[Job] = []
-        left_out: dict[str, str] = {}
-        for raw in self._api.jobs()[0]:
-            if status_of(raw) == "done":
-                continue
-            made = to_job(raw, self._site, self._settings)
-            if isinstance(made, Job):
-                jobs.append(made)
-            else:
-                left_out[job_id(raw)] = texts.left_out_text(made)
-        usable = {str(part(node, "metadata").get("name")) for node in self._api.nodes() if _is_usable(node)}
-        down = tuple(node for node in SiteIndex.of(self._site).rack_of if node not in usable)
-        return Queue(int(self._clock()), tuple(jobs), down, left_out)
-
-
-def _is_usable(node: Object) -> bool:
-    conditions = cast("list[Object]", part(node, "status").get("conditions") or [])
-    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
-    return ready and not part(node, "spec").get("unschedulable")
 
 
 class KubernetesWriter:
-    """Writes plans into a cluster, as long as it holds the leader lease."""
+    """Writes plans into a cluster, as long as it holds the leader lease.
+
+    What is refused is in the report, and the rest goes on: power is given back first (a lower quota, stopped jobs), and
+    where that failed nothing is started.
+    """
 
     def __init__(
         self,
@@ -83,177 +67,237 @@ class KubernetesWriter:
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
         """Write the differences to the plan; a lowered quota first, a raised one last."""
-        now_s = self._clock()
-        check_fresh(plan, now_s)
-        report = WriteReport("kubernetes", plan.plan_id, dry_run)
+        check_fresh(plan, self._clock())
+        lead = Lead(self._api, self._settings, self._holder, self._clock)
         if not dry_run:
-            take_lease(self._api, self._settings, self._holder, now_s)
-        renew_s = now_s + self._settings.lease_s / 2
-        raised = self._quota(plan, now_s, report, lower=True)
-        listed, version = self._api.jobs()
-        found = {job_id(raw): raw for raw in listed}
-        wrote: dict[str, bool] = {}
-        starts = sorted(plan.assignments, key=lambda job: (job.start_s, job.job_id))
-        desired_jobs: list[Assignment | Waiting] = [*plan.waiting, *starts]
-        for desired in desired_jobs:
-            if not dry_run and self._clock() > renew_s:
-                take_lease(self._api, self._settings, self._holder, self._clock())
-                renew_s = self._clock() + self._settings.lease_s / 2
-            self._job(found.get(desired.job_id), desired, plan, report, wrote)
-        if raised:
-            self._quota(plan, now_s, report, lower=False)
-        if wrote and self._settings.settle_s:
-            self._settle(version, wrote, report)
-        return report
+            lead.take(plan)
+        return _Round(self._api, self._settings, self._clock, lead, plan, dry_run=dry_run).run()
 
-    def _job(
-        self, raw: Object | None, desired: Assignment | Waiting, plan: Plan, report: WriteReport, wrote: dict[str, bool]
+    def withdraw_pins(self, *, dry_run: bool = False) -> WriteReport:
+        """Release jobs that wait while the newest plan is older than two rounds, as the power allows."""
+        lead = Lead(self._api, self._settings, f"{self._holder}-withdraw", self._clock)
+        return withdraw(self._api, self._settings, lead, self._clock, dry_run=dry_run)
+
+
+class _Round:
+    """One application of a plan."""
+
+    def __init__(
+        self, api: KubernetesApi, settings: KubernetesSettings, clock: Clock, lead: Lead, plan: Plan, *, dry_run: bool
     ) -> None:
-        stops = {job.job_id for job in plan.snapshot.jobs if job.state == "running" and job.preemptible}
-        subject = f"job {desired.job_id}"
-        for _ in range(_TRIES):
-            if raw is None:
-                report.skip_job(desired.job_id, SkipReason(Skip.NOT_THERE))
-                return
-            made = decide(raw, desired, self._settings, self._clock(), stop=desired.job_id in stops)
-            if made is None:
-                report.unchanged += 1
-                return
-            if isinstance(made, SkipReason):
-                report.skip_job(desired.job_id, made)
-                return
-            try:
-                self._write(raw, made, report, wrote)
-            except Conflict:
-                raw = self._again(desired.job_id)
-            except ConfigError:
-                raise  # missing rights: no other job fares better
-            except Rejected as error:
-                report.commands.append(Command(f"patch {subject}", subject, str(error)))
-                return
+        self._api, self._settings, self._clock, self._lead, self._plan = api, settings, clock, lead, plan
+        self.report = WriteReport("kubernetes", plan.plan_id, dry_run)
+        self._planned = {job.job_id: job for job in plan.snapshot.jobs}
+        self._writes = JobWrites(api, lead, clock, self.report)
+
+    def run(self) -> WriteReport:
+        """Write, and return what was written."""
+        now_s = self._clock()
+        quota = Quota(self._api, self._settings)
+        watts = quota.wanted(self._plan, now_s)
+        is_raised = self._quota(quota, watts, lower=True)
+        listed, version = self._api.jobs()
+        found = {job_id(raw): raw for raw in (*listed, *self._api.gangs()[0])}
+        if self._jobs(self._plan.waiting, found):
+            starts = sorted(self._plan.assignments, key=lambda job: (job.start_s, job.job_id))
+            if self.report.failed or not self._has_ended(found):
+                for desired in starts:
+                    self.report.skip_job(desired.job_id, SkipReason(Skip.NOT_GIVEN_BACK))
             else:
-                return
-        report.commands.append(Command(f"patch {subject}", subject, f"changed by others {_TRIES} times in a row"))
+                kept = self._with_room(starts, found)
+                if self._jobs(kept, found) and is_raised and kept == starts:
+                    self._quota(quota, watts, lower=False)
+        self._explain(found)
+        self._effective(quota, watts)
+        if self._writes.suspended and self._settings.settle_s:
+            self._settle(version)
+        return self.report
 
-    def _again(self, name: str) -> Object | None:
-        namespace, _, short = name.partition("/")
-        try:
-            return self._api.job(namespace, short)
-        except NotFound:
-            return None
-
-    def _write(self, raw: Object, made: JobPatch, report: WriteReport, wrote: dict[str, bool]) -> None:
-        """Patch one job, verify it, and record it in an event."""
-        name = job_id(raw)
-        text = f"{made.event_reason.lower()} {name}: {made.message}"
-        if report.dry_run:
-            report.commands.append(Command(text, f"job {name}"))
-            return
-        namespace, _, short = name.partition("/")
-        self._api.patch_job(namespace, short, made.patch)
-        after = self._api.job(namespace, short)
-        error = _unlike(made.patch, after, "")
-        report.commands.append(Command(text, f"job {name}", error))
-        suspend = part(made.patch, "spec").get("suspend")
-        if isinstance(suspend, bool):
-            wrote[name] = suspend
-        self._api.event(namespace, self._event(after, made))
-
-    def _event(self, job: Object, made: JobPatch) -> Object:
-        meta = part(job, "metadata")
-        stamp = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {
-            "metadata": {"name": f"{meta['name']}.{uuid.uuid4().hex[:16]}", "namespace": meta["namespace"]},
-            "involvedObject": {
-                "apiVersion": "batch/v1",
-                "kind": "Job",
-                "name": meta["name"],
-                "namespace": meta["namespace"],
-                "uid": meta.get("uid"),
-            },
-            "reason": made.event_reason,
-            "message": made.message[:1000],
-            "type": "Normal",
-            "firstTimestamp": stamp,
-            "lastTimestamp": stamp,
-            "count": 1,
-            "source": {"component": "powerhall-optimizer"},
-            "reportingComponent": "powerhall.io/optimizer",
-            "reportingInstance": self._holder,
+    def _with_room(self, starts: list[Assignment], found: dict[str, Object]) -> list[Assignment]:
+        """Return what may be written of the plan's jobs: none starts on power that others took since the snapshot."""
+        now_s = self._clock()
+        is_due = {
+            job.job_id: not job.running and job.start_s <= now_s and status_of(found[job.job_id]) == "waiting"
+            for job in starts
+            if job.job_id in found
         }
+        if not any(is_due.values()):
+            return starts
+        try:
+            pods = self._api.pods()
+            held = holdings(pods, self._settings.gpu_resource, claim_reader(pods, self._api.resource_claims))
+            taken = taken_since(self._plan, found, held, self._settings.gpu_resource, now_s)
+        except PowerhallError as error:
+            self.report.commands.append(Command("list pods before jobs start", "pods", str(error)))
+            taken = "GPUs that could not be counted"
+        for name in (name for name, due in is_due.items() if due and taken):
+            self.report.skip_job(name, SkipReason(Skip.TAKEN_SINCE, value=taken))
+        return [job for job in starts if not (taken and is_due.get(job.job_id))]
 
-    def _quota(self, plan: Plan, now_s: float, report: WriteReport, *, lower: bool) -> bool:
-        """Set the queue's quota in watts to the power that jobs may hold now; return whether to raise it at the end."""
-        name = self._settings.cluster_queue
-        zone = budget_zone(plan, self._settings.zone, "kubernetes.zone") if name else None
-        if zone is None:
-            return False
-        slot = max(0, int(now_s - plan.snapshot.start_s) // plan.snapshot.slot_s)
-        watts = allowed_units(plan, zone, 1.0)[slot][0]
-        for _ in range(_TRIES):
-            queue = self._api.cluster_queue(name)
-            resource = _watts_of(queue, self._settings.watts_resource)
-            if resource is None:
-                report.skip(f"clusterqueue {name}", SkipReason(Skip.NO_QUOTA, self._settings.watts_resource))
-                return False
-            before_w = int(float(str(resource.get("nominalQuota", 0))))
-            if before_w == watts:
-                return False
-            if lower and watts > before_w:
-                return True
-            resource["nominalQuota"] = str(watts)
-            version = part(queue, "metadata").get("resourceVersion")
-            groups = part(queue, "spec")["resourceGroups"]
-            text, error = f"quota of clusterqueue {name}: {before_w} W to {watts} W", ""
-            if not report.dry_run:
-                try:
-                    self._api.cluster_queue(
-                        name, {"metadata": {"resourceVersion": version}, "spec": {"resourceGroups": groups}}
-                    )
-                except Conflict:
-                    continue
-                read = _watts_of(self._api.cluster_queue(name), self._settings.watts_resource)
-                error = "" if read and str(read.get("nominalQuota")) == str(watts) else "reads back otherwise"
-            report.commands.append(Command(text, f"clusterqueue {name}", error))
-            return False
-        report.commands.append(Command(f"quota of clusterqueue {name}", name, "changed by others again and again"))
-        return False
+    def _explain(self, found: dict[str, Object]) -> None:
+        """Say on the jobs that the plan leaves out why: a tenant looks there, and not into the optimizer's log."""
+        for entry in self._plan.snapshot.left_out:
+            raw, message = found.get(entry.job_id), texts.not_planned_text(entry.reason)
+            if raw is None or explain(raw, message) is None:
+                continue
+            try:
+                self._writes.write(entry.job_id, raw, lambda now, text=message: explain(now, text))  # type: ignore[misc]
+            except PowerhallError as error:
+                self.report.commands.append(Command(f"patch job {entry.job_id}", f"job {entry.job_id}", str(error)))
+                return
 
-    def _settle(self, version: str, wrote: dict[str, bool], report: WriteReport) -> None:
+    def _has_ended(self, found: dict[str, Object]) -> bool:
+        """Wait for the pods of the jobs that the plan stops: they draw power until they end, and are given time to."""
+        planned = ((one.job_id, self._planned.get(one.job_id)) for one in self._plan.waiting)
+        stopped = [found[name] for name, job in planned if name in found and job and job.state == "running"]
+        if not stopped or self.report.dry_run:
+            return True
+        end_s = time.monotonic() + self._settings.grace_s
+        try:
+            while stopped := [raw for raw in stopped if self._holds_gpus(raw)]:
+                if time.monotonic() > end_s:
+                    return False
+                time.sleep(0.5)
+        except PowerhallError as error:
+            self.report.commands.append(Command("list pods of stopped jobs", "pods", str(error)))
+            return False
+        return True
+
+    def _holds_gpus(self, raw: Object) -> bool:
+        """Return whether pods of a job are on nodes still."""
+        namespace, _, short = job_id(raw).partition("/")
+        pods = self._api.pods_of(namespace, short, pod_label(raw))
+        return any(True for _ in holdings(pods, self._settings.gpu_resource))
+
+    def _quota(self, quota: Quota, watts: int | None, *, lower: bool) -> bool:
+        if watts is None:
+            return False
+        try:
+            if not self.report.dry_run and not lower:
+                self._lead.keep()
+            return quota.write(watts, self.report, lower=lower)
+        except PowerhallError as error:
+            name = f"clusterqueue {self._settings.cluster_queue}"
+            self.report.commands.append(Command(f"quota of {name}: {watts} W", name, str(error)))
+            return False
+
+    def _effective(self, quota: Quota, watts: int | None) -> None:
+        """Look whether the quota counts; where something failed already, that is enough to say."""
+        try:
+            if watts is not None and not self.report.failed:
+                quota.check_effective(watts, self.report)
+        except PowerhallError as error:
+            name = f"clusterqueue {self._settings.cluster_queue}"
+            self.report.commands.append(Command(f"read {name}", name, str(error)))
+
+    def _jobs(self, desired_jobs: tuple[Waiting, ...] | list[Assignment], found: dict[str, Object]) -> bool:
+        """Write some jobs; return False where the server answers no more."""
+        for desired in desired_jobs:
+            try:
+                self._job(found.get(desired.job_id), desired)
+            except PowerhallError as error:
+                subject = f"job {desired.job_id}"
+                self.report.commands.append(Command(f"patch {subject}", subject, str(error)))
+                if isinstance(error, Retryable) and not isinstance(error, Conflict):
+                    return False
+        return True
+
+    def _job(self, raw: Object | None, desired: Assignment | Waiting) -> None:
+        written = self._writes.write(desired.job_id, raw, lambda now: self._decided(now, desired))
+        if written is not None:
+            self._levels(written, desired)
+
+    def _decided(self, raw: Object, desired: Assignment | Waiting) -> JobPatch | SkipReason | None:
+        stop = self._stop(raw, desired)
+        differs = self._unlike_planned(raw, desired)
+        if not differs and self._is_stuck(raw, desired):
+            return replan(raw, host_list(self._nodes.reach(raw)))
+        where = None if differs else self._where(raw, desired)
+        return differs or decide(raw, desired, self._settings, self._clock(), stop=stop, where=where)
+
+    @cached_property
+    def _nodes(self) -> Confinement:
+        """The cluster's nodes, listed when the first job starts."""
+        return Confinement(self._plan.snapshot.site, self._api.nodes(), self._settings)
+
+    def _is_stuck(self, raw: Object, desired: Assignment | Waiting) -> bool:
+        """Return whether a job that Powerhall confined has waited for a round, and no node took one of its pods."""
+        started, notes = started_at(raw), notes_of(raw)
+        if not isinstance(desired, Assignment) or not desired.running or OWN_NODES not in notes:
+            return False
+        if status_of(raw) != "running" or part(raw, "status").get("ready") or not started:
+            return False
+        if self._clock() - parse_time(started) < self._settings.round_s:
+            return False
+        namespace, _, short = job_id(raw).partition("/")
+        pods = self._api.pods_of(namespace, short, pod_label(raw))
+        return bool(pods) and not any(part(pod, "spec").get("nodeName") for pod in pods)
+
+    def _where(self, raw: Object, desired: Assignment | Waiting) -> Confined | SkipReason | None:
+        """Return how a job that starts now is kept where it is planned."""
+        if not isinstance(desired, Assignment) or desired.running or desired.start_s > self._clock():
+            return None
+        nodes = [node for place in desired.placements for node in expand(place.nodes)]
+        return self._nodes.where(raw, nodes) if nodes else None
+
+    def _unlike_planned(self, raw: Object, desired: Assignment | Waiting) -> SkipReason | None:
+        """Return why a job is not the one that was planned: made anew, or of another size now."""
+        planned = self._planned.get(desired.job_id)
+        if planned is None:
+            return None
+        made_at = part(raw, "metadata").get("creationTimestamp")
+        if made_at and abs(parse_time(str(made_at)) - planned.submit_s) >= 1:
+            return SkipReason(Skip.JOB_DIFFERS)
+        if planned.state == "waiting" and job_gpus(raw, self._settings.gpu_resource) != planned.gpus:
+            return SkipReason(Skip.JOB_DIFFERS)
+        return None
+
+    def _stop(self, raw: Object, desired: Assignment | Waiting) -> Stop | None:
+        """Return the stop of a job that the plan stops, with the work done by then."""
+        job = self._planned.get(desired.job_id)
+        if job is None or job.state != "running" or not job.preemptible or not isinstance(desired, Waiting):
+            return None
+        return Stop(_work_s(self._plan, job, raw, self._clock()))
+
+    def _levels(self, raw: Object, desired: Assignment | Waiting) -> None:
+        """Put the power level of a running job onto its pods, which read it there."""
+        if not isinstance(desired, Assignment) or not desired.running or self.report.dry_run:
+            return
+        wanted = {PREFIX + key: value for key, value in level_notes(desired).items()}
+        namespace, _, short = job_id(raw).partition("/")
+        for pod in self._api.pods_of(namespace, short, pod_label(raw)):
+            now = notes_of(pod)
+            if all(now.get(key.removeprefix(PREFIX)) == value for key, value in wanted.items()):
+                continue
+            name = str(part(pod, "metadata").get("name"))
+            self._api.patch_pod(namespace, name, {"metadata": {"annotations": wanted}})
+            self.report.commands.append(Command(f"powerlevel of pod {namespace}/{name}", f"job {job_id(raw)}"))
+
+    def _settle(self, version: str) -> None:
         """Watch for a while; a write that another controller reverts counts as failed."""
         seen: dict[str, Object] = {}
-        try:
-            for raw in self._api.watch_jobs(version, self._settings.settle_s):
-                seen[job_id(raw)] = raw
-        except Gone:
-            seen = {job_id(raw): raw for raw in self._api.jobs()[0]}
-        for name, suspend in wrote.items():
+        namespaces = self._settings.namespaces or ("",)
+        for namespace in namespaces:
+            try:
+                for raw in self._api.watch_jobs(version, self._settings.settle_s / len(namespaces), namespace):
+                    seen[job_id(raw)] = raw
+            except Gone:
+                seen = {job_id(raw): raw for raw in self._api.jobs()[0]}
+                break
+        for name, suspend in self._writes.suspended.items():
             last = seen.get(name)
             if last is not None and bool(part(last, "spec").get("suspend")) != suspend:
                 state = "suspended" if not suspend else "unsuspended"
-                report.commands.append(Command(f"watch {name}", f"job {name}", f"was {state} again by somebody else"))
+                error = f"was {state} again by somebody else"
+                self.report.commands.append(Command(f"watch {name}", f"job {name}", error))
 
 
-def _watts_of(queue: Object, resource: str) -> Object | None:
-    """Return the entry of the first flavour with this resource."""
-    for group in cast("list[Object]", part(queue, "spec").get("resourceGroups") or []):
-        for flavour in cast("list[Object]", group.get("flavors") or []):
-            for entry in cast("list[Object]", flavour.get("resources") or []):
-                if entry.get("name") == resource:
-                    return entry
-    return None
-
-
-def _unlike(patch: Object, after: Object, path: str) -> str:
-    """Return the first field of a merge patch that reads back otherwise, or ""."""
-    for key, value in patch.items():
-        if key == "resourceVersion":
-            continue
-        now = after.get(key)
-        where = f"{path}.{key}".lstrip(".")
-        if isinstance(value, dict):
-            if found := _unlike(cast("Object", value), cast("Object", now or {}), where):
-                return found
-        elif now != value and not (key == "suspend" and value is True and now is None):
-            return f"{where} reads back as {now!r}, not {value!r}"
-    return ""
+def _work_s(plan: Plan, job: Job, raw: Object, now_s: float) -> float:
+    """Return the work that a running job has done since it started, in s at the fastest mode, less a checkpoint's."""
+    kind = plan.snapshot.site.node_types.get(job.node_type or "")
+    mode = kind.find_mode(job.mode) if kind else None
+    started = started_at(raw)
+    if mode is None or not started:
+        return 0.0
+    ran_s = max(0.0, now_s - parse_time(started))
+    return max(0.0, ran_s * mode.speed - job.checkpoint_cost_s)

@@ -7,11 +7,11 @@ from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.schedulers.base import Command, WriteReport
 from powerhall_optimizer.schedulers.slurm.commands import SlurmTool, time_text
 from powerhall_optimizer.schedulers.slurm.desired_state import Change, current_values
-from powerhall_optimizer.schedulers.slurm.ownership_mark import parse_mark
+from powerhall_optimizer.schedulers.slurm.ownership_mark import OwnershipMark, parse_mark
 from powerhall_optimizer.schedulers.slurm.records import Record, parse_queue
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 
-__all__ = ["read_records", "restored", "write_changes"]
+__all__ = ["is_refused", "read_records", "restored", "write_changes"]
 
 _RETRIED = 20
 """Refused changes that are retried one by one, at most; more have one cause, such as missing rights."""
@@ -19,7 +19,7 @@ _RETRIED = 20
 
 def read_records(tool: SlurmTool) -> dict[str, Record]:
     """Return every job that Slurm shows, by id."""
-    return {record.job_id: record for record in parse_queue(tool.ask("squeue", "--json"))}
+    return {record.job_id: record for record in parse_queue(tool.ask("squeue", "--all", "--json"))}
 
 
 def _mark_line(change: Change, now: dict[str, str] | None) -> str:
@@ -64,9 +64,24 @@ def restored(record: Record, settings: SlurmSettings, now_s: float) -> Change:
     assert mark is not None
     current = current_values(record, settings, now_s)
     back = {"start": str(mark.begin_s) if mark.begin_s > now_s else "0", "nodes": "", "feat": "", "hold": "0"}
+    if mark.charge:  # the planned level may have been a lower one, which nobody keeps any more
+        back["lic"] = str(mark.charge)
     values = {name: to for name, to in back.items() if current[name] != to and mark.owns(name, current[name])}
+    if is_refused(record):
+        values["hold"] = "0"  # Slurm holds what it cannot start
+        begin_s, rest, charge = mark.begin_s, mark.rest, mark.charge
+        refused = OwnershipMark(begin_s=begin_s, restarts=record.restarts, rest=rest, no_pin=True, charge=charge)
+        comment = "" if record.comment.startswith("powerhall: ") else None
+        return Change(record, values, refused, comment)
     comment = "" if record.comment.startswith("powerhall: ") else None
     return Change(record, values, replace(mark, values={}, old={}, pending=False), comment)
+
+
+def is_refused(record: Record) -> bool:
+    """Whether Slurm refuses the nodes that Powerhall asked for."""
+    mark = parse_mark(record.admin_comment)
+    pinned = mark is not None and bool({"nodes", "feat"} & mark.values.keys())
+    return record.state == "PENDING" and pinned and record.reason == "BadConstraints"
 
 
 def _job_lines(change: Change, settings: SlurmSettings, now_s: float) -> list[str]:
@@ -77,7 +92,8 @@ def _job_lines(change: Change, settings: SlurmSettings, now_s: float) -> list[st
 
 
 def _clear_line(change: Change) -> str:
-    line = f'update jobid={change.record.job_id} AdminComment="{change.mark.rest}"'
+    text = change.mark.encode() if change.mark.no_pin else change.mark.rest
+    line = f'update jobid={change.record.job_id} AdminComment="{text}"'
     return line if change.comment is None else f'{line} Comment="{change.comment}"'
 
 

@@ -1,14 +1,17 @@
 """Run Slurm's commands; scontrol reads writes from a complete file, so that none is truncated."""
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from powerhall.runtime.decode.command_output import CommandOutput, command_output
 from powerhall.runtime.errors import ConfigError, Retryable
 
 __all__ = ["SlurmTool", "time_text"]
+
+_OPTIONS = ("SQUEUE_", "SINFO_", "SCONTROL_", "SLURM_CLUSTERS", "SLURM_JSON", "SLURM_YAML")
+"""Variables by which users choose what Slurm's commands show: some jobs, nodes or clusters alone, or another format."""
 
 
 def time_text(time_s: float) -> str:
@@ -17,36 +20,29 @@ def time_text(time_s: float) -> str:
 
 
 class SlurmTool:
-    """Slurm's commands, found on PATH; SLURM_CONF is taken from the environment."""
+    """Slurm's commands, found on PATH; SLURM_CONF is taken from the environment, users' filters are not."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
 
-    def _run(
-        self, command: Sequence[str], stdin: int | None = None, lines: int = 0
-    ) -> subprocess.CompletedProcess[str]:
+    def _run(self, command: Sequence[str], stdin: int | None = None, lines: int = 0) -> CommandOutput:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_OPTIONS)}
+        environment |= {"TZ": "UTC", "SLURM_TIME_FORMAT": "standard"}
         try:
-            return subprocess.run(
-                command,
-                env=os.environ | {"TZ": "UTC", "SLURM_TIME_FORMAT": "standard"},
-                stdin=subprocess.DEVNULL if stdin is None else stdin,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=self._timeout_s + 0.05 * lines,
-            )
+            return command_output(command, self._timeout_s + 0.05 * lines, stdin=stdin, environment=environment)
         except FileNotFoundError:
             raise ConfigError(f"{command[0]}: not found on PATH: install Slurm's client commands") from None
-        except subprocess.TimeoutExpired:
-            raise Retryable(f"{command[0]}: no answer within {self._timeout_s:g} s") from None
 
     def ask(self, *command: str) -> str:
-        """Return the output of a command; a failure means that Slurm's controller does not answer: Retryable."""
+        """Return the output of a command; a failure means that Slurm's controller does not answer: Retryable.
+
+        Users write comments and names of jobs: bytes that are no UTF-8 are replaced.
+        """
         done = self._run(command)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
             raise Retryable(f"{' '.join(command)}: {lines[-1]}")
-        return done.stdout
+        return done.stdout.decode("utf-8", "replace")
 
     def batch(self, lines: Sequence[str]) -> None:
         """Issue scontrol commands in order; which of them were refused shows when their effects are read back."""

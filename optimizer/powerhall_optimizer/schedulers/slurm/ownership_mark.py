@@ -11,7 +11,10 @@ Form: `powerhall:key=value;key=value` without blanks, then ` | ` and what an adm
 import re
 from dataclasses import dataclass, field
 
-__all__ = ["FIELDS", "OwnershipMark", "one_word", "parse_mark"]
+from powerhall.hostlist import compress, expand
+from powerhall.runtime.decode.numbers_in import digits
+
+__all__ = ["FIELDS", "OwnershipMark", "canonical", "one_word", "parse_mark"]
 
 FIELDS = ("start", "prio", "nodes", "feat", "lic", "hold")
 """start: s since the epoch, 0 for at once; prio; nodes and feat: what is requested; lic: units; hold: 1 or 0."""
@@ -22,7 +25,9 @@ _PREFIX = "powerhall:"
 class OwnershipMark:
     """`values` and `old` by field; `begin_s` is the earliest start that the user asked for; `restarts` at the time.
 
-    `mode` and `power_w` (per GPU) are the power level for the job's prolog.
+    `mode` and `power_w` (per GPU) are the power level for the job's prolog. `at_s` is the time of the plan that was
+    written, `site` its site. `charge` are the units that the job was submitted with. With `no_pin` it gets no nodes any
+    more: Slurm refused those that it had.
     """
 
     values: dict[str, str] = field(default_factory=dict)
@@ -33,6 +38,10 @@ class OwnershipMark:
     mode: str = ""
     power_w: int = 0
     rest: str = ""
+    at_s: int = 0
+    site: str = ""
+    no_pin: bool = False
+    charge: int = 0
 
     def owns(self, name: str, value: str) -> bool:
         """Return whether Powerhall wrote a field's present value, or was about to replace it."""
@@ -45,11 +54,12 @@ class OwnershipMark:
         parts = [f"{name}={value}" for name, value in sorted(self.values.items())]
         if self.pending:
             parts += [f"old.{name}={value}" for name, value in sorted(self.old.items())] + ["pending=1"]
-        for name, number in (("begin", self.begin_s), ("restarts", self.restarts), ("gpu_power_w", self.power_w)):
-            if number:
-                parts.append(f"{name}={number}")
-        if self.mode:
-            parts.append(f"mode={self.mode}")
+        numbers = {"begin": self.begin_s, "restarts": self.restarts, "gpu_power_w": self.power_w, "at": self.at_s}
+        numbers |= {"charge": self.charge}
+        parts += [f"{name}={number}" for name, number in numbers.items() if number]
+        parts += [f"{name}={word}" for name, word in (("mode", self.mode), ("site", self.site)) if word]
+        if self.no_pin:
+            parts.append("nopin=1")
         return _PREFIX + ";".join(parts) + (f" | {self.rest}" if self.rest else "")
 
 
@@ -61,8 +71,7 @@ def parse_mark(text: str) -> OwnershipMark | None:
     pairs = dict(part.split("=", 1) for part in body.split(";") if "=" in part)
 
     def number(key: str) -> int:
-        value = pairs.get(key, "")
-        return int(value) if value.isdigit() else 0
+        return digits(pairs.get(key, "")) or 0
 
     return OwnershipMark(
         values={name: pairs[name] for name in FIELDS if name in pairs},
@@ -73,7 +82,19 @@ def parse_mark(text: str) -> OwnershipMark | None:
         mode=pairs.get("mode", ""),
         power_w=number("gpu_power_w"),
         rest=rest,
+        at_s=number("at"),
+        site=pairs.get("site", ""),
+        no_pin=pairs.get("nopin") == "1",
+        charge=number("charge"),
     )
+
+
+def canonical(nodes: str) -> str:
+    """Return a host list in one form, whatever order and grouping it came in; one that is not understood as it is."""
+    try:
+        return compress(sorted(set(expand(nodes))))
+    except ValueError:
+        return nodes
 
 
 def one_word(mode: str) -> str:

@@ -1,20 +1,28 @@
-"""Output of `squeue --json` and `sinfo --json` as plain records: the shapes of Slurm 22.05 and of 23.11 and later.
+"""Jobs and nodes of `squeue --json` and `sinfo --json` as plain records."""
 
-Slurm 22.05 (openapi v0.0.38) writes plain numbers, states as text and TRES as `gres:gpu:8`; later versions
-(data_parser v0.0.4x) write numbers as {"set", "infinite", "number"}, states as lists and TRES as `gres/gpu:8`.
-"""
-
-import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
-from powerhall.runtime.errors import Rejected
+from powerhall_optimizer.schedulers.slurm.json_rows import JsonRow, json_rows
+from powerhall_optimizer.schedulers.slurm.node_states import node_states
+from powerhall_optimizer.schedulers.slurm.tres import Gres, parse_gres, tres_gpus
 
-__all__ = ["NodeRecord", "Record", "parse_nodes", "parse_queue", "tres_gpus"]
+__all__ = ["HOLDS_NODES", "NodeRecord", "Record", "parse_nodes", "parse_queue", "tres_gpus"]
 
 _MAX_ARRAY_TASKS = 10_000
-_NO_VALUE = 4_294_967_294
-_GPU = re.compile(r"(?:gres[:/])?gpu(?:[:=]([A-Za-z_][\w.-]*))?(?:[:=](\d+))?(?![\w-])")
+_COUNT = re.compile(r"[0-9]{1,9}")
+_UNKNOWN = "UNKNOWN"
+HOLDS_NODES = (
+    *("COMPLETING", "SUSPENDED", "STOPPED", "RUNNING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "RESIZING"),
+    *("POWER_UP_NODE", _UNKNOWN),
+)
+"""Words of a state, alone or beside another, in which a job has its nodes."""
+_NO_NODES = (
+    *("PENDING", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE"),
+    *("OUT_OF_MEMORY", "REVOKED"),
+)
+"""Words of a state in which a job has no nodes, unless another word says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,8 @@ class Record:
 
     `job_id` is what commands take (`12`, or `12_3` for an array task). `licences` maps names to counts.
     `begin_s` is when it may start; for a job that waits it is what StartTime or --begin asked for.
+    `gpus` are those that it has, or asks for at most on `node_count` nodes; `node_gres` is what it has on each of its
+    nodes, in order. `min_nodes` and `max_nodes` are what it asks for, 0 for no upper limit.
     """
 
     job_id: str
@@ -48,6 +58,36 @@ class Record:
     restarts: int
     is_het: bool = False
     requeue: bool = False
+    excluded_nodes: str = ""
+    min_nodes: int = 1
+    max_nodes: int = 0
+    deadline_s: int = 0
+    array_id: int = 0
+    array_limit: int = 0
+    dependency: str = ""
+    reservation: str = ""
+    is_exclusive: bool = False
+    is_part: bool = False
+    """It asks for, or has, parts of GPUs: shards, MPS units, MIG slices."""
+    is_per_node: bool = False
+    """It asks for GPUs per node or socket, so that more nodes are more GPUs."""
+    socket_gpus: int = 0
+    """GPUs that it asks for per socket, 0 where it does not: it may get all sockets of a node."""
+    node_gres: tuple[Gres, ...] = ()
+    asked: Gres = field(default_factory=Gres)
+    """What the job asks for, in one of the texts of its request."""
+    has_licence_choice: bool = False
+    """Its licences are alternatives (`a|b`), to which Slurm takes no other."""
+    account: str = ""
+    number: int = 0
+    """Slurm's own number of it, under which agents know a task of an array; 0 where it is not known yet."""
+    segment_nodes: int = 0
+    """Nodes of each segment that lies in one block (`--segment`), 0 for none. 26.05 tells it, 24.11 does not."""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether commands can name the job by its id."""
+        return re.fullmatch(r"[0-9]+(?:_[0-9]+)?", self.job_id) is not None
 
     @property
     def is_held(self) -> bool:
@@ -57,76 +97,17 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """A node and its state words in capitals, flags included."""
+    """A node: state words in capitals, flags included; generic resources, features, sockets (0: not known)."""
 
     name: str
     states: frozenset[str]
+    gres: str = ""
+    features: frozenset[str] | None = None
+    sockets: int = 0
 
 
-class _JsonRow:
-    """One object of Slurm's JSON, read by field in either shape."""
-
-    def __init__(self, data: dict[str, object]) -> None:
-        self.data = data
-
-    def whole(self, key: str) -> int:
-        """Return a number, 0 where it is not set; an infinite one is -1."""
-        value = self.data.get(key)
-        if isinstance(value, dict):
-            if value.get("infinite"):
-                return -1
-            value = value.get("number") if value.get("set") else 0
-        if not isinstance(value, int | float) or value in (_NO_VALUE, _NO_VALUE + 1):
-            return -1 if value == _NO_VALUE + 1 else 0
-        return int(value)
-
-    def is_set(self, key: str) -> bool:
-        """Return whether a number is set (an array's task id may be 0)."""
-        value = self.data.get(key)
-        return bool(value.get("set")) if isinstance(value, dict) else isinstance(value, int)
-
-    def text(self, key: str) -> str:
-        """Return text; of a list its first item. Quotes that scontrol kept around a value are taken off."""
-        value = self.data.get(key)
-        if isinstance(value, list):
-            value = value[0] if value else ""
-        value = value if isinstance(value, str) else ""
-        return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
-
-    def words(self, key: str) -> list[str]:
-        """Return a list of text; text is a list of one."""
-        value = self.data.get(key)
-        if isinstance(value, str):
-            return [value]
-        return [str(item) for item in value] if isinstance(value, list) else []
-
-    def row(self, key: str) -> "_JsonRow":
-        """Return a nested object."""
-        value = self.data.get(key)
-        return _JsonRow(value if isinstance(value, dict) else {})
-
-
-def tres_gpus(text: str) -> tuple[int, str]:
-    """Return the GPUs of a TRES text (`gres:gpu:h200:8`, `gres/gpu:8`, `gres/gpu:h200=8,gres/gpu=8`) and their type."""
-    total = typed = 0
-    kind = ""
-    for found in _GPU.finditer(text):
-        count = int(found[2]) if found[2] else 1
-        if found[1]:
-            typed, kind = typed + count, found[1]
-        else:
-            total += count
-    return max(total, typed), kind
-
-
-def _gpus(row: _JsonRow, nodes: int) -> tuple[int, str]:
-    """Return GPUs and type of a job: allocated ones where it runs, otherwise from what it asked for."""
-    allocated, kind = tres_gpus(row.text("tres_alloc_str"))
-    if allocated:
-        return allocated, kind
-    if details := row.words("gres_detail"):
-        pairs = [tres_gpus(re.sub(r"\(.*?\)", "", detail)) for detail in details]
-        return sum(count for count, _ in pairs), next((kind for _, kind in pairs if kind), "")
+def _wanted(row: JsonRow, nodes: int) -> tuple[int, Gres]:
+    """Return how many GPUs a job asks for on so many nodes, and the text's resources that say so."""
     sockets = max(1, row.whole("sockets_per_node")) * nodes
     for key, times in (
         ("tres_per_job", 1),
@@ -134,17 +115,23 @@ def _gpus(row: _JsonRow, nodes: int) -> tuple[int, str]:
         ("tres_per_task", max(1, row.whole("tasks"))),
         ("tres_per_socket", sockets),
     ):
-        count, kind = tres_gpus(row.text(key))
-        if count:
-            return count * times, kind
-    return 0, ""
+        gres = parse_gres(row.text(key))
+        if gres.whole or gres.is_part:
+            return (gres.whole + gres.mig) * times, gres
+    return 0, Gres()
+
+
+def _is_exclusive(row: JsonRow) -> bool:
+    """Whether the job takes nodes whole: `shared` is "none" in 22.05, `exclusive` a list of flags later."""
+    return "none" in {word.lower() for word in row.words("shared")} or "TRUE" in row.upper("exclusive")
 
 
 def _licences(text: str) -> dict[str, int]:
+    """Return counts by name, which Slurm adds up; none of alternatives, of which it takes one."""
     found: dict[str, int] = {}
-    for part in filter(None, text.split(",")):
+    for part in filter(None, re.split("[,;]", "" if "|" in text else text)):
         name, _, count = part.replace("=", ":").partition(":")
-        found[name] = int(count) if count.isdigit() else 1
+        found[name] = found.get(name, 0) + (int(count) if _COUNT.fullmatch(count) else 1)
     return found
 
 
@@ -152,37 +139,57 @@ def _tasks(text: str) -> list[int] | None:
     """Return the tasks of an array such as `1,3-5%2`; None where Slurm shortened the list or there are too many."""
     tasks: list[int] = []
     for part in text.partition("%")[0].split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        found = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9})(?::([0-9]{1,9}))?)?", part)
         if found is None:
             return None
-        first, last = int(found[1]), int(found[2] or found[1])
-        tasks.extend(range(first, last + 1, int(found[3] or 1)))
-        if len(tasks) > _MAX_ARRAY_TASKS:
+        numbers = range(int(found[1]), int(found[2] or found[1]) + 1, max(1, int(found[3] or 1)))
+        if len(tasks) + len(numbers) > _MAX_ARRAY_TASKS:
             return None
+        tasks.extend(numbers)
     return tasks
 
 
-def _ids(row: _JsonRow) -> list[str]:
+def _ids(row: JsonRow) -> list[str]:
     array = row.whole("array_job_id")
     if not array:
-        return [str(row.whole("job_id"))]
+        return [str(row.whole("job_id") or "unknown")]
     if row.is_set("array_task_id"):
         return [f"{array}_{row.whole('array_task_id')}"]
     tasks = _tasks(row.text("array_task_string"))
     return [str(array)] if tasks is None else [f"{array}_{task}" for task in tasks]
 
 
-def _records(row: _JsonRow) -> list[Record]:
+def _state(row: JsonRow) -> str:
+    """Return the state that counts: one in which it has nodes before others.
+
+    A job of an unknown state that names nodes, or what was allocated to it, has nodes.
+    """
+    words = {word for text in row.upper("job_state") for word in re.split(r"[^A-Z_]+", text)}
+    found = next((word for word in (*HOLDS_NODES, *_NO_NODES) if word in words), "")
+    has_place = any(row.text(key) for key in ("nodes", "tres_alloc_str", "gres_detail"))
+    return found or (_UNKNOWN if has_place else row.text("job_state"))
+
+
+def _min_nodes(row: JsonRow, nodes: int) -> int:
+    found = re.search(r"(?:^|,)node=([0-9]{1,9})(?:,|$)", row.text("tres_req_str"))
+    return int(found[1]) if found else nodes
+
+
+def _records(row: JsonRow) -> list[Record]:
     nodes = max(1, row.whole("node_count"))
-    gpus, kind = _gpus(row, nodes)
+    details = tuple(parse_gres(detail) for detail in row.words("gres_detail"))
+    allocated = parse_gres(row.text("tres_alloc_str"))
+    asked, wanted = _wanted(row, nodes)
+    gpus = max(allocated.whole + allocated.mig, sum(gres.whole + gres.mig for gres in details)) or asked
+    kind = next((gres.kind for gres in (allocated, *details) if gres.kind), "")
     limit_min = row.whole("time_limit")
     return [
         Record(
             job_id=job_id,
-            state=row.text("job_state"),
+            state=_state(row),
             reason=row.text("state_reason"),
             gpus=gpus,
-            gpu_type=kind,
+            gpu_type=kind or wanted.kind,
             node_count=nodes,
             partition=row.text("partition"),
             qos=row.text("qos"),
@@ -201,41 +208,70 @@ def _records(row: _JsonRow) -> list[Record]:
             restarts=row.whole("restart_cnt"),
             is_het=row.whole("het_job_id") > 0,
             requeue=bool(row.data.get("requeue")),
+            excluded_nodes=row.text("excluded_nodes"),
+            min_nodes=_min_nodes(row, nodes),
+            max_nodes=max(0, row.whole("max_nodes")),
+            deadline_s=max(0, row.whole("deadline")),
+            array_id=row.whole("array_job_id"),
+            array_limit=max(0, row.whole("array_max_tasks")),
+            dependency=row.text("dependency"),
+            reservation=row.text("resv_name"),
+            is_exclusive=_is_exclusive(row),
+            is_part=any(gres.is_part for gres in (*details, allocated, wanted)),
+            is_per_node=bool(row.text("tres_per_node") or row.text("tres_per_socket")),
+            socket_gpus=parse_gres(row.text("tres_per_socket")).whole,
+            node_gres=details,
+            asked=wanted,
+            has_licence_choice="|" in row.text("licenses"),
+            account=row.text("account"),
+            number=row.whole("job_id"),
+            segment_nodes=max(0, row.whole("segment_size")),
         )
         for job_id in _ids(row)
     ]
 
 
-def _rows(text: str, program: str, *keys: str) -> list[_JsonRow]:
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _refusal(program, f"not valid JSON: {error}") from None
-    if isinstance(data, dict):
-        for key in keys:
-            if isinstance(data.get(key), list):
-                return [_JsonRow(item) for item in data[key] if isinstance(item, dict)]
-    raise _refusal(program, f"must have a list {' or '.join(keys)}")
-
-
-def _refusal(program: str, why: str) -> Rejected:
-    return Rejected(f"{program} --json: {why}; Slurm 21.08 or later is needed")
-
-
 def parse_queue(text: str) -> list[Record]:
     """Read `squeue --json`."""
-    return [record for row in _rows(text, "squeue", "jobs") for record in _records(row)]
+    rows = (record for row in json_rows(text, "squeue", "jobs") for record in _records(row))
+    return _separate(rows)
+
+
+def _separate(records: Iterable[Record]) -> list[Record]:
+    """Return the records under ids of their own: of several with one id the first that waits or has nodes keeps it.
+
+    Others that have nodes are allocations too, and become `12#2`, which no command takes: counted, not planned.
+    """
+    found: dict[str, Record] = {}
+    again: dict[str, list[Record]] = {}
+    for record in records:
+        before = found.get(record.job_id)
+        if before is None or before.state not in ("PENDING", *HOLDS_NODES):
+            found[record.job_id] = record
+        elif record.state in HOLDS_NODES and record not in (before, *again.get(record.job_id, ())):
+            again.setdefault(record.job_id, []).append(record)
+    more = (replace(one, job_id=f"{job}#{n}") for job, rows in again.items() for n, one in enumerate(rows, 2))
+    return [*found.values(), *more]
 
 
 def parse_nodes(text: str) -> list[NodeRecord]:
     """Read `sinfo --json`: one object per node in 22.05, one per group of like nodes later."""
     found: dict[str, NodeRecord] = {}
-    for row in _rows(text, "sinfo", "nodes", "sinfo"):
+    for row in json_rows(text, "sinfo", "nodes", "sinfo"):
         if name := row.text("name"):
-            words = row.words("state") + row.words("state_flags")
-            names = [name]
+            states, names = node_states([*row.words("state"), *row.words("state_flags")]), [name]
+            gres, features = row.text("gres"), _features(row, "active_features", "features")
         else:
-            words, names = row.row("node").words("state"), row.row("nodes").words("nodes")
-        states = frozenset(word.upper() for word in words)
-        found |= {name: NodeRecord(name, states) for name in names}
+            states, names = node_states(row.row("node").words("state")), row.row("nodes").words("nodes")
+            gres, features = row.row("gres").text("total"), _features(row.row("features"), "active", "total")
+        sockets = max(row.whole("sockets"), row.row("sockets").whole("maximum"))
+        found |= {name: NodeRecord(name, states, gres, features, sockets) for name in names}
     return list(found.values())
+
+
+def _features(row: JsonRow, *keys: str) -> frozenset[str] | None:
+    """Return the features of a node; None where the answer does not have them."""
+    key = next((key for key in keys if row.data.get(key) is not None), None)
+    if key is None:
+        return None
+    return frozenset(word.strip() for text in row.words(key) for word in text.split(",") if word.strip())

@@ -7,7 +7,7 @@ power licence keeps the budget while no optimizer runs.
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,14 +20,19 @@ from powerhall_optimizer.schedulers.base import Command, Queue, WriteReport, che
 from powerhall_optimizer.schedulers.skip_reasons import Skip, SkipReason
 from powerhall_optimizer.schedulers.slurm import level_files as slurm_levels
 from powerhall_optimizer.schedulers.slurm import reservations as slurm_reservations
-from powerhall_optimizer.schedulers.slurm.apply import read_records, restored, write_changes
+from powerhall_optimizer.schedulers.slurm.apply import is_refused, read_records, restored, write_changes
+from powerhall_optimizer.schedulers.slurm.cluster import PlacementRules, parse_partitions, parse_reserved_nodes
 from powerhall_optimizer.schedulers.slurm.commands import SlurmTool
 from powerhall_optimizer.schedulers.slurm.desired_state import Change, DesiredJob, decide, desired_jobs
-from powerhall_optimizer.schedulers.slurm.ownership_mark import parse_mark
+from powerhall_optimizer.schedulers.slurm.ownership_mark import one_word, parse_mark
+from powerhall_optimizer.schedulers.slurm.plan_refusals import refuse_foreign
 from powerhall_optimizer.schedulers.slurm.power_saving import is_powering, power_changes, power_command
 from powerhall_optimizer.schedulers.slurm.queue import to_queue
 from powerhall_optimizer.schedulers.slurm.records import NodeRecord, Record, parse_nodes
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
+from powerhall_optimizer.schedulers.slurm.snapshot_match import SnapshotMatch
+from powerhall_optimizer.schedulers.slurm.tokens import Tokens
+from powerhall_optimizer.schedulers.slurm.tree_writer import CLOSED, TreeWriter
 
 __all__ = ["SlurmReader", "SlurmWriter"]
 
@@ -35,7 +40,17 @@ Clock = Callable[[], float]
 
 
 def _nodes(tool: SlurmTool) -> list[NodeRecord]:
-    return parse_nodes(tool.ask("sinfo", "--json"))
+    return parse_nodes(tool.ask("sinfo", "-N", "--all", "--json"))
+
+
+def _queue(tool: SlurmTool, records: Sequence[Record], site: Site, settings: SlurmSettings, now_s: float) -> Queue:
+    """Return jobs and nodes with what Slurm's partitions and reservations allow."""
+    reserved = tool.ask("scontrol", "-o", "show", "reservation")
+    rules = PlacementRules(
+        parse_partitions(tool.ask("scontrol", "-o", "show", "partition")),
+        tuple(one for one in parse_reserved_nodes(reserved) if one.name != CLOSED),  # the plan has the budget itself
+    )
+    return to_queue(records, _nodes(tool), site, settings, now_s, rules=rules)
 
 
 class SlurmReader:
@@ -50,7 +65,7 @@ class SlurmReader:
     def read(self) -> Queue:
         """Return jobs and nodes as they are now."""
         records = list(read_records(self._tool).values())
-        return to_queue(records, _nodes(self._tool), self._site, self._settings, self._clock())
+        return _queue(self._tool, records, self._site, self._settings, self._clock())
 
 
 class SlurmWriter:
@@ -59,17 +74,35 @@ class SlurmWriter:
     def __init__(self, settings: SlurmSettings, tool: SlurmTool | None = None, clock: Clock = time.time) -> None:
         self._settings, self._clock = settings, clock
         self._tool = tool or SlurmTool(settings.timeout_s)
+        self._tree = TreeWriter(self._tool, settings)
 
     def apply(self, plan: Plan, *, dry_run: bool = False) -> WriteReport:
         """Write the differences to the plan: tightening and delays first, then starts, loosening last."""
         report = WriteReport("slurm", plan.plan_id, dry_run)
         now_s = self._clock()
         check_fresh(plan, now_s)
-        settings = self._licensed(report)
-        tighten, loosen = self._reservations(plan, settings, now_s)
+        records = read_records(self._tool)
+        queue = _queue(self._tool, list(records.values()), plan.snapshot.site, self._settings, now_s)
+        known = {node.name for node in _nodes(self._tool)}
+        refuse_foreign(
+            plan,
+            known,
+            records.values(),
+            self._reserved(self._settings),
+            now_s=now_s,
+            recent_s=2 * self._settings.round_s,
+        )
+        tokens = self._tree.write(plan, known, self._charges(records), now_s, report)
+        settings = self._licensed(tokens, report)
+        tighten, loosen = self._reservations(plan, settings, tokens, now_s)
         self._plain(tighten, "budget", report)
         self._levels(plan, report)  # before the jobs: one that starts at once reads its file
-        self._jobs(plan, settings, now_s, report)
+        self._withdraw([r for r in records.values() if is_refused(r)], settings, report)
+        match = SnapshotMatch(plan, queue)
+        self._jobs(plan, settings, now_s, report, match, is_tree=tokens.is_tree)
+        if not dry_run and report.commands:
+            refused = [record for record in read_records(self._tool).values() if is_refused(record)]
+            self._withdraw(refused, settings, report)
         self._plain(loosen, "budget", report)
         self._power(plan, now_s, report)
         return report
@@ -77,27 +110,44 @@ class SlurmWriter:
     def release_all(self, *, dry_run: bool = False) -> WriteReport:
         """Restore every waiting job as its user submitted it, and delete Powerhall's reservations."""
         report = WriteReport("slurm", "", dry_run)
-        settings, now_s = self._licensed(report), self._clock()
+        settings, now_s = self._licensed(self._tree.tokens(), report), self._clock()
         changes = [
             restored(record, settings, now_s) for record in read_records(self._tool).values() if _is_ours(record)
         ]
         write_changes(self._tool, changes, settings, self._clock, report)
         _, loosen = slurm_reservations.changes([], self._reserved(settings), settings.licence, now_s)
         self._plain(loosen, "budget", report)
+        self._tree.release(report)
         return report
 
-    def _licensed(self, report: WriteReport) -> SlurmSettings:
+    def withdraw_pins(self, *, dry_run: bool = False) -> WriteReport:
+        """Restore waiting jobs whose nodes Slurm refuses, or were planned more than two rounds ago.
+
+        Run it beside the optimizer, so that nobody waits for nodes of a plan that nobody renews.
+        """
+        report = WriteReport("slurm", "", dry_run)
+        settings, now_s = self._licensed(self._tree.tokens(), report), self._clock()
+        found = [record for record in read_records(self._tool).values() if _is_stale(record, settings, now_s)]
+        self._withdraw(found, settings, report)
+        return report
+
+    def _withdraw(self, records: Sequence[Record], settings: SlurmSettings, report: WriteReport) -> None:
+        now_s = self._clock()
+        changes = [restored(record, settings, now_s) for record in records]
+        write_changes(self._tool, changes, settings, self._clock, report)
+
+    def _charges(self, records: Mapping[str, Record]) -> list[int]:
+        """Return what each waiting job charges."""
+        waiting = [record for record in records.values() if record.state == "PENDING"]
+        return [record.licences.get(self._settings.licence, 0) for record in waiting]
+
+    def _licensed(self, tokens: Tokens, report: WriteReport) -> SlurmSettings:
         """Return the settings, without a licence where the cluster has none of this name."""
         name = self._settings.licence
-        if name and not self._total(name):
+        if name and not tokens.total and not tokens.is_tree:
             report.skip(f"licence {name}", SkipReason(Skip.NO_LICENCE))
             return _without_licence(self._settings)
         return self._settings
-
-    def _total(self, licence: str) -> int:
-        text = self._tool.ask("scontrol", "-o", "show", "lic")
-        found = re.search(rf"LicenseName={re.escape(licence)} Total=(\d+)", text)
-        return int(found[1]) if found else 0
 
     def _reserved(self, settings: SlurmSettings) -> list[slurm_reservations.Curtailment]:
         if not settings.licence:
@@ -106,25 +156,50 @@ class SlurmWriter:
             self._tool.ask("scontrol", "-o", "show", "reservation"), settings.licence
         )
 
-    def _reservations(self, plan: Plan, settings: SlurmSettings, now_s: float) -> tuple[list[str], list[str]]:
-        if not settings.licence:
+    def _reservations(
+        self, plan: Plan, settings: SlurmSettings, tokens: Tokens, now_s: float
+    ) -> tuple[list[str], list[str]]:
+        """Return the changes of reservations; a power tree has none, since Slurm's mode 3 passes over them."""
+        if not settings.licence or tokens.is_tree:
             return [], []
-        want = slurm_reservations.wanted(plan, settings, self._total(settings.licence), now_s)
-        return slurm_reservations.changes(want, self._reserved(settings), settings.licence, now_s)
+        want = slurm_reservations.wanted(plan, settings, tokens.total, now_s)
+        by = slurm_reservations.writer_of(plan)
+        return slurm_reservations.changes(want, self._reserved(settings), settings.licence, now_s, by)
+
+    def _is_gone(self, line: str) -> bool:
+        """Return whether the reservation of `delete ReservationName=NAME` is not there any more."""
+        there = self._tool.ask("scontrol", "-o", "show", "reservation")
+        return line.removeprefix("delete ") not in there.split()
 
     def _plain(self, lines: Sequence[str], subject: str, report: WriteReport) -> None:
         """Issue commands one by one; their exit status tells whether they succeeded."""
         for line in lines:
             error = "" if report.dry_run else self._tool.one(line)
+            if error and line.startswith("delete ") and self._is_gone(line):
+                error = ""  # it ended by itself, just before
             report.commands.append(Command(f"scontrol {line}", subject, error))
 
-    def _jobs(self, plan: Plan, settings: SlurmSettings, now_s: float, report: WriteReport) -> None:
+    def _jobs(
+        self,
+        plan: Plan,
+        settings: SlurmSettings,
+        now_s: float,
+        report: WriteReport,
+        match: SnapshotMatch,
+        *,
+        is_tree: bool,
+    ) -> None:
         records = read_records(self._tool)
         planned = {job.job_id for job in plan.snapshot.jobs}
-        forgotten = [r for r in records.values() if _is_ours(r) and r.job_id not in planned]
+        site = one_word(plan.snapshot.site.name)
+        forgotten = [r for r in records.values() if _is_ours(r, site) and r.job_id not in planned]
         changes = [restored(record, settings, now_s) for record in forgotten]
-        for desired in desired_jobs(plan, settings, now_s):
+        for desired in desired_jobs(plan, settings, now_s, is_tree=is_tree):
             record = records.get(desired.job_id)
+            changed = match.change_of(desired.job_id, record)
+            if changed is not None:
+                report.skip_job(desired.job_id, changed)
+                continue
             change = self._change(record, desired, settings, now_s, report)
             if isinstance(change, SkipReason):
                 report.skip_job(desired.job_id, change)
@@ -171,7 +246,7 @@ class SlurmWriter:
                 continue
             text = slurm_levels.level_text(job.mode, round(job.gpu_power_w))
             path = folder / job.job_id
-            if path.is_file() and path.read_text(encoding="utf-8") == text:
+            if path.is_file() and path.read_bytes() == text.encode():
                 continue
             report.commands.append(Command(f"write {path}: {' '.join(text.split())}", f"job {job.job_id}"))
             if not report.dry_run:
@@ -198,8 +273,19 @@ class SlurmWriter:
             report.commands.append(Command(f"scontrol {line}", compress(names), error))
 
 
-def _is_ours(record: Record) -> bool:
-    return record.state == "PENDING" and parse_mark(record.admin_comment) is not None
+def _is_ours(record: Record, site: str = "") -> bool:
+    """Whether a waiting job carries a mark with values, of this site where one is given."""
+    mark = parse_mark(record.admin_comment)
+    is_written = mark is not None and (bool(mark.values) or not mark.no_pin)
+    return record.state == "PENDING" and mark is not None and is_written and (not site or mark.site in ("", site))
+
+
+def _is_stale(record: Record, settings: SlurmSettings, now_s: float) -> bool:
+    """Whether a waiting job has nodes that Slurm refuses, or of a plan that is older than two rounds."""
+    mark = parse_mark(record.admin_comment)
+    if record.state != "PENDING" or mark is None or not {"nodes", "feat"} & mark.values.keys():
+        return False
+    return is_refused(record) or abs(now_s - mark.at_s) > 2 * settings.round_s  # a clock was ahead
 
 
 def _without_licence(settings: SlurmSettings) -> SlurmSettings:

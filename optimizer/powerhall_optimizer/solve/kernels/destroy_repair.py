@@ -20,7 +20,6 @@ from powerhall_optimizer.solve.kernels.decision_value import priced_value
 from powerhall_optimizer.solve.kernels.fill_prices import follow_fill
 from powerhall_optimizer.solve.kernels.insertion import GIVE_BACK, TAKE, book, insert_job, insertion_scratch
 from powerhall_optimizer.solve.kernels.kernel_arrays import (
-    WAIT_VALUE,
     FillRule,
     Flags,
     Floats,
@@ -32,9 +31,6 @@ from powerhall_optimizer.solve.kernels.kernel_arrays import (
 )
 
 __all__ = ["MoveSettings", "Neighbourhood", "SearchGuidance", "search"]
-
-_MUST_RUN_FIRST = 1e6
-"""Added to the rank of jobs that must run; merits are of the order of 1."""
 
 
 class SearchGuidance(NamedTuple):
@@ -172,19 +168,17 @@ def _value_of_move(problem: ProblemArrays, schedule: WorkingSchedule, move: _Mov
 
 
 @inner_kernel
-def _draw_order(problem: ProblemArrays, guidance: SearchGuidance, move: _Move, n: int) -> None:
+def _draw_order(guidance: SearchGuidance, move: _Move, n: int) -> None:
     """Sort the n jobs by falling rank: merit, more or less preference for large gangs, and noise.
 
-    Both amounts are drawn for each move and mostly small (a square). Jobs that must run come first. Insertion sort: n
-    is small, and equal ranks keep their order.
+    Both amounts are drawn for each move and mostly small (a square). Merit has what a job loses by waiting, so jobs
+    that must run come first. Insertion sort: n is small, and equal ranks keep their order.
     """
     weight = 0.2 * np.random.random() ** 2
     noise = 0.15 * np.random.random() ** 2
     for i in range(n):
         job = move.job[i]
         rank = guidance.merit[job] + weight * guidance.area[job] + noise * np.random.randn()
-        if problem.job_value[job, WAIT_VALUE] < 0:
-            rank += _MUST_RUN_FIRST
         at = i
         while at > 0 and move.rank[at - 1] < rank:
             move.rank[at] = move.rank[at - 1]
@@ -286,7 +280,7 @@ def search(
             continue
         before = _value_of_move(problem, schedule, move, n, energy)
         _take_out(problem, schedule, move, n)
-        _draw_order(problem, guidance, move, n)
+        _draw_order(guidance, move, n)
         _draw_prices(problem, guidance, schedule.free, allowed, guide)
         _put_in(problem, schedule, move, n, (guide.prefix, energy), allowed, scratch)
         change = _value_of_move(problem, schedule, move, n, energy) - before

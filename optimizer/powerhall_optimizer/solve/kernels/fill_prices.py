@@ -19,10 +19,16 @@ _STALE = -1.0
 
 
 @inner_kernel
-def _price_resource(resource: int, basis: PriceBasis, free: Ints, rule: FillRule, row: Floats) -> None:
-    """Write the price of one resource in every slot into `row` [T]."""
+def _price_resource(
+    problem: ProblemArrays, resource: int, basis: PriceBasis, free: Ints, rule: FillRule, row: Floats
+) -> None:
+    """Write the price of one resource in every slot into `row` [T]; a pool that a meter counts is as full as that."""
+    filled = resource
+    pool = problem.curves.row_pool[resource]
+    if pool >= 0:
+        filled = problem.curves.meter_row[problem.curves.pool_curve[pool]]
     for slot in range(len(row)):
-        fill = 1.0 - free[resource, slot] / basis.capacity[resource, slot]
+        fill = 1.0 - free[filled, slot] / basis.capacity[filled, slot]
         factor = min(_DEAREST, max(_CHEAPEST, 1.0 + rule.slope * (fill - rule.level)))
         row[slot] = rule.scale * basis.price[resource, slot] * factor
 
@@ -48,7 +54,7 @@ def follow_fill(
             resource = problem.profile_resource[use]
             price = guide.resource_price[resource]
             if price[0] < 0.0:
-                _price_resource(resource, basis, free, rule, price)
+                _price_resource(problem, resource, basis, free, rule, price)
             amount = float(problem.profile_amount[use])
             for slot in range(slots):
                 row[slot + 1] += amount * price[slot]
@@ -57,10 +63,15 @@ def follow_fill(
 
 
 @inner_kernel
-def mean_fill(basis: PriceBasis, free: Ints, weight: float) -> float:
-    """Return the mean fill weighted by price times capacity, whose sum is `weight`; 0 where nothing has a price."""
+def mean_fill(problem: ProblemArrays, basis: PriceBasis, free: Ints, weight: float) -> float:
+    """Return the mean fill weighted by price times capacity, whose sum is `weight`; 0 where nothing has a price.
+
+    Pools that a meter counts are left out: the meter itself stands for them.
+    """
     left = 0.0
     for resource in range(free.shape[0]):
+        if problem.curves.row_pool[resource] >= 0:
+            continue
         for slot in range(free.shape[1]):
             left += basis.price[resource, slot] * free[resource, slot]
     return 1.0 - left / weight if weight > 0.0 else 0.0

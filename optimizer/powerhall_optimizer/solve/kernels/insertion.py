@@ -23,6 +23,7 @@ from powerhall_optimizer.solve.kernels.kernel_arrays import (
     ProblemArrays,
     WorkingSchedule,
 )
+from powerhall_optimizer.solve.kernels.meter import book_at_meter, mark_blocked_at_meter
 from powerhall_optimizer.solve.kernels.pricing import best_start
 
 __all__ = ["TAKE", "book", "insert_all", "insert_job", "insertion_scratch"]
@@ -38,22 +39,28 @@ def book(problem: ProblemArrays, option: int, start: int, sign: int, free: Ints)
     profile = problem.option_profile[option]
     for use in range(problem.profile_uses[profile], problem.profile_uses[profile + 1]):
         amount = sign * problem.profile_amount[use] * problem.option_multiple[option]
-        row = free[problem.profile_resource[use]]
-        for slot in range(start, end):
+        pool = problem.curves.row_pool[problem.profile_resource[use]]
+        if pool >= 0:
+            book_at_meter(problem.curves, pool, amount, free, (start, end))
+        row = free[problem.profile_resource[use], start:end]  # a loop from 0 runs on vectors
+        for slot in range(len(row)):
             row[slot] -= amount
 
 
 @inner_kernel
 def _mark_blocked(problem: ProblemArrays, option: int, free: Ints, first: int, stop: int, blocked: Flags) -> None:
     """Flag the slots first .. stop - 1 in which some resource has too little left for the option."""
-    for slot in range(first, stop):
-        blocked[slot] = 0
+    blocked[first:stop] = False
+    shown = blocked[first:stop]
     profile = problem.option_profile[option]
     for use in range(problem.profile_uses[profile], problem.profile_uses[profile + 1]):
         amount = problem.profile_amount[use] * problem.option_multiple[option]
-        row = free[problem.profile_resource[use]]
-        for slot in range(first, stop):
-            blocked[slot] |= row[slot] < amount
+        row = free[problem.profile_resource[use], first:stop]  # a loop from 0 runs on vectors
+        for slot in range(len(row)):
+            shown[slot] |= row[slot] < amount
+        pool = problem.curves.row_pool[problem.profile_resource[use]]
+        if pool >= 0:
+            mark_blocked_at_meter(problem.curves, pool, amount, free, (first, stop), blocked)
 
 
 @inner_kernel
@@ -169,10 +176,11 @@ def insert_all(
     weight = 0.0
     for resource in range(schedule.free.shape[0]):
         for slot in range(slots):
-            weight += basis.price[resource, slot] * basis.capacity[resource, slot]
+            if problem.curves.row_pool[resource] < 0:
+                weight += basis.price[resource, slot] * basis.capacity[resource, slot]
     for i in range(len(order)):
         if i % every == 0:
-            now = FillRule(mean_fill(basis, schedule.free, weight), rule.slope, rule.scale)
+            now = FillRule(mean_fill(problem, basis, schedule.free, weight), rule.slope, rule.scale)
             follow_fill(problem, profiles, basis, schedule.free, now, guide)
         if schedule.option[order[i]] < 0:
             insert_job(problem, order[i], guide.prefix, allowed, schedule, scratch)

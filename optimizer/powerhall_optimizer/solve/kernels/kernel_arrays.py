@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powerhall_optimizer.problem.arrays import Ints
+from powerhall_optimizer.problem.meter import MeterCurves
 
 __all__ = [
     "BONUS",
@@ -70,6 +71,7 @@ class ProblemArrays(NamedTuple):
     profile_uses: Ints  # [P + 1] pointers into the two arrays below
     profile_resource: Ints  # [U]
     profile_amount: Ints  # [U] amount per slot of one unit of the profile
+    curves: MeterCurves  # how the amounts left at a meter follow from those of pools
 
 
 class WorkingSchedule(NamedTuple):

@@ -23,26 +23,63 @@ from powerhall_optimizer.solve.kernels.kernel_arrays import (
     PricedDecisions,
     ProblemArrays,
 )
+from powerhall_optimizer.solve.kernels.vector_max import larger
 
 __all__ = ["best_start", "price_jobs"]
 
+_BLOCK = 64
+"""Starts that are looked at together."""
+_ROUNDING = 1e-12
+"""Relative difference below which two values are equal."""
+
+
+@fast_inner_kernel
+def _top(price: Floats, price_after: Floats, level: float, slope: float, multiple: float) -> float:
+    """Return the greatest level + slope * i less `multiple` times the price from one place to the other."""
+    top = LOWEST
+    for i in range(len(price)):
+        top = larger(top, level - multiple * (price_after[i] - price[i]))
+        level += slope
+    return top
+
+
+@fast_inner_kernel
+def _top_cut_off(price: Floats, level: float, slope: float, multiple: float) -> float:
+    """Return the same for starts whose end lies behind the horizon: the price from there on is part of `level`."""
+    top = LOWEST
+    for i in range(len(price)):
+        top = larger(top, level + multiple * price[i])
+        level += slope
+    return top
+
 
 @inner_kernel
-def _first_best(prefix: Floats, lo: int, hi: int, duration: int, base: float, slope: float, multiple: float) -> int:
-    """Return the first start in lo .. hi - 1 of greatest base + slope * start less price; duration -1: no end inside.
+def _first_best(
+    prefix: Floats, piece: tuple[int, int], duration: int, line: tuple[float, float], multiple: float, top: float
+) -> int:
+    """Return the first start of a piece (first, behind the last) whose value is `top`; duration -1: no end inside.
 
-    Ties go to the earliest start, so that equal prices never push work into the future.
+    Rounding apart, and so that equal prices never push work into the future. `line` has the value less price of start 0
+    and what each start adds. Blocks without such a start are passed over by vectors.
     """
-    best = LOWEST
-    at = lo
-    for start in range(lo, hi):
-        value = base + slope * start + multiple * prefix[start]
+    base, slope = line
+    wanted = top - _ROUNDING * (abs(top) + abs(base))
+    for lo in range(piece[0], piece[1], _BLOCK):
+        hi = min(piece[1], lo + _BLOCK)
+        level = base + slope * lo
         if duration >= 0:
-            value -= multiple * prefix[start + duration]
-        if value > best:
-            best = value
-            at = start
-    return at
+            best = _top(prefix[lo:hi], prefix[lo + duration : hi + duration], level, slope, multiple)
+        else:
+            best = _top_cut_off(prefix[lo:hi], level, slope, multiple)
+        if best < wanted:
+            continue
+        for start in range(lo, hi):
+            value = base + slope * start + multiple * prefix[start]
+            if duration >= 0:
+                value -= multiple * prefix[start + duration]
+            if value >= wanted:
+                return int(start)
+    return piece[0]
 
 
 @fast_inner_kernel
@@ -58,7 +95,7 @@ def _next_kink(lo: int, hi: int, tail: int, late: int, planned: int) -> int:
 
 
 @fast_inner_kernel
-def best_start(  # noqa: PLR0912 - split up, the operations would be reordered in another way and change the results
+def best_start(
     problem: ProblemArrays, job: int, option: int, prefix: Floats, slots: int, locate: bool
 ) -> tuple[float, int]:
     """Return the best (value less price, start) of one option over all its starts.
@@ -67,8 +104,7 @@ def best_start(  # noqa: PLR0912 - split up, the operations would be reordered i
     start, the value is linear between kinks: where the job begins to reach behind the horizon (`tail`), where it
     begins to be late (`late`), and at the start of the previous plan (`planned`). So the starts are cut into at most
     four pieces, each with a base and a slope computed once; inside a piece a start costs one multiplication and two
-    look-ups. Finding the place of the maximum would keep the loop from running on vectors: only
-    with `locate` is the start right, by a second pass over the winning piece.
+    look-ups, on vectors. Only with `locate` is the start right, by a second pass over the winning piece.
     """
     terms = problem.job_value[job]
     delay, shift = terms[DELAY_COST], terms[SHIFT_COST]
@@ -102,17 +138,15 @@ def best_start(  # noqa: PLR0912 - split up, the operations would be reordered i
         else:  # cut off by the horizon: work and price of the slots that are left
             base += rate * slots - multiple * prefix[slots]
             slope -= rate
-        top = LOWEST
+        level = base + slope * lo
         if lo < tail:
-            for start in range(lo, hi):
-                top = max(top, base + slope * start - multiple * (prefix[start + duration] - prefix[start]))
+            top = _top(prefix[lo:hi], prefix[lo + duration : hi + duration], level, slope, multiple)
         else:
-            for start in range(lo, hi):
-                top = max(top, base + slope * start + multiple * prefix[start])
+            top = _top_cut_off(prefix[lo:hi], level, slope, multiple)
         if top > best:
             best = top
             if locate:
-                at = _first_best(prefix, lo, hi, duration if lo < tail else -1, base, slope, multiple)
+                at = _first_best(prefix, (lo, hi), duration if lo < tail else -1, (base, slope), multiple, top)
         lo = hi
     return best, at
 
