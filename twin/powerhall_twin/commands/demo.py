@@ -1,10 +1,12 @@
 """`powerhall-twin demo`: a simulated day at a site, with its report."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from powerhall.runtime.command_line import EXIT_INTERRUPTED, Commands, add_command
 from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
+from powerhall.units import parse_span
 from powerhall_twin.commands.ranges import check_range
 
 __all__ = ["add_parser"]
@@ -17,7 +19,7 @@ one sample over a limit makes the exit code 1.
 
 examples:
   powerhall-twin demo
-  powerhall-twin demo --out /tmp/day --minutes 240 --seed 3 --speedup 600
+  powerhall-twin demo --out /tmp/day --length 4h --seed 3 --speedup 600
   powerhall-twin demo --store 'influxdb://127.0.0.1:8086/powerhall?token_file=token'
 """
 
@@ -28,7 +30,14 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("out/demo"), help="folder for store, plan and report (out/demo)"
     )
-    parser.add_argument("--minutes", type=float, default=480.0, help="simulated minutes, 30 to 1440 (default: 480)")
+    parser.add_argument(
+        "--length",
+        type=parse_span,
+        default=480 * 60.0,
+        metavar="SPAN",
+        help="30min to 24h of the site (default: 8h)",
+    )
+    parser.add_argument("--minutes", type=partial(parse_span, bare="min"), dest="length", help=argparse.SUPPRESS)
     parser.add_argument(
         "--speedup", type=float, default=900.0, help="simulated seconds per second at most (default: 900)"
     )
@@ -43,10 +52,11 @@ def _demo(args: argparse.Namespace) -> int:
     from powerhall_twin.demo.demo_result import DemoSettings
     from powerhall_twin.report.finish import finish
 
-    check_range("--minutes", args.minutes, 30, 1440)
+    minutes = args.length / 60.0
+    check_range("--length in minutes", minutes, 30, 1440)
     check_range("--speedup", args.speedup, 1, 100_000)
     settings = DemoSettings(
-        out=args.out, minutes=args.minutes, speedup=args.speedup, seed=args.seed, store=args.store, quiet=args.json
+        out=args.out, minutes=minutes, speedup=args.speedup, seed=args.seed, store=args.store, quiet=args.json
     )
     result = run_demo(settings)
     summary = finish(result, compare=not args.no_compare, as_json=args.json)

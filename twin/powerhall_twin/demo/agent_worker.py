@@ -14,6 +14,7 @@ from typing import TextIO
 import msgspec
 
 from powerhall.runtime.log import Log
+from powerhall.runtime.signals import end_with_parent
 from powerhall.store.line_protocol import Point, encode
 from powerhall_agent.delivery.pipeline import OutputPipeline
 from powerhall_agent.sampling.sampler import Sampler
@@ -151,6 +152,7 @@ def _answer(pipeline: OutputPipeline, out: TextIO) -> None:
 def main() -> int:
     """Serve until stdin ends."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    end_with_parent(signal.SIGTERM)
     spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec)
     pipeline = _pipeline(spec, Log())
     pipeline.start()

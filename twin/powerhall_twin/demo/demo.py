@@ -13,17 +13,19 @@ from dataclasses import replace
 from importlib import resources
 from typing import Final
 
-from powerhall.physics.weather import read_weather
+from powerhall.forecasts.csv_series import PRICES, read_forecast
+from powerhall.physics.weather_files import read_weather
 from powerhall.plan.plan import Plan
 from powerhall.runtime.errors import Rejected
 from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import Planning, read_site
 from powerhall.site.topology import Site
 from powerhall.store import open_store
-from powerhall.timeseries import parse_time, read_series
+from powerhall.timeseries import parse_time
 from powerhall_twin.demo.agent_pool import agent_pool
 from powerhall_twin.demo.dashboard_data import DashboardWriter
 from powerhall_twin.demo.demo_result import Curtailment, DemoResult, DemoSettings, PlannedSlot
+from powerhall_twin.demo.kept_day import check_kept_day
 from powerhall_twin.demo.realtime_agents import RealtimeAgents, realtime_agents
 from powerhall_twin.demo.rounds import RoundRunner, RoundTrigger
 from powerhall_twin.demo.site_run import SiteRun
@@ -31,11 +33,11 @@ from powerhall_twin.jobs.generator import generate
 from powerhall_twin.policies.admission import Admission
 from powerhall_twin.policies.plan_follower import PlanScheduler
 from powerhall_twin.policies.planned_rounds import PlannedRounds
-from powerhall_twin.policies.scenario import Scenario
 from powerhall_twin.policies.solver_warmup import solver_warmup
 from powerhall_twin.site.building_meters import SiteMeter
 from powerhall_twin.site.cluster import Cluster
 from powerhall_twin.site.queue import Queue
+from powerhall_twin.site.scenario import Scenario
 from powerhall_twin.site.simulated_nodes import SimulatedNodes, create_nodes
 
 __all__ = ["run_demo"]
@@ -81,10 +83,10 @@ def _scenario(site: Site, planning: Planning, settings: DemoSettings) -> Scenari
     start_s, length_s = parse_time(START), settings.minutes * 60.0
     assert planning.weather is not None
     assert planning.prices is not None
-    dry, wet = read_weather(planning.weather, start_s)
-    prices = read_series(planning.prices, {"price_per_mwh": 1.0})
+    weather = read_weather(planning.weather, start_s, start_s + length_s)
+    prices = read_forecast(planning.prices, PRICES).series
     jobs = generate(site, start_s, max(length_s, 6 * 3600.0), seed=settings.seed)
-    return Scenario(site, jobs, start_s, start_s + length_s, dry, wet, prices)
+    return Scenario(site, jobs, start_s, start_s + length_s, weather.dry_bulb, weather.wet_bulb, prices)
 
 
 class _DemoRun:
@@ -240,6 +242,7 @@ def _assembled(settings: DemoSettings) -> Iterator[_DemoRun]:
         )
         store = open_store(url)
         stack.callback(store.close)
+        check_kept_day(store, url, site.name, scenario.start_s)
         agents = stack.enter_context(realtime_agents(site, settings.out, url, settings.realtime))
         workers = stack.enter_context(
             agent_pool(site, settings.out, url, workers=2, sample_s=settings.sample_s, start_s=scenario.start_s)

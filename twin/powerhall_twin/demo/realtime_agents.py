@@ -93,7 +93,8 @@ def _start(place: tuple[str, str], rack: Rack, folder: Path, store: str, log: in
         *(
             sys.executable,
             "-c",
-            "from powerhall_agent.entry import main; raise SystemExit(main())",
+            "import signal; from powerhall.runtime.signals import end_with_parent; "
+            "end_with_parent(signal.SIGTERM); from powerhall_agent.entry import main; raise SystemExit(main())",
             "run",
             "--simulate",
         ),

@@ -11,13 +11,13 @@ from powerhall.site.topology import Site
 from powerhall.store.line_protocol import Point, encode
 from powerhall_twin.demo.agent_pool import AgentPool, PoolStep
 from powerhall_twin.demo.dashboard_data import DashboardWriter
-from powerhall_twin.policies.scenario import Scenario
 from powerhall_twin.site.actions import Action, SetMode, Start, apply
 from powerhall_twin.site.building_meters import Reading, SiteMeter
 from powerhall_twin.site.cluster import Cluster, Slice
 from powerhall_twin.site.job_behaviour import behaviour_of, speed_at
 from powerhall_twin.site.limit_guard import LimitGuard
 from powerhall_twin.site.queue import Queue
+from powerhall_twin.site.scenario import Scenario
 from powerhall_twin.site.simulated_nodes import INLET_C, SimulatedNodes
 
 __all__ = ["JobStretch", "SiteRun", "SiteTotals"]
@@ -167,8 +167,7 @@ class SiteRun:
                 "cooling_power_w": load.cooling_power_w,
                 "loss_power_w": load.loss_power_w,
                 "facility_power_w": load.facility_power_w,
-                "heat_w": sum(load.heat_w.values()),
-                "cooling_capacity_w": sum(load.capacity_w.values()),
+                **load.cooling_fields(),
             }
             if hall in budgets:
                 fields |= {"budget_w": budgets[hall], "headroom_w": budgets[hall] - load.it_power_w}

@@ -15,21 +15,24 @@ _STEP_S = 900.0
 def busiest_start_s(jobs: Sequence[Job], length_s: float) -> float:
     """Return the start of the window in which the most GPU time is submitted, on a grid of 15 minutes.
 
-    A job counts with at most the length of the window, so that a few jobs of weeks do not outweigh a busy day.
+    A job counts with at most the length of the window, so that a few jobs of weeks do not outweigh a busy day. The
+    window begins with a submission, so that what was submitted has time to run.
     """
-    ordered = sorted(jobs, key=lambda job: job.submit_s)
-    first_s = ordered[0].submit_s // _STEP_S * _STEP_S
+    first_s = min(job.submit_s for job in jobs) // _STEP_S * _STEP_S
     bins: dict[int, float] = {}
-    for job in ordered:
+    for job in jobs:
         at = int((job.submit_s - first_s) // _STEP_S)
         bins[at] = bins.get(at, 0.0) + job.gpus * min(job.duration_s, length_s)
     width = max(1, round(length_s / _STEP_S))
-    best, best_sum = 0, -1.0
-    running = 0.0
-    for end in range(max(bins) + 1):
-        running += bins.get(end, 0.0) - bins.get(end - width, 0.0)
-        if running > best_sum:
-            best, best_sum = max(0, end - width + 1), running
+    best, best_sum, behind, within = 0, -1.0, 0, 0.0
+    filled = sorted(bins)
+    for begin in filled:
+        while behind < len(filled) and filled[behind] < begin + width:
+            within += bins[filled[behind]]
+            behind += 1
+        if within > best_sum:
+            best, best_sum = begin, within
+        within -= bins[begin]
     return first_s + best * _STEP_S
 
 

@@ -56,10 +56,6 @@ class Admission:
         powers = all(reading.power_w(self.site, zone) <= budget_w + 1e-6 for zone, budget_w in self.budgets.items())
         return powers and all(load.cooled for load in reading.halls.values())
 
-    def holds(self) -> bool:
-        """Return whether the admitted load fits."""
-        return self.fits(self.rack_w)
-
     def admit(self, added_w: Mapping[str, float]) -> bool:
         """Add a load per rack if everything still fits; return whether it was added."""
         trial = {rack: power_w + added_w.get(rack, 0.0) for rack, power_w in self.rack_w.items()}

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from powerhall.hostlist import expand
 from powerhall.plan.plan import Assignment, Plan
 from powerhall_twin.policies.admission import Admission, added_rack_w
-from powerhall_twin.policies.placement import release, reserve
-from powerhall_twin.policies.policy import PolicyView
 from powerhall_twin.site.actions import Action, SetMode, Start, Stop
 from powerhall_twin.site.cluster import Cluster
 from powerhall_twin.site.queue import Queue
 
-__all__ = ["PlanScheduler", "follow"]
+__all__ = ["PlanScheduler", "trim"]
 
 
 @dataclass(slots=True)
@@ -67,7 +65,7 @@ class PlanScheduler:
 
     def _start(self, cluster: Cluster, entry: Assignment, left_s: float, queue: Queue) -> Start | None:
         wanted = {node: place.gpus_per_node for place in entry.placements for node in expand(place.nodes)}
-        slices = cluster.take(_trim(wanted, entry.gpus))
+        slices = cluster.take(trim(wanted, entry.gpus))
         if slices is None:
             return None
         kind = cluster.site.node_types[entry.node_type]
@@ -76,21 +74,7 @@ class PlanScheduler:
         return Start(job, entry.hall, kind, mode, slices, entry.gpu_power_w, left_s)
 
 
-def follow(scheduler: PlanScheduler, view: PolicyView) -> list[Action]:
-    """Return the stops that are due, or else the starts that are due and fit."""
-    stops = scheduler.ends_due(view.cluster, view.now_s)
-    if stops:
-        return list(stops)
-    admission = Admission.of(view.cluster, view.budgets, view.weather)
-    starts: list[Start] = []
-    for start in scheduler.due(view.cluster, view.queue, admission, view.now_s):
-        starts.append(start)
-        reserve(view.cluster, start)
-    release(view.cluster, starts)
-    return list(starts)
-
-
-def _trim(wanted: dict[str, int], gpus: int) -> dict[str, int]:
+def trim(wanted: dict[str, int], gpus: int) -> dict[str, int]:
     """Cut the last node's GPUs where a gang is no multiple of a node."""
     left = gpus
     kept: dict[str, int] = {}

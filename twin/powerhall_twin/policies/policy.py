@@ -1,47 +1,30 @@
-"""The interface of a scheduling policy: its input, its decisions, and its entry in the registry."""
+"""A policy's entry in the registry, and the inputs that it may open with."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from powerhall.physics.weather import Weather
 from powerhall.plan.plan import Plan
-from powerhall.site.topology import Site
-from powerhall_twin.policies.scenario import Scenario
-from powerhall_twin.site.actions import Action
-from powerhall_twin.site.cluster import Cluster
-from powerhall_twin.site.queue import Queue
+from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_twin.engine.policy import Policy
+from powerhall_twin.site.scenario import Scenario
 
-__all__ = ["Policy", "PolicyInputs", "PolicyKind", "PolicyView", "RoundTiming"]
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyView:
-    """The state of the site at one moment; `budgets` maps zones to the limits in force, in W."""
-
-    site: Site
-    cluster: Cluster
-    queue: Queue
-    budgets: Mapping[str, float]
-    weather: Weather
-    now_s: float
-
-
-class Policy(Protocol):
-    """Decides which jobs start, stop or change their power mode."""
-
-    def decide(self, view: PolicyView) -> Iterable[Action]:
-        """Return the actions to take now; the engine calls this at every event."""
-        ...
+__all__ = ["PolicyInputs", "PolicyKind", "RoundTiming"]
 
 
 @dataclass(frozen=True, slots=True)
 class RoundTiming:
-    """Time between rounds, length of a plan (both simulated), and real time that a round may solve."""
+    """Time between rounds, length of a plan (both simulated), and real time that a round may solve.
+
+    `event_s`: a round also runs when a job was submitted or ended and the last round is so long ago; infinite: only by
+    the clock. `settings` are the optimizer's; None: its defaults, to a gap of 2 %.
+    """
 
     round_s: float = 1800.0
     horizon_s: float = 6 * 3600.0
     solve_s: float = 2.0
+    event_s: float = math.inf
+    settings: RoundSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,11 @@
 """One recorded plan as a policy: it is followed from beginning to end."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from powerhall.plan.plan import Plan
-from powerhall_twin.policies.plan_follower import PlanScheduler, follow
-from powerhall_twin.policies.policy import PolicyView
-from powerhall_twin.site.actions import Action
+from powerhall_twin.engine.sim_state import SimState
+from powerhall_twin.policies.plan_runner import PlanRunner
 
 __all__ = ["RecordedPlan"]
 
@@ -16,10 +15,16 @@ class RecordedPlan:
     """Follows one plan."""
 
     plan: Plan
-    scheduler: PlanScheduler = field(default_factory=PlanScheduler)
+    runner: PlanRunner = field(default_factory=PlanRunner)
 
-    def decide(self, view: PolicyView) -> Iterable[Action]:
-        """Adopt the plan at the first call, then start and stop jobs as they become due."""
-        if self.scheduler.plan is None:
-            return self.scheduler.take(self.plan, view.cluster) or follow(self.scheduler, view)
-        return follow(self.scheduler, view)
+    def begin(self, state: SimState) -> None:
+        """Adopt the plan."""
+        self.runner.take(self.plan, state)
+
+    def planned_stores(self, now_s: float, /) -> tuple[Mapping[str, float] | None, float]:
+        """Return what the plan has for now."""
+        return self.runner.planned_stores(now_s)
+
+    def decide(self, state: SimState) -> None:
+        """Start and stop jobs as they become due."""
+        self.runner.follow(state)

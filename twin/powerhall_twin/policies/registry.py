@@ -3,15 +3,21 @@
 from collections.abc import Mapping
 
 from powerhall.runtime.errors import Rejected
+from powerhall_twin.policies.conservative import CONSERVATIVE
+from powerhall_twin.policies.density import DENSITY
 from powerhall_twin.policies.easy import EASY
 from powerhall_twin.policies.fcfs import FCFS
+from powerhall_twin.policies.lowest_cap import LOWEST_CAP
 from powerhall_twin.policies.policy import PolicyInputs, PolicyKind
 from powerhall_twin.policies.powerhall import POWERHALL, RECORDED_PLAN
+from powerhall_twin.policies.tdp import TDP
 from powerhall_twin.policies.uniform_cap import UNIFORM_CAP
 
 __all__ = ["BASELINES", "DEFAULT_POLICY", "POLICY_KINDS", "policy_kind"]
 
-POLICY_KINDS: Mapping[str, PolicyKind] = {kind.name: kind for kind in (POWERHALL, FCFS, EASY, UNIFORM_CAP)}
+POLICY_KINDS: Mapping[str, PolicyKind] = {
+    kind.name: kind for kind in (POWERHALL, FCFS, EASY, CONSERVATIVE, DENSITY, UNIFORM_CAP, LOWEST_CAP, TDP)
+}
 """Every policy by its name on the command line."""
 
 BASELINES: tuple[PolicyKind, ...] = tuple(kind for kind in POLICY_KINDS.values() if kind.baseline)

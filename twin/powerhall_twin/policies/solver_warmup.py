@@ -4,6 +4,7 @@ Compilation happens once per installation; the code is kept on disk. `python -m
 powerhall_twin.policies.solver_warmup SNAPSHOT.json` compiles in a process of its own.
 """
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import msgspec
 from powerhall.plan.plan import Snapshot
 from powerhall.runtime.errors import PowerhallError
 from powerhall.runtime.settings import read_json
+from powerhall.runtime.signals import end_with_parent
 
 __all__ = ["compile_solver", "solver_warmup"]
 
@@ -61,6 +63,7 @@ def solver_warmup(snapshot: Snapshot, folder: Path, progress: Callable[[str], No
 
 
 if __name__ == "__main__":
+    end_with_parent(signal.SIGKILL)
     try:
         compile_solver(read_json(sys.argv[1], Snapshot))
     except PowerhallError as error:

@@ -1,47 +1,78 @@
 """One power cap for all: the fastest power mode in which every GPU could be busy at once, with EASY backfilling."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from powerhall.plan.plan import gpu_power_w
 from powerhall.site.topology import Mode, NodeType
-from powerhall_twin.policies.admission import Admission
-from powerhall_twin.policies.easy import backfill
-from powerhall_twin.policies.placement import stop_youngest
-from powerhall_twin.policies.policy import PolicyKind, PolicyView
-from powerhall_twin.site.actions import Action, SetMode
-from powerhall_twin.site.cluster import Cluster
+from powerhall_twin.engine.columns import BUDGETS, KIND, MODE
+from powerhall_twin.engine.queue_passes import EASY_ORDER
+from powerhall_twin.engine.sim_state import SimState
+from powerhall_twin.policies.policy import PolicyKind
+from powerhall_twin.policies.queue_policy import QueuePolicy, rule_of
+from powerhall_twin.site.building_meters import SiteMeter
 
-__all__ = ["UNIFORM_CAP", "UniformCap"]
+__all__ = ["UNIFORM_CAP"]
+
+_TOLERANCE_W = 1e-6
 
 
 @dataclass(slots=True)
-class UniformCap:
-    """Keeps the whole site in one power mode per node type."""
+class _UniformCap(QueuePolicy):
+    """Keeps the whole site in one power mode per node type; it follows budgets and weather."""
 
-    def decide(self, view: PolicyView) -> Iterable[Action]:
+    budgets: int = -1
+    modes: list[int] = field(default_factory=list)
+    is_behind: bool = False
+
+    def decide(self, state: SimState) -> None:
         """Move every run to the mode that fits now, then stop runs where that is too much, then backfill."""
-        modes = {name: self.mode(view, kind) for name, kind in view.site.node_types.items()}
-        changes: list[Action] = []
-        for run in view.cluster.runs.values():
-            mode = modes[run.node_type.name]
-            if mode.name != run.mode.name:
-                draw_w = gpu_power_w(run.node_type, mode, view.site.job_classes.get(run.job.job_class))
-                changes.append(SetMode(run.job.job_id, mode, draw_w))
-        return changes or stop_youngest(view) or backfill(view, modes)
+        version = int(state.world.jobs.sizes[BUDGETS])
+        if version != self.budgets:
+            self.budgets = version
+            modes = [_mode(state, kind) for kind in state.arrays.types]
+            if modes != self.modes:
+                self.modes = modes
+                self.rule = rule_of(state, np.tile(np.array(modes, np.int64), (len(state.arrays.classes), 1)))
+                self.is_behind = True
+        if self.is_behind:
+            self._move(state)
+        QueuePolicy.decide(self, state)
 
-    def mode(self, view: PolicyView, kind: NodeType) -> Mode:
-        """Return the fastest mode in which a full site keeps its budgets; the slowest where none does."""
-        admission = Admission.of(Cluster.of(view.site), view.budgets, view.weather)
-        for mode in kind.modes:
-            full = {
-                rack.zone: len(rack.nodes) * k.gpus * _mode_w(k, mode)
-                for rack in view.site.racks()
-                for k in (view.site.node_types[rack.node_type],)
-            }
-            if admission.fits(full):
-                return mode
-        return kind.modes[-1]
+    def _move(self, state: SimState) -> None:
+        """Move every run; one that would raise power faster than the ramp is moved later."""
+        self.is_behind = False
+        for j in state.running.tolist():
+            before = int(state.world.jobs.ints[MODE, j])
+            mode = self.modes[state.world.jobs.ints[KIND, j]]
+            if mode != before:
+                self._set(state, j, mode)
+                if mode < before and state.rise_left_w < -_TOLERANCE_W:
+                    self._set(state, j, before)
+                    self.is_behind = True
+
+    @staticmethod
+    def _set(state: SimState, j: int, mode: int) -> None:
+        kind = state.arrays.types[state.world.jobs.ints[KIND, j]]
+        known = state.arrays.site.job_classes.get(state.jobs[j].job_class)
+        state.set_mode(j, mode, gpu_power_w(kind, kind.modes[mode], known))
+
+
+def _mode(state: SimState, kind: NodeType) -> int:
+    """Return the fastest mode in which a full site keeps its budgets and is cooled; the slowest where none does."""
+    site, meter = state.arrays.site, SiteMeter.of(state.arrays.site)
+    for number, mode in enumerate(kind.modes):
+        full = {
+            rack.zone: len(rack.nodes) * k.gpus * _mode_w(k, mode)
+            for rack in site.racks()
+            for k in (site.node_types[rack.node_type],)
+        }
+        reading = meter.read(full, state.weather, 0.0)
+        powers = all(reading.power_w(site, zone) <= w + 1e-6 for zone, w in state.budgets.items())
+        if powers and all(load.cooled for load in reading.halls.values()):
+            return number
+    return len(kind.modes) - 1
 
 
 def _mode_w(kind: NodeType, mode: Mode) -> float:
@@ -50,4 +81,4 @@ def _mode_w(kind: NodeType, mode: Mode) -> float:
     return min(m.gpu_power_w for m in kind.modes) if same is None else same.gpu_power_w
 
 
-UNIFORM_CAP = PolicyKind("uniform", "one power cap for all", lambda _: UniformCap())
+UNIFORM_CAP = PolicyKind("uniform", "one power cap for all", lambda _: _UniformCap(EASY_ORDER))

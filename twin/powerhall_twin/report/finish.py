@@ -4,6 +4,7 @@ import sys
 
 import msgspec
 
+from powerhall.runtime.files import replace_file
 from powerhall.store import open_store
 from powerhall_twin.demo.demo_result import DemoResult
 from powerhall_twin.report.measured import Telemetry, agents_against_meters, read_telemetry
@@ -39,7 +40,7 @@ def finish(result: DemoResult, *, compare: bool, as_json: bool) -> Summary:
         planned_over_actual=planned_over_actual(result, telemetry),
     )
     text = msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n"
-    (out / "summary.json").write_bytes(text)
+    replace_file(out / "summary.json", text)
     write_report(result, summary, telemetry, out / "report.html")
     sys.stdout.write(text.decode() if as_json else f"\n{table(summary)}\n{out / 'report.html'}\n")
     return summary

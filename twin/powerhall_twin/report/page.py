@@ -139,11 +139,13 @@ def _waiting(plan: Plan) -> Table:
     for entry in sorted(plan.waiting, key=lambda w: (-jobs[w.job_id].weight, w.job_id)):
         job = jobs[entry.job_id]
         why = tuple(_with_clock_times(text, plan) for text in (entry.reason, *entry.what_if))
-        rows.append((entry.job_id, str(job.gpus), f"{job.weight:g}", "open", why))
+        rows.append((entry.job_id, job.gpu_share or str(job.gpus), f"{job.weight:g}", "open", why))
     later = [a for a in plan.assignments if not a.running and a.start_s > plan.snapshot.start_s]
     for a in sorted(later, key=lambda a: (a.start_s, a.job_id)):
         reason = _with_clock_times(a.reason or f"planned in {a.hall}, mode {a.mode}", plan)
-        rows.append((a.job_id, str(a.gpus), f"{jobs[a.job_id].weight:g}", _clock(a.start_s), reason))
+        rows.append(
+            (a.job_id, jobs[a.job_id].gpu_share or str(a.gpus), f"{jobs[a.job_id].weight:g}", _clock(a.start_s), reason)
+        )
     left_out = len(rows) - _MOST_ROWS
     note = f"{left_out} more are in plan.json." if left_out > 0 else "" if rows else "No job waits in this plan."
     return Table(("job", "GPUs", "weight", "starts", "why"), tuple(rows[:_MOST_ROWS]), frozenset({1, 2}), note)

@@ -8,10 +8,11 @@ import msgspec
 from powerhall.site.index import SiteIndex
 from powerhall.units import format_power
 from powerhall_twin.demo.demo_result import DemoResult
-from powerhall_twin.policies.engine import SimulationOutcome, simulate
+from powerhall_twin.engine.outcome import SimulationOutcome
+from powerhall_twin.engine.simulate import simulate
 from powerhall_twin.policies.policy import PolicyInputs
 from powerhall_twin.policies.registry import BASELINES
-from powerhall_twin.policies.scenario import Scenario
+from powerhall_twin.site.scenario import Scenario
 
 __all__ = ["Baseline", "Summary", "baselines", "summarise", "table"]
 

@@ -4,7 +4,6 @@ Invariants: a GPU belongs to at most one run; a run's GPUs lie in one hall, on n
 node's GPUs or fewer stays on one node, a larger one takes whole nodes.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -84,31 +83,6 @@ class Cluster:
                 return None
             slices.append(Slice(node, tuple(sorted(self.free[node])[:count])))
         return tuple(slices)
-
-    def fit(self, job: Job, hall: str) -> tuple[Slice, ...] | None:
-        """Find GPUs for a job in a hall, fullest nodes first for small jobs, fewest racks for large ones."""
-        if job.halls and hall not in job.halls:
-            return None
-        for kind in self.site.node_types.values():
-            if job.node_types and kind.name not in job.node_types:
-                continue
-            nodes = self._nodes_for(job, hall, kind)
-            if nodes is not None:
-                return self.take(nodes)
-        return None
-
-    def _nodes_for(self, job: Job, hall: str, kind: NodeType) -> dict[str, int] | None:
-        racks = [rack for rack in self.index.halls[hall].racks() if rack.node_type == kind.name]
-        if job.gpus <= kind.gpus:
-            nodes = [n for rack in racks for n in rack.nodes if len(self.free[n]) >= job.gpus]
-            return {min(nodes, key=lambda n: len(self.free[n])): job.gpus} if nodes else None
-        need = math.ceil(job.gpus / kind.gpus)
-        whole = [[n for n in rack.nodes if len(self.free[n]) == kind.gpus] for rack in racks]
-        if sum(map(len, whole)) < need:
-            return None
-        enough = [nodes for nodes in whole if len(nodes) >= need]
-        order = sorted(enough, key=len) if enough else sorted(whole, key=len, reverse=True)
-        return dict.fromkeys([n for nodes in order for n in nodes][:need], kind.gpus)
 
     def running_job(self, run: Run) -> Job:
         """Return the job as a running one with its remaining work, as a scheduler reports it."""

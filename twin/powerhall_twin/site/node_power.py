@@ -14,7 +14,7 @@ from powerhall_agent.simulate.models import MODELS, GpuModel
 from powerhall_agent.simulate.physics import clock_ratio, draw_w
 from powerhall_twin.site.job_behaviour import behaviour_of, speed_at
 
-__all__ = ["GpuDraw", "GpuDraws", "NodeModel", "draw_of", "limit_of", "node_model"]
+__all__ = ["GpuDraw", "NodeModel", "draw_of", "limit_of", "node_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +85,3 @@ def draw_of(site: Site, job: Job, kind: NodeType, mode: Mode) -> GpuDraw:
     cap = 1.0 if mode.sm_clock_mhz is None else min(1.0, mode.sm_clock_mhz / model.gpu.clock_max_mhz)
     gpu_w, ratio = _settled(model.gpu, behaviour.util, limit_of(mode, model.gpu), cap)
     return GpuDraw(model.share_w(gpu_w), speed_at(ratio, behaviour.clock_share))
-
-
-class GpuDraws:
-    """Draws of a site's job classes by node type and mode, each computed once."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._known: dict[tuple[str, str, str], GpuDraw] = {}
-
-    def of(self, job: Job, kind: NodeType, mode: Mode) -> GpuDraw:
-        """Return `draw_of` the job."""
-        key = job.job_class, kind.name, mode.name
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = draw_of(self._site, job, kind, mode)
-        return found

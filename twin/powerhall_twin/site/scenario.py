@@ -8,6 +8,7 @@ from powerhall.site.topology import Site
 from powerhall.timeseries import Series
 from powerhall_twin.site.actions import Start
 from powerhall_twin.site.building_meters import MILD
+from powerhall_twin.site.failures import Failure, FailureRules
 
 __all__ = ["Scenario"]
 
@@ -25,6 +26,10 @@ class Scenario:
     price_per_mwh: Series | None = None
     running: tuple[Start, ...] = ()
     """Jobs that already run at the start, on their nodes."""
+    carbon_g_per_kwh: Series | None = None
+    failures: tuple[Failure, ...] = ()
+    rules: FailureRules | None = None
+    """What follows failures and heat that plants do not take; None: neither is simulated, too much heat is counted."""
 
     def weather(self, time_s: float) -> Weather:
         """Return the weather at a moment; a mild day where none is known."""

@@ -1,0 +1,1 @@
+"""Hindsight: what a scheduler did, against what was possible under the same budgets."""
