@@ -15,8 +15,10 @@ _ROUND_S = 300
 class Rule:
     """One alert rule: it looks at the last `look_back_s`, reduces each series to one number and compares it.
 
-    With two queries the number is the second's less the first's. `silence` is the state without any data, `also`
-    another name by which readers look for it on the page of alerts.
+    With two queries the number is the second's less the first's. `panel` is the panel of `board` that shows the
+    number. `silence` is the state without any data, `also` another name by which readers look for it on the page of
+    alerts. `quiet_buckets` makes the number the mean of that many newest buckets, empty ones counted as 0, so that a
+    site that has gone quiet is a series of zeros and not an absent one.
     """
 
     uid: str
@@ -28,11 +30,13 @@ class Rule:
     compare: Literal["gt", "lt", "outside_range"]
     limits: tuple[float, ...]
     board: str
+    panel: str
     reduce: Literal["last", "max", "sum", "mean"] = "last"
     look_back_s: int = 120
     for_s: int = 60
     silence: Literal["OK", "Alerting"] = "OK"
     also: str = ""
+    quiet_buckets: int = 0
 
 
 def _bucketed(
@@ -48,7 +52,7 @@ def _whole(measurement: str, aggregate: str, field: str) -> Query:
     return Query(measurement, (Select(field, aggregate, "value"),), {}, MEASUREMENTS[measurement].tags)
 
 
-def _zone_rules(level: str, measurement: str, board: str) -> tuple[Rule, Rule]:
+def _zone_rules(level: str, measurement: str, board: str, panel: str) -> tuple[Rule, Rule]:
     share = _bucketed(measurement, "mean", "headroom_w", per="budget_w", scale=100.0)
     return (
         Rule(
@@ -62,6 +66,7 @@ def _zone_rules(level: str, measurement: str, board: str) -> tuple[Rule, Rule]:
             "lt",
             (5.0,),
             board,
+            panel,
         ),
         Rule(
             f"powerhall-{level}-over-budget",
@@ -74,6 +79,7 @@ def _zone_rules(level: str, measurement: str, board: str) -> tuple[Rule, Rule]:
             "lt",
             (0.0,),
             board,
+            panel,
             for_s=30,
         ),
     )
@@ -83,21 +89,26 @@ def _plan(aggregate: str, field: str, name: str = "value") -> Query:
     return Query("plan", (Select(field, aggregate, name),), {}, ("site",), every_s=float(_ROUND_S))
 
 
+def _granted(aggregate: str, field: str) -> Query:
+    return Query("lease_round", (Select(field, aggregate, "value"),), {}, ("site",), every_s=float(_ROUND_S))
+
+
 RULES: tuple[Rule, ...] = (
-    *_zone_rules("site", "site_10s", "powerhall-site"),
-    *_zone_rules("hall", "hall_10s", "powerhall-hall"),
-    *_zone_rules("rack", "rack_10s", "powerhall-hall"),
+    *_zone_rules("site", "site_10s", "powerhall-site", "Power against budget"),
+    *_zone_rules("hall", "hall_10s", "powerhall-hall", "IT power against budget"),
+    *_zone_rules("rack", "rack_10s", "powerhall-hall", "Racks with the most power"),
     Rule(
         "powerhall-cooling-low",
         "Cooling headroom low",
-        "A hall gives off more than 95 % of the heat that its plants can take up in this weather.",
-        "Check the plants (Cooling) and the forecast of the wet bulb. If it keeps rising, let the optimizer lower the "
-        "hall's power, or bring standby plant in.",
+        "A hall gives off more than 95 % of the heat that its plants can take up in this weather, to liquid or to air.",
+        "Check which medium is full and its plants (Cooling), and the forecast of the wet bulb. If it keeps rising, "
+        "let the optimizer lower the hall's power, or bring standby plant in.",
         "warning",
-        (_bucketed("hall_10s", "mean", "heat_w", per="cooling_capacity_w", scale=100.0),),
+        (_bucketed("hall_10s", "mean", "cooling_load_percent"),),
         "gt",
         (95.0,),
         "powerhall-cooling",
+        "Heat against capacity",
         for_s=120,
     ),
     Rule(
@@ -111,6 +122,7 @@ RULES: tuple[Rule, ...] = (
         "gt",
         (0.0,),
         "powerhall-node",
+        "Held down by power or heat",
         reduce="max",
     ),
     Rule(
@@ -132,8 +144,44 @@ RULES: tuple[Rule, ...] = (
         "gt",
         (0.0,),
         "powerhall-health",
+        "Errors of GPUs",
         reduce="sum",
         look_back_s=600,
+        for_s=0,
+    ),
+    Rule(
+        "powerhall-leak",
+        "Leak at a node",
+        "A leak detector of this node warns or has found coolant.",
+        "Look at the node and its manifold now. Where coolant runs: close its valves, drain the node, cut its power.",
+        "critical",
+        (_whole("node", "max", "leak_state"),),
+        "gt",
+        (0.0,),
+        "powerhall-health",
+        "Errors of GPUs",
+        reduce="max",
+        for_s=0,
+    ),
+    Rule(
+        "powerhall-leak-unit",
+        "Leak at a cooling unit",
+        "A leak detector of this cooling unit or power shelf warns or has found coolant.",
+        "Look at the unit now. Where coolant runs: close its valves, and lower the power of the hall that it cools.",
+        "critical",
+        (
+            Query(
+                "facility",
+                (Select("value", "max", "value"),),
+                {"point": "leak_state"},
+                MEASUREMENTS["facility"].tags,
+            ),
+        ),
+        "gt",
+        (0.0,),
+        "powerhall-cooling",
+        "Meters of the building",
+        reduce="max",
         for_s=0,
     ),
     Rule(
@@ -146,6 +194,7 @@ RULES: tuple[Rule, ...] = (
         "gt",
         (0.0,),
         "powerhall-health",
+        "GPUs that do not answer",
     ),
     Rule(
         "powerhall-stale-agent",
@@ -157,6 +206,7 @@ RULES: tuple[Rule, ...] = (
         "gt",
         (0.0,),
         "powerhall-health",
+        "Agents",
         for_s=120,
     ),
     Rule(
@@ -172,24 +222,94 @@ RULES: tuple[Rule, ...] = (
         "gt",
         (1e6,),
         "powerhall-health",
+        "Spools",
         look_back_s=600,
         for_s=120,
     ),
     Rule(
         "powerhall-plan-old",
         "Plan older than two rounds",
-        "No plan was published for more than two rounds. Leases will expire and nodes fall back to their safe caps.",
+        "A site that had a plan in the last two days got none for more than two rounds, at most three, or no site has "
+        "one. Leases will expire and nodes fall back to their safe caps.",
         "Check the optimizer's timer and its last log line; run one round by hand.",
         "critical",
         (_plan("count", "value"),),
         "lt",
-        (1.0,),
+        (0.1,),
         "powerhall-optimizer",
-        reduce="sum",
-        look_back_s=2 * _ROUND_S,
+        "Plan age",
+        look_back_s=2 * 86_400,
         for_s=0,
         silence="Alerting",
         also="stale plan",
+        quiet_buckets=3,
+    ),
+    Rule(
+        "powerhall-capper-alarm",
+        "Capper needs a person",
+        "The capper of this node reports a GPU that does not answer, a damaged or lost memory, a missing key, a clock "
+        "that was set or a lease that it refused, or it does not answer its carrier. Safe caps hold as far as they can "
+        "be set.",
+        "Read reason and detail of the node under Cappers (Health), and the journal of powerhall-capper. A GPU that "
+        "does not answer may draw what it was last allowed. See the guide, What the capper does and does not do.",
+        "critical",
+        (Query("capper", (Select("alarms", "last", "value"),), {}, ("node",), every_s=10.0),),
+        "gt",
+        (0.0,),
+        "powerhall-health",
+        "Cappers",
+        look_back_s=180,
+        for_s=60,
+    ),
+    Rule(
+        "powerhall-lease-clock",
+        "Planner's clock disagrees",
+        "The planner's clock differs by more than 3 s from the store's, the last grant's or the nodes'. Leases are "
+        "granted only as far as they are valid by both; where there is no such time, nothing is granted.",
+        "Compare `date -u` on the planner, the store and a node; mend the time service of the one that is off. The "
+        "line `lease_clock` in the granter's log says which. Nodes fall back to their safe caps when leases run out.",
+        "critical",
+        (_granted("last", "clock_ahead_s"),),
+        "outside_range",
+        (-3.0, 3.0),
+        "powerhall-optimizer",
+        "Leases of the newest rounds",
+        look_back_s=2 * _ROUND_S,
+        for_s=0,
+    ),
+    Rule(
+        "powerhall-lease-ledger",
+        "Lease ledger lost or doubted",
+        "The ledger of leases was lost, damaged or too old. Every node counts at its highest power until it confirms a "
+        "new lease, or until the old ones have run out.",
+        "Read the line `lease_ledger` in the granter's log. Keep the damaged copy that lies beside the ledger, and "
+        "look at the disk. See the guide, What to back up.",
+        "warning",
+        (_granted("max", "unknown"),),
+        "gt",
+        (0.0,),
+        "powerhall-optimizer",
+        "Leases of the newest rounds",
+        look_back_s=2 * _ROUND_S,
+        for_s=0,
+    ),
+    Rule(
+        "powerhall-leases-silent",
+        "Leases do not reach their nodes",
+        "Nodes have not confirmed a lease that was granted two minutes ago or earlier: the carrier or the capper there "
+        "is dead or refuses it, or the node does not reach the store. Their safe caps hold, or will when the lease "
+        "that they have runs out; the budget of both leases is kept for them until then.",
+        "The note of the last `lease` names the nodes. There, look at powerhall-lease (the carrier) and "
+        "powerhall-capper: `systemctl status`, then their journals; then at the way to the store.",
+        "warning",
+        (_granted("last", "silent"),),
+        "gt",
+        (0.0,),
+        "powerhall-optimizer",
+        "Leases of the newest rounds",
+        look_back_s=2 * _ROUND_S,
+        for_s=0,
+        also="dead carrier",
     ),
     Rule(
         "powerhall-plan-unverified",
@@ -201,6 +321,7 @@ RULES: tuple[Rule, ...] = (
         "lt",
         (1.0,),
         "powerhall-optimizer",
+        "Newest plans",
         look_back_s=2 * _ROUND_S,
         for_s=0,
     ),
@@ -214,6 +335,7 @@ RULES: tuple[Rule, ...] = (
         "outside_range",
         (-0.05, 0.05),
         "powerhall-node",
+        "Memory errors and settings",
         reduce="mean",
         look_back_s=600,
         for_s=300,

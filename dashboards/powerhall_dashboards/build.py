@@ -1,7 +1,9 @@
 """Writes the generated files (dashboards, alert rules, two pages of documentation) and compares them with the code."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from powerhall.runtime.files import replace_file
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.grafana.alert_files import alerts_markdown, provisioning_json
 from powerhall_dashboards.grafana.dashboard import board_json
@@ -26,18 +28,23 @@ def write(root: Path) -> list[Path]:
     for name, text in built().items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        replace_file(path, text.encode())
         paths.append(path)
     return paths
 
 
-def write_provisioning(folder: Path, *, by_class: bool) -> list[Path]:
-    """Write dashboards and alert rules for Grafana's provisioning by files; return their paths."""
-    texts = {f"dashboards/{board.uid}.json": board_json(board, by_class=by_class) for board in BOARDS}
-    texts["alerting/powerhall.json"] = provisioning_json(by_class=by_class)
+def write_provisioning(folder: Path, *, by_class: bool, halls: Sequence[str] = ()) -> list[Path]:
+    """Write dashboards and alert rules for Grafana's provisioning by files; return their paths.
+
+    With `halls` each of them has a store, and its own rules for what its nodes write.
+    """
+    texts = {
+        f"dashboards/{board.uid}.json": board_json(board, by_class=by_class, by_hall=bool(halls)) for board in BOARDS
+    }
+    texts["alerting/powerhall.json"] = provisioning_json(by_class=by_class, halls=halls)
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        replace_file(folder / name, text.encode())
     return [folder / name for name in texts]
 
 

@@ -11,6 +11,7 @@ _EXAMPLES = """\
 examples:
   powerhall-dashboards init-store --store 'influxdb://127.0.0.1:8086/power?version=1&retention=classes'
   powerhall-dashboards preview --store sqlite:///out/demo/store.db --out out/preview
+  powerhall-dashboards serve --store sqlite:///powerhall.db
   powerhall-dashboards build --check
   powerhall-dashboards build --out /etc/powerhall/grafana --retention classes
   powerhall-dashboards publish --url https://grafana.example --token-file /run/secrets/grafana \\
@@ -21,7 +22,7 @@ exit codes: 0 ok, 1 refused input or failed check, 2 usage, 3 internal error
 """
 PROGRAM = Program(
     "powerhall-dashboards",
-    "Seven Grafana dashboards and their alert rules as code: build, publish, verify, preview.",
+    "Seven Grafana dashboards and their alert rules as code: build, publish, verify, preview, serve.",
     _EXAMPLES,
     {
         "build": "powerhall_dashboards.commands.build",
@@ -29,7 +30,10 @@ PROGRAM = Program(
         "verify": "powerhall_dashboards.commands.verify",
         "diff": "powerhall_dashboards.commands.diff",
         "init-store": "powerhall_dashboards.commands.init_store",
+        "install": "powerhall_dashboards.commands.install",
+        "deploy-files": "powerhall_dashboards.commands.install",
         "preview": "powerhall_dashboards.commands.preview",
+        "serve": "powerhall_dashboards.commands.serve",
     },
     needs_command=True,
 )

@@ -8,6 +8,6 @@ def main() -> int:
     return run_command(
         "powerhall-dashboards",
         "dashboards",
-        ("influxdb_client", "grafana_foundation_sdk", "plotly", "jinja2"),
+        ("influxdb_client", "grafana_foundation_sdk", "plotly", "jinja2", "h11"),
         "powerhall_dashboards.cli",
     )

@@ -6,10 +6,12 @@ from typing import Literal
 from powerhall.store import Query, Select
 from powerhall.store.schema import MEASUREMENTS
 
-__all__ = ["FREE_LANE", "GRID", "Board", "Choice", "Kind", "Link", "Panel", "Step", "column_unit"]
+__all__ = ["FREE_LANE", "GRID", "WATT_HOURS", "Board", "Choice", "Kind", "Link", "Panel", "Step", "column_unit"]
 
 GRID = 24
 """Columns of a dashboard's grid."""
+WATT_HOURS = 1 / 3600
+"""Scale of a column of joules that is shown in Wh, as people read energy."""
 FREE_LANE = "-"
 """Value of a timeline's lane while it is free; no bar is drawn."""
 Kind = Literal["stat", "age", "timeseries", "heatmap", "table", "timeline"]
@@ -56,6 +58,8 @@ class Panel:
     hide: tuple[str, ...] = ()
     future: bool = False
     """The panel shows the next `recent_s` seconds instead of the last ones."""
+    scale: tuple[float, float] | None = None
+    """Lowest and highest value of a heat map's colours, the same whatever the data; `steps` are its thresholds."""
 
     @property
     def points(self) -> int:
@@ -122,4 +126,6 @@ def column_unit(query: Query, entry: Select) -> str:
         if entry.per or entry.aggregate == "count":
             return column_unit(query, entry)
     stored = MEASUREMENTS[query.measurement].field(entry.field)
+    if stored.unit == "J" and entry.scale == WATT_HOURS:
+        return "Wh"
     return "time" if stored.is_moment else stored.unit

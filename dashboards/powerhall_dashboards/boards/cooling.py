@@ -3,8 +3,10 @@
 from powerhall.store import Query, Select
 from powerhall_dashboards.boards.parts import (
     HALL,
+    HEAT_SCALE,
     HIGH_IS_BAD,
     SITE,
+    TEMPERATURE,
     chosen,
     columns,
     extreme,
@@ -24,13 +26,16 @@ def _by_hall(*select: Select) -> Query:
     return series("hall_5m", select, _HERE, ("hall",), every_s=300.0)
 
 
+def _by_medium(medium: str) -> Query:
+    heat, capacity = f"heat_{medium}_w", f"cooling_capacity_{medium}_w"
+    return _by_hall(Select(heat, "max", "heat"), Select(capacity, "max", "capacity"))
+
+
 _STATS = (
     stat(
         "Capacity in use",
-        "Heat per cooling capacity of the most loaded chosen hall.",
-        extreme(
-            "hall_10s", "max", Select("heat_w", "mean", "used", per="cooling_capacity_w", scale=100.0), _HERE, "hall"
-        ),
+        "Heat per cooling capacity of the most loaded medium, liquid or air, of the chosen halls.",
+        extreme("hall_10s", "max", Select("cooling_load_percent", "mean", "used"), _HERE, "hall"),
         steps=HIGH_IS_BAD,
         width=6,
     ),
@@ -67,9 +72,35 @@ COOLING_BOARD = Board(
             (
                 Panel(
                     "Heat against capacity",
-                    "Heat that each hall gives off, and what its plants can take up in this weather.",
+                    "Heat that each hall gives off, and what its plants can take up in this weather: liquid and air "
+                    "together, so see the most loaded medium beside it.",
                     "timeseries",
                     (_by_hall(Select("heat_w", "max", "heat"), Select("cooling_capacity_w", "max", "capacity")),),
+                    12,
+                    9,
+                ),
+                Panel(
+                    "Load of the fullest medium",
+                    "Heat per cooling capacity of each hall's most loaded medium: at 100 % it is full, whatever the "
+                    "other one has left.",
+                    "timeseries",
+                    (_by_hall(Select("cooling_load_percent", "max", "used")),),
+                    12,
+                    9,
+                ),
+                Panel(
+                    "Liquid against its capacity",
+                    "Heat to liquid of each hall with plants of its own for it, and what they can take up.",
+                    "timeseries",
+                    (_by_medium("liquid"),),
+                    12,
+                    9,
+                ),
+                Panel(
+                    "Air against its capacity",
+                    "Heat to air, losses of the power chain included, and what the plants of air can take up.",
+                    "timeseries",
+                    (_by_medium("air"),),
                     12,
                     9,
                 ),
@@ -89,11 +120,14 @@ COOLING_BOARD = Board(
             (
                 Panel(
                     "Hottest GPU by hall",
-                    "The highest GPU temperature in each hall; its racks are on the hall's own page.",
+                    "The highest GPU temperature in each hall, amber from 80, red from 87 degC; its racks are on the "
+                    "hall's own page.",
                     "heatmap",
                     (_by_hall(Select("temp_max_c", "max", "hottest")),),
                     12,
                     9,
+                    steps=TEMPERATURE,
+                    scale=HEAT_SCALE,
                 ),
                 Panel(
                     "Outdoor air",

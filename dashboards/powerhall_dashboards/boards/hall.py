@@ -2,19 +2,22 @@
 
 from powerhall.store import Query, Select, Variable
 from powerhall_dashboards.boards.parts import (
+    HEAT_SCALE,
     RACKS_SINCE_S,
     SHARE_OF_BUDGET,
     SITE,
+    TEMPERATURE,
     THIS_HALL,
     ZERO_IS_GOOD,
     chosen,
     columns,
     events,
+    rests_on,
     series,
     stat,
     table,
 )
-from powerhall_dashboards.model import Board, Link, Panel
+from powerhall_dashboards.model import Board, Link, Panel, Step
 
 __all__ = ["HALL_BOARD"]
 
@@ -35,10 +38,9 @@ _STATS = (
         steps=SHARE_OF_BUDGET,
     ),
     stat(
-        "GPUs throttled",
-        "GPUs of the hall that power or heat slows down now.",
-        _hall("last", throttled="gpus_throttled"),
-        steps=ZERO_IS_GOOD,
+        "GPUs held down",
+        "GPUs of the hall whose clocks a power cap or heat holds down now; the caps that a plan sets count.",
+        _hall("last", held_down="gpus_throttled"),
     ),
     stat(
         "Stale nodes",
@@ -103,21 +105,34 @@ HALL_BOARD = Board(
             "Racks and plan",
             (
                 Panel(
-                    "Rack power",
-                    "IT power of each rack over the last two hours, in means of five minutes.",
+                    "Rack power of its limit",
+                    "IT power of each rack in percent of its own limit, over the last two hours, in means of five "
+                    "minutes: amber from 95 %, red beyond. Racks without a limit are in the table above.",
                     "heatmap",
-                    (series("rack_5m", columns("mean", it="it_power_w"), _HERE, ("rack",), every_s=300.0),),
+                    (
+                        series(
+                            "rack_5m",
+                            (Select("it_power_w", "mean", "used", per="budget_w", scale=100.0),),
+                            _HERE,
+                            ("rack",),
+                            every_s=300.0,
+                        ),
+                    ),
                     12,
                     9,
+                    steps=(Step(None, "good"), Step(95.0, "warning"), Step(100.0, "critical")),
+                    scale=(0.0, 105.0),
                     recent_s=RACKS_SINCE_S,
                 ),
                 Panel(
                     "Hottest GPU by rack",
-                    "The highest GPU temperature of each rack over the last two hours: hot spots stand out.",
+                    "The highest GPU temperature of each rack over two hours: amber from 80, red from 87 degC.",
                     "heatmap",
                     (series("rack_5m", columns("max", hottest="temp_max_c"), _HERE, ("rack",), every_s=300.0),),
                     12,
                     9,
+                    steps=TEMPERATURE,
+                    scale=HEAT_SCALE,
                     recent_s=RACKS_SINCE_S,
                 ),
                 Panel(
@@ -136,12 +151,13 @@ HALL_BOARD = Board(
             "Limits",
             (
                 Panel(
-                    "GPUs throttled",
-                    "GPUs of the hall that power or heat slows down.",
+                    "GPUs held down",
+                    "GPUs of the hall whose clocks a power cap or heat holds down.",
                     "timeseries",
-                    (_hall("max", throttled="gpus_throttled"),),
-                    8,
+                    (_hall("max", held_down="gpus_throttled"),),
+                    12,
                 ),
+                rests_on("hall_10s", _HERE, 12),
                 Panel(
                     "Power-cap leases",
                     "The newest lease of each node: its cap, the cap it falls back to, and when it ends.",
@@ -154,7 +170,7 @@ HALL_BOARD = Board(
                             ("hall", "node"),
                         ),
                     ),
-                    8,
+                    12,
                     recent_s=900,
                     sort="cap",
                     limit=50,
@@ -164,7 +180,7 @@ HALL_BOARD = Board(
                     "Curtailments, throttling and errors, newest first.",
                     "table",
                     (events("site"),),
-                    8,
+                    12,
                     sort="Time",
                     limit=20,
                 ),

@@ -9,6 +9,7 @@ from powerhall_dashboards.boards.parts import (
     chosen,
     columns,
     events,
+    rests_on,
     series,
     stat,
     table,
@@ -139,6 +140,36 @@ HEALTH_BOARD = Board(
             ),
         ),
         (
+            "Cappers",
+            (
+                Panel(
+                    "Cappers",
+                    "Whether a lease is in force on each node, why not, and what needs a person; most alarms first.",
+                    "table",
+                    (
+                        table(
+                            "capper",
+                            {
+                                "alarms": "alarms",
+                                "leased": "leased",
+                                "reason": "reason",
+                                "detail": "detail",
+                                "up": "up",
+                            },
+                            {},
+                            ("node",),
+                        ),
+                    ),
+                    24,
+                    9,
+                    links=(Link("node", "powerhall-node", ("node",)),),
+                    recent_s=180,
+                    sort="alarms",
+                    limit=50,
+                ),
+            ),
+        ),
+        (
             "Sensors",
             (
                 Panel(
@@ -160,6 +191,25 @@ HEALTH_BOARD = Board(
                     sort="Time",
                     limit=50,
                 ),
+                Panel(
+                    "Sensors with implausible readings",
+                    "Readings that were dropped since the agent's start, and whether the sensor is still believed.",
+                    "table",
+                    (
+                        table(
+                            "sensor",
+                            {"suspect": "suspect", "dropped": "dropped_readings", "reason": "reason"},
+                            _HERE,
+                            (*_AT, "gpu", "sensor"),
+                        ),
+                    ),
+                    12,
+                    links=_TO_NODE,
+                    recent_s=300,
+                    sort="dropped",
+                    limit=50,
+                ),
+                rests_on("site_10s", chosen("site"), 12),
                 Panel(
                     "GPUs that do not answer",
                     "GPUs that were quarantined in the last minutes, and why.",

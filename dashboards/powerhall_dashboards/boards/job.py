@@ -2,7 +2,7 @@
 
 from powerhall.store import Filter, Query, Select, Variable
 from powerhall_dashboards.boards.parts import JOB, JOBS_SINCE_S, SITE, chosen, columns, series, table
-from powerhall_dashboards.model import Board, Choice, Link, Panel
+from powerhall_dashboards.model import WATT_HOURS, Board, Choice, Link, Panel
 
 __all__ = ["JOB_BOARD"]
 
@@ -24,6 +24,27 @@ def _total(title: str, text: str, select: Select) -> Panel:
     )
 
 
+def _per_unit(title: str, unit: str) -> Panel:
+    """Return the panel of the energy that one of what a job counts takes."""
+    return Panel(
+        title,
+        f"GPU energy of the job on a node over the {unit} that it reports there.",
+        "timeseries",
+        (
+            Query(
+                "job_progress",
+                (Select("energy_j", "sum", "energy", per="done"),),
+                chosen("site"),
+                ("node",),
+                every_s=60.0,
+                filters=(*_THIS, Filter("unit", "=", unit)),
+            ),
+        ),
+        12,
+        unit="J",
+    )
+
+
 JOB_BOARD = Board(
     "powerhall-job",
     "Job",
@@ -33,7 +54,11 @@ JOB_BOARD = Board(
         (
             "Totals of the last seven days",
             (
-                _total("GPU energy", "Energy of the job's GPUs in its intervals.", Select("energy_j", "sum", "energy")),
+                _total(
+                    "GPU energy",
+                    "Energy of the job's GPUs in its intervals.",
+                    Select("energy_j", "sum", "energy", scale=WATT_HOURS),
+                ),
                 _total(
                     "GPU intervals", "How many GPU intervals the job had.", Select("energy_j", "count", "intervals")
                 ),
@@ -93,6 +118,13 @@ JOB_BOARD = Board(
                     ),
                     8,
                 ),
+            ),
+        ),
+        (
+            "Energy of its work, where the job reports its progress",
+            (
+                _per_unit("J per token", "tokens"),
+                _per_unit("J per step", "steps"),
             ),
         ),
         (

@@ -33,6 +33,11 @@ def _gpus(**fields: str) -> Query:
     return series("gpu", select, _HERE, ("gpu",))
 
 
+def _parts(**fields: str) -> Query:
+    """Return what the parts of each GPU did, in means."""
+    return series("gpu_activity", columns("mean", **fields), _HERE, ("gpu",))
+
+
 _EACH_GPU = Query("gpu", columns("mean", power="power_w"), _NODE, ("gpu",), every_s=10.0)
 
 _STATS = (
@@ -117,6 +122,33 @@ NODE_BOARD = Board(
                     "Memory in use on each GPU.",
                     "timeseries",
                     (_gpus(used="mem_used_bytes"),),
+                    8,
+                ),
+            ),
+        ),
+        (
+            "Parts of each GPU (GPM, Hopper and later)",
+            (
+                Panel(
+                    "Multiprocessors and tensor cores",
+                    "Share of multiprocessors at work, and of time in which tensor cores were; utilization alone says "
+                    "only that a kernel ran.",
+                    "timeseries",
+                    (_parts(multiprocessors="sm_active_percent", tensor_cores="tensor_active_percent"),),
+                    8,
+                ),
+                Panel(
+                    "Memory bandwidth",
+                    "Share of the memory's bandwidth in use.",
+                    "timeseries",
+                    (_parts(memory="dram_active_percent"),),
+                    8,
+                ),
+                Panel(
+                    "Links",
+                    "Sent over NVLink and PCIe by each GPU.",
+                    "timeseries",
+                    (_parts(nvlink="nvlink_tx_bytes_per_s", pcie="pcie_tx_bytes_per_s"),),
                     8,
                 ),
             ),

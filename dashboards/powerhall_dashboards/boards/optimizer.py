@@ -55,7 +55,7 @@ _STATS = (
     ),
     Panel(
         "Verified",
-        "1 when the independent checker passed the plan.",
+        "Whether the independent checker passed the plan.",
         "stat",
         (_plan("last", verified="verified"),),
         4,
@@ -162,6 +162,31 @@ _RUNNING = Panel(
     hide=("row",),
 )
 
+_LEASES = Panel(
+    "Leases of the newest rounds",
+    "What each grant gave, how far the planner's clock was ahead, and nodes that count at their highest or are silent.",
+    "table",
+    (
+        table(
+            "lease_round",
+            {
+                "leases": "leases",
+                "cap": "cap_w",
+                "clock_ahead": "clock_ahead_s",
+                "unknown": "unknown",
+                "unconfirmed": "unconfirmed",
+                "silent": "silent",
+                "refused": "refused",
+            },
+            _HERE,
+            (),
+            limit=20,
+        ),
+    ),
+    24,
+    sort="Time",
+)
+
 OPTIMIZER_BOARD = Board(
     "powerhall-optimizer",
     "Optimizer",
@@ -260,6 +285,7 @@ OPTIMIZER_BOARD = Board(
                     24,
                     sort="Time",
                 ),
+                _LEASES,
             ),
         ),
     ),

@@ -3,12 +3,13 @@
 from powerhall.store import Filter, Query, Select, Variable
 from powerhall.store.query import TagValue
 from powerhall.store.schema import MEASUREMENTS
-from powerhall_dashboards.model import Choice, Panel, Step
+from powerhall_dashboards.model import WATT_HOURS, Choice, Panel, Step
 
 __all__ = [
     "GPU",
     "GPU_ERRORS",
     "HALL",
+    "HEAT_SCALE",
     "HIGH_IS_BAD",
     "JOB",
     "JOBS_SINCE_S",
@@ -19,6 +20,7 @@ __all__ = [
     "RACKS_SINCE_S",
     "SHARE_OF_BUDGET",
     "SITE",
+    "TEMPERATURE",
     "THIS_HALL",
     "ZERO_IS_GOOD",
     "chosen",
@@ -26,6 +28,7 @@ __all__ = [
     "events",
     "extreme",
     "halls_ahead",
+    "rests_on",
     "series",
     "stat",
     "table",
@@ -47,20 +50,33 @@ RACKS_SINCE_S = 7200
 """Range of the heat maps of racks, which are many, whatever range is chosen."""
 
 MARKED = (
-    ("Curtailments", ("curtailment",), "#D64550"),
+    ("Curtailments", ("curtailment",), "#C2185B"),
     ("Plan changes", ("plan_change",), "#8F5BD6"),
-    ("GPU errors", ("xid", "gpu_unavailable", "gpu_quarantined"), "#F2A33A"),
+    ("GPU errors", ("xid", "gpu_unavailable", "gpu_quarantined"), "#A61C2D"),
 )
 """Events that are marked on every chart: their name, kinds and colour."""
 GPU_ERRORS = (
     *("xid", "ecc_double_bit", "ecc_single_bit_storm", "dram_retirement", "dram_retirement_failure", "poison"),
-    *("poison_fatal", "gpu_unavailable", "gpu_quarantined", "recovery_action", "throttle_onset", "energy_closure"),
+    *(
+        "poison_fatal",
+        "gpu_unavailable",
+        "gpu_quarantined",
+        "recovery_action",
+        "leak",
+        "operational",
+        "throttle_onset",
+        "energy_closure",
+    ),
     *("driver_missing", "driver_gone", "driver_stuck", "driver_unbind", "events_ended", "counter_reset"),
 )
 """Kinds of events about faults of a GPU or its driver."""
 
 ZERO_IS_GOOD = (Step(None, "good"), Step(1.0, "warning"))
 SHARE_OF_BUDGET = (Step(None, "critical"), Step(0.0, "warning"), Step(5.0, "good"))
+TEMPERATURE = (Step(None, "good"), Step(80.0, "warning"), Step(87.0, "critical"))
+"""GPU temperatures in degC, as the stats and the alert of thermal slowdown see them."""
+HEAT_SCALE = (30.0, 95.0)
+"""Range of the colours of temperatures in degC."""
 HIGH_IS_BAD = (Step(None, "good"), Step(85.0, "warning"), Step(95.0, "critical"))
 
 
@@ -86,6 +102,24 @@ def series(
     return Query(measurement, select, where, group_by, every_s=every_s)
 
 
+def rests_on(measurement: str, where: dict[str, TagValue], width: int) -> Panel:
+    """Return the panel of what a roll-up's IT power rests on."""
+    return Panel(
+        "What IT power rests on",
+        "Measured by BMCs and meters; estimated from GPUs; assumed at its worst where nothing plausible was read.",
+        "timeseries",
+        (
+            series(
+                measurement,
+                columns("mean", measured="it_measured_w", estimated="it_estimated_w", assumed="it_assumed_w"),
+                where,
+            ),
+        ),
+        width,
+        stack=("measured", "estimated", "assumed"),
+    )
+
+
 def table(
     measurement: str,
     fields: dict[str, str],
@@ -96,11 +130,16 @@ def table(
     limit: int = 1,
 ) -> Query:
     """Return the newest points of each group, as rows; `fields` maps column names to fields."""
-    select = tuple(
-        Select(field, "", name, scale=1000.0 if MEASUREMENTS[measurement].field(field).is_moment else 1.0)
-        for name, field in fields.items()
-    )
+    select = tuple(Select(field, "", name, scale=_shown_scale(measurement, field)) for name, field in fields.items())
     return Query(measurement, select, where, group_by, order="desc", limit=limit, filters=filters)
+
+
+def _shown_scale(measurement: str, field: str) -> float:
+    """Return the factor for a table: moments in ms as Grafana wants them, energies in Wh, the gap in percent."""
+    stored = MEASUREMENTS[measurement].field(field)
+    if stored.is_moment:
+        return 1000.0
+    return WATT_HOURS if stored.unit == "J" else 100.0 if field == "gap" else 1.0
 
 
 def extreme(measurement: str, aggregate: str, column: Select, where: dict[str, TagValue], group: str) -> Query:

@@ -1,13 +1,18 @@
 """Site overview: is the site within its power and cooling budgets, and what are its GPUs doing?"""
 
-from powerhall.store import Select
+from powerhall.store import Select, Variable
 from powerhall_dashboards.boards.parts import (
+    HEAT_SCALE,
+    HIGH_IS_BAD,
     SHARE_OF_BUDGET,
     SITE,
+    TEMPERATURE,
     ZERO_IS_GOOD,
     chosen,
     columns,
     events,
+    extreme,
+    halls_ahead,
     series,
     stat,
     table,
@@ -42,10 +47,9 @@ _STATS = (
     ),
     stat("GPUs busy", "GPUs with utilization above 5 %.", series("site_10s", columns("last", busy="gpus_busy"), _HERE)),
     stat(
-        "GPUs throttled",
-        "GPUs that power or heat slows down now.",
-        series("site_10s", columns("last", throttled="gpus_throttled"), _HERE),
-        steps=ZERO_IS_GOOD,
+        "GPUs held down",
+        "GPUs whose clocks a power cap or heat holds down now; the caps that a plan sets count.",
+        series("site_10s", columns("last", held_down="gpus_throttled"), _HERE),
     ),
     stat(
         "GPUs lost",
@@ -58,6 +62,34 @@ _STATS = (
         "Nodes without fresh telemetry; they count at their worst case.",
         series("site_10s", columns("last", stale="nodes_stale"), _HERE),
         steps=ZERO_IS_GOOD,
+    ),
+    stat(
+        "Fullest cooling",
+        "Heat per capacity of the most loaded medium, liquid or air, of any hall: at 100 % nothing more fits.",
+        extreme("hall_10s", "max", Select("cooling_load_percent", "mean", "used"), _HERE, "hall"),
+        steps=HIGH_IS_BAD,
+        width=6,
+    ),
+    stat(
+        "Least headroom of a hall",
+        "What is left of the budget of the hall that is nearest to it.",
+        extreme(
+            "hall_10s", "min", Select("headroom_w", "mean", "headroom", per="budget_w", scale=100.0), _HERE, "hall"
+        ),
+        steps=SHARE_OF_BUDGET,
+        width=6,
+    ),
+    stat(
+        "Jobs waiting",
+        "Jobs that the newest plan leaves waiting; why, and what would start them, is under Optimizer.",
+        series("plan", columns("last", waiting="jobs_waiting"), _HERE, every_s=_COARSE_S),
+        width=6,
+    ),
+    stat(
+        "Plan's gap",
+        "How far the plan may at most be from the best one.",
+        series("plan", (Select("gap", "last", "gap", scale=100.0),), _HERE, every_s=_COARSE_S),
+        width=6,
     ),
 )
 
@@ -87,7 +119,7 @@ _HALLS = Panel(
                 "budget": "budget_w",
                 "headroom": "headroom_w",
                 "hottest": "temp_max_c",
-                "throttled": "gpus_throttled",
+                "held_down": "gpus_throttled",
                 "lost": "gpus_lost",
                 "stale": "nodes_stale",
             },
@@ -102,6 +134,48 @@ _HALLS = Panel(
     hide=("Time",),
 )
 
+_AHEAD_S = 7200
+
+_NEXT = (
+    Panel(
+        "The next two hours",
+        "Planned power at the meter and the budget of each hour to come, as steps: a curtailment shows as a fall.",
+        "timeseries",
+        (
+            series(
+                "plan_zone",
+                columns("max", planned="planned_w", budget="budget_w"),
+                {"site": Variable("site"), "zone": Variable("site")},
+                every_s=_COARSE_S,
+            ),
+        ),
+        9,
+        7,
+        recent_s=_AHEAD_S,
+        future=True,
+    ),
+    Panel(
+        "Headroom of halls ahead",
+        "Budget less planned power of each hall over the next two hours; the lowest line is the tightest place.",
+        "timeseries",
+        (halls_ahead("min", headroom="headroom_w"),),
+        7,
+        7,
+        recent_s=_AHEAD_S,
+        future=True,
+    ),
+    Panel(
+        "Alarms of Powerhall",
+        "The newest state of every alarm that Powerhall itself raises; those that stand come first.",
+        "table",
+        (table("alert", {"active": "active", "detail": "detail"}, _HERE, ("zone", "kind")),),
+        8,
+        7,
+        sort="active",
+        limit=20,
+    ),
+)
+
 SITE_BOARD = Board(
     "powerhall-site",
     "Site overview",
@@ -109,6 +183,7 @@ SITE_BOARD = Board(
     (SITE,),
     (
         ("Now", _STATS),
+        ("Next", _NEXT),
         ("Power", (_POWER, _HALLS)),
         (
             "Halls",
@@ -130,10 +205,12 @@ SITE_BOARD = Board(
                 ),
                 Panel(
                     "Hottest GPU by hall",
-                    "The highest GPU temperature in each hall.",
+                    "The highest GPU temperature in each hall; amber from 80, red from 87 degC.",
                     "heatmap",
                     (series("hall_10s", columns("max", hottest="temp_max_c"), _HERE, ("hall",)),),
                     8,
+                    steps=TEMPERATURE,
+                    scale=HEAT_SCALE,
                 ),
             ),
         ),
@@ -142,12 +219,12 @@ SITE_BOARD = Board(
             (
                 Panel(
                     "GPUs by state",
-                    "How many GPUs are busy, slowed down, or gone.",
+                    "How many GPUs are busy, held down by a cap or heat, or gone.",
                     "timeseries",
                     (
                         series(
                             "site_10s",
-                            columns("mean", busy="gpus_busy", throttled="gpus_throttled", lost="gpus_lost"),
+                            columns("mean", busy="gpus_busy", held_down="gpus_throttled", lost="gpus_lost"),
                             _HERE,
                         ),
                     ),

@@ -32,6 +32,13 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write only dashboards and alert rules, for provisioning"
     )
+    parser.add_argument(
+        "--hall",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --out: a hall with a store of its own; repeatable",
+    )
     add_retention_option(parser)
 
 
@@ -39,9 +46,11 @@ def _build(options: argparse.Namespace) -> int:
     from powerhall_dashboards.build import differences, write, write_provisioning
 
     if options.out:
-        paths = [str(path) for path in write_provisioning(options.out, by_class=by_class(options))]
+        paths = [str(path) for path in write_provisioning(options.out, by_class=by_class(options), halls=options.hall)]
         print_result(options, {"files": paths}, paths)
         return EXIT_OK
+    if options.hall:
+        raise Rejected.field("build", "--hall", options.hall[0], "needs --out: the checkout holds the other form")
     if by_class(options):
         raise Rejected.field(
             "build", "--retention", options.retention, "needs --out: the checkout holds the other form"

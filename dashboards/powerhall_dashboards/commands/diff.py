@@ -25,6 +25,6 @@ def _diff(options: argparse.Namespace) -> int:
     from powerhall_dashboards.live.client import open_grafana
     from powerhall_dashboards.live.publish import differences
 
-    found = differences(open_grafana(options), by_class=by_class(options))
+    found = differences(open_grafana(options), by_class=by_class(options), by_hall=options.by_hall)
     print_result(options, {"differences": found}, found or ["no differences"])
     return EXIT_REFUSED if found else EXIT_OK

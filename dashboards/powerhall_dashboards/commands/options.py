@@ -38,6 +38,13 @@ def add_retention_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_halls_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--by-hall`."""
+    parser.add_argument(
+        "--by-hall", action="store_true", help="each hall has a store and a data source powerhall-HALL of its own"
+    )
+
+
 def add_grafana_options(parser: argparse.ArgumentParser, *, with_store: bool) -> None:
     """Add the address, the token, and the names of folder and data source of a Grafana."""
     parser.add_argument("--url", required=True, help="address of Grafana, such as https://grafana.example")
@@ -49,8 +56,13 @@ def add_grafana_options(parser: argparse.ArgumentParser, *, with_store: bool) ->
     parser.add_argument("--ca-file", metavar="FILE", help="certificate authority of Grafana's certificate")
     parser.add_argument("--allow-http", action="store_true", help="send the token in the clear to another machine")
     add_retention_option(parser)
+    add_halls_option(parser)
     if with_store:
-        parser.add_argument("--store", metavar="URL", help="also create the data source, for this influxdb:// store")
+        parser.add_argument(
+            "--store",
+            metavar="URL",
+            help="also create the data source of this influxdb:// store, or those of halls:///FILE",
+        )
 
 
 def by_class(options: argparse.Namespace) -> bool:

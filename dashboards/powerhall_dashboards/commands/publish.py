@@ -30,6 +30,13 @@ def _publish(options: argparse.Namespace) -> int:
     from powerhall_dashboards.live.client import open_grafana
     from powerhall_dashboards.live.publish import publish
 
-    done = publish(open_grafana(options), options.folder, options.datasource, options.store, by_class=by_class(options))
+    done = publish(
+        open_grafana(options),
+        options.folder,
+        options.datasource,
+        options.store,
+        by_class=by_class(options),
+        by_hall=options.by_hall,
+    )
     print_result(options, {"done": done}, done)
     return EXIT_OK

@@ -27,6 +27,6 @@ def _verify(options: argparse.Namespace) -> int:
     from powerhall_dashboards.live.client import open_grafana
     from powerhall_dashboards.live.verify import as_table, verify
 
-    checks = verify(open_grafana(options), options.datasource, by_class=by_class(options))
+    checks = verify(open_grafana(options), options.datasource, by_class=by_class(options), by_hall=options.by_hall)
     print_result(options, [check.as_dict() for check in checks], as_table(checks))
     return EXIT_OK if all(check.ok for check in checks) else EXIT_REFUSED

@@ -7,19 +7,23 @@ from typing import Any
 
 from powerhall.store.influxdb.influxql import identifier
 from powerhall_dashboards.boards.parts import JOBS_SINCE_S, MARKED
+from powerhall_dashboards.grafana.hall_sources import needs_hall, with_hall_sources
 from powerhall_dashboards.grafana.panels import build_panel
 from powerhall_dashboards.grafana.query import DATASOURCE, AnnotationTarget, policy_of
 from powerhall_dashboards.grafana.sdk import JSONEncoder, dashboard, make
 from powerhall_dashboards.model import GRID, Board, Choice
 
-__all__ = ["TAG", "board_json"]
+__all__ = ["TAG", "board_json", "choice_query", "panel_numbers"]
 
 TAG = "powerhall"
 """Every dashboard carries this tag; the links between them find each other by it."""
 
 
-def board_json(board: Board, *, by_class: bool = False) -> str:
-    """Return the dashboard's JSON text, the same for the same board."""
+def board_json(board: Board, *, by_class: bool = False, by_hall: bool = False) -> str:
+    """Return the dashboard's JSON text, the same for the same board.
+
+    With `by_class` each class of retention has a bucket of its own, with `by_hall` each hall a store.
+    """
     made = (
         make.Dashboard(board.title)
         .uid(board.uid)
@@ -41,6 +45,10 @@ def board_json(board: Board, *, by_class: bool = False) -> str:
         made.annotation(_annotation(name, kinds, colour, by_class=by_class))
     _place(made, board, by_class=by_class)
     data = json.loads(JSONEncoder(sort_keys=True).encode(made.build()))
+    hall = needs_hall(board) if by_hall else None
+    if hall is not None:
+        variable = _variable(hall, {choice.name: choice for choice in board.choices}, by_class=by_class)
+        with_hall_sources(data, board, json.loads(JSONEncoder(sort_keys=True).encode(variable.build())))
     return json.dumps(_clean(data), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -80,13 +88,15 @@ def choice_query(choice: Choice, others: dict[str, Choice], *, by_class: bool = 
     conditions = [f"{identifier(name)} =~ /^${name}$/" for name in tags]
     fields = [name for name in choice.within if others[name].is_field]
     if choice.is_field or fields:
-        wanted = [choice.name, *(fields or [])]
         conditions += [f"{identifier(name)} = '${{{name}}}'" for name in fields]
-        columns = ", ".join(identifier(name) for name in wanted)
-        if choice.newest:
-            columns = f"last({identifier(choice.field)})"
         recent = f"time > now() - {JOBS_SINCE_S // 86_400}d"
-        return f"SELECT {columns} FROM {source} WHERE {' AND '.join([recent, *conditions])}"
+        where = f"WHERE {' AND '.join([recent, *conditions])}"
+        column = f"last({identifier(choice.field)})" if choice.newest else identifier(choice.name)
+        if (
+            fields
+        ):  # a tag alone is read from a query beside a field; the outer one leaves that field out of the choices
+            return f"SELECT {column} FROM (SELECT {column}, {identifier(fields[0])} FROM {source} {where})"
+        return f"SELECT {column} FROM {source} {where}"
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"SHOW TAG VALUES FROM {source} WITH KEY = {identifier(choice.name)}{where}"
 
@@ -100,6 +110,18 @@ def _annotation(name: str, kinds: tuple[str, ...], colour: str, *, by_class: boo
         .icon_color(colour)
         .target(AnnotationTarget(kinds, by_class=by_class))
     )
+
+
+def panel_numbers(board: Board) -> dict[str, int]:
+    """Return the number (`id`) of every panel by its title; rows are numbered too, the first of equal titles counts."""
+    numbers: dict[str, int] = {}
+    number = 0
+    for _, panels in board.rows:
+        number += 1
+        for panel in panels:
+            number += 1
+            numbers.setdefault(panel.title, number)
+    return numbers
 
 
 def _place(made: make.Dashboard, board: Board, *, by_class: bool) -> None:

@@ -14,7 +14,16 @@ from powerhall_dashboards.grafana.sdk import (
     timeseries,
 )
 from powerhall_dashboards.model import FREE_LANE, Link, Panel, Step, column_unit
-from powerhall_dashboards.palette import COLOURS, DASHED, FROM_ZERO, GRAFANA_UNITS, OF_EVERY_GROUP, ROLES
+from powerhall_dashboards.palette import (
+    COLOURS,
+    DASHED,
+    FROM_ZERO,
+    GRAFANA_UNITS,
+    OF_EVERY_GROUP,
+    ROLES,
+    STEPPED,
+    WORDS,
+)
 
 __all__ = ["build_panel"]
 
@@ -83,7 +92,25 @@ def _stat(panel: Panel) -> stat.Panel:
         .graph_mode(common.BigValueGraphMode.AREA)
         .reduce_options(_reduce())
         .no_value("no data")
+        .mappings(
+            [
+                dashboard.ValueMap({value: dashboard.ValueMappingResult(text=text) for value, text in entry.items()})
+                for entry in [_by_text(panel.queries[0].select[0].name)]
+                if entry
+            ]
+        )
     )
+
+
+def _by_text(name: str) -> dict[str, str]:
+    """Return the words of a column of states by the value as Grafana writes it; none for other columns."""
+    return {f"{value:g}": text for value, text in WORDS.get(name, {}).items()}
+
+
+def _words(name: str) -> list[dict[str, object]]:
+    """Return the mapping of a column of states to words, as an override holds it."""
+    options = {value: {"text": text, "index": i} for i, (value, text) in enumerate(_by_text(name).items())}
+    return [{"type": "value", "options": options}] if options else []
 
 
 def _age() -> stat.Panel:
@@ -116,6 +143,8 @@ def _timeseries(panel: Panel) -> timeseries.Panel:
             make_common.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
         )
     )
+    if any(query.group_by for query in panel.queries):  # a hall, rack or node has one colour on every panel
+        made.color_scheme(make.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
     if _stored_unit(panel) in FROM_ZERO:
         made.axis_soft_min(0)
     several = len({entry.name for query in panel.queries for entry in query.select}) > 1
@@ -135,6 +164,8 @@ def _series_style(panel: Panel, name: str, *, grouped: bool) -> list[dashboard.D
     if name in panel.stack:
         properties.append(_property("custom.stacking", {"mode": "normal", "group": "A"}))
         properties.append(_property("custom.fillOpacity", 35))
+    if name in STEPPED:
+        properties.append(_property("custom.lineInterpolation", "stepAfter"))
     if name in DASHED:
         properties.append(_property("custom.lineStyle", {"fill": "dash", "dash": [10, 6]}))
         properties.append(_property("custom.fillOpacity", 0))
@@ -150,12 +181,14 @@ def _heatmap(panel: Panel) -> heatmap.Panel:
     colours = (
         heatmap.HeatmapColorOptions()
         .mode(heatmap_model.HeatmapColorMode.SCHEME)
-        .scheme("YlOrRd")
+        .scheme("RdYlGn")
         .steps(64)
         .exponent(0.5)
         .fill("dark-orange")
-        .reverse(False)
+        .reverse(True)
     )
+    if panel.scale:
+        colours.min(panel.scale[0]).max(panel.scale[1])
     return (
         heatmap.Panel()
         .calculate(False)
@@ -181,12 +214,17 @@ def _table(panel: Panel) -> table.Panel:
         made.with_transformation(dashboard.DataTransformerConfig(id_val="limit", options={"limitField": panel.limit}))
     elif panel.sort:
         made.sort_by([make_common.TableSortByFieldState().display_name(panel.sort).desc(True)])
-    if panel.hide:
-        hidden = {"excludeByName": dict.fromkeys(panel.hide, True), "indexByName": {}, "renameByName": {}}
-        made.with_transformation(dashboard.DataTransformerConfig(id_val="organize", options=hidden))
+    # Grafana's back end gives the columns of tags in an order that changes from request to request.
+    order = {
+        name: place for place, name in enumerate(("Time", *query.group_by, *(entry.name for entry in query.select)))
+    }
+    columns = {"excludeByName": dict.fromkeys(panel.hide, True), "indexByName": order, "renameByName": {}}
+    made.with_transformation(dashboard.DataTransformerConfig(id_val="organize", options=columns))
     for entry in query.select:
         unit = column_unit(query, entry)
         properties = [_property("unit", GRAFANA_UNITS[unit])] if unit else []
+        if words := _words(entry.name):
+            properties.append(_property("mappings", words))
         if unit == "time":
             nothing = {"type": "value", "options": {"0": {"text": "-", "index": 0}}}
             properties.append(_property("mappings", [nothing]))
@@ -215,7 +253,7 @@ def _timeline() -> statetimeline.Panel:
         .line_width(0)
         .per_page(40)
         .thresholds(_steps(()))
-        .color_scheme(make.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
+        .color_scheme(make.FieldColor().mode(dashboard.FieldColorModeId.FIXED).fixed_color(ROLES["neutral"]))
         .legend(
             make_common.VizLegendOptions()
             .display_mode(common.LegendDisplayMode.LIST)

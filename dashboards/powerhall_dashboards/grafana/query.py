@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 
 from powerhall.store import Query, Select, Variable
-from powerhall.store.influxdb.influxql import literal, render_grafana
+from powerhall.store.influxdb.influxql import identifier, literal, render_grafana
 from powerhall.store.schema import MEASUREMENTS
 from powerhall_dashboards.grafana.sdk import Builder, Dataquery, common
 from powerhall_dashboards.model import Panel
 
-__all__ = ["DATASOURCE", "AnnotationTarget", "Target", "interpolate", "policy_of", "targets"]
+__all__ = ["DATASOURCE", "AnnotationTarget", "Target", "interpolate", "policy_of", "targets", "with_policy"]
 
 DATASOURCE = common.DataSourceRef(type_val="influxdb", uid="${datasource}")
 TABLE_KINDS = ("table", "age")
@@ -45,6 +45,13 @@ def policy_of(measurement: str, *, by_class: bool) -> str:
     """Return the retention policy to name in a query; "" for the default one."""
     retention = MEASUREMENTS[measurement].retention
     return retention if by_class and retention != "fine" else ""
+
+
+def with_policy(text: str, measurement: str, *, by_class: bool) -> str:
+    """Name the retention policy in the text: Grafana sends an annotation's query without the `policy` beside it."""
+    policy = policy_of(measurement, by_class=by_class)
+    named = f"{identifier(policy)}.{identifier(measurement)}"
+    return text.replace(f"FROM {identifier(measurement)}", f"FROM {named}") if policy else text
 
 
 def targets(panel: Panel, *, by_class: bool = False) -> list[Target]:
@@ -84,18 +91,17 @@ class AnnotationTarget(Dataquery, Builder[Dataquery]):
     def to_json(self) -> dict[str, object]:
         """Return the annotation query of Grafana's InfluxDB data source."""
         query = Query("event", (Select("detail"),), {"site": Variable("site"), "kind": self.kinds}, ("kind", "node"))
-        policy = policy_of("event", by_class=self.by_class)
         return {
             "refId": "Anno",
             "datasource": DATASOURCE,
             "fromAnnotations": True,
-            "query": render_grafana(query),
+            "query": with_policy(render_grafana(query), "event", by_class=self.by_class),
             "rawQuery": True,
             "textEditor": True,
             "resultFormat": "table",
             "textColumn": "detail",
             "tagsColumn": "kind,node",
-        } | ({"policy": policy} if policy else {})
+        }
 
 
 def interpolate(text: str, chosen: Mapping[str, tuple[str, ...]]) -> str:

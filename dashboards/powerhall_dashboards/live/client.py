@@ -36,7 +36,7 @@ class Grafana:
             raise ConfigError(f"grafana: --url: {url}: sends the token in the clear; allow it by --allow-http")
         self.name = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._face = GrafanaFace(
-            token.read(),
+            token.read_token(),
             host=parts.hostname,
             port=parts.port,
             url_path_prefix=f"{parts.path.strip('/')}/" if parts.path.strip("/") else "",
@@ -49,12 +49,18 @@ class Grafana:
         """Return the server's version."""
         return str(self._call(lambda: self._face.api.GET("/health"), "read its health").get("version", "unknown"))
 
-    def put_folder(self, uid: str, title: str) -> bool:
-        """Create the folder where it is absent; return whether it was created."""
+    def put_folder(self, uid: str, title: str) -> tuple[str, bool]:
+        """Create the folder where none has this uid or title; return its uid, and whether it was created.
+
+        Alert rules that are provisioned by files make their folder by title, under a uid of Grafana's choice.
+        """
         if self._found(lambda: self._face.folder.get_folder(uid), "read the folder") is not None:
-            return False
+            return uid, False
+        for folder in self._call(lambda: self._face.api.GET("/folders?limit=1000"), "list the folders"):
+            if folder.get("title") == title:
+                return str(folder["uid"]), False
         self._call(lambda: self._face.folder.create_folder(title, uid), "make the folder")
-        return True
+        return uid, True
 
     def datasource(self, uid: str) -> Json | None:
         """Return the data source of this uid; None where there is none."""

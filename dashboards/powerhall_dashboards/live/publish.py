@@ -5,40 +5,63 @@ from dataclasses import dataclass
 
 from powerhall import __version__
 from powerhall.runtime.errors import ConfigError
+from powerhall.store.hall_stores import hall_addresses, hall_source
 from powerhall.store.influxdb.address import InfluxAddress, parse_influx_url
+from powerhall.store.open import scheme_of
 from powerhall_dashboards.boards import BOARDS
 from powerhall_dashboards.grafana.dashboard import board_json
 from powerhall_dashboards.live.client import Grafana, Json
+from powerhall_dashboards.live.normal import normalised
 
 __all__ = ["Difference", "compare", "datasource_spec", "differences", "publish"]
 
 FOLDER_UID = "powerhall"
-_OF_THE_SERVER = ("id", "version", "iteration")
-"""Keys that Grafana sets in a stored dashboard."""
+"""Uid of the folder where no folder of its title is there."""
 
 
 def publish(
-    grafana: Grafana, folder: str, datasource_uid: str, store: str | None, *, by_class: bool = False
+    grafana: Grafana,
+    folder: str,
+    datasource_uid: str,
+    store: str | None,
+    *,
+    by_class: bool = False,
+    by_hall: bool = False,
 ) -> list[str]:
     """Publish everything; return a line for each part. Publishing again changes nothing."""
     done = []
-    address = None if store is None else parse_influx_url(store)
-    by_class = by_class if address is None else address.by_class
-    if grafana.put_folder(FOLDER_UID, folder):
+    addresses = _addresses(store, datasource_uid)
+    for address in addresses.values():
+        by_class = address.by_class
+    by_hall = by_hall or len(addresses) > 1
+    folder_uid, made = grafana.put_folder(FOLDER_UID, folder)
+    if made:
         done.append(f"folder {folder}: made")
-    if address is not None:
-        grafana.put_datasource(datasource_spec(address, datasource_uid))
-        done.append(f"data source {datasource_uid}: written")
-    elif grafana.datasource(datasource_uid) is None:
+    for uid, address in addresses.items():
+        grafana.put_datasource(datasource_spec(address, uid))
+        done.append(f"data source {uid}: written")
+    if not addresses and grafana.datasource(datasource_uid) is None:
         raise ConfigError(f"{grafana.name}: has no data source {datasource_uid!r}; make it, or give --store")
     for board in BOARDS:
-        data = chosen_datasource(json.loads(board_json(board, by_class=by_class)), datasource_uid)
+        made_json = board_json(board, by_class=by_class, by_hall=by_hall)
+        data = chosen_datasource(json.loads(made_json), datasource_uid)
         if _same(grafana.dashboard(board.uid), data):
             done.append(f"dashboard {board.uid}: up to date")
             continue
-        grafana.put_dashboard(data, FOLDER_UID, f"powerhall {__version__}")
+        grafana.put_dashboard(data, folder_uid, f"powerhall {__version__}")
         done.append(f"dashboard {board.uid}: written")
     return done
+
+
+def _addresses(store: str | None, uid: str) -> dict[str, InfluxAddress]:
+    """Return the addresses of a URL by the uid of their data source: one, or the site's and that of each hall."""
+    if store is None:
+        return {}
+    if scheme_of(store) != "halls":
+        return {uid: parse_influx_url(store)}
+    parts = hall_addresses(store)
+    urls = {uid: parts.site} | {hall_source(hall): url for hall, url in parts.halls.items()}
+    return {name: parse_influx_url(url) for name, url in urls.items()}
 
 
 def chosen_datasource(data: Json, uid: str) -> Json:
@@ -80,7 +103,7 @@ class Difference:
     absent: bool = False
 
 
-def compare(grafana: Grafana, *, by_class: bool = False) -> list[Difference]:
+def compare(grafana: Grafana, *, by_class: bool = False, by_hall: bool = False) -> list[Difference]:
     """Return the differences between the dashboards of a Grafana and the code."""
     found = []
     for board in BOARDS:
@@ -88,27 +111,18 @@ def compare(grafana: Grafana, *, by_class: bool = False) -> list[Difference]:
         if stored is None:
             found.append(Difference(board.uid, "absent", absent=True))
             continue
-        ours = json.loads(board_json(board, by_class=by_class))
-        found += [Difference(board.uid, path) for path in _paths(_plain(ours), _plain(stored))]
+        ours = json.loads(board_json(board, by_class=by_class, by_hall=by_hall))
+        found += [Difference(board.uid, path) for path in _paths(normalised(ours), normalised(stored))]
     return found
 
 
-def differences(grafana: Grafana, *, by_class: bool = False) -> list[str]:
+def differences(grafana: Grafana, *, by_class: bool = False, by_hall: bool = False) -> list[str]:
     """Return one line for each difference."""
-    return [f"{entry.uid}: {entry.detail}" for entry in compare(grafana, by_class=by_class)]
+    return [f"{entry.uid}: {entry.detail}" for entry in compare(grafana, by_class=by_class, by_hall=by_hall)]
 
 
 def _same(stored: Json | None, ours: Json) -> bool:
-    return stored is not None and _plain(stored) == _plain(ours)
-
-
-def _plain(data: Json) -> Json:
-    """Leave out keys that the server sets, and the data source that a user chose last."""
-    plain: Json = json.loads(json.dumps({name: value for name, value in data.items() if name not in _OF_THE_SERVER}))
-    for variable in plain.get("templating", {}).get("list", []):
-        for name in ("current", "options"):
-            variable.pop(name, None)
-    return plain
+    return stored is not None and normalised(stored) == normalised(ours)
 
 
 def _paths(ours: object, stored: object, path: str = "") -> list[str]:

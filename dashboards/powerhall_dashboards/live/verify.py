@@ -1,4 +1,4 @@
-"""Checks a running Grafana: data source, dashboards, and the queries of every panel."""
+"""Checks a running Grafana: data source, dashboards, and the queries of every panel and annotation."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -8,7 +8,8 @@ from powerhall.store import Query, Select
 from powerhall.store.influxdb.influxql import render_grafana
 from powerhall.store.schema import MEASUREMENTS
 from powerhall_dashboards.boards import BOARDS
-from powerhall_dashboards.grafana.query import interpolate, policy_of, targets
+from powerhall_dashboards.boards.parts import MARKED
+from powerhall_dashboards.grafana.query import AnnotationTarget, interpolate, policy_of, targets
 from powerhall_dashboards.live.client import Grafana, Json
 from powerhall_dashboards.live.publish import compare
 from powerhall_dashboards.model import Board, Choice, Panel
@@ -34,11 +35,13 @@ class Check:
         return asdict(self)
 
 
-def verify(grafana: Grafana, datasource_uid: str, now_s: float | None = None, *, by_class: bool = False) -> list[Check]:
+def verify(
+    grafana: Grafana, datasource_uid: str, now_s: float | None = None, *, by_class: bool = False, by_hall: bool = False
+) -> list[Check]:
     """Check everything; a Grafana that cannot be reached, or refuses the token, raises."""
     until_s = time.time() if now_s is None else now_s
     checks = [Check(f"Grafana {grafana.version()}", ok=True), _datasource(grafana, datasource_uid)]
-    differences = compare(grafana, by_class=by_class)
+    differences = compare(grafana, by_class=by_class, by_hall=by_hall)
     asker = _Asker(grafana, datasource_uid, until_s, by_class)
     for board in BOARDS:
         own = [entry for entry in differences if entry.uid == board.uid]
@@ -46,7 +49,12 @@ def verify(grafana: Grafana, datasource_uid: str, now_s: float | None = None, *,
         if checks[1].ok and not any(entry.absent for entry in own):
             chosen = asker.choose(board)
             checks += [asker.panel(board, panel, chosen) for panel in board.panels]
+            checks += [asker.annotation(board, name, kinds, chosen) for name, kinds in _annotations(board)]
     return checks
+
+
+def _annotations(board: Board) -> list[tuple[str, tuple[str, ...]]]:
+    return [(name, kinds) for name, kinds, _ in MARKED] if board.annotations else []
 
 
 def _datasource(grafana: Grafana, uid: str) -> Check:
@@ -74,17 +82,28 @@ class _Asker:
         made = targets(panel, by_class=self.by_class)
         queries = [target.to_json() | {"query": interpolate(target.query, chosen)} for target in made]
         every_ms = round(1000 * max((end_s - start_s) / panel.points, *(query.every_s or 0 for query in panel.queries)))
+        return self._run(f"{board.title}: {panel.title}", queries, start_s, end_s, every_ms)
+
+    def annotation(self, board: Board, name: str, kinds: tuple[str, ...], chosen: Chosen) -> Check:
+        """Run an annotation's query with the keys that Grafana sends of it; a policy beside the text is not sent."""
+        made = AnnotationTarget(kinds, by_class=self.by_class).to_json()
+        query = {key: made[key] for key in ("refId", "rawQuery", "resultFormat")}
+        query["query"] = interpolate(str(made["query"]), chosen)
+        start_s = self.until_s - board.hours * 3600
+        return self._run(f"{board.title}: marks of {name}", [query], start_s, self.until_s, 10_000)
+
+    def _run(self, what: str, queries: list[Json], start_s: float, end_s: float, every_ms: int) -> Check:
         started = time.monotonic()
         try:
             results = self.ask(queries, start_s, end_s, every_ms)
         except Rejected as error:
-            return Check(f"{board.title}: {panel.title}", ok=False, detail=str(error))
+            return Check(what, ok=False, detail=str(error))
         seconds = time.monotonic() - started
         errors = [str(result["error"]) for result in results.values() if result.get("error")]
         missing = [str(query["refId"]) for query in queries if query["refId"] not in results]
         errors += [f"no answer to query {ref_id}" for ref_id in missing]
         rows = sum(_rows(result) for result in results.values())
-        return Check(f"{board.title}: {panel.title}", not errors, rows, seconds, "; ".join(errors))
+        return Check(what, not errors, rows, seconds, "; ".join(errors))
 
     def ask(self, queries: list[Json], start_s: float, end_s: float, every_ms: int = 10_000) -> Json:
         """Run queries against the data source, with this interval for buckets."""

@@ -2,28 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 
 from powerhall.runtime.errors import ConfigError
 from powerhall.store import Query, Row, Select, Store
 from powerhall_dashboards.boards.parts import JOBS_SINCE_S, MARKED, table
 from powerhall_dashboards.model import Board, Panel
 
-__all__ = ["Answer", "Event", "answer_board", "choose", "events", "newest_s"]
+__all__ = ["Answer", "Event", "answer_board", "choose", "events", "halls_of", "newest_s", "sites"]
 
 _FAR_S = 4e9
-_SITES = (("gpu", {"power": "power_w"}), ("site_10s", {"it": "it_power_w"}))
+_SITES = (("site_10s", {"it": "it_power_w"}), ("gpu", {"power": "power_w"}))
 _DAY_S = 86_400.0
 Chosen = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A panel with the rows that each of its queries gave, over start_s to end_s."""
+    """A panel with the rows that each of its queries gave, over start_s to end_s, to be shown in a time zone."""
 
     panel: Panel
     rows: tuple[tuple[Query, list[Row]], ...]
     start_s: float
     end_s: float
+    zone: tzinfo = UTC
 
     @property
     def empty(self) -> bool:
@@ -49,14 +51,25 @@ def newest_s(store: Store) -> float:
     raise ConfigError("preview: the store holds no telemetry yet (no site_10s and no gpu points)")
 
 
+def sites(store: Store, end_s: float) -> list[str]:
+    """Return the sites of the last day, by their roll-ups or, where there are none, by their GPUs."""
+    newest = (table(name, fields, {}, ("site",)) for name, fields in _SITES)
+    rows = next((found for query in newest if (found := store.query(query, end_s - _DAY_S, end_s + 1))), [])
+    return [row.tags["site"] for row in rows]
+
+
+def halls_of(store: Store, site: tuple[str, ...], end_s: float) -> list[str]:
+    """Return the halls of a site, by the roll-ups of the last day."""
+    rows = store.query(table("hall_10s", {"it": "it_power_w"}, {"site": site}, ("hall",)), end_s - _DAY_S, end_s + 1)
+    return [row.tags["hall"] for row in rows]
+
+
 def choose(store: Store, end_s: float, given: Chosen) -> dict[str, tuple[str, ...]]:
     """Return the given choices, else the site, its tightest hall, hottest node, newest plan and largest job."""
     chosen = dict(given)
     since_s = end_s - _DAY_S
     if "site" not in chosen:
-        newest = (table(name, fields, {}, ("site",)) for name, fields in _SITES)
-        rows = next((found for query in newest if (found := store.query(query, since_s, end_s + 1))), [])
-        chosen["site"] = (rows[0].tags["site"],) if rows else ("",)
+        chosen["site"] = (next(iter(sites(store, end_s)), ""),)
     if "hall" not in chosen:
         chosen["hall"] = (_tightest_hall(store, chosen["site"], since_s, end_s),)
     if "node" not in chosen:
@@ -108,7 +121,7 @@ def _chosen_of(store: Store, board: Board, chosen: Chosen, given: Chosen, end_s:
 
 
 def answer_board(
-    store: Store, board: Board, given: Chosen, chosen: Chosen, end_s: float, *, hours: float | None
+    store: Store, board: Board, given: Chosen, chosen: Chosen, end_s: float, *, hours: float | None, zone: tzinfo = UTC
 ) -> list[Answer]:
     """Run every query of a board; the range includes its end."""
     kept = _chosen_of(store, board, chosen, given, end_s)
@@ -127,7 +140,7 @@ def answer_board(
             wide_s = max(1.0, round((until_s - start_s) / panel.points))
             queries = [query.bind(kept).bucketed(wide_s) for query in panel.queries]
             rows = tuple((query, store.query(query, start_s, until_s)) for query in queries)
-        answers.append(Answer(panel, rows, start_s, until_s))
+        answers.append(Answer(panel, rows, start_s, until_s, zone))
     return answers
 
 

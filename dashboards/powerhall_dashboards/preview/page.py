@@ -3,16 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from powerhall.forecasts.page_times import local_words, near
 from powerhall.report.html_page import render_page
 from powerhall.store import Row
 from powerhall_dashboards.model import Board, Panel, column_unit
-from powerhall_dashboards.palette import step_colour
+from powerhall_dashboards.palette import WORDS, step_role
 from powerhall_dashboards.preview import text
 from powerhall_dashboards.preview.answers import Answer, Event
 from powerhall_dashboards.preview.charts import figure
+from powerhall_dashboards.preview.overview import Overview
 
-__all__ = ["render_preview"]
+__all__ = ["PACKAGE", "PageBuilder", "chosen_text", "render_preview"]
 
+PACKAGE = "powerhall_dashboards.preview"
+"""Where the templates are."""
 _ROW_HEIGHT_PX = 34
 _LANE_HEIGHT_PX = 22
 _MAX_ROWS = 200
@@ -23,10 +27,10 @@ _TIME = "Time"
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """One number as text, in its colour."""
+    """One number as text, in the colour of its role."""
 
     text: str
-    colour: str
+    role: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class PanelTable:
     header: list[str]
     rows: list[list[TableCell]]
     numbers: frozenset[str]
+    stacked: bool = False
+    """It has sentences: on a phone its rows are cards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +79,11 @@ class Section:
 
 
 @dataclass(slots=True)
-class _Builder:
+class PageBuilder:
     """Builds the sections and collects the figures by the id of their element."""
 
-    end_s: float
     events: list[Event]
+    halls: Mapping[str, str]
     figures: dict[str, object] = field(default_factory=dict)
 
     def section(self, board: Board, answers: list[Answer]) -> Section:
@@ -96,30 +102,44 @@ class _Builder:
         elif kind == "stat":
             stat = _stat(answer)
         elif kind == "age":
-            stat = _age(answer, self.end_s)
+            stat = _age(answer)
         elif kind == "table":
             table = _table(answer)
         else:
             figure_id = f"{board.uid}-{len(self.figures)}"
-            self.figures[figure_id] = figure(answer, self.events)
+            self.figures[figure_id] = figure(answer, self.events, self.halls)
             height_px = max(panel.height * _ROW_HEIGHT_PX, _lanes(answer) * _LANE_HEIGHT_PX)
         return Card(panel.title, panel.text, kind, panel.width, small, stat, table, figure_id, height_px)
 
 
 def render_preview(
-    boards: list[tuple[Board, list[Answer]]], chosen: Mapping[str, tuple[str, ...]], end_s: float, events: list[Event]
+    boards: list[tuple[Board, list[Answer]]],
+    chosen: Mapping[str, tuple[str, ...]],
+    end: str,
+    builder: PageBuilder,
+    first: Overview,
 ) -> str:
-    """Return the whole page."""
-    builder = _Builder(end_s, events)
+    """Return the whole page; `end` is the moment that it shows, as text."""
     return render_page(
-        "powerhall_dashboards.preview",
+        PACKAGE,
         "preview.html",
         title="Powerhall preview",
         sections=[builder.section(board, answers) for board, answers in boards],
         figures=builder.figures,
-        end=text.moment(end_s),
-        chosen=", ".join(f"{name} {', '.join(values)}" for name, values in chosen.items() if any(values)),
+        first=first,
+        end=end,
+        chosen=chosen_text(chosen),
     )
+
+
+def chosen_text(chosen: Mapping[str, tuple[str, ...]]) -> str:
+    """Return what was chosen, as a line of the page."""
+    return ", ".join(f"{name} {', '.join(map(_short, values))}" for name, values in chosen.items() if any(values))
+
+
+def _short(name: str) -> str:
+    """Shorten an id that nobody reads to its end, such as that of a plan."""
+    return f"{name[:12]}…" if len(name) > 40 else name
 
 
 def _lanes(answer: Answer) -> int:
@@ -129,16 +149,20 @@ def _lanes(answer: Answer) -> int:
     return len({tuple(row.tags.values()) for _, rows in answer.rows for row in rows})
 
 
-def _age(answer: Answer, end_s: float) -> Stat:
-    age_s = end_s - max(row.time_s for _, rows in answer.rows for row in rows)
-    return Stat(text.age(age_s), step_colour(answer.panel.steps, age_s))
+def _age(answer: Answer) -> Stat:
+    age_s = answer.end_s - 1 - max(row.time_s for _, rows in answer.rows for row in rows)
+    return Stat(text.age(age_s), step_role(answer.panel.steps, age_s))
 
 
 def _stat(answer: Answer) -> Stat:
     ((query, rows),) = answer.rows
     (entry,) = query.select
     number = next((row.number(entry.name) for row in reversed(rows) if row.number(entry.name) is not None), None)
-    return Stat(text.value(number, column_unit(query, entry)), step_colour(answer.panel.steps, number or 0.0))
+    words = WORDS.get(entry.name, {}).get(number) if number is not None else None
+    return Stat(
+        words or text.value(number, column_unit(query, entry), answer.zone),
+        step_role(answer.panel.steps, number or 0.0),
+    )
 
 
 def _table(answer: Answer) -> PanelTable:
@@ -150,12 +174,9 @@ def _table(answer: Answer) -> PanelTable:
     filled = {name for row in shown for name, value in {**row.tags, **row.values}.items() if value not in ("", None)}
     names = [name for name in names if name not in answer.panel.hide and name in {_TIME, *filled}]
     texts = {name for name in names for row in shown if isinstance(row.values.get(name), str)}
-    end_s = answer.end_s - 1
-    return PanelTable(
-        names,
-        [[_cell(row, name, units, end_s) for name in names] for row in shown],
-        frozenset(names) - {*texts, *query.group_by, _TIME},
-    )
+    cells = [[_cell(row, name, units, answer) for name in names] for row in shown]
+    numbers = frozenset(names) - {*texts, *query.group_by, *WORDS, _TIME}
+    return PanelTable(names, cells, numbers, any(cell.long for row in cells for cell in row))
 
 
 def _sort_key(row: Row, panel: Panel) -> tuple[int, float, str]:
@@ -165,14 +186,18 @@ def _sort_key(row: Row, panel: Panel) -> tuple[int, float, str]:
     return (1, value, "") if isinstance(value, float) else (0, 0.0, str(value or ""))
 
 
-def _cell(row: Row, name: str, units: dict[str, str], end_s: float) -> TableCell:
+def _cell(row: Row, name: str, units: dict[str, str], answer: Answer) -> TableCell:
+    end_s, zone = answer.end_s - 1, answer.zone
     if name == _TIME:
-        return TableCell(text.near(row.time_s, end_s))
+        return TableCell(near(row.time_s, end_s, zone))
     if name in row.tags:
         return TableCell(row.tags[name])
     value = row.values[name]
+    if isinstance(value, float) and (words := WORDS.get(name, {}).get(value)):
+        return TableCell(words)
     if isinstance(value, str):
+        value = local_words(value, end_s, zone)
         return TableCell(value, long=len(value) > _LONG)
     if units[name] == "time" and isinstance(value, float) and value > 0:
-        return TableCell(text.near(value / 1000, end_s), number=True)
-    return TableCell(text.value(value, units[name]), number=isinstance(value, float))
+        return TableCell(near(value / 1000, end_s, zone), number=True)
+    return TableCell(text.value(value, units[name], zone), number=isinstance(value, float))

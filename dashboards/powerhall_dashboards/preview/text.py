@@ -1,25 +1,17 @@
 """Numbers as people read them: SI prefixes, units, moments."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, tzinfo
 
-__all__ = ["age", "moment", "near", "value"]
+__all__ = ["age", "moment", "value"]
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-_PREFIXED = ("W", "J", "B")
-_SHOWN = {"degC": "°C", "currency": "$"}
+_PREFIXED = ("W", "Wh", "J", "B", "B/s")
+_SHOWN = {"degC": "°C", "currency": "USD"}
 
 
-def moment(time_s: float) -> str:
-    """Write a moment in UTC."""
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def near(time_s: float, end_s: float) -> str:
-    """Write a moment beside another one in UTC: the time alone on the same day, else without the year."""
-    when, end = datetime.fromtimestamp(time_s, UTC), datetime.fromtimestamp(end_s, UTC)
-    if when.date() == end.date():
-        return when.strftime("%H:%M:%S")
-    return when.strftime("%m-%d %H:%M" if abs(when - end) < timedelta(days=300) else "%Y-%m-%d")
+def moment(time_s: float, zone: tzinfo = UTC) -> str:
+    """Write a moment in a time zone."""
+    return datetime.fromtimestamp(time_s, zone).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def age(seconds: float) -> str:
@@ -30,14 +22,14 @@ def age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s ago"
 
 
-def value(number: float | str | None, unit: str) -> str:
+def value(number: float | str | None, unit: str, zone: tzinfo = UTC) -> str:
     """Write a value with its unit; nothing for None, a dash for a moment that is not set."""
     if number is None:
         return ""
     if isinstance(number, str):
         return number
     if unit == "time":
-        return moment(number / 1000) if number > 0 else "–"
+        return moment(number / 1000, zone) if number > 0 else "–"
     shown = _SHOWN.get(unit, unit)
     if unit in _PREFIXED:
         for size, prefix in _PREFIXES:
