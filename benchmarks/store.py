@@ -22,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from store_halls import Size, run_halls  # noqa: E402
+
 from powerhall.store import Query, Store, open_store  # noqa: E402
 from powerhall_dashboards.boards import BOARDS  # noqa: E402
 from rigs import influxdb  # noqa: E402
@@ -319,17 +321,22 @@ def main() -> int:
     parser.add_argument("--sqlite", action="store_true", help="the embedded store too (with --quick always)")
     parser.add_argument("--data", type=Path, default=ROOT / "out/bench-store", metavar="DIR", help="kept between runs")
     parser.add_argument("--load-seconds", type=float, default=1e9, help="stop filling after this long; run again")
+    parser.add_argument(
+        "--halls", type=int, default=0, metavar="N", help="only: a server for each of N halls against one"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     options = parser.parse_args()
     scale = Scale(500, 200, 1, 5) if options.quick else Scale(5000, 1000, options.hours, 20)
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, seed {SEED}")
     print(f"{scale}; load {os.getloadavg()[0]:.1f}")
     figures: dict[str, float] = {}
-    if reason := influxdb.missing():
+    if options.halls:
+        figures = run_halls(options.halls, Size(16, 10, 10) if options.quick else Size(64, 30, 20))
+    elif reason := influxdb.missing():
         print(f"InfluxDB: left out: {reason}")
     else:
         figures |= run_influxdb(options.data, scale, options.load_seconds)
-    if options.sqlite or options.quick:
+    if (options.sqlite or options.quick) and not options.halls:
         figures |= run_sqlite(scale)
     figures |= {"racks": scale.racks, "gpus": scale.gpus, "load_1min": os.getloadavg()[0]}
     if options.json:
