@@ -1,12 +1,12 @@
 """Step functions of time, and times as people write them."""
 
-import gzip
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powerhall.timeseries import Series, parse_time, read_series
+from powerhall.timeseries import Series, parse_time
 
 STEPS = st.lists(st.tuples(st.integers(0, 5000), st.floats(-1e6, 1e6)), min_size=1, unique_by=lambda step: step[0])
 
@@ -35,7 +35,11 @@ def test_times_without_an_offset_are_utc_and_offsets_count():
     assert parse_time("1970-01-01T01:00:00+01:00") == 0
 
 
-def test_series_files_repeat_hours_and_come_compressed(tmp_path):
-    path = tmp_path / "p.csv.gz"
-    path.write_bytes(gzip.compress(b"time,price\n2024-01-01T01:00,7\n2024-01-01T00:00,5\n2024-01-01T01:00,9\n"))
-    assert read_series(path, {"price": 1.0}).values == (5.0, 7.0)
+@pytest.mark.parametrize("text", ["2026-01-01T24:00Z", "2026-01-01 24:00:00Z", "20260101T2400+00:00"])
+def test_24_00_is_the_end_of_the_day(text):
+    assert parse_time(text) == parse_time("2026-01-02T00:00Z")
+
+
+def test_a_time_without_an_offset_is_local_to_a_given_zone():
+    assert parse_time("2026-07-01T12:00", ZoneInfo("Europe/Berlin")) == parse_time("2026-07-01T10:00Z")
+    assert parse_time("2026-07-01T12:00Z", ZoneInfo("Europe/Berlin")) == parse_time("2026-07-01T12:00Z")

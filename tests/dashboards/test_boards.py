@@ -104,6 +104,17 @@ def test_panels_fill_the_grid_without_overlap(board: Board) -> None:
         taken |= cells
 
 
+def test_a_hall_keeps_its_colour_on_every_panel() -> None:
+    """Series that are named by a hall, rack or node take their colour from their name, not from their order."""
+    for board in BOARDS:
+        made = JSON[board.uid]
+        drawn = {panel["title"]: panel for panel in made["panels"] if panel["type"] == "timeseries"}
+        for panel in board.panels:
+            if panel.kind == "timeseries" and any(query.group_by for query in panel.queries):
+                mode = drawn[panel.title]["fieldConfig"]["defaults"]["color"]["mode"]
+                assert mode == "palette-classic-by-name", panel.title
+
+
 def test_a_colour_means_the_same_on_every_dashboard() -> None:
     seen: dict[str, set[str]] = {}
     for data in JSON.values():

@@ -18,6 +18,7 @@ from powerhall.store import open as store_open
 from powerhall.store.base import StoreKind
 from powerhall.store.influxdb.address import parse_influx_url
 from powerhall.store.open import STORE_KINDS
+from powerhall.store.schema import MEASUREMENTS
 from powerhall_dashboards.cli import main
 from powerhall_dashboards.init_store import init_store
 
@@ -135,6 +136,7 @@ def url(server: Server, tmp_path: Path) -> str:
     return f"influxdb://127.0.0.1:{server.port}/power?org=ops&token_file={tmp_path / 'token'}"
 
 
+TABLES = {*MEASUREMENTS, "document"}
 RULES = [{"type": "expire", "everySeconds": 30 * 86_400}]
 
 
@@ -169,6 +171,30 @@ def test_version_2_changes_only_what_differs(server: Server, url: str) -> None:
     assert [call for call, _ in server.changes()] == ["PATCH /api/v2/buckets/b1"]
 
 
+def test_version_2_answers_404_to_the_name_of_a_bucket_that_is_not_there(server: Server, url: str) -> None:
+    """So do 2.0 to 2.9; and a token with the least rights, of buckets and orgs alone, makes no mapping from 2.4 on."""
+    server.answers = {
+        "GET /api/v2/orgs": (200, {"orgs": [{"id": "o1"}]}),
+        "GET /api/v2/buckets": (404, {"code": "not found", "message": 'bucket "power" not found'}),
+        "POST /api/v2/buckets": (201, {"id": "b1"}),
+        "GET /api/v2/dbrps": (401, {"code": "unauthorized", "message": "read:orgs/o1/dbrp is unauthorized"}),
+        "GET /health": (200, {"name": "influxdb", "status": "pass", "version": "v2.9.1"}),
+    }
+    assert init_store(url, 30, dry_run=False) == ["bucket power: made, 30 days"]
+    assert [call for call, _ in server.changes()] == ["POST /api/v2/buckets"]
+    server.answers["GET /health"] = (200, {"name": "influxdb", "status": "pass", "version": "2.3.0"})
+    with pytest.raises(ConfigError, match="dbrp is unauthorized"):
+        init_store(url, 30, dry_run=False)
+
+
+def test_version_2_says_of_a_wrong_org_that_it_is_the_org(server: Server, url: str) -> None:
+    text = 'organization name "ops" not found'
+    server.answers = {"GET /api/v2/orgs": (404, {"code": "not found", "message": text})}
+    with pytest.raises(ConfigError, match="check org in the store's URL") as refusal:
+        init_store(url, 30, dry_run=False)
+    assert "init-store" not in str(refusal.value)
+
+
 def test_version_2_without_a_known_organization_is_refused(server: Server, url: str) -> None:
     server.answers = {"GET /api/v2/orgs": (200, {"orgs": []})}
     with pytest.raises(ConfigError, match="org: 'ops'"):
@@ -180,9 +206,20 @@ def test_version_3_gets_a_database_with_retention(server: Server, url: str) -> N
         "GET /api/v3/configure/database": (200, [{"iox::database": "_internal"}]),
         "POST /api/v3/configure/database": (200, None),
     }
-    assert init_store(f"{url}&version=3", 30, dry_run=False) == ["database power: made, 30 days"]
-    assert server.changes() == [("POST /api/v3/configure/database", {"db": "power", "retention_period": "30d"})]
+    server.answers["POST /api/v3/configure/table"] = (200, None)
+    done = init_store(f"{url}&version=3", 30, dry_run=False)
+    assert done == [
+        "database power: made, 30 days",
+        f"database power: {len(TABLES)} tables made, with all of their tags",
+    ]
+    assert server.changes()[0] == ("POST /api/v3/configure/database", {"db": "power", "retention_period": "30d"})
+    made = {body["table"]: body for call, body in server.changes() if call == "POST /api/v3/configure/table"}
+    assert set(made) == TABLES
+    assert made["gpu_state"]["tags"] == ["site", "hall", "rack", "node", "gpu"]
+    assert {"name": "up", "type": "float64"} in made["gpu_state"]["fields"]
+    assert {"name": "reason", "type": "utf8"} in made["gpu_state"]["fields"]
     server.answers["GET /api/v3/configure/database"] = (200, [{"iox::database": "power"}])
+    server.answers["GET /api/v3/query_sql"] = (200, [{"table_name": name} for name in TABLES])
     assert "everything is there" in init_store(f"{url}&version=3", 30, dry_run=False)[0]
 
 
@@ -207,8 +244,14 @@ def test_version_3_gets_a_database_per_class(server: Server, url: str) -> None:
         "GET /api/v3/configure/database": (200, [{"iox::database": "power"}]),
         "POST /api/v3/configure/database": (200, None),
     }
+    server.answers["GET /api/v3/query_sql"] = (200, [{"table_name": "gpu"}])
+    server.answers["POST /api/v3/configure/table"] = (200, None)
     init_store(f"{url}&version=3&retention=classes", None, dry_run=False)
-    assert [body for _, body in server.changes()] == [
+    kept = {(body["db"], body["table"]) for _, body in server.changes() if "table" in body}
+    assert {("power", "hall_10s"), ("power/recent", "document"), ("power/history", "weather")} <= kept
+    assert ("power", "gpu") not in kept
+    assert len(kept) == len(TABLES) - 1
+    assert [body for _, body in server.changes() if "table" not in body] == [
         {"db": "power/recent", "retention_period": "90d"},
         {"db": "power/history", "retention_period": "3650d"},
     ]
@@ -260,3 +303,14 @@ def test_a_url_of_no_kind_of_store_is_refused_with_the_allowed_forms() -> None:
 def test_a_retention_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="--retention-days: 0: must be at least 1"):
         init_store(f"sqlite:///{tmp_path / 'store.db'}", 0, dry_run=False)
+
+
+def test_a_store_for_each_hall_is_prepared_store_by_store(tmp_path: Path) -> None:
+    stores = {name: tmp_path / f"{name}.db" for name in ("site", "h1", "h2")}
+    lines = [f'{name} = "sqlite:///{path}"\n' for name, path in stores.items()]
+    (tmp_path / "stores.toml").write_text(f"{lines[0]}[halls]\n{lines[1]}{lines[2]}")
+    url = f"halls:///{tmp_path}/stores.toml"
+    assert [line.partition(":")[0] for line in init_store(url, None, dry_run=True)] == ["site", "h1", "h2"]
+    assert not any(path.exists() for path in stores.values())
+    init_store(url, None, dry_run=False)
+    assert all(path.exists() for path in stores.values())

@@ -157,7 +157,7 @@ def test_verify_runs_every_query_of_every_panel(grafana: Grafana, stub: GrafanaS
     publish(grafana, "Powerhall", "powerhall", filled_influx.url)
     checks = verify(grafana, "powerhall", filled_influx.end_s)
     assert [check.what for check in checks if not check.ok] == []
-    assert len(checks) == 2 + len(BOARDS) + sum(len(board.panels) for board in BOARDS)
+    assert len(checks) == 2 + len(BOARDS) + sum(len(board.panels) + 3 * board.annotations for board in BOARDS)
     empty = [check.what for check in checks if check.rows == 0]
     assert empty == ["Powerhall: Node and GPU: Events of this node"], "nothing happened on the first node"
     table = as_table(checks)

@@ -13,7 +13,7 @@ from powerhall.store.query import AGGREGATES
 from powerhall_dashboards.build import built
 
 WORDS = {"SELECT", "FROM", "WHERE", "AND", "OR", "AS", "GROUP", "BY", "ORDER", "DESC", "LIMIT", "fill", "none", "time"}
-WORDS |= {"SHOW", "TAG", "VALUES", "WITH", "KEY", "now"}
+WORDS |= {"SHOW", "TAG", "VALUES", "WITH", "KEY", "now", "moving_average"}
 MACROS = {"$timeFilter", "$__interval"}
 QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|/\^\$\w+\$/")
 

@@ -127,3 +127,17 @@ def test_a_wrong_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
         main(["prevue"])
     assert end.value.code == 2
     capsys.readouterr()
+
+
+def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "stroe.db"
+    assert main(["preview", "--store", f"sqlite:///{path}", "--out", str(tmp_path / "out")]) == 1
+    assert "there is no such file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_variable_is_refused_with_the_known_ones(
+    filled_sqlite: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["preview", "--store", filled_sqlite.url, "--out", str(tmp_path), "--var", "nod=n1"]) == 1
+    assert "must name one of gpu, hall, job, node, plan, rack, site" in capsys.readouterr().err

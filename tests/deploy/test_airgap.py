@@ -44,11 +44,18 @@ def test_it_installs_and_samples_without_a_network(unpacked, tmp_path):
     done = without_network([tmp_path / "opt/bin/powerhall-agent", "once", "--simulate", "--format", "line"])
     assert done.returncode == 0, done.stderr
     assert any(line.startswith("gpu,") for line in done.stdout.splitlines())
+    done = without_network([tmp_path / "opt/bin/powerhall-agent", "install", "--root", tmp_path / "host"])
+    assert done.returncode == 0, done.stderr
+    unit = (tmp_path / "host/etc/systemd/system/powerhall-agent.service").read_text()
+    assert f"ExecStart={tmp_path}/opt/bin/powerhall-agent run" in unit
 
 
 def test_the_archive_holds_every_part_for_an_operator(unpacked):
     for name in (
         "systemd/powerhall-agent.service",
+        "sysusers.d/powerhall-agent.conf",
+        "tmpfiles.d/powerhall-agent.conf",
+        "config/agent.toml",
         "helm/powerhall/Chart.yaml",
         "kubernetes/powerhall.yaml",
         "README.md",

@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from powerhall.jobs.readers.formats import read_job_file
+from powerhall.site.site_file import read_site
+from powerhall_agent.cli import parser as agent_parser
+from powerhall_agent.commands.options import agent_settings
+
 
 @pytest.fixture
 def folder(root):
@@ -54,7 +59,7 @@ def test_docker_accepts_the_project(compose, folder):
     assert set(services) == {"influxdb", "grafana", "agent", "optimizer", "rollup"}
     for name, service in services.items():
         for entry in service.get("volumes", []):
-            if entry["type"] == "bind" and "/site" not in entry["source"]:  # site/ is the installer's own
+            if entry["type"] == "bind":
                 assert Path(entry["source"]).exists(), f"{name}: {entry['source']}"
     assert "$" not in services["rollup"]["command"][-1]
 
@@ -66,3 +71,14 @@ def test_docker_refuses_a_misspelt_project(compose, folder, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "depends_upon" in done.stderr
+
+
+def test_the_simulated_agent_is_a_node_of_the_shipped_site(folder):
+    """Its points carry the names by which the roll-up finds them; without a site no dashboard shows it."""
+    command = yaml.safe_load((folder / "compose.yaml").read_text())["services"]["agent"]["command"]
+    options = agent_parser().parse_args(command)
+    tags = agent_settings(options).sampler
+    site, _ = read_site(folder / "site" / "site.toml")
+    (rack,) = site.racks()
+    assert (tags.site, tags.hall, tags.rack, tags.node) == (site.name, site.halls[0].zone, rack.zone, rack.nodes[0])
+    assert [job.job_id for job in read_job_file(folder / "site" / "jobs.csv")] == ["train-a", "tune-1", "tune-2"]

@@ -1,4 +1,4 @@
-"""The cron line, run by a real cron in a mount namespace of its own, makes and publishes a verified plan."""
+"""The cron line, run by a real cron in a mount namespace of its own, reads the queue and publishes a verified plan."""
 
 import os
 import shutil
@@ -40,11 +40,14 @@ def folder(tmp_path):
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to make a mount namespace")
     (tmp_path / "site.toml").write_text(SITE)
-    store = open_store(f"sqlite:///{tmp_path}/power.db")
-    jobs = [Job(f"j{i}", 8, 3600.0, weight=1.0 + i) for i in range(4)]
-    store.put_document("queue", "cron1", int(time.time()), msgspec.json.encode(jobs))
-    store.close()
-    (tmp_path / "optimizer.env").write_text(f"POWERHALL_STORE=sqlite:///{tmp_path}/power.db\n")
+    rows = "".join(f"j{i},8,3600,{1.0 + i}\n" for i in range(4))
+    (tmp_path / "jobs.csv").write_text(f"job_id,gpus,duration_s,weight\n{rows}")
+    (tmp_path / "scheduler.toml").write_text(
+        f'[file]\njobs = "{tmp_path}/jobs.csv"\norders = "{tmp_path}/orders.csv"\n'
+    )
+    (tmp_path / "optimizer.env").write_text(
+        f"POWERHALL_STORE=sqlite:///{tmp_path}/power.db\nPOWERHALL_SCHEDULER=file\n"
+    )
     return tmp_path
 
 
@@ -58,6 +61,18 @@ def adapted(root, folder):
         .replace("/var/lib/powerhall-optimizer", str(folder))
         .replace("/var/log/powerhall", str(folder))
     )
+
+
+def test_the_line_alone_plans_the_queue_of_the_store_and_says_when_there_is_none(root, folder):
+    (folder / "optimizer.env").write_text(f"POWERHALL_STORE=sqlite:///{folder}/power.db\n")
+    line = adapted(root, folder).splitlines()[-1].removeprefix("* * * * * root ")
+    subprocess.run(["sh", "-c", line], check=False)
+    assert "run `powerhall-optimizer queue --store`" in (folder / "optimizer.log").read_text()
+    store = open_store(f"sqlite:///{folder}/power.db")
+    store.put_document("queue", "cron1", int(time.time()), msgspec.json.encode([Job("j1", 8, 3600.0)]))
+    store.close()
+    subprocess.run(["sh", "-c", line], check=True)
+    assert (folder / "plan.json").exists()
 
 
 def test_cron_runs_a_round_from_the_shipped_line(root, folder):

@@ -17,14 +17,19 @@ import yaml
 from tools.reference.commands import console_commands, top_parser
 
 from powerhall.jobs.job_files import read_jobs
+from powerhall.jobs.owners import read_owners
 from powerhall.runtime.settings import read_toml
+from powerhall.site.reported_months import read_reported
 from powerhall.site.site_file import read_site
+from powerhall.site.topology import Site
+from powerhall.store.hall_stores import hall_addresses
 from powerhall_agent.commands.cap import CapperSettings
 from powerhall_agent.facility.gateway_settings import load_facility
 from powerhall_agent.facility.registry import load_map
 from powerhall_agent.settings.agent_settings import load_settings
 from powerhall_optimizer.inputs import round_settings
 from powerhall_optimizer.schedulers import registry
+from powerhall_twin.site.failures import read_failures
 from rigs.pages import Block, blocks, pages
 
 ROOT = Path(__file__).parents[2]
@@ -35,13 +40,32 @@ LANGUAGES = {"sh", "python", "toml", "json", "yaml", "csv", "text", "lua", "ini"
 LOADERS: dict[str, Callable[[Path], object]] = {
     "site.toml": read_site,
     "jobs.csv": read_jobs,
+    "owners.csv": read_owners,
+    "reported.csv": read_reported,
     "agent.toml": load_settings,
     "capper.toml": lambda path: read_toml(path, CapperSettings),
     "facility.toml": load_facility,
     "round.toml": round_settings.read_settings,
     "scheduler.toml": registry.read_settings,
+    "stores.toml": lambda path: hall_addresses(f"halls:///{path}"),
     "own.toml": lambda path: load_map(path.name, path.parent),
+    "failures.toml": lambda path: read_failures(path, _desk_site(path.with_name("site.toml"))),
 }
+TOPOLOGY = {
+    "topology.conf": "SwitchName=leaf1 Nodes=gn[01-02]\nSwitchName=leaf2 Nodes=gn[03-04]\n"
+    "SwitchName=spine Switches=leaf[1-2]\n",
+    "nodes.json": json.dumps(
+        {"items": [{"metadata": {"name": "gn01", "labels": {"nvidia.com/gpu.clique": "a.1"}}}]},
+    ),
+}
+"""Files of a scheduler that a page names, for the nodes of the desk's site."""
+
+
+def _desk_site(path: Path) -> Site:
+    path.write_text(SITE)
+    return read_site(path)[0]
+
+
 SITE = (Path(__file__).with_name("site.toml")).read_text(encoding="utf-8")
 JOBS = "job_id,gpus,duration_s,submit_s,preemptible\n" + "".join(
     f"{name},8,{hours} h,0,true\n" for name, hours in (("job1", 1), ("job2", 1), ("job3", 2), ("job42", 2))
@@ -78,6 +102,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shell(folder: Path, script: str) -> str:
     """Run a script as a reader would type it, and return what it prints; a command that fails ends it."""
+    script = f"trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{script}"
     env = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", script],
@@ -161,6 +186,8 @@ def test_a_file_of_a_page_is_read_by_its_loader(block: Block, tmp_path: Path) ->
         (tmp_path / "own.toml").write_text(next(b.text for b in of_page(block.page) if b.title == "own.toml"))
     for match in re.finditer(r'"([\w/.-]+\.csv)"', block.text):
         (tmp_path / match[1]).write_text("time,power_w,usd_per_mwh,dry_bulb_c,wet_bulb_c\n2026-01-01,1e6,30,20,15\n")
+    for file in set(re.findall(r'^file = "(.+?)"', block.text, re.MULTILINE)) & TOPOLOGY.keys():
+        (tmp_path / file).write_text(TOPOLOGY[file])
     LOADERS[name](tmp_path / name)
 
 

@@ -27,7 +27,8 @@ def test_the_first_example_plans_every_job_and_explains_one(root, tmp_path):
     plan, said = run(root, "first", tmp_path)
     assert {entry.job_id for entry in plan.assignments} == {"prep", "train", "tune", "eval", "sweep"}
     assert {entry.mode for entry in plan.assignments} == {"p400", "p700"}, "short of power, modes differ"
-    assert "sweep: 32 GPUs, weight 1, 3.00 h of work, queued" in said
+    assert "sweep starts at 2026-07-01T02:00Z in hall1, mode p400.\n  32 GPUs, weight 1, 3.00 h of work, queued" in said
+    assert "GW" not in said
 
 
 def test_the_hot_day_compares_with_a_weaker_cooler(root, tmp_path):
@@ -37,4 +38,5 @@ def test_the_hot_day_compares_with_a_weaker_cooler(root, tmp_path):
     assert min(plan.snapshot.price_per_mwh) < max(plan.snapshot.price_per_mwh)
     assert plan.waiting, "not every job gets its turn"
     assert [line.split()[0] for line in said.splitlines()[:2]] == ["as", "hall1.cooling=-20%"]
-    assert f"{plan.waiting[0].job_id}:" in said
+    assert f"{plan.waiting[0].job_id} waits: " in said
+    assert "GW" not in said

@@ -11,6 +11,7 @@ from powerhall.plan.plan import Plan, Snapshot, snapshot_hash
 from powerhall.runtime.log import Log
 from powerhall.site.site_file import read_site
 from powerhall_optimizer.inputs.round_settings import RoundSettings
+from powerhall_optimizer.planning.compiling import compile_all
 from powerhall_optimizer.planning.planner import make_plan
 from rigs.node_types import H100_NODE
 
@@ -121,3 +122,9 @@ def changed(plan: Plan, **snapshot_fields: object) -> Plan:
 def change() -> Callable[..., Plan]:
     """Change the snapshot of a plan by hand."""
     return changed
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_solver() -> None:
+    """Compile the solver before the first test: a round with a cold cache says so, and takes a minute more."""
+    compile_all()

@@ -19,7 +19,8 @@ from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.what_if import what_if
 from powerhall_optimizer.leases.grant_cycle import GrantCycle
 from powerhall_optimizer.leases.ledger import Ledger
-from powerhall_optimizer.planning.explain import explain_lines, explainer_of
+from powerhall_optimizer.planning.explain import explainer_of
+from powerhall_optimizer.planning.explanation import explain_lines
 from powerhall_optimizer.planning.multi_site import make_multi_site_plan
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.problem.certificate import make_certificate, read_certificate
@@ -130,7 +131,7 @@ def test_a_waiting_job_names_its_hall_and_tells_cooling_from_power(plan):
     for entry in cooling:
         assert f"{COOL} (cooling)" in entry.reason
         assert COOL in entry.binding
-        assert any(f"of liquid cooling in {COOL} from" in text for text in entry.what_if)
+        assert any(f"the cooling plants of {COOL} had" in text for text in entry.what_if)
         assert any(COOL in line for line in explain_lines(plan, entry.job_id))
 
 
@@ -225,7 +226,7 @@ def test_the_command_line_plans_and_explains_the_site(tmp_path, capsys, monkeypa
     assert main(["verify", "plan.json"]) == 0
     waiting = next(entry for entry in read_plan("plan.json").waiting if entry.code == "cooling")
     capsys.readouterr()
-    assert main(["explain", waiting.job_id]) == 0
+    assert main(["explain", waiting.job_id, "--seconds", "0"]) == 0
     assert f"cooling in {COOL}" in capsys.readouterr().out
 
 

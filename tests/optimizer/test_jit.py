@@ -1,6 +1,7 @@
 """The compiled kernels: cached by the content of all of them."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -42,6 +43,52 @@ def test_a_changed_kernel_reaches_the_unchanged_ones_that_call_it(tmp_path):
 
 def test_every_module_with_kernels_counts_for_the_cache(root):
     package = root / "optimizer" / "powerhall_optimizer"
-    users = {path for path in package.rglob("*.py") if "powerhall_optimizer.jit" in path.read_text(encoding="utf-8")}
+    takes = re.compile(r"powerhall_optimizer\.jit import [^\n]*kernel")
+    users = {path for path in package.rglob("*.py") if takes.search(path.read_text(encoding="utf-8"))}
     assert users
     assert users <= {path for pattern in jit.KERNEL_SOURCES for path in package.glob(pattern)}
+
+
+def _folder(tmp_path, package, **env):
+    """Return the cache folder and its warmth as a program sees them whose package lies in `package`."""
+    program = f"""
+from pathlib import Path
+from powerhall_optimizer import jit
+jit._cache_folder.cache_clear()
+jit.__file__ = {str(package / "jit.py")!r}
+state = jit.cache_state()
+print(state.folder)
+print(state.warm)
+"""
+    base = {key: value for key, value in os.environ.items() if key not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=base | {"HOME": str(tmp_path)} | env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    folder, warm = done.stdout.splitlines()
+    return folder, warm == "True"
+
+
+def test_an_installation_that_cannot_be_written_falls_back_to_the_users_cache(tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__pycache__").write_text("a file where the folder would be: not even root can write below it")
+    folder, warm = _folder(tmp_path, package)
+    assert folder.startswith(str(tmp_path / ".cache" / "powerhall" / "kernels-"))
+    assert not warm
+    folder, _ = _folder(tmp_path, package, XDG_CACHE_HOME=str(tmp_path / "xdg"))
+    assert folder.startswith(str(tmp_path / "xdg" / "powerhall" / "kernels-"))
+
+
+def test_a_new_cache_begins_as_a_copy_of_the_installed_one(tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    installed, _ = _folder(tmp_path, package)
+    assert installed.startswith(str(package))
+    (package / "__pycache__" / os.path.basename(installed) / "loop.nbi").write_text("compiled at installation")
+    folder, _ = _folder(tmp_path, package, NUMBA_CACHE_DIR=str(tmp_path / "named"))
+    assert folder.startswith(str(tmp_path / "named"))
+    assert (tmp_path / "named" / os.path.basename(folder) / "loop.nbi").read_text() == "compiled at installation"

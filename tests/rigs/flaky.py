@@ -5,7 +5,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -40,11 +40,10 @@ def start(flaky: Flaky) -> Iterator[Flaky]:
                 flaky.seen["503"] += 1
                 self._answer(503, b'{"code":"unavailable","message":"not now"}')
                 return
-            upstream = http.client.HTTPConnection("127.0.0.1", flaky.target_port, timeout=30)
-            upstream.request("POST", self.path, body, dict(self.headers))
-            answer = upstream.getresponse()
-            text = answer.read()
-            upstream.close()
+            with closing(http.client.HTTPConnection("127.0.0.1", flaky.target_port, timeout=30)) as upstream:
+                upstream.request("POST", self.path, body, dict(self.headers))
+                answer = upstream.getresponse()
+                text = answer.read()
             if roll < flaky.refuse + flaky.swallow:
                 flaky.seen["swallowed"] += 1
                 self.close_connection = True

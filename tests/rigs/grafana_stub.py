@@ -21,7 +21,8 @@ Answer = tuple[int, dict]
 class GrafanaStub:
     """A server on a free port of loopback; `calls` keeps method and path of every request."""
 
-    def __init__(self, version: str = "12.2.0") -> None:
+    def __init__(self, version: str = "12.2.0", *, saves_by_v1: bool = False) -> None:
+        self.saves_by_v1 = saves_by_v1
         self.version = version
         self.folders: dict[str, dict] = {}
         self.datasources: dict[str, dict] = {}
@@ -73,6 +74,8 @@ class GrafanaStub:
             }
         parts = path.strip("/").split("/")[1:]
         match (method, *parts):
+            case ("GET", listed) if listed.split("?")[0] == "folders":
+                return 200, list(self.folders.values())
             case ("GET", "folders", uid):
                 return (200, self.folders[uid]) if uid in self.folders else (404, {"message": "folder not found"})
             case ("POST", "folders"):
@@ -147,7 +150,8 @@ class GrafanaStub:
             return 412, {"message": "The dashboard has been changed by someone else", "status": "version-mismatch"}
         version = (old["version"] if old else 0) + 1
         number = old["id"] if old else len(self.dashboards) + 1
-        self.dashboards[data["uid"]] = {**data, "id": number, "version": version}
+        kept = _saved_by_v1(json.loads(json.dumps(data))) if self.saves_by_v1 else data
+        self.dashboards[data["uid"]] = {**kept, "id": number, "version": version}
         return 200, {"id": number, "uid": data["uid"], "status": "success", "version": version}
 
     def _query(self, body: dict) -> Answer:
@@ -187,6 +191,39 @@ class GrafanaStub:
         if results[0].get("error"):
             raise ValueError(results[0]["error"])
         return results[0].get("series", [])
+
+
+def _saved_by_v1(data: dict) -> dict:
+    """Store a dashboard as the v1 API does: apps/dashboard/pkg/migration/frontend_defaults.go, read there."""
+    built_in = {
+        "builtIn": 1,
+        "datasource": {"type": "grafana", "uid": "-- Grafana --"},
+        "enable": True,
+        "hide": True,
+        "iconColor": "rgba(0, 211, 255, 1)",
+        "name": "Annotations & Alerts",
+        "type": "dashboard",
+    }
+    data["annotations"]["list"].insert(0, built_in)
+    data = {"timepicker": {}, "weekStart": "", "editable": True, "links": [], **data, "schemaVersion": 42}
+    for variable in data["templating"]["list"]:
+        variable |= {"options": [], "current": {"text": "phx", "value": "phx"}}
+    defaults = {"transparent": False, "links": [], "options": {}, "title": "", "targets": [{"refId": "A"}]}
+    defaults["fieldConfig"] = {"defaults": {}, "overrides": []}
+    panels = []
+    for panel in data["panels"]:
+        kept = {name: value for name, value in panel.items() if name not in defaults or value != defaults[name]}
+        if kept["type"] != "row":
+            kept.setdefault("fieldConfig", {}).setdefault("overrides", [])
+        panels.append(kept)
+    panels.sort(key=lambda panel: (panel["gridPos"]["y"], panel["gridPos"]["x"]))
+    return _without_nulls({**data, "panels": panels})
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _macros(query: dict, start_ms: int, end_ms: int) -> str:

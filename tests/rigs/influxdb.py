@@ -1,7 +1,8 @@
-"""A real InfluxDB 1.6 on loopback, and nginx in front of it as the /api/v2/write endpoint of later versions.
+"""A real InfluxDB 1.6 on loopback, and nginx in front of it as the /api/v2/write endpoint of later versions; or 1.8.3.
 
 Both are started once per test run on free ports, with configuration written here, and stopped at its end. The programs
-come from Debian's packages `influxdb` and `nginx`; where one is absent `start` says so and tests skip.
+come from Debian's packages `influxdb` and `nginx`; where one is absent `start` says so and tests skip. InfluxDB 1.8.3,
+which has the endpoint itself, is built from its Go module by `.ci/run` (or `make influxd`); `start_1_8` runs it.
 """
 
 import os
@@ -114,6 +115,25 @@ def missing() -> str:
 
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+BUILT = Path.home() / ".cache" / "powerhall-tools" / "influxd"
+"""InfluxDB 1.8.3: `GOBIN=~/.cache/powerhall-tools go install github.com/influxdata/influxdb/cmd/influxd@v1.8.3`."""
+
+
+@contextmanager
+def start_1_8() -> Iterator[InfluxRig]:
+    """Start InfluxDB 1.8.3, whose own port has the v2 write endpoint, and stop it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="powerhall-influx18-"))
+    ports = {"http_port": _free_port(), "rpc_port": _free_port()}
+    (folder / "influxd.conf").write_text(_INFLUXD.format(folder=folder, auth="false", tuning="", **ports))
+    influxd = _spawn(str(BUILT), "run", "-config", str(folder / "influxd.conf"), log=folder / "influxd.log")
+    try:
+        _wait(f"http://127.0.0.1:{ports['http_port']}/ping", influxd)
+        yield InfluxRig(ports["http_port"], ports["http_port"], influxd.pid, folder)
+    finally:
+        _stop(influxd)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _free_port() -> int:

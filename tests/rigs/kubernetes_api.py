@@ -19,10 +19,17 @@ from urllib.parse import parse_qs, urlsplit
 
 _KINDS = {
     ("", "v1", "nodes"): ("Node", False),
+    ("", "v1", "pods"): ("Pod", True),
     ("", "v1", "events"): ("Event", True),
     ("batch", "v1", "jobs"): ("Job", True),
+    ("resource.k8s.io", "v1", "resourceclaims"): ("ResourceClaim", True),
     ("coordination.k8s.io", "v1", "leases"): ("Lease", True),
-    ("kueue.x-k8s.io", "v1beta1", "clusterqueues"): ("ClusterQueue", False),
+    ("kueue.x-k8s.io", "v1beta2", "clusterqueues"): ("ClusterQueue", False),
+    ("kueue.x-k8s.io", "v1beta2", "localqueues"): ("LocalQueue", True),
+    ("kueue.x-k8s.io", "v1beta2", "workloads"): ("Workload", True),
+    ("jobset.x-k8s.io", "v1alpha2", "jobsets"): ("JobSet", True),
+    ("ray.io", "v1", "rayjobs"): ("RayJob", True),
+    ("leaderworkerset.x-k8s.io", "v1", "leaderworkersets"): ("LeaderWorkerSet", True),
 }
 _PORTS = range(21700, 21800)
 
@@ -139,11 +146,11 @@ class _Handler(BaseHTTPRequestHandler):
             if (found := _discovery(parts.path)) is not None:
                 self._send(200, found)
                 return
-            group, version, resource, namespace, name = _route(parts.path)
+            group, version, resource, namespace, name, part = _route(parts.path)
             kind, _ = _KINDS[group, version, resource]
             if verb == "get" and not name:
                 verb = "watch" if query.get("watch") in ("1", "true", "True") else "list"
-            self.rig.requests.append((verb, resource))
+            self.rig.requests.append((verb, f"{resource}/{part}" if part else resource))
             self._authorized(verb, resource)
             api = f"{group}/{version}" if group else version
             if verb == "watch":
@@ -259,17 +266,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._do("patch")
 
 
-def _route(path: str) -> tuple[str, str, str, str, str]:
-    """Return group, version, resource, namespace and name of a path."""
+def _route(path: str) -> tuple[str, str, str, str, str, str]:
+    """Return group, version, resource, namespace, name and subresource of a path."""
     parts = path.strip("/").split("/")
     group, version, rest = ("", parts[1], parts[2:]) if parts[0] == "api" else (parts[1], parts[2], parts[3:])
     namespace = ""
     if rest and rest[0] == "namespaces" and len(rest) > 2:
         namespace, rest = rest[1], rest[2:]
-    resource, name = (rest[0] if rest else ""), (rest[1] if len(rest) > 1 else "")
+    resource, name, part = (*rest, "", "", "")[:3]
     if (group, version, resource) not in _KINDS:
         raise _Refused(404, "NotFound", f"the server could not find {path}")
-    return group, version, resource, namespace, name
+    return group, version, resource, namespace, name, part
 
 
 def _discovery(path: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from powerhall.jobs import Job
 from powerhall.physics.plants.plant import Plant
 from powerhall.plan.multi_site import MultiSitePlan, multi_site_hash
 from powerhall.plan.plan import (
+    PLAN_VERSION,
     Assignment,
     Certificate,
     Objective,
@@ -109,7 +110,7 @@ def random_plan(draw: random.Random, snapshot: Snapshot, names: list[str], taken
         waiting.append(Waiting(entry.job_id, WaitCode.SHED, ""))
     certificate = random_certificate(draw, names, [st.name for st in s.site.storages], s.slots)
     return Plan(
-        version=1,
+        version=PLAN_VERSION,
         plan_id=snapshot_hash(s),
         created_s=START_S,
         status="feasible",
@@ -220,9 +221,13 @@ def _plants(draw: random.Random, most_w: float) -> tuple[Plant, ...]:
         rated_c = 35.0 if kind == "dry_cooler" else 25.0
         capacity_w = most_w * draw.uniform(0.9, 1.4) * (1.5 if kind != "fixed" else 1.0)
         fans = draw.choice([0.0, 4321.5]), draw.choice([0.0, 700.0])
-        return Plant(
+        made = Plant(
             f"p{draw.random()}", kind, capacity_w, serves, supply_c, 10.0, 6.0, rated_c, draw.uniform(3, 9), *fans
         )
+        staged = random.Random(made.name)  # of its own, so that the rest of a site does not depend on it
+        if staged.random() < 0.7:
+            return made
+        return msgspec.structs.replace(made, units=staged.randint(1, 4), min_part_load=staged.choice([0.0, 0.3]))
 
     parts = draw.choice([(), ("all",), ("all", "all"), ("liquid", "air"), ("liquid", "air", "air")])
     return tuple(plant(serves) for serves in parts)
@@ -371,6 +376,8 @@ def _assignment(draw: random.Random, s: Snapshot, job: Job) -> Assignment | None
     job_class = s.site.job_classes.get(job.job_class)
     length = max(1, math.ceil(job.duration_s / gpu_speed(mode, job_class) / s.slot_s - 1e-9))
     start_s = s.start_s + (first if job.state == "running" else draw.randint(first, s.slots - 1)) * s.slot_s
+    if job.state == "waiting" and job.deadline_s is not None and start_s + length * s.slot_s > job.deadline_s:
+        return None
     placements = tuple(
         Placement(r.zone, compress(draw.sample(r.nodes, draw.randint(1, len(r.nodes)))), draw.randint(1, kind.gpus))
         for r in hall.racks()

@@ -33,7 +33,9 @@ class SiteData:
     def lines(self) -> bytes:
         """Return everything as line protocol."""
         return b"".join(
-            encode(point) for part in (self._gpus(), self._zones(), self._plans(), self._rare()) for point in part
+            encode(point)
+            for part in (self._gpus(), self._zones(), self._plans(), self._progress(), self._rare())
+            for point in part
         )
 
     def _budget_w(self, time_s: int) -> float:
@@ -83,6 +85,9 @@ class SiteData:
             "slow_thermal_s": 0.0,
         }
         yield Point("gpu", tags, fields, time_s * 1000)
+        parts = {"sm_active_percent": 71.0, "tensor_active_percent": 34.0, "dram_active_percent": 40.0}
+        sent = {"nvlink_tx_bytes_per_s": 4e10, "pcie_tx_bytes_per_s": 2e9}
+        yield Point("gpu_activity", tags, parts | sent, time_s * 1000)
 
     def _zone(self, time_s: int, number: int, racks: int) -> dict[str, float | str]:
         it_w = sum(4 * self._gpu_w(time_s, number + rack) * 1.15 for rack in range(racks))
@@ -90,11 +95,20 @@ class SiteData:
         cooling_w, loss_w = 0.12 * it_w, 0.05 * it_w
         return {
             "it_power_w": it_w,
+            "it_measured_w": 0.8 * it_w,
+            "it_estimated_w": 0.15 * it_w,
+            "it_assumed_w": 0.05 * it_w,
             "cooling_power_w": cooling_w,
             "loss_power_w": loss_w,
             "facility_power_w": it_w + cooling_w + loss_w,
             "heat_w": it_w + loss_w,
             "cooling_capacity_w": 3200.0 * racks,
+            "heat_liquid_w": 0.7 * it_w,
+            "cooling_capacity_liquid_w": 2000.0 * racks,
+            "heat_air_w": 0.3 * it_w + loss_w,
+            "cooling_capacity_air_w": 1200.0 * racks,
+            "cooling_load_percent": 100.0 * 0.7 * it_w / (2000.0 * racks),
+            "cooling_headroom_w": 2000.0 * racks - 0.7 * it_w,
             "budget_w": budget_w,
             "headroom_w": budget_w - it_w - cooling_w - loss_w,
             "planned_w": it_w * 1.15,
@@ -145,6 +159,15 @@ class SiteData:
                 "stale_share": 0.0,
             }
             yield Point("plan", {"site": SITE}, plan, time_s * 1000)
+            granted = {
+                "leases": 4.0,
+                "cap_w": 9200.0,
+                "clock_ahead_s": 0.1,
+                "unknown": 0.0,
+                "silent": 0.0,
+                "refused": 0.0,
+            }
+            yield Point("lease_round", {"site": SITE}, granted | {"unconfirmed": 0.0}, time_s * 1000)
         last_s = time_s
         yield from self._jobs(last_s - 300, f"plan{number - 1}", 9)
         yield from self._jobs(last_s, f"plan{number}", 6)
@@ -197,6 +220,15 @@ class SiteData:
                 fields = {"job": f"job-{100 + index}", "start_s": float(self.start_s), "end_s": 0.0, "energy_j": 1.5e6}
                 yield Point("job_interval", tags, fields, (self.start_s + 30) * 1000)
 
+    def _progress(self) -> Iterator[Point]:
+        for minute, time_s in enumerate(self._times(60)):
+            for index, (hall, rack, node) in enumerate(RACKS):
+                tags = {"site": SITE, "hall": hall, "rack": rack, "node": node}
+                for place, (unit, each) in enumerate((("tokens", 90_000.0), ("steps", 11.0))):
+                    done = {"done": each, "total": each * minute, "energy_j": 100_800.0}
+                    named = {"job": f"job-{100 + index}", "unit": unit}
+                    yield Point("job_progress", tags, {**named, **done}, time_s * 1000 + place)
+
     def _rare(self) -> Iterator[Point]:
         now_ms, middle_ms = (self.end_s - 10) * 1000, (self.start_s + self.end_s) // 2 * 1000
         site = {"site": SITE}
@@ -237,6 +269,12 @@ class SiteData:
             tags = {**site, "hall": hall, "rack": rack, "node": node}
             lease = {"cap_w": 2300.0, "safe_cap_w": 1200.0, "expires_s": float(self.end_s + 600), "plan_id": "plan"}
             yield Point("lease", {**site, "hall": hall, "node": node}, lease, now_ms)
+            why = "lost: it is absent, and a capper ran here before" if node == "n2" else "-"
+            state = {"up": 1.0, "leased": 1.0, "alarms": float(node == "n2"), "reason": "lease", "detail": why}
+            yield Point("capper", {"node": node}, state, now_ms)
+            doubt = {"dropped_readings": 31.0, "suspect": 1.0, "reason": "4,294,967 W: above 840 W"}
+            if node == "n3":
+                yield Point("sensor", {**tags, "gpu": "2", "sensor": "power"}, doubt, now_ms)
             for success, name in ((1.0, "gpu"), (0.0 if node == "n2" else 1.0, "rapl")):
                 fields = {
                     "success": success,
@@ -268,6 +306,7 @@ class SiteData:
                     "rejected_points": 0.0,
                     "sent_points": 1e5,
                     "retries": 1.0,
+                    "foreign_answers": 0.0,
                     "ticks_missed": 0.0,
                 }
                 yield Point("agent", {**site, "hall": hall, "rack": rack, "node": node}, agent, time_s * 1000)

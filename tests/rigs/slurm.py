@@ -1,8 +1,8 @@
 """A real Slurm cluster on loopback: slurmctld and one slurmd per simulated node, started once per test run.
 
 The programs are Debian's (22.05 on bookworm), or those in the folder $POWERHALL_SLURM_BIN
-(tests/optimizer/schedulers/slurm24.sh puts 24.11 there). A node is a process configured with 64 cores and
-8 GPUs; jobs are real processes that sleep.
+(tests/optimizer/schedulers/slurm24.sh puts 24.11 there, slurm26.sh 26.05). A node is a process configured with
+64 cores and 8 GPUs; jobs are real processes that sleep.
 """
 
 import os
@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,10 +113,12 @@ class SlurmRig:
         """Run a Slurm command, as another user where one is named, and return its output."""
         env = self.env
         if user and "POWERHALL_SLURM_BIN" in os.environ:
-            env = env | {"POWERHALL_AS_USER": user}  # the small scripts of slurm24.sh switch user inside the tree
+            env = env | {"POWERHALL_AS_USER": user}  # the small scripts of slurm_tree.sh switch user inside the tree
         elif user:
             command = ("setpriv", "--reuid", user, "--clear-groups", *command)
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, errors="replace", check=False, timeout=60
+        )
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout.strip()
@@ -150,14 +152,20 @@ class SlurmRig:
         for line in self.run("scontrol", "-o", "show", "reservation").splitlines():
             if found := re.match(r"ReservationName=(\S+)", line):
                 self.run("scontrol", "delete", f"ReservationName={found[1]}")
-        self.run("scancel", "-u", "root", check=False)
-        self.run("scancel", "-u", "nobody", check=False)
+        self._cancel()
         self.run("scancel", "--full", "-s", "KILL", "-u", "root", check=False)
-        deadline = time.monotonic() + _DEADLINE_S
+        deadline, again = time.monotonic() + _DEADLINE_S, time.monotonic() + 3
         while self.run("squeue", "-h", "-t", "PD,R,CG,S", "-o", "%i"):
             if time.monotonic() > deadline:
                 raise RuntimeError("jobs did not end:\n" + self.run("squeue"))
+            if time.monotonic() > again:  # one that started just then may have been passed over
+                self._cancel()
+                again += 3
             time.sleep(0.1)
+
+    def _cancel(self) -> None:
+        for user in ("root", "65534"):  # nobody: the trees of debootstrap may not know the name
+            self.run("scancel", "-u", user, check=False)
 
 
 def missing() -> str:
@@ -172,6 +180,14 @@ def _path() -> str:
     return ":".join(
         (os.environ.get("POWERHALL_SLURM_BIN", "/usr/bin"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin")
     )
+
+
+def installed_version() -> tuple[int, int]:
+    """Return Slurm's version."""
+    told = subprocess.run(["slurmctld", "-V"], env={"PATH": _path()}, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"(\d+)\.(\d+)", told)
+    assert found, told
+    return int(found[1]), int(found[2])
 
 
 def _free_ports(count: int) -> int:
@@ -224,16 +240,20 @@ def _spawn(env: dict[str, str], log: Path, *command: str) -> subprocess.Popen[by
 
 
 @contextmanager
-def start(lua: Path, *, nodes: int = 8, licences: str = "kw:60,cool_kw:200") -> Iterator[SlurmRig]:
-    """Start a cluster with this job_submit.lua, wait until all nodes are idle, and stop it at the end."""
+def start(
+    lua: Path, *, nodes: int = 8, licences: str = "kw:60,cool_kw:200", change: Callable[[Path], None] | None = None
+) -> Iterator[SlurmRig]:
+    """Start a cluster with this job_submit.lua, wait until all nodes are idle, and stop it at the end.
+
+    `change` may edit the files of its folder before.
+    """
     folder = Path(tempfile.mkdtemp(prefix="powerhall-slurm-", dir="/tmp"))
     folder.chmod(0o755)
     env = {"PATH": _path(), "SLURM_CONF": str(folder / "slurm.conf"), "HOME": "/root", "TZ": "UTC"}
-    told = subprocess.run(["slurmctld", "-V"], env=env, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"(\d+)\.(\d+)", told)
-    assert found, told
-    version = int(found[1]), int(found[2])
+    version = installed_version()
     _write(folder, nodes, licences, lua, version)
+    if change is not None:
+        change(folder)
     names = tuple(f"gn{number:02d}" for number in range(1, nodes + 1))
     rig = SlurmRig(folder, names, env, version)
     processes = [_spawn(env, folder / "log" / "slurmctld.out", "slurmctld", "-D")]
@@ -282,3 +302,46 @@ def _stop(processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
         if pid.isdigit() and name.exists() and "slurmd" in name.read_text():
             os.kill(int(pid), signal.SIGTERM)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def mixed(folder: Path) -> None:
+    """Make twelve nodes of two kinds: gn01-08 of hall1 with shards (gn01-04 with the feature ib), gn09-12 of hall2.
+
+    gn13, which is down, has 8 GPUs of two MIG instances each. Partitions: gpu (gn01-12), mig (gn13), right (gn07-12),
+    short (30 minutes), whole (gn01-04, whole nodes only), shared (gn08, for its job_submit.lua a prepaid node), sets (a
+    node set and gn08).
+    """
+    conf = (folder / "slurm.conf").read_text()
+    head, _, nodes = conf.partition("NodeName=")
+    first = int(re.search(r"Port=\[(\d+)-", nodes)[1])  # type: ignore[index]
+    like = "CPUs=64 Boards=1 SocketsPerBoard=2 CoresPerSocket=32 ThreadsPerCore=1 RealMemory=1000000"
+    kinds = (
+        ("gn[01-04]", 0, 3, "gpu:h200:8,shard:h200:32", "hall1,ib"),
+        ("gn[05-08]", 4, 7, "gpu:h200:8,shard:h200:32", "hall1"),
+        ("gn[09-12]", 8, 11, "gpu:4090:8", "hall2"),
+    )
+    lines = [
+        f"NodeName={names} NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first + low}-{first + high}] {like} "
+        f"Gres={gres} Feature={features} State=UNKNOWN"
+        for names, low, high, gres, features in kinds
+    ]
+    lines += [
+        # described only: no slurmd runs for it
+        f"NodeName=gn13 NodeHostname=localhost NodeAddr=127.0.0.1 Port={first + 12} {like} "
+        "Gres=gpu:3g.40gb:16 State=DOWN",
+        "PartitionName=mig Nodes=gn13 MaxTime=INFINITE State=UP OverSubscribe=NO",
+        "PartitionName=gpu Nodes=gn[01-12] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO",
+        "PartitionName=right Nodes=gn[07-12] MaxTime=7-0 State=UP OverSubscribe=NO",
+        "PartitionName=short Nodes=gn[01-12] MaxTime=30 DefaultTime=10 State=UP OverSubscribe=NO",
+        "NodeSet=fast Feature=ib",
+        "PartitionName=sets Nodes=fast,gn08 MaxTime=INFINITE State=UP OverSubscribe=NO",
+        "PartitionName=shared Nodes=gn08 MaxTime=INFINITE State=UP OverSubscribe=NO",
+        "PartitionName=whole Nodes=gn[01-04] MaxTime=INFINITE State=UP OverSubscribe=EXCLUSIVE",
+    ]
+    head = head.replace("GresTypes=gpu\n", "GresTypes=gpu,shard\n")
+    (folder / "slurm.conf").write_text(head + "\n".join(lines) + "\n")
+    (folder / "gres.conf").write_text(
+        f"AutoDetect=off\nNodeName=gn[01-08] Name=gpu Type=h200 File={folder}/dev/nvidia[0-7]\n"
+        f"NodeName=gn[01-08] Name=shard Count=32\n"
+        f"NodeName=gn[09-12] Name=gpu Type=4090 File={folder}/dev/nvidia[0-7]\n"
+    )

@@ -9,7 +9,7 @@ import pytest
 from powerhall.jobs.model import Job
 from powerhall.site.site_file import read_site
 from powerhall.site.topology import Site
-from powerhall_twin.policies.scenario import Scenario
+from powerhall_twin.site.scenario import Scenario
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests write `from twin_jobs import ...`
 

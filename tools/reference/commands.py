@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - rows of tables
 """docs/reference/commands.md from the argparse parsers of every console command."""
 
 import argparse
@@ -15,12 +16,36 @@ HEAD = """\
 # Commands
 
 This page is generated from the parsers by `make reference`; `make check` fails while they differ. `--help` shows the
-same. Exit codes of every command: 0 done, 1 refused input or failed check, 2 wrong usage, 3 internal error.
+same.
+
+## All commands alike
+
+| what | how it is written | where |
+|---|---|---|
+| a duration (`SPAN`) | `90 s`, `30min`, `1.5h`, `2d` or ISO 8601 (`PT2H`); a bare number is in seconds; `lease` wants the unit | `--length`, `--horizon`, `--seconds`, `--within`, `--for`, `--settle`, `--round`, `--interval` |
+| a share (`SHARE`) | `30%` or `30` | `--by` |
+| a power | `350MW`, `1.2 MW` | `--to`, `--power-limit`, `--what-if` |
+| a moment | ISO 8601, UTC or the site's zone without an offset; or seconds since the epoch | `--start`, `--at`, `--end`, `--since`, `--until` |
+| a plan | by its place or by `--plan`; default `plan.json` | `verify`, `report`, `explain`, `lease`, `schedule`, `shed` |
+| a site file | by `--site`; `check` takes it by its place as well | |
+| a store | `sqlite:///PATH` or `influxdb://HOST:PORT/BUCKET?...` | `--store` |
+| the result for a program | `--json`; services log lines of `key=value` | every command with a result |
+
+`--hours` and `--minutes` are older names of `--length`, in that unit, and still taken; so is `install-units` for
+`install`. `completion` prints what bash, fish and zsh need to complete all of this on Tab.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | refused: a value of an option, a file, a failed check, a full disk; one line says what and what is allowed |
+| 2 | wrong usage: an unknown option or command, or one that is missing |
+| 3 | internal error, with a traceback |
+| 130, 143 | ended by Ctrl-C or SIGTERM, with every process that the command started |
 
 """
 
 
-class _Built(Exception):  # noqa: N818 - carries the parser out of `main`, it is no error
+class _Built(BaseException):
     """Raised in place of parsing, with the finished parser."""
 
 

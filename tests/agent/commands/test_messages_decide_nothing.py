@@ -1,6 +1,9 @@
 """Advice, retries and exit codes follow from types and codes: rewording every message changes none of them."""
 
 import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pynvml
 import pytest
@@ -11,11 +14,12 @@ from powerhall.store.line_protocol import Point, encode
 from powerhall_agent.capper import check
 from powerhall_agent.capper.limiter import CapsNotHeld, NvmlLimiter
 from powerhall_agent.commands import doctor
-from powerhall_agent.commands.once import why_no_gpus
+from powerhall_agent.commands.once import HANGS, sample, why_no_gpus
 from powerhall_agent.delivery.errors import SetupError
-from powerhall_agent.nvml.driver import Driver
 from powerhall_agent.settings.agent_settings import OutputSettings, load_settings
+from powerhall_agent.settings.sampler_settings import SamplerSettings
 from powerhall_agent.simulate import layout as at
+from powerhall_agent.simulate.faults import apply, parse_script
 from powerhall_agent.simulate.install import install
 from powerhall_agent.simulate.state import StateFile
 
@@ -41,6 +45,57 @@ def test_doctor_advises_by_the_code_of_the_driver(code, advice):
     finding = doctor._no_gpus(subprocess.CompletedProcess([], 0, lines, b""))
     assert (finding.level, finding.text) == ("bad", "in other words")
     assert advice in finding.todo
+
+
+@pytest.fixture
+def node(tmp_path):
+    """Eight simulated GPUs in a state file that `doctor` and `once` open."""
+    return StateFile.create(tmp_path / "gpus", gpus=8)
+
+
+def command(name, node):
+    tool = [Path(sys.executable).with_name("powerhall-agent"), name, "--simulate", "--state-file", node.path]
+    return subprocess.run(tool, cwd=node.path.parent, capture_output=True, text=True, check=False, timeout=40)
+
+
+def fault(node, text):
+    for step in parse_script(f"at 0 {text}"):
+        apply(node, step)
+
+
+def test_doctor_and_once_name_a_hung_gpu_and_show_the_others(node):
+    fault(node, "gpu 3 hung 120")
+    fault(node, "gpu 5 lost")
+    done = command("doctor", node)
+    assert done.returncode == 1
+    assert "6 of 8 simulated GPUs answer: NVIDIA H100" in done.stdout
+    bad = [line.split("driver", 1)[1].strip() for line in done.stdout.splitlines() if line.startswith("bad")]
+    assert bad == ["GPU 3 is quarantined: hung", "GPU 5 is quarantined: lost"]
+    assert "modprobe" not in done.stdout
+    rows = [line.split() for line in command("once", node).stdout.splitlines()[1:]]
+    assert [row[0] for row in rows] == [str(gpu) for gpu in range(8)]
+    assert [row[0] for row in rows if "NVIDIA" in row] == ["0", "1", "2", "4", "6", "7"]
+
+
+def test_doctor_names_every_gpu_where_all_hang(node):
+    fault(node, "hung 120")
+    done = command("doctor", node)
+    assert done.returncode == 1
+    assert [f"GPU {gpu} is quarantined: hung" in done.stdout for gpu in range(8)] == [True] * 8
+    assert "answer:" not in done.stdout
+    assert "modprobe" not in done.stdout
+
+
+def test_a_driver_whose_start_does_not_return_is_told_from_one_without_gpus(node, monkeypatch):
+    install([node])
+    never = threading.Event()
+    monkeypatch.setattr(pynvml, "nvmlInit", never.wait)
+    try:
+        found = why_no_gpus(sample(SamplerSettings(node="n", rapl=False, attribution=False)))
+    finally:
+        never.set()
+    assert (found.nvml_code, "does not return" in found.detail) == (HANGS, True)
+    assert "dmesg" in doctor._DRIVER_TODOS[HANGS]
 
 
 class Store:
@@ -81,7 +136,9 @@ def test_doctor_advises_to_correct_a_url_that_is_refused(monkeypatch):
 def limiter():
     state = StateFile.create(gpus=1)
     install([state])
-    return NvmlLimiter(Driver()), state
+    made = NvmlLimiter()
+    yield made, state
+    made.close()
 
 
 @pytest.mark.parametrize(("code", "not_allowed"), [(4, True), (3, False)])

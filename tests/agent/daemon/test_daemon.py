@@ -259,8 +259,8 @@ def test_prometheus_is_served_with_tls_and_a_password(agent, tmp_path):
     request = urllib.request.Request(url, headers={"Authorization": f"Basic {pair}"})
     with urllib.request.urlopen(request, context=context, timeout=5) as answer:
         text = answer.read().decode()
-    assert "# TYPE powerhall_gpu_power_w gauge" in text
-    assert "powerhall_gpu_power_w{" in text
+    assert "# TYPE powerhall_gpu_power_watts gauge" in text
+    assert "powerhall_gpu_power_watts{" in text
     assert 'gpu="1"' in text
     assert running.stop() == 0
     assert "secret-canary" not in running.text()
@@ -360,7 +360,7 @@ def _faketime() -> str:
     return str(found[0])
 
 
-def test_timestamps_rise_while_the_clock_jumps_by_an_hour_both_ways(agent, tmp_path):
+def test_what_waits_while_the_clock_jumps_gets_the_right_time(agent, tmp_path):
     clock = tmp_path / "clock"
     clock.write_text("+0")
     env = {
@@ -372,7 +372,7 @@ def test_timestamps_rise_while_the_clock_jumps_by_an_hour_both_ways(agent, tmp_p
     running = agent("--store", DEAD, env=env)
     folder = tmp_path / "spool" / "store"
     _until(lambda: _spooled(folder).count(b"\ngpu,") >= 4)
-    for jump in ("+3600", "-3600", "+0"):
+    for jump in ("+3600", "+0", "+315360000", "+0"):
         before = _spooled(folder).count(b"\ngpu,")
         clock.write_text(jump)
         _until(lambda before=before: _spooled(folder).count(b"\ngpu,") >= before + 6)
@@ -385,4 +385,4 @@ def test_timestamps_rise_while_the_clock_jumps_by_an_hour_both_ways(agent, tmp_p
     assert len(stamps) == 3
     for series, times in stamps.items():
         assert all(a < b for a, b in itertools.pairwise(times)), series
-        assert times[-1] - times[0] > 3_500_000, "the step forward was followed"
+        assert times[-1] - times[0] < 120_000, "what waited was stamped anew; the steps are gone"

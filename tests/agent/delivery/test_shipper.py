@@ -129,7 +129,7 @@ def test_one_bad_line_among_five_thousand_is_isolated_in_thirty_requests(tmp_pat
     good[3333] = bad
     batch = Batch(b"".join(good), 5000, ())
     rig.store.bad = {bad}
-    bisection = Bisection(batch, Rejected("refused (400)"), rig.dead_letters.add)
+    bisection = Bisection(batch, batch.lines, Rejected("refused (400)"), rig.dead_letters.add)
     while not bisection.done:
         bisection.step(rig.store.send)
     assert rig.store.requests <= 29  # and one before for the whole batch

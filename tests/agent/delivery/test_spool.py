@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.runtime.log import Log
+from powerhall_agent.delivery.restamp import restamp
 from powerhall_agent.delivery.segment import MAGIC, encode_record
 from powerhall_agent.delivery.spool import Spool, segments_of
 
@@ -52,6 +53,29 @@ def test_appended_lines_survive_a_restart_in_order(tmp_path):
     assert second.stats().points_waiting == 500
     assert _all(second) == _lines(0, 500)
     second.close()
+
+
+def test_what_waits_is_stamped_anew_wherever_it_is_and_stays_so(tmp_path):
+    spool = _spool(tmp_path, segment_bytes=8192)
+    for number in range(1000, 1500, 10):
+        spool.append(_lines(number, 10))
+    assert spool.pack_one()
+    sending = spool.live(1 << 20)
+    spool.change(restamp(-400, 1100, 1399))
+    spool.change(restamp(5000, 700, 700))
+    spool.append(_lines(1500, 10))
+    spool.release(sending)
+    times = [*range(1000, 1100), *range(700, 1000), *range(1400, 1510)]
+    times[100] = 5700
+    spool.close()
+    second = _spool(tmp_path)
+    assert [int(line.split()[-1]) for line in _all(second).splitlines()] == times
+    second.close()
+
+
+def test_jobs_keep_their_time_and_odd_lines_stay():
+    lines = b"job_interval,gpu=0 end_s=0 1200\nnode gpus=1 1200\nodd\n"
+    assert restamp(-1000, 1100, 1300)(lines) == b"job_interval,gpu=0 end_s=0 1200\nnode gpus=1 200\nodd\n"
 
 
 def test_delivered_segments_are_unlinked(tmp_path):

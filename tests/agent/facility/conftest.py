@@ -132,6 +132,22 @@ TREE = {
         "ReturnTemperatureCelsius": {"Reading": 41.25},
         "FlowLitersPerMinute": {"Reading": 1520.0},
         "HeatRemovedkW": {"Reading": 980.5},
+        "SupplyPressurekPa": {"Reading": 210.0},
+    },
+    f"{CDU}/PrimaryCoolantConnectors/1": {
+        "SupplyTemperatureCelsius": {"Reading": 22.0},
+        "ReturnTemperatureCelsius": {"Reading": 33.5},
+        "FlowLitersPerMinute": {"Reading": 1100.0},
+    },
+    CDU: {"LeakDetection": {"@odata.id": f"/redfish/v1/{CDU}/LeakDetection"}},
+    f"{CDU}/LeakDetection": {
+        "LeakDetectorGroups": [{"Detectors": [{"DetectorState": "OK"}, {"DetectorState": "Warning"}]}]
+    },
+    "PowerEquipment/PowerShelves/1/Metrics": {
+        "PowerWatts": {"Reading": 61_000.0},
+        "EnergykWh": {"Reading": 900.0},
+        "PowerLoadPercent": {"Reading": 84.0},
+        "TemperatureCelsius": {"Reading": 41.0},
     },
     "Chassis/1/EnvironmentMetrics": {"PowerWatts": {"Reading": 9800}, "EnergykWh": {"Reading": 12.5}},
     "Chassis/1/PowerSubsystem": {"Allocation": {"AllocatedWatts": 12000}},

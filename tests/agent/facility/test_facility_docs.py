@@ -1,5 +1,6 @@
 """docs/guide/facility.md: every config is valid, the protocols' read real servers, every key and map is named."""
 
+import itertools
 import re
 import shutil
 import struct
@@ -10,10 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from powerhall_agent.facility.device import Device
 from powerhall_agent.facility.gateway_settings import FacilitySettings, load_facility
-from powerhall_agent.facility.protocols.snmp import SnmpDevice
-from powerhall_agent.facility.registry import load_map, map_names
+from powerhall_agent.facility.registry import PROTOCOLS, load_map, map_names
 
 PROGRAM = Path(sys.executable).with_name("powerhall-agent")
 
@@ -44,10 +43,16 @@ def test_the_first_config_and_the_map_are_valid(page, tmp_path):
 
 
 def test_every_key_and_map_is_named(page):
-    for field in (*msgspec.structs.fields(Device), *msgspec.structs.fields(SnmpDevice)):
+    for field in itertools.chain(*(msgspec.structs.fields(protocol.device) for protocol in PROTOCOLS.values())):
         assert re.search(rf"[`(]?{field.name}[`)]?( =|`)", page), field.name
     for name in map_names():
         assert f"`{name}`" in page
+
+
+@pytest.mark.parametrize("section", ["BACnet/IP", "OPC UA", "MQTT"])
+def test_the_map_of_a_building_bus_is_valid(page, section, tmp_path):
+    (tmp_path / "own.toml").write_text(config(page, section))
+    assert len(load_map("own.toml", tmp_path).points) == 1
 
 
 @pytest.mark.rig
@@ -62,7 +67,7 @@ def test_the_modbus_config_reads_a_server(page, modbus, tmp_path):
 @pytest.mark.usefixtures("redfish")
 def test_the_redfish_config_reads_a_server(page, tmp_path):
     done = once(tmp_path, config(page, "Redfish"))
-    assert (done.returncode, done.stdout.split()[:3]) == (0, ["cdu-1", "5", "good,"]), done.stdout + done.stderr
+    assert (done.returncode, done.stdout.split()[:3]) == (0, ["cdu-1", "10", "good,"]), done.stdout + done.stderr
 
 
 @pytest.mark.rig

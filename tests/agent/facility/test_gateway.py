@@ -19,6 +19,7 @@ from powerhall_agent.facility.points import DeviceMap
 from powerhall_agent.facility.protocols.modbus import ModbusDevice, ModbusPoint
 from powerhall_agent.facility.reader import ReadResult
 from powerhall_agent.facility.registry import open_reader
+from powerhall_agent.facility.validation import CounterState
 
 PROGRAM = Path(sys.executable).with_name("powerhall-agent")
 
@@ -118,6 +119,55 @@ def test_an_internal_error_is_logged_and_loses_one_reading(capsys):
     run(gateway({"odd": Scripted(ZeroDivisionError("boom"), good())}, sink), 1.2)
     assert "boom" in capsys.readouterr().err
     assert " value=5.0,quality=1.0 " in sink.of("odd")[-1]
+
+
+def test_zeros_beside_a_counter_that_fell_to_zero_are_no_readings():
+    energy = ModbusPoint(name="energy_j", kind="input", address=1, type="u32", min=0, max=1e12, max_per_s=1e5)
+    reads = [(5.0, 1e9), (0.0, 0.0), (5.0, 1e9), (0.0, 1e9), (0.0, 0.0), (0.0, 0.0), (0.0, 10.0)]
+    reader = Scripted(*(ReadResult({"power_w": watts, "energy_j": joules}) for watts, joules in reads))
+    lines = Lines()
+    device = ModbusDevice(name="m", address="h", map="m")
+    made = Gateway(
+        "n", [device], {"m": DeviceMap("modbus", "s", (POWER, energy))}, lambda *_: reader, sink=lines, log=Log()
+    )
+    for _ in reads:
+        made.pollers[0].poll()
+    powers = [line.partition("value=")[2].partition(",")[0] for line in lines.of("m") if "point=power_w" in line]
+    assert powers == ["5.0", "", "5.0", "0.0", "", "", "0.0"]  # 0 W of a feed in standby is a reading
+
+
+class MovedClock:
+    def __init__(self, at_s, boot_s=1_790_000_000.0):
+        self.at_s, self.boot_s = at_s, boot_s
+
+    def monotonic_ns(self):
+        return int(self.at_s * 1e9)
+
+    def time_ns(self):
+        return int((self.boot_s + self.at_s) * 1e9)
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_a_counter_rises_over_a_restart_by_no_more_than_the_time_allows(reboot):
+    energy = ModbusPoint(name="energy_j", kind="input", address=1, type="u32", min=0, max=1e12, max_per_s=1e5)
+
+    def read(clock, kept, *joules):
+        lines, reader = Lines(), Scripted(*(ReadResult({"energy_j": value}) for value in joules))
+        device, points = ModbusDevice(name="m", address="h", map="m"), DeviceMap("modbus", "s", (energy,))
+        made = Gateway(
+            "n", [device], {"m": points}, lambda *_: reader, sink=lines, log=Log(), counters=kept, clock=clock
+        )
+        for _ in joules:
+            made.pollers[0].poll()
+            clock.at_s += 5.0
+        return made.counters(), [float(line.partition("value=")[2].partition(",")[0] or -1) for line in lines.of("m")]
+
+    clock = MovedClock(1000.0)
+    kept, _ = read(clock, None, 1e9)
+    clock = MovedClock(100.0, 1_790_000_000.0 + 4500.0) if reboot else MovedClock(4600.0)  # an hour later
+    kept, seen = read(clock, kept, 9e11, 1e9 + 3e8, 1e9 + 3.001e8)
+    assert seen == [-1, 1e9 + 3e8, 1e9 + 3.001e8]
+    assert read(clock, {"m": {"energy_j": CounterState(1e9, 1e9)}}, 9e11)[1] == [9e11], "kept by an older version"
 
 
 def test_timestamps_of_a_device_rise():
@@ -249,3 +299,23 @@ def test_without_a_store_once_prints_and_run_is_refused(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "no store" in done.stderr
+
+
+@pytest.mark.rig
+def test_once_says_that_points_have_no_value_and_ends_with_1(modbus, tmp_path):
+    """A device that answers, but not with the points of its map; readings that a model may lack are no problem."""
+    modbus.set(0, (5).to_bytes(2, "big"))
+    point = '[[point]]\nname = "{}"\nkind = "holding"\naddress = {}\ntype = "u16"\nmin = 0\nmax = 9\n'
+    (tmp_path / "facility.toml").write_text(
+        f'site = "n"\n[[device]]\nname = "a"\nprotocol = "modbus"\naddress = "{modbus.address}"\nmap = "own.toml"\n'
+    )
+    command = [PROGRAM, "gateway", "--config", tmp_path / "facility.toml", "--once"]
+    own = 'protocol = "modbus"\nsource = "x"\n'
+    for points, outcome, code in (
+        (point.format("a_w", 300), "0 good, 1 not; no value of the points below", 1),
+        (point.format("a_w", 0) + point.format("b_w", 300), "1 good, 1 not; no value of the points below", 1),
+        (point.format("a_w", 0) + point.format("b_w", 300) + "optional = true\n", "1 good, 0 not; ok", 0),
+    ):
+        (tmp_path / "own.toml").write_text(own + points)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (outcome in done.stdout, done.returncode) == (True, code), done.stdout

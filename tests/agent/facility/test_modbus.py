@@ -1,6 +1,8 @@
-"""Modbus TCP against a real pymodbus server."""
+"""Modbus TCP against a real pymodbus server, and against meters that close their connections."""
 
+import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -106,3 +108,103 @@ def test_a_weather_transmitter_with_the_low_word_first_is_read_by_its_map(modbus
     reader.close()
     assert answer.values == {"humidity_percent": 41.5, "dry_bulb_c": 33.25, "wet_bulb_c": 22.75}
     assert answer.problems == {}
+
+
+class Closing:
+    """A meter that closes a connection after some answers or when it was idle, or forgets it without a word."""
+
+    def __init__(self, answers, idle_s, forgets, other_function=0):
+        self.answers, self.idle_s, self.forgets, self.connections = answers, idle_s, forgets, 0
+        self.other_function = other_function
+        self.forgotten = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def serve(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            connection.settimeout(self.idle_s)
+            self.talk(connection)
+            if self.forgets:
+                self.forgotten.append(connection)
+            else:
+                connection.close()
+
+    def talk(self, connection):
+        for _ in range(self.answers):
+            try:
+                request = connection.recv(12)
+            except TimeoutError:
+                return
+            if len(request) < 12:
+                return
+            tid, _, _, unit, function, _, count = struct.unpack(">HHHBBHH", request)
+            function += self.other_function
+            connection.sendall(
+                struct.pack(">HHHBBB", tid, 0, 3 + 2 * count, unit, function, 2 * count) + bytes(2 * count)
+            )
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.thread.join()
+        for connection in self.forgotten:
+            connection.close()
+
+
+@pytest.fixture
+def closing():
+    made = []
+
+    def build(**values):
+        made.append(Closing(**{"answers": 10**6, "idle_s": 5.0, "forgets": False, **values}))
+        return made[-1]
+
+    yield build
+    for meter in made:
+        meter.close()
+
+
+@pytest.mark.parametrize("answers", [1, 2, 3])
+def test_a_meter_that_closes_after_its_answers_is_asked_again_within_the_read(closing, answers):
+    server = closing(answers=answers)
+    meter = reader(server.address, (own("a_w", 0), own("b_w", 50)))
+    for _ in range(4):
+        assert meter.read().values == {"a_w": 0.0, "b_w": 0.0}
+    meter.close()
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_meter_that_ends_idle_connections_is_read_each_time(closing, forgets):
+    server = closing(idle_s=0.1, forgets=forgets)
+    meter = reader(server.address, (own("a_w", 0),))
+    for _ in range(4):
+        begin_s = time.monotonic()
+        assert meter.read().values == {"a_w": 0.0}
+        took_s = time.monotonic() - begin_s
+        time.sleep(0.25)
+    assert took_s < 0.3, "after two lost connections none is kept, so that no read waits for one"
+    meter.close()
+
+
+def test_a_meter_that_closes_every_connection_at_once_is_retryable_and_not_asked_for_ever(closing):
+    server = closing(answers=0)
+    meter = reader(server.address, (own("a_w", 0),))
+    with pytest.raises(Retryable):
+        meter.read()
+    meter.close()
+    assert server.connections <= 2
+
+
+def test_an_answer_by_another_function_is_no_reading(closing):
+    server = closing(other_function=1)  # input registers in place of holding registers
+    meter = reader(server.address, (own("a_w", 0),))
+    with pytest.raises(Retryable, match="by function 4"):
+        meter.read()
+    meter.close()

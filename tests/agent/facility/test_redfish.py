@@ -11,8 +11,9 @@ import pytest
 
 from powerhall.runtime.errors import Retryable
 from powerhall_agent.facility.points import DeviceMap
-from powerhall_agent.facility.protocols.redfish import RedfishDevice, RedfishPoint, RedfishReader, pointed
+from powerhall_agent.facility.protocols.redfish import RedfishDevice, RedfishPoint, RedfishReader
 from powerhall_agent.facility.registry import load_map
+from powerhall_agent.redfish.values import pointed
 
 pytestmark = pytest.mark.rig
 
@@ -32,14 +33,44 @@ def test_a_cdu_is_read_by_its_map(redfish, tmp_path):
         "return_temp_c": 41.25,
         "flow_l_per_min": 1520.0,
         "heat_w": 980.5,
+        "supply_pressure_kpa": 210.0,
+        "primary_supply_temp_c": 22.0,
+        "primary_return_temp_c": 33.5,
+        "primary_flow_l_per_min": 1100.0,
+        "leak_state": 1.0,
     }
+
+
+def test_a_power_shelf_is_read_by_its_map(redfish, tmp_path):
+    reader = RedfishReader(device(redfish[0]), load_map("redfish_power_shelf", tmp_path))
+    answer = reader.read()
+    reader.close()
+    assert answer.problems == {}
+    assert answer.values == {"power_w": 61_000.0, "energy_j": 900.0, "load_percent": 84.0, "temp_c": 41.0}
 
 
 def test_a_chassis_is_read_by_its_map(redfish, tmp_path):
     reader = RedfishReader(device(redfish[0]), load_map("redfish_chassis", tmp_path))
     answer = reader.read()
     reader.close()
-    assert answer.values == {"power_w": 9800, "energy_j": 12.5, "allocated_power_w": 12000, "intake_temp_c": 24.5}
+    shown = {"power_w": 9800, "energy_j": 12.5, "allocated_power_w": 12000, "intake_temp_c": 24.5}
+    assert answer.values == {**shown, "leak_state": 1.0}  # of the unit that has the chassis' id
+
+
+def test_a_power_shelf_may_draw_more_than_a_host_and_a_refused_login_is_no_reading(redfish, locked, tmp_path):
+    folder = redfish[1] / "Chassis" / "Shelf" / "EnvironmentMetrics"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "index.json").write_text('{"PowerWatts": {"Reading": 132000}}')
+    reader = RedfishReader(device(redfish[0], member="Shelf"), load_map("redfish_chassis", tmp_path))
+    assert reader.read().values["power_w"] == 132_000
+    reader.close()
+    points = tuple(point for point in load_map("redfish_chassis", tmp_path).points if point.find)
+    (tmp_path / "wrong").write_text("letmein\n")
+    login = {"user": "reader", "password_file": str(tmp_path / "wrong"), "auth": "basic", "member": "host"}
+    reader = RedfishReader(device(locked, **login), DeviceMap("redfish", "s", points))
+    with pytest.raises(Retryable, match="HTTP 401"):
+        reader.read()
+    reader.close()
 
 
 def test_an_absent_resource_affects_its_own_points_only(redfish):
@@ -56,9 +87,10 @@ def test_an_absent_resource_affects_its_own_points_only(redfish):
     assert "not a number" in answer.problems["c_w"]
 
 
-def test_a_pointer_reads_lists_and_escapes_and_refuses_null():
+def test_a_pointer_reads_lists_escapes_and_numbers_as_text_and_refuses_null():
     assert pointed({"a/b": [{"~": 7}]}, "/a~1b/0/~0") == 7.0
-    for document in ({"x": None}, {"x": True}, {"x": "3"}, {}, [1]):
+    assert [pointed({"x": text}, "/x") for text in ("345", " 12.5 W ", "-3e2")] == [345.0, 12.5, -300.0]
+    for document in ({"x": None}, {"x": True}, {"x": "n/a"}, {"x": "nan"}, {"x": ""}, {"x": "1_0"}, {}, [1]):
         with pytest.raises(LookupError):
             pointed(document, "/x")
 

@@ -43,7 +43,7 @@ def test_every_event_kind_is_documented():
 
 
 def test_example_of_driving_simulated_gpus_runs(tmp_path):
-    code = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
+    code = re.search(r"```python\n(.*?)```", PAGE[PAGE.index("## Simulated GPUs") :], re.DOTALL)[1]
     scope = {}
     exec(code.replace("/dev/shm", str(tmp_path)), scope)
     assert scope["node"].power_w(0) == pytest.approx(400, abs=0.1)

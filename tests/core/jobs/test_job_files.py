@@ -1,10 +1,12 @@
 """Powerhall's own job files."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from powerhall.jobs.job_files import read_jobs, write_jobs
 from powerhall.jobs.model import Job
+from powerhall.runtime.errors import Rejected
 
 NAME = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)
 JOBS = st.lists(
@@ -30,3 +32,15 @@ def test_jobs_are_read_back_as_they_were_written(tmp_path_factory, jobs):
     path = tmp_path_factory.mktemp("jobs") / "jobs.csv"
     path.write_text(write_jobs(jobs))
     assert read_jobs(path) == tuple(jobs)
+
+
+def test_blocks_have_columns_only_where_a_job_has_them(tmp_path):
+    plain = Job("a", 8, 60.0)
+    assert "within" not in write_jobs([plain])
+    path = tmp_path / "jobs.csv"
+    jobs = (plain, Job("b", 72, 60.0, within="nvlink_domain"), Job("c", 144, 60.0, within="rack", block_nodes=9))
+    path.write_text(write_jobs(jobs))
+    assert read_jobs(path) == jobs
+    path.write_text("job_id,gpus,duration_s,block_nodes\na,8,60,2\n")
+    with pytest.raises(Rejected, match=r"job a: block_nodes: 2: needs `within`"):
+        read_jobs(path)

@@ -5,8 +5,8 @@ import pytest
 
 from powerhall.jobs.model import Job
 from powerhall.physics.plants.plant import Plant
-from powerhall.plan.multi_site import multi_site_hash, read_multi_site_plan, read_plans
-from powerhall.plan.plan import Plan, Planned, Snapshot, read_plan, snapshot_hash, write_plan
+from powerhall.plan.multi_site import MultiSitePlan, multi_site_hash, read_multi_site_plan, read_plans
+from powerhall.plan.plan import Assignment, Placement, Plan, Planned, Snapshot, read_plan, snapshot_hash, write_plan
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall.site.index import SiteIndex
 from powerhall.site.storage import Storage
@@ -43,6 +43,7 @@ def test_the_id_depends_neither_on_the_last_plan_nor_on_lookups():
     SiteIndex.of(SITE).budgets_at(0.0)
     last = (Planned("a", "dc1.hall1", "full", 0),)
     assert snapshot_hash(msgspec.structs.replace(SNAPSHOT, planned=last)) == ID
+    assert snapshot_hash(msgspec.structs.replace(SNAPSHOT, timezone="Europe/Berlin")) == ID, "what readers see alone"
     assert snapshot_hash(msgspec.structs.replace(SNAPSHOT, slots=5)) != ID
     assert multi_site_hash([SNAPSHOT], SNAPSHOT.jobs) != ID
 
@@ -61,7 +62,7 @@ def test_a_plan_that_does_not_fit_is_refused_in_one_line(plan, tmp_path):
     path = tmp_path / "plan.json"
     text = msgspec.json.encode(plan).decode()
     for old, new, said in (
-        ('"version":1', '"version":9', "version: 9: must be 1"),
+        ('"version":1', '"version":9', "version: 9: must be 1 or 2"),
         ('"feasible"', '"perfect"', "status: 'perfect': must be one of optimal, feasible, fallback"),
         ('"tower_chiller"', '"no_such_plant"', "kind 'no_such_plant': must be one of fixed, dry_cooler, tower_chiller"),
         ('"battery"', '"flywheel"', "snapshot.site.storages[0].kind: 'flywheel': must be one of battery, tank, loop"),
@@ -74,6 +75,46 @@ def test_a_plan_that_does_not_fit_is_refused_in_one_line(plan, tmp_path):
             read_plan(path)
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("nodes", ["gn[-1-02]", "gn[]", "gn[01", "gn[2-1]", "gn[1-2000000]", ",", "x" * 300 + "[1-2]"])
+@pytest.mark.parametrize("place", ["placement", "job", "part"])
+def test_a_malformed_host_list_in_a_plan_is_refused_where_the_plan_is_read(plan, tmp_path, nodes, place):
+    """Every reader of a plan expands them, and none looks for errors."""
+    placed = Assignment("a", "dc1.hall1", "h100", "full", 8, 1200.0, 0, 60, (Placement("k01", nodes, 8),))
+    changed = msgspec.structs.replace(plan, assignments=(placed,))
+    if place == "job":
+        job = Job("a", 8, 60.0, state="running", nodes=nodes)
+        changed = msgspec.structs.replace(plan, snapshot=msgspec.structs.replace(SNAPSHOT, jobs=(job,)))
+    path = tmp_path / "plan.json"
+    if place == "part":
+        several = MultiSitePlan(1, ID, 0, "feasible", 1, 2, 0.5, (), (changed,), None)
+        path.write_bytes(msgspec.json.encode(several))
+    else:
+        write_plan(changed, path)
+    with pytest.raises(Rejected, match="a: ") as caught:
+        read_plans(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"gpus": 10**9}, {"gpus": 0}, {"speed": 0.0}, {"speed": 5e-324}, {"speed": -1.0}])
+def test_node_types_that_no_site_file_has_are_refused_in_a_plan(plan, tmp_path, change):
+    """Reports make a list of the GPUs of a node, and `verify` divides by the speed."""
+    kind = msgspec.structs.replace(KIND, gpus=change.get("gpus", 8))
+    kind = msgspec.structs.replace(kind, modes=(Mode("full", "power_limit", 1200.0, change.get("speed", 1.0)),))
+    site = msgspec.structs.replace(SITE, node_types={"h100": kind})
+    changed = msgspec.structs.replace(plan, snapshot=msgspec.structs.replace(SNAPSHOT, site=site))
+    write_plan(changed, tmp_path / "plan.json")
+    with pytest.raises(Rejected, match=r"h100.*must be"):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_host_lists_of_a_plan_are_bounded_together(plan, tmp_path):
+    """Each has a million names at most; a thousand of them would take hours."""
+    placed = Assignment("a", "h", "h100", "full", 8, 1.0, 0, 60, (Placement("k01", "gn[1-900000]", 8),) * 1000)
+    write_plan(msgspec.structs.replace(plan, assignments=(placed,)), tmp_path / "plan.json")
+    with pytest.raises(Rejected, match="4,000,000 nodes with all others"):
+        read_plan(tmp_path / "plan.json")
 
 
 def test_a_plan_of_several_sites_is_no_plan_of_one(plan, tmp_path):

@@ -44,7 +44,7 @@ def test_every_text_of_a_page_is_escaped(package):
         figures={"c": {"data": [{"text": [EVIL]}], "layout": {}}},
     )
     assert "<script>alert" not in page
-    assert page.count("&lt;script&gt;") == 11
+    assert page.count("&lt;script&gt;") == 12
     assert '"\\u003cscript\\u003ealert(\\u0027\\u0026\\u0027)\\u003c/script\\u003e"' in page
     assert '<td class="n">1</td>' in page
     assert "default-src 'none'" in page

@@ -152,3 +152,19 @@ def test_an_option_that_cannot_be_parsed_is_refused_by_name():
     assert option_value("--to", "350 MW", parse_power) == 350e6
     with pytest.raises(Rejected, match="--to: 'much'"):
         option_value("--to", "much", parse_power)
+
+
+@pytest.mark.parametrize("value", ["-3s", "-3 s", "-0.5kW", "-.5", "-3"])
+def test_a_negative_value_reaches_the_reader_of_its_option(monkeypatch, value):
+    module = types.ModuleType("planted_span")
+
+    def add_parser(subparsers):
+        add_command(subparsers, "act", lambda options: seen.append(options.span) or 0, help="act").add_argument(
+            "--for", dest="span"
+        )
+
+    seen = []
+    module.add_parser = add_parser
+    monkeypatch.setitem(sys.modules, "planted_span", module)
+    assert run_program(program(act="planted_span"), ["act", "--for", value]) == 0
+    assert seen == [value]

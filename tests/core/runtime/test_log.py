@@ -1,5 +1,7 @@
 import io
+import os
 import re
+import time
 
 from powerhall.runtime.log import Log
 
@@ -100,3 +102,25 @@ def test_stderr_is_looked_up_at_every_line(capsys):
     log = Log()
     log.info("x")
     assert "event=x" in capsys.readouterr().err
+
+
+def test_a_reader_that_stands_still_stops_nobody_and_gets_lines_again_when_it_reads():
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb", 0) as end, os.fdopen(writer, "w") as out:
+        log = Log(out)
+        begin_s = time.monotonic()
+        for number in range(2000):
+            log.warning("full", number=number, text="x" * 100)
+        assert time.monotonic() - begin_s < 2.0
+        first = end.read(1 << 20)
+        assert b"number=0 " in first
+        assert b"number=1999 " not in first
+        log.warning("again")
+        assert end.read(1 << 20).endswith(b"event=again\n")
+
+
+def test_a_very_long_value_is_shortened_in_the_middle():
+    out = io.StringIO()
+    Log(out).warning("left_out", job="x" * 200_000 + "!")
+    assert len(out.getvalue()) < 5_000
+    assert out.getvalue().endswith('xxx!"\n')

@@ -8,20 +8,24 @@ from powerhall.runtime.errors import Rejected
 from powerhall.store.line_protocol import Point, encode, parse_lines
 
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters='"\\#'), min_size=1, max_size=8)
-TEXTS = st.text(
-    st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=["C", "Zl", "Zp"]), max_size=20
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), max_size=20)
+VALUES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.text(
+    ',= \\"\n\r\t\0%0A5C25', min_size=1, max_size=12
 )
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @given(
     NAMES,
-    st.dictionaries(NAMES, NAMES, max_size=4),
+    st.dictionaries(NAMES, VALUES, max_size=4),
     st.dictionaries(NAMES, FLOATS | TEXTS, min_size=1),
     st.integers(0, 2**45),
 )
 @example("gpu", {"rack": ","}, {"a": 1.0}, 5)
 @example("gpu", {"rack": "r1,"}, {"a": 1.0}, 5)
+@example("gpu", {"rack": "a\\"}, {"a": 1.0}, 5)
+@example("gpu", {"rack": "a\\,b"}, {"a": "x\\"}, 5)
+@example("gpu", {"rack": '19"'}, {"a": 1.0}, 5)
 def test_a_point_survives_encoding(name, tags, fields, time_ms):
     point = Point(name, tags, fields, time_ms)
     assert list(parse_lines(encode(point))) == [point]

@@ -31,6 +31,30 @@ WRITER = """
     store.close()
 """
 
+INTERRUPTED = """
+    import random, signal, sys
+    from powerhall.store import open_store
+
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(_signal, _frame):
+        raise Interrupt
+
+    store, delays = open_store(f"sqlite:///{sys.argv[1]}"), random.Random(1)
+    signal.signal(signal.SIGALRM, interrupt)
+    for at in range(300):
+        line = b"gpu,site=s,node=%s power_w=1.0 %d\\n"
+        try:
+            signal.setitimer(signal.ITIMER_REAL, delays.uniform(1e-5, 1e-3), 1e-2)
+            while True:
+                store.write(line % (b"a", 1_700_000_000_000 + at))
+        except Interrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        store.write(line % (b"b", 1_700_000_000_000 + at))
+    store.close()
+"""
+
 
 def spawn(path: Path, name: str, batches: int) -> subprocess.Popen[str]:
     arguments = [sys.executable, "-c", textwrap.dedent(WRITER), str(path), name, str(batches)]
@@ -140,6 +164,15 @@ def test_a_lock_that_is_held_too_long_is_retryable_and_the_retry_succeeds(tmp_pa
     other.close()
     store.write(line)
     assert count(store) == 1
+    store.close()
+
+
+def test_an_interrupt_at_any_moment_leaves_a_store_that_writes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), str(tmp_path / "store.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    store = SqliteStore(tmp_path / "store.db")
+    assert count(store) >= 300
     store.close()
 
 

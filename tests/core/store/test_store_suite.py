@@ -25,9 +25,16 @@ POWER_W = (Select("power_w", "mean", "power_w"),)
 
 STORES = [
     pytest.param("sqlite", id="sqlite"),
+    pytest.param("halls", id="halls"),
     *(
         pytest.param(name, id=name, marks=pytest.mark.rig)
-        for name in ("influxdb-v2-write", "influxdb-v1", "influxdb-classes-v2-write", "influxdb-classes-v1")
+        for name in (
+            "influxdb-v2-write",
+            "influxdb-v1",
+            "influxdb-classes-v2-write",
+            "influxdb-classes-v1",
+            "influxdb-1.8-classes-v2-write",
+        )
     ),
 ]
 """Each begins with the scheme of its URL."""
@@ -41,7 +48,11 @@ def test_every_kind_of_store_is_in_this_suite() -> None:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store.db'}"
-    rig = request.getfixturevalue("influx")
+    if request.param == "halls":
+        halls = "".join(f'{hall} = "sqlite:///{tmp_path}/{hall}.db"\n' for hall in ("h1", "h2"))
+        (tmp_path / "stores.toml").write_text(f'site = "sqlite:///{tmp_path}/site.db"\n[halls]\n{halls}')
+        return f"halls:///{tmp_path}/stores.toml"
+    rig = request.getfixturevalue("influx_1_8" if "1.8" in request.param else "influx")
     name = rig.database("suite")
     classes = "&retention=classes" if "classes" in request.param else ""
     for policy in ("recent", "history") if classes else ():

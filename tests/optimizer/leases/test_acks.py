@@ -20,7 +20,9 @@ from powerhall_agent.capper.limiter import Range
 from powerhall_optimizer.cli import main
 from powerhall_optimizer.leases.acks import read_acks
 from powerhall_optimizer.leases.caps import cap_requests, safe_caps_w
+from powerhall_optimizer.leases.grant_cycle import GrantCycle
 from powerhall_optimizer.leases.ledger import Ledger
+from rigs.confirmed import confirmed_ledger
 
 KEY = bytes(range(32))
 
@@ -103,7 +105,7 @@ def squeezed(plan, tmp_path):
     safe = safe_caps_w(plan.snapshot.site)
     busy = [need.node for need in cap_requests(plan, time.time(), time.time() + 1)]
     hog = dict.fromkeys(busy[4:], 10_200)
-    return Ledger(safe, tmp_path / "ledger.json").grant(hog, [], time.time(), time.time() + 900)
+    return Ledger(safe, tmp_path / "ledger.json", site_key=KEY).grant(hog, [], time.time(), time.time() + 900)
 
 
 @pytest.mark.usefixtures("squeezed")
@@ -122,6 +124,54 @@ def test_with_settle_budget_confirmed_while_waiting_is_granted_again(site, capsy
     short = lease(options, capsys)["short"]
     monkeypatch.setattr("powerhall_optimizer.commands.lease.time.sleep", lambda _s: exchange(carriers))
     assert lease(options, capsys, "--settle", "5 s")["short"] < short
+
+
+@pytest.mark.parametrize("kind", ["lost", "damaged"])
+def test_after_a_lost_ledger_nodes_get_their_caps_back_as_they_confirm(site, tmp_path, capsys, monkeypatch, kind):
+    options, carriers = site
+    full = lease(options, capsys)
+    exchange(carriers)
+    leased = {node for node, one in carriers.items() if one._client.capper.status().state == "leased"}
+    if kind == "lost":
+        (tmp_path / "ledger.json").unlink()
+    else:
+        (tmp_path / "ledger.json").write_bytes(b"\xff")
+    gone = set(list(carriers)[:2])  # two nodes do not answer
+    monkeypatch.setattr(
+        "powerhall_optimizer.commands.lease.time.sleep",
+        lambda _s: exchange({node: one for node, one in carriers.items() if node not in gone}),
+    )
+    again = lease(options, capsys, "--settle", "5 s")
+    assert again["unknown"] == len(gone), "they count at their highest power until their old leases have run out"
+    assert again["short"] <= full["short"] + len(gone) + 4, "and their power is not given to others"
+    exchange({node: one for node, one in carriers.items() if node not in gone})
+    assert len({n for n in leased - gone if carriers[n]._client.gpus.caps[0] > 300.0}) >= len(leased - gone) - 4
+
+
+def test_a_damaged_or_future_confirmation_does_not_hide_a_good_one(plan, store):
+    nodes = safe_caps_w(plan.snapshot.site)
+    node = next(iter(nodes))
+    good = base64.b64encode(msgspec.json.encode(sign_confirmation(Confirmation(node, 7, 0.0), node_key(KEY, node))))
+    for ahead_s, text in ((-5.0, good.decode()), (-1.0, "garbage"), (50.0, "more"), (3000.0, good.decode()[:-8])):
+        fields = {"sequence": 9e9, "signed": text}
+        store.write(encode(Point("lease_confirmation", {"node": node}, fields, int((time.time() + ahead_s) * 1000))))
+    assert read_acks(store, KEY, nodes, time.time()).sequences == {node: 7}
+
+
+@pytest.mark.parametrize("count", [3, 5, 40])
+def test_confirmations_of_a_clock_that_was_ahead_do_not_hide_those_of_the_present(plan, store, count):
+    node, now_s = min(safe_caps_w(plan.snapshot.site)), time.time()
+
+    def confirm(sequence, at_s):
+        signed = sign_confirmation(Confirmation(node, sequence, at_s), node_key(KEY, node))
+        text = base64.b64encode(msgspec.json.encode(signed)).decode()
+        fields = {"sequence": float(sequence), "signed": text}
+        store.write(encode(Point("lease_confirmation", {"node": node}, fields, round(at_s * 1000))))
+
+    for number in range(count):
+        confirm(7, now_s + 1800.0 + number)
+    confirm(8, now_s - 1.0)
+    assert read_acks(store, KEY, [node], now_s).sequences == {node: 8}
 
 
 def test_a_forged_or_damaged_confirmation_frees_nothing(plan, store):
@@ -180,17 +230,33 @@ def test_a_lease_that_the_capper_gave_up_is_offered_again_and_a_refused_one_is_n
 
 
 def test_an_event_in_force_limits_leases_before_any_round_has_seen_it(plan, site, tmp_path, capsys):
-    options, _ = site
-    calm = lease([*options[:-1], str(tmp_path / "other.json")], capsys)
+    options, carriers = site
+    confirmed_ledger(tmp_path / "ledger.json", carriers)
+    calm = lease([*options[:-1], str(confirmed_ledger(tmp_path / "other.json", carriers))], capsys)
     safe_w = sum(safe_caps_w(plan.snapshot.site).values())
     limit_w = 1.25 * safe_w
     events = [{"start": time.time() - 10, "duration": "1 h", "power_limit": f"{limit_w:.0f} W", "event_id": "e1"}]
     (tmp_path / "events.json").write_text(json.dumps(events))
     cut = lease(options, capsys, "--events", str(tmp_path / "events.json"))
     assert cut["cap_w"] < calm["cap_w"]
-    ledger = Ledger(safe_caps_w(plan.snapshot.site), tmp_path / "ledger.json")
+    ledger = Ledger(safe_caps_w(plan.snapshot.site), tmp_path / "ledger.json", site_key=KEY)
     assert sum(ledger.exposure_w(node, time.time()) for node in ledger.safe_caps_w) <= limit_w
     events[0]["power_limit"] = "1 W"
     (tmp_path / "events.json").write_text(json.dumps(events))
     none = lease(options, capsys, "--events", str(tmp_path / "events.json"))
     assert "nothing is raised" in none["note"]
+
+
+def test_a_dead_carrier_is_told_two_minutes_after_its_lease(plan, site, store, tmp_path):
+    _, carriers = site
+    now_s, path = time.time(), tmp_path / "silent.json"
+    cycle = GrantCycle(plan, Ledger(safe_caps_w(plan.snapshot.site), path), KEY, store)
+    assert cycle.run(now_s, now_s + 900.0)["silent"] == 0
+    leased = sorted(cycle.ledger.state.entries)
+    assert cycle.ledger.silent({}, now_s + 115.0) == set()
+    assert cycle.ledger.silent({}, now_s + 125.0) == set(leased)
+    exchange({node: carrier for node, carrier in carriers.items() if node != leased[0]})
+    later = GrantCycle(plan, Ledger(safe_caps_w(plan.snapshot.site), path), KEY, store)
+    told = [later.run(now_s + after_s, now_s + 1000.0) for after_s in (125.0, 130.0)]
+    assert [figures["silent"] for figures in told] == [1, 1], "the second grant of a command does not hide it"
+    assert f"1 nodes have not confirmed a lease of two minutes ago or earlier: {leased[0]}" in told[1]["note"]

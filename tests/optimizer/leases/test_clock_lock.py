@@ -18,6 +18,7 @@ from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.leases.acks import read_acks
 from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.planning.planner import make_plan
+from rigs.confirmed import confirmed_ledger
 
 KEY = bytes(range(32))
 BIN = Path(sys.executable).parent
@@ -72,7 +73,7 @@ def test_a_planned_lock_reaches_the_gpus_is_confirmed_and_ends_with_the_agent(pl
     url = f"sqlite:///{tmp_path}/s.db"
     keys = ["--site-key", tmp_path / "site.key"]
     run = subprocess.run
-    ledger = ["--ledger", tmp_path / "ledger.json"]
+    ledger = ["--ledger", confirmed_ledger(tmp_path / "ledger.json", safe_caps_w(plan.snapshot.site))]
     run([BIN / "powerhall-optimizer", "node-key", *keys, "--node", node, "--out", tmp_path / "node.key"], check=True)
     state = StateFile.create(tmp_path / "gpus", gpus=8, node=node)
     (tmp_path / "capper.toml").write_text(

@@ -10,7 +10,7 @@ from powerhall.runtime.log import Log
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.physics.plan_loads import plan_loads, power_now_w
 from powerhall_optimizer.planning import planner
-from powerhall_optimizer.planning.explain import explain_lines
+from powerhall_optimizer.planning.explanation import explain_lines
 from powerhall_optimizer.verify.plan import verify_plan
 
 START_S = 1_700_000_100

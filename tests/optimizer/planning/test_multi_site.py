@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from powerhall.jobs import Job
+from powerhall.jobs.left_out import JobList
 from powerhall.plan.multi_site import (
     MultiSitePlan,
     multi_site_hash,
@@ -19,7 +20,7 @@ from powerhall.timeseries import Series
 from powerhall_optimizer.inputs.round_settings import RoundSettings
 from powerhall_optimizer.inputs.snapshot import multi_site_queue
 from powerhall_optimizer.inputs.what_if import multi_site_what_if
-from powerhall_optimizer.planning.explain import multi_site_lines
+from powerhall_optimizer.planning.explanation import job_explanation
 from powerhall_optimizer.planning.figures import multi_site_figures
 from powerhall_optimizer.planning.multi_site import make_multi_site_plan
 from powerhall_optimizer.verify.multi_site import verify_multi_site
@@ -183,10 +184,11 @@ def test_running_jobs_stay_at_their_site(site, second):
         nodes="b-r1-k01-n[01-02]",
         start_s=0.0,
     )
-    with pytest.raises(Rejected, match="job r: site: None: a running job must give its site, one of phx, fra"):
-        multi_site_queue([site, second], [runs], "jobs.csv")
+    (lost,) = multi_site_queue([site, second], [runs], "jobs.csv").left_out
+    assert lost.reason == "site: None: a running job must give its site, one of phx, fra"
+    assert lost.running
     jobs = (replace(runs, site="fra"), *queue(10))
-    assert multi_site_queue([site, second], jobs, "jobs.csv") == jobs
+    assert multi_site_queue([site, second], jobs, "jobs.csv") == JobList(jobs)
     both = [Snapshot(START_S, START_S, 300, 60, one, jobs) for one in (site, second)]
     plan = planned(both, 1.0)
     assert verify_multi_site(plan) == []
@@ -259,14 +261,14 @@ def test_the_last_plan_of_the_sites_is_a_warm_start(joint, snapshots):
 def test_explanations_name_the_sites(joint):
     jobs = {job.job_id: job for job in joint.jobs}
     pinned = next(j for j in where(joint) if jobs[j].sites == ("fra",))
-    text = "\n".join(multi_site_lines(joint, pinned))
+    text = "\n".join(job_explanation(joint, pinned, "plan").lines)
     assert "site fra:" in text
     assert "site phx: its data may not be there (may run only at fra)" in text
     free = next(
         (w.job_id for p in joint.plans for w in p.waiting if jobs[w.job_id].sites in ((), ("phx", "fra"))), None
     )
     free = free or next(j for j in where(joint) if not jobs[j].sites)
-    text = "\n".join(multi_site_lines(joint, free))
+    text = "\n".join(job_explanation(joint, free, "plan").lines)
     assert "site fra:" in text
     assert "site phx:" in text
     assert "alternative: " in text
@@ -287,6 +289,8 @@ def test_a_plan_of_several_sites_is_read_back_as_it_was(joint, tmp_path):
     assert isinstance(read_plans(tmp_path / "plan.json"), MultiSitePlan)
     with pytest.raises(Rejected, match=r"must be the plan of one site; those of the sites lie beside it"):
         read_plan(tmp_path / "plan.json")
-    (tmp_path / "old.json").write_text((tmp_path / "plan.json").read_text().replace('"version":1', '"version":9'))
-    with pytest.raises(Rejected, match="version: 9: must be 1"):
+    (tmp_path / "old.json").write_text((tmp_path / "plan.json").read_text().replace('"version":2', '"version":9'))
+    with pytest.raises(Rejected, match="version: 9: must be 1 or 2"):
         read_multi_site_plan(tmp_path / "old.json")
+    (tmp_path / "old.json").write_text((tmp_path / "plan.json").read_text().replace('"version":2', '"version":1'))
+    assert read_multi_site_plan(tmp_path / "old.json").plan_id == joint.plan_id

@@ -16,7 +16,7 @@ from powerhall.runtime.errors import Rejected
 from powerhall.runtime.log import Log
 from powerhall.timeseries import Series
 from powerhall_optimizer.inputs.round_settings import RoundSettings
-from powerhall_optimizer.planning import planner
+from powerhall_optimizer.planning import candidates, planner
 from powerhall_optimizer.verify.plan import verify_plan
 
 START_S = 1_700_000_100
@@ -80,8 +80,9 @@ def test_shedding_takes_preemptible_jobs_first_then_the_least_weight(busy):
     shed = {w.job_id: w for w in plan.waiting}
     assert set(shed) == {"b1"}
     assert shed["b1"].code == "shed"
-    assert "b.it_w" in shed["b1"].reason
-    assert any("b.it_w" in note for note in plan.notes)
+    assert "power of b" in shed["b1"].reason
+    assert shed["b1"].binding == ("b",)
+    assert any("power of b" in note for note in plan.notes)
 
     jobs = tuple(replace(job, preemptible=job.job_id == "b3") for job in busy.jobs)
     plan = plan_of(replace(cut, jobs=jobs))
@@ -161,7 +162,7 @@ def test_the_chain_ends_in_keeping_running_jobs(busy, monkeypatch):
         raise RuntimeError("no")
 
     monkeypatch.setattr("powerhall_optimizer.solve.pipeline.solve", broken)
-    monkeypatch.setattr(planner, "fill_by_density", broken)
+    monkeypatch.setattr(candidates, "fill_by_density", broken)
     plan = plan_of(replace(busy, jobs=(*busy.jobs, Job("w", 8, 3600.0))))
     assert plan.notes == ("fallback: keeps what runs and starts nothing new",)
     assert {a.job_id for a in plan.assignments} == {job.job_id for job in busy.jobs}
@@ -235,7 +236,7 @@ def test_every_plan_holds_every_limit_whatever_runs_and_waits(site, waiting, hel
 
 
 def test_a_solver_that_hangs_or_dies_is_ended_and_the_greedy_takes_over(snapshot, monkeypatch, capsys):
-    monkeypatch.setattr(planner, "_GRACE_S", 0.3)
+    monkeypatch.setattr(candidates, "_GRACE_S", 0.3)
     monkeypatch.setattr("powerhall_optimizer.solve.jit_warmup.compile_solver", lambda: None)  # it solves, too
     for fault, said in ((lambda *_a, **_k: time.sleep(600), "not done"), (lambda *_a, **_k: os._exit(9), "died")):
         monkeypatch.setattr("powerhall_optimizer.solve.pipeline.solve", fault)

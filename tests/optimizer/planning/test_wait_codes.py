@@ -11,7 +11,7 @@ from powerhall_optimizer.planning.wait_reasons import Alternative, Shortage, Wai
 from powerhall_optimizer.problem.no_option import NoOption, NoOptionCause
 from powerhall_optimizer.problem.resources import Resource, ResourceKind
 
-NO_OPTIONS = [NoOption(cause) for cause in NoOptionCause if cause is not NoOptionCause.AT_NO_SITE]
+NO_OPTIONS = [NoOption(cause, why="of a reason") for cause in NoOptionCause if cause is not NoOptionCause.AT_NO_SITE]
 NO_OPTIONS.append(NoOption(NoOptionCause.AT_NO_SITE, by_site=(("s", NoOption(NoOptionCause.TOO_LARGE)),)))
 PLACEMENTS = [PlacementReason(cause, hall="h", gpus=8, site="s") for cause in PlacementCause]
 
@@ -32,7 +32,7 @@ TEXTS: list[tuple[WaitCode, str]] = [
     *((reason.code, texts.left_out_text(reason)) for reason in PLACEMENTS),
     *((reason.code, texts.wait_text(reason, when)) for reason in SHORT),
     (WaitCode.CAPACITY, texts.not_explained_text()),
-    (WaitCode.SHED, texts.shed_text(["h"], None)),
+    (WaitCode.SHED, texts.shed_text([Resource("h")], None)),
     (WaitCode.PREEMPTED, texts.preempted_text("short of power")),
 ]
 

@@ -16,8 +16,9 @@ from powerhall.store.line_protocol import Point, encode
 from powerhall.store.schema import MEASUREMENTS
 from powerhall.timeseries import Series
 from powerhall_optimizer.commands import rollup as command_module
+from powerhall_optimizer.rollup.node_power import node_power
 from powerhall_optimizer.rollup.planned_power import GANTT_ROWS, PlannedPower, gantt_points
-from powerhall_optimizer.rollup.readings import NodeReading, node_power_w
+from powerhall_optimizer.rollup.readings import NodeReading
 from powerhall_optimizer.rollup.rollup_cycle import Rollup, buckets
 
 START_S = 1_790_000_100
@@ -97,10 +98,12 @@ def test_a_node_with_a_bmc_counts_the_bmcs_reading(store: Store) -> None:
     for node in all_nodes():
         store.write(readings(node, START_S, START_S + 10))
     tags = {"site": "s", "hall": "h1", "rack": "h1/a/r0", "node": "h1n0"}
-    store.write(encode(Point("node", tags, {"power_w": 1234.0}, START_S * 1000)))
+    store.write(encode(Point("node", tags, {"power_w": 1634.0}, START_S * 1000)))
     rollup(store).run(START_S, START_S + 10)
     (rack,) = stored(store, "rack_10s", rack="h1/a/r0")
-    assert rack.number("it_power_w") == pytest.approx(1234 + 2000)
+    assert rack.number("it_power_w") == pytest.approx(1634 + 2000)
+    sources = ("it_measured_w", "it_estimated_w", "it_assumed_w", "readings_dropped")
+    assert [rack.number(name) for name in sources] == [1634, 2000, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_a_node_with_a_bmc_counts_the_bmcs_reading(store: Store) -> None:
      ([800, 400], 800 / 0.7 + 600)],
 )  # fmt: skip
 def test_without_a_bmc_gpus_carry_their_share_of_the_node(gpu_w: list[float], node_w: float) -> None:
-    assert node_power_w(NodeReading(gpu_w), KIND) == pytest.approx(node_w)
+    assert node_power(NodeReading(gpu_w), KIND).power_w == pytest.approx(node_w)
 
 
 def test_a_silent_node_keeps_its_last_reading_for_a_while_then_counts_at_its_worst(store: Store) -> None:

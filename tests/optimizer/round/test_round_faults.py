@@ -72,6 +72,23 @@ def test_the_same_round_twice_gives_the_same_plan_and_writes_nothing_new(files):
     assert before == ((files / "plan.json").read_bytes(), (files / "plan.json").stat().st_mtime_ns)
 
 
+def test_an_unchanged_plan_of_the_store_is_written_where_its_file_is_not_there(files, capsys):
+    """A round says the name of its file: the file is there then, and fit for leases."""
+    store = "sqlite:///" + str(files / "power.db")
+    assert main(arguments(files, "--store", store)) == 0
+    for name in ("plan-new.json", "plan.json"):
+        (files / "plan.json").unlink(missing_ok=True)
+        options = arguments(files, "--store", store)
+        options[options.index("--out") + 1] = str(files / name)
+        capsys.readouterr()
+        assert main(options) == 0
+        assert name in capsys.readouterr().out
+        plan = read_plan(files / name)
+        assert verify_plan(plan) == []
+        assert (files / name.replace(".json", "-ladder.json")).exists()
+        assert json.loads((files / f"{name}.newest").read_text())["plan_id"] == plan.plan_id
+
+
 def test_a_round_killed_at_any_moment_leaves_the_last_plan_and_the_next_round_runs(files):
     assert main(arguments(files, "--quiet")) == 0
     before = verified(files)

@@ -1,36 +1,5 @@
-#!/usr/bin/env bash
-# Runs the Slurm tests against Slurm 24.11: a Debian trixie tree made by debootstrap, whose programs are called through
-# chroot by small scripts on the PATH of the tests. Needs root, debootstrap and a Debian mirror.
-#
-#   tests/optimizer/schedulers/slurm24.sh [TREE] [pytest options]      TREE is kept and used again (default: out/trixie)
-set -euo pipefail
-cd "$(dirname "$0")/../../.."
-tree=$(realpath -m "${1:-out/trixie}")
-[ $# -gt 0 ] && shift
-[ "$(id -u)" = 0 ] || { echo "slurm24.sh: must run as root (chroot and mounts)" >&2; exit 1; }
-command -v debootstrap >/dev/null || { echo "slurm24.sh: debootstrap is not installed (apt install debootstrap)" >&2; exit 1; }
-if [ ! -x "$tree/usr/sbin/slurmctld" ]; then
-  # The first mirror that apt is set up with (one-line or deb822 form) and that is not the security archive.
-  mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
-    sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' | grep -v security | head -n 1) || true
-  [ -n "$mirror" ] || { echo "slurm24.sh: apt is set up with no Debian mirror (/etc/apt/sources.list)" >&2; exit 1; }
-  mkdir -p "$(dirname "$tree")"
-  packages=slurmctld,slurmd,slurm-client,slurm-wlm-basic-plugins,slurm-wlm-plugins
-  debootstrap --variant=minbase --include="$packages" trixie "$tree" "$mirror" >"$tree.log" 2>&1 ||
-    { tail -n 20 "$tree.log" >&2; rm -rf "$tree"; exit 1; } # half a tree is no tree
-fi
-mounted=()
-cleanup() { for at in "${mounted[@]}"; do umount -l "$at"; done; }
-trap cleanup EXIT
-mount -t proc proc "$tree/proc" && mounted+=("$tree/proc")
-for at in /dev /sys /tmp; do mount --bind "$at" "$tree$at" && mounted+=("$tree$at"); done
-cp /etc/hosts "$tree/etc/hosts" # without it slurmctld cannot resolve localhost
-bin="$tree/powerhall-bin"
-mkdir -p "$bin"
-for program in slurmctld slurmd sinfo squeue scontrol sbatch scancel srun; do
-  at=usr/bin/$program
-  [ -x "$tree/$at" ] || at=usr/sbin/$program
-  printf '#!/bin/sh\nexec chroot ${POWERHALL_AS_USER:+--userspec=$POWERHALL_AS_USER} %s /%s "$@"\n' "$tree" "$at" >"$bin/$program"
-  chmod +x "$bin/$program"
-done
-POWERHALL_SLURM_BIN="$bin" .venv/bin/python -m pytest tests/schedulers -k slurm "$@"
+#!/bin/sh
+# The Slurm tests on Slurm 24.11 of Debian trixie: slurm24.sh [TREE] [pytest options]; see slurm_tree.sh.
+tree=${1:-out/trixie}
+[ $# -eq 0 ] || shift
+exec "$(dirname "$0")/slurm_tree.sh" trixie "$tree" "$@"

@@ -154,5 +154,16 @@ def test_missing_slurm_commands_are_reported_in_one_line(plan, tmp_path, capsys,
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["schedule", "--scheduler", "slurm", "--plan", str(tmp_path / "plan.json")]) == 1
     assert capsys.readouterr().err == (
-        "powerhall-optimizer: scontrol: not found on PATH: install Slurm's client commands\n"
+        "powerhall-optimizer: squeue: not found on PATH: install Slurm's client commands\n"
     )
+
+
+def test_a_running_job_of_a_file_that_cannot_be_planned_with_is_counted(tmp_path):
+    (tmp_path / "jobs.csv").write_text(
+        "job_id,gpus,duration_s,state,hall,mode,nodes,start_s\nbad,8,-1,running,hall1,fast,gn01,0\n"
+    )
+    queue = FileReader(FileSettings(jobs=str(tmp_path / "jobs.csv"))).read()
+    assert [(job.job_id, job.gpus, job.state, job.hall, job.nodes) for job in queue.jobs] == [
+        ("bad", 8, "running", None, "gn01")
+    ]
+    assert "duration_s" in queue.left_out["bad"]

@@ -123,7 +123,8 @@ def test_the_kubernetes_config_starts_the_job_of_the_page(config, tmp_path, caps
         rig.put("jobs", raw)
         queue = {"metadata": {"name": "hall1"}, "spec": {"resourceGroups": []}}
         rig.put("clusterqueues", queue)
-        made = to_job(rig.get("jobs", "train", "team-a"), site, settings)
+        rig.put("localqueues", {"metadata": {"name": "hall1", "namespace": "team-a"}})
+        made = to_job(rig.get("jobs", "train", "team-a"), site, settings, now_s=0.0)
         assert isinstance(made, Job), made
         plan_at(tmp_path, site, (msgspec.structs.replace(made, job_class=""),), int(time.time()))
         options = ["--scheduler", "kubernetes", "--settings", str(tmp_path / "scheduler.toml")]

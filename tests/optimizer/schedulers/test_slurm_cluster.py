@@ -6,10 +6,12 @@ import msgspec
 import pytest
 
 from powerhall.hostlist import expand
+from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.schedulers.slurm.apply import read_records
 from powerhall_optimizer.schedulers.slurm.commands import SlurmTool
 from powerhall_optimizer.schedulers.slurm.ownership_mark import parse_mark
 from powerhall_optimizer.schedulers.slurm.records import parse_nodes
+from powerhall_optimizer.schedulers.slurm.reservations import Curtailment
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
 from powerhall_optimizer.schedulers.slurm.writer import SlurmReader, SlurmWriter
 from rigs.plans import greedy_plan, small_site
@@ -198,13 +200,17 @@ def test_release_gives_every_job_back_as_it_was_submitted(slurm, site):
     job = slurm.submit("-N1", "--gpus-per-node=8", "-t", "10")
     late = slurm.submit("-N1", "--gpus-per-node=8", "-t", "10", "--begin=now+7200")
     plan = plan_of(site, read(site), [60] * 10 + [30] * 10)
+    slow = tuple(msgspec.structs.replace(one, gpu_power_w=750.0) for one in plan.assignments if not one.running)
+    plan = msgspec.structs.replace(plan, assignments=tuple(one for one in plan.assignments if one.running) + slow)
     writer = SlurmWriter(SlurmSettings(hold="hold"))
     assert writer.apply(plan).failed == []
+    assert {record(one.job_id).licences["kw"] for one in slow} == {6}
     assert "powerhall_kw" in slurm.run("scontrol", "-o", "show", "reservation")
     assert writer.release_all().failed == []
     for one in (job, late):
         now = record(one)
         assert (now.admin_comment, now.required_nodes, now.comment, now.is_held) == ("", "", "", False)
+        assert now.licences == {"kw": 10}
     assert record(job).begin_s <= time.time()
     assert record(late).begin_s > time.time() + 7000
     assert "powerhall_kw" not in slurm.run("scontrol", "-o", "show", "reservation")
@@ -224,7 +230,21 @@ def test_a_curtailment_ahead_keeps_jobs_from_starting_that_would_still_run_then(
     time.sleep(3)
     assert slurm.states()[large] == "PENDING"  # 40 kW fit now, but not in two minutes
     assert writer.apply(plan_of(site, read(site), stopped=[large])).failed == []  # the curtailment is called off
-    assert "powerhall_kw" not in slurm.run("scontrol", "-o", "show", "reservation")
+    left = slurm.run("scontrol", "-o", "show", "reservation")
+    assert "powerhall_kw" not in left
+    older = plan_of(site, read(site), [30] * 22, start_s=int(time.time()) - 120)
+    with pytest.raises(Rejected, match="must not be older"):
+        writer.apply(older)
+    assert left.startswith("ReservationName=powerhall_newest_kw_at")
+    assert writer.release_all().failed == []
+    assert slurm.run("scontrol", "-o", "show", "reservation") == "No reservations in the system"
+
+
+def test_a_reservation_that_has_just_ended_by_itself_is_no_failure(slurm, monkeypatch):
+    gone = Curtailment(0, int(time.time()) + 60, 5, "powerhall_kw_1")
+    monkeypatch.setattr(SlurmWriter, "_reserved", lambda self, settings: [gone])
+    done = SlurmWriter(SETTINGS).release_all()
+    assert [(c.text, c.error) for c in done.commands] == [("scontrol delete ReservationName=powerhall_kw_1", "")]
 
 
 def test_a_job_gets_its_power_level_in_its_environment(slurm, site):
@@ -234,7 +254,7 @@ def test_a_job_gets_its_power_level_in_its_environment(slurm, site):
     wrap = f"echo $POWERHALL_MODE $POWERHALL_GPU_POWER_W >{out}.part; mv {out}.part {out}"
     job = slurm.run(
         *("sbatch", "--parsable", "-D", "/", "-o", "/dev/null", "-N1", "--gpus-per-node=8", "-t", "5"),
-        *("--begin=now+2", "--wrap", wrap),
+        *("--begin=now+6", "--wrap", wrap),  # the level is written before
     )
     plan = plan_of(site, read(site), mode="eco", slot_s=1, slots=600)
     assert writer.apply(plan).failed == []

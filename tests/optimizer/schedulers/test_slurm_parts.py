@@ -14,7 +14,7 @@ from powerhall.plan.plan import ZonePlan
 from powerhall.runtime.errors import ConfigError, Rejected
 from powerhall_optimizer.schedulers.base import WriteReport
 from powerhall_optimizer.schedulers.skip_reasons import Skip
-from powerhall_optimizer.schedulers.slurm.apply import write_changes
+from powerhall_optimizer.schedulers.slurm.apply import restored, write_changes
 from powerhall_optimizer.schedulers.slurm.commands import SlurmTool
 from powerhall_optimizer.schedulers.slurm.desired_state import Change, DesiredJob, decide
 from powerhall_optimizer.schedulers.slurm.ownership_mark import FIELDS, OwnershipMark, parse_mark
@@ -105,7 +105,7 @@ VALUES = st.dictionaries(
 
 @given(VALUES, VALUES, st.booleans(), st.integers(0, 2**31), st.integers(0, 9), st.sampled_from(["", "site note | x"]))
 def test_a_mark_reads_back_as_it_was_written(values, old, pending, begin_s, restarts, rest):
-    mark = OwnershipMark(values, old if pending else {}, pending, begin_s, restarts, "eco", 500, rest)
+    mark = OwnershipMark(values, old if pending else {}, pending, begin_s, restarts, "eco", 500, rest, charge=7)
     assert parse_mark(mark.encode()) == mark
 
 
@@ -142,6 +142,18 @@ def test_a_run_that_was_killed_between_mark_and_writes_owns_old_and_new_values()
     assert isinstance(change, Change)
     assert change.values == {}
     assert [note.code for note in change.notes] == [Skip.FIELD_CHANGED]
+
+
+def test_a_job_that_is_given_back_has_the_charge_of_its_submission_again():
+    change = decide(record(licences={"kw": 10}), DesiredJob("5", {"lic": "6"}, "why"), SETTINGS, 1000)
+    assert isinstance(change, Change)
+    written = record(licences={"kw": 6}, admin_comment=change.mark.encode())
+    assert restored(written, SETTINGS, 1000).values == {"lic": "10"}
+    again = decide(written, DesiredJob("5", {"lic": "8"}, "why"), SETTINGS, 1000)
+    assert isinstance(again, Change)
+    assert again.mark.charge == 10
+    enlarged = replace(written, licences={"kw": 20})  # by its user since
+    assert restored(enlarged, SETTINGS, 1000).values == {}
 
 
 def test_an_array_that_is_too_long_to_list_is_one_job():
@@ -245,3 +257,22 @@ def test_nothing_in_a_plan_or_a_comment_can_become_a_command_of_its_own():
         evil = replace(change, values={"feat": hall})
         with pytest.raises(Rejected, match=r"job 5: feat: .*must be one word"):
             write_changes(SlurmTool(1), [evil], SETTINGS, lambda: 1000.0, report)
+
+
+@pytest.mark.parametrize("word", ["NaN", "-Infinity", "nan", "inf"])
+def test_a_number_that_is_none_stops_no_reading(word):
+    row = '{"job_id": 7, "job_state": ["RUNNING"], "billable_tres": %s, "nodes": "gn01", "comment": "a: NaN, b"}'
+    (record,) = parse_queue(f'{{"jobs": [{row % word}]}}')
+    assert (record.job_id, record.nodes) == ("7", "gn01")
+
+
+def test_what_users_filter_by_their_environment_is_seen_all_the_same(tmp_path, monkeypatch):
+    program = tmp_path / "squeue"
+    program.write_text("#!/bin/sh\nenv\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name in ("SQUEUE_STATES", "SQUEUE_PARTITION", "SINFO_FORMAT", "SLURM_CLUSTERS", "SLURM_CONF"):
+        monkeypatch.setenv(name, "x")
+    said = dict(line.split("=", 1) for line in SlurmTool(5).ask("squeue").splitlines() if "=" in line)
+    assert not any(name.startswith(("SQUEUE_", "SINFO_", "SLURM_CLUSTERS")) for name in said)
+    assert (said["SLURM_CONF"], said["TZ"], said["SLURM_TIME_FORMAT"]) == ("x", "UTC", "standard")

@@ -12,10 +12,12 @@ from powerhall.runtime.errors import Rejected
 from powerhall.store import Query, Select, open_store
 from powerhall_optimizer.cli import main
 from powerhall_optimizer.commands.shed import read_target
+from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.physics.plan_loads import plan_loads
 from powerhall_optimizer.round.publish import publish
 from powerhall_optimizer.shed.act import shed_plan, with_frozen_budgets
 from powerhall_optimizer.shed.ladder import Ladder, ladder
+from rigs.confirmed import confirmed_ledger
 
 KEY = bytes(range(32))
 
@@ -59,15 +61,20 @@ def test_a_target_above_the_present_power_takes_no_rung(steps):
     assert steps.rungs_to(steps.power_w + 1.0) == 0
 
 
-@pytest.mark.parametrize(("to", "by"), [("350", None), ("-3 MW", None), (None, "30"), (None, "0%"), (None, "130%")])
+@pytest.mark.parametrize(("to", "by"), [("350", None), ("-3 MW", None), (None, "0.3"), (None, "0%"), (None, "130%")])
 def test_targets_without_meaning_are_refused(to, by):
-    with pytest.raises(Rejected, match="shed"):
+    with pytest.raises(Rejected, match=r"--to|--by"):
         read_target(to, by, 1e6)
+
+
+def test_a_share_is_read_with_or_without_its_sign():
+    assert read_target(None, "30%", 1e6) == read_target(None, "30", 1e6) == 7e5
 
 
 def options(plan, tmp_path):
     write_plan(plan, tmp_path / "plan.json")
     (tmp_path / "site.key").write_text(KEY.hex())
+    confirmed_ledger(tmp_path / "ledger.json", safe_caps_w(plan.snapshot.site))
     return ["--plan", str(tmp_path / "plan.json"), "--store", f"sqlite:///{tmp_path}/s.db", "--site-key",
             str(tmp_path / "site.key"), "--ledger", str(tmp_path / "ledger.json"), "--json"]  # fmt: skip
 
@@ -91,6 +98,26 @@ def test_the_command_lowers_caps_and_writes_the_shed_plan(plan, tmp_path, capsys
     assert {w.code for w in after.waiting} >= ({"shed"} if outcome["paused"] + outcome["stopped"] else set())
 
 
+@pytest.mark.parametrize("kind", ["lost", "damaged"])
+def test_a_shed_without_a_ledger_brings_touched_nodes_to_their_safe_caps(plan, tmp_path, capsys, kind):
+    """Of a node of which nothing is known, any other cap might be a raise."""
+    common = options(plan, tmp_path)
+    assert main(["lease", *common[:-1]]) == 0
+    (tmp_path / "ledger.json").unlink() if kind == "lost" else (tmp_path / "ledger.json").write_bytes(b"\xff{")
+    assert main(["shed", "--by", "15%", *common, "--out", str(tmp_path / "shed.json")]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out.splitlines()[-1])["leases"] > 0
+    assert "lease_ledger" in captured.err
+    assert "Traceback" not in captured.err
+    store = open_store(common[3])
+    query = Query("lease", (Select("cap_w", "first", "before"), Select("cap_w", "last", "after")), group_by=("node",))
+    rows = store.query(query, time.time() - 60, time.time() + 60)
+    store.close()
+    touched = [row for row in rows if row.number("after") != row.number("before")]
+    assert touched
+    assert {row.number("after") for row in touched} == {3000.0}
+
+
 def test_a_target_that_cannot_be_reached_takes_the_whole_ladder_and_is_reported(plan, tmp_path, capsys):
     assert main(["shed", "--to", "1 W", *options(plan, tmp_path)]) == 1
     outcome = json.loads(capsys.readouterr().out)
@@ -100,10 +127,11 @@ def test_a_target_that_cannot_be_reached_takes_the_whole_ladder_and_is_reported(
 
 def test_a_dry_run_and_the_ladder_change_nothing(plan, tmp_path, capsys):
     common = options(plan, tmp_path)
+    before = (tmp_path / "ledger.json").read_bytes()
     assert main(["shed", "--by", "10%", *common, "--dry-run"]) == 0
     assert main(["shed", "--show", "--plan", str(tmp_path / "plan.json")]) == 0
     assert "leaves" in capsys.readouterr().out
-    assert not (tmp_path / "ledger.json").exists()
+    assert (tmp_path / "ledger.json").read_bytes() == before
     assert not (tmp_path / "s.db").exists()
 
 

@@ -19,10 +19,12 @@ from powerhall.plan.plan import read_plan, write_plan
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.log import Log
 from powerhall.store import Query, Select, open_store
+from powerhall_optimizer.leases.caps import safe_caps_w
 from powerhall_optimizer.shed.event_manager import EventManager
 from powerhall_optimizer.shed.http_endpoint import HttpEndpoint, RateLimit
 from powerhall_optimizer.shed.shedder import Outcome
 from powerhall_optimizer.verify.plan import verify_plan
+from rigs.confirmed import confirmed_ledger
 
 PROGRAM = Path(sys.executable).with_name("powerhall-optimizer")
 TOKEN = "a-token-of-more-than-32-characters"
@@ -57,7 +59,7 @@ class Served:
         self.endpoint.start()
         self.port = self.endpoint.port
 
-    def act(self, limit_w, share, end_s, within_s):
+    def act(self, limit_w, reduction, end_s, within_s):
         self.acted.append(limit_w)
         time.sleep(0.3)
         return Outcome("p", 500e6, limit_w, limit_w, 3, 1, 1, 1, 1, 8, True, 0.1, False)
@@ -235,6 +237,7 @@ def service(plan, tmp_path):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     keys = ["--store", "sqlite:///s.db", "--site-key", "site.key", "--ledger", "ledger.json"]
+    confirmed_ledger(tmp_path / "ledger.json", safe_caps_w(plan.snapshot.site))
     subprocess.run([PROGRAM, "lease", *keys], cwd=tmp_path, check=True, capture_output=True)
     command = [PROGRAM, "shed", "--watch", "signals", "--serve", f"127.0.0.1:{port}", "--token-file", "token"]
     command += [*keys, "--events", "events.json", "--out", "shed-plan.json"]

@@ -1,7 +1,7 @@
 """Shed signals: reading, refusals, acting once, and the fall of the limit."""
 
+import io
 import json
-import os
 import time
 
 import msgspec
@@ -11,7 +11,6 @@ from powerhall.runtime.errors import ConfigError, Rejected, Retryable
 from powerhall.runtime.log import Log
 from powerhall.site.curtailment import read_events
 from powerhall_optimizer.shed.event_manager import EventManager
-from powerhall_optimizer.shed.inbox import SignalInbox
 from powerhall_optimizer.shed.shedder import Outcome
 from powerhall_optimizer.shed.signals import parse_signals
 from powerhall_optimizer.shed.stages import stages
@@ -31,6 +30,14 @@ def test_an_event_reads_the_same_from_json_and_csv():
     assert (one.start_s, one.end_s, one.limit_w, one.within_s) == (NOW_S, NOW_S + 3600, 350e6, 10.0)
     (share,) = parse({"event_id": "2", "duration": "PT1H30M", "reduce_percent": 30, "zone": "phx", "within": "5s"})
     assert (share.start_s, share.end_s, share.share, share.within_s) == (NOW_S, NOW_S + 5400, 0.3, 5.0)
+
+
+def test_a_signal_has_the_fields_of_an_event_file():
+    more = {"test_event": "true", "priority": 1, "created": 0, "market_context": "m", "comment": "c", "duration": 0}
+    (drill,) = parse(GOOD | more)
+    assert (drill.is_test, drill.end_s - drill.start_s) == (True, 7 * 86400.0)
+    text = b"event_id,duration,power_limit,test_event,priority\ndr-1,1 h,350 MW,false,2\n"
+    assert not parse_signals(text, "signal.csv", "phx", NOW_S)[0].is_test
 
 
 def test_a_cancellation_needs_no_more_than_its_id():
@@ -101,12 +108,13 @@ class Acts:
     def __init__(self, fails=0, problems=()):
         self.calls, self.fails, self.problems = [], fails, problems
 
-    def __call__(self, limit_w, share, end_s, within_s):
-        self.calls.append((limit_w, share))
+    def __call__(self, limit_w, reduction, end_s, within_s):
+        less_w = 0.0 if reduction is None else 100e6 - reduction.limit_w(100e6)
+        self.calls.append((limit_w, less_w / 100e6))
         if self.fails:
             self.fails -= 1
             raise Retryable("store: away")
-        target_w = min(limit_w or 1e12, 100e6 * (1 - share))
+        target_w = min(limit_w or 1e12, 100e6 - less_w)
         return Outcome("p", 100e6, target_w, target_w, 3, 1, 1, 1, 1, 8, True, 0.1, False, problems=self.problems)
 
 
@@ -119,7 +127,7 @@ class Clock:
 
 
 def manager_of(tmp_path, acts, clock):
-    return EventManager(tmp_path / "state.json", tmp_path / "events.json", acts, Log(quiet=True), clock)
+    return EventManager(tmp_path / "state.json", tmp_path / "events.json", acts, Log(quiet=True), clock, steady=clock)
 
 
 @pytest.fixture
@@ -215,6 +223,19 @@ def test_a_cancelled_event_ends_now_and_rounds_ramp_up_from_there(tmp_path, cloc
     assert event.end_s == NOW_S + 60
 
 
+def test_an_event_that_comes_again_days_after_its_cancellation_stays_cancelled(tmp_path, clock):
+    acts, event = Acts(), GOOD | {"start": NOW_S, "duration": "6 d"}
+    manager = manager_of(tmp_path, acts, clock)
+    manager.receive(parse(event)[0])
+    manager.receive(parse(event | {"status": "cancelled"})[0])
+    for _ in range(5):
+        clock.now_s += 86_400
+        manager.tick()
+        assert manager.receive(parse(event, clock.now_s)[0]).state == "cancelled"
+    manager.tick()
+    assert acts.calls == []
+
+
 def test_events_end_and_are_forgotten_a_day_later(tmp_path, clock):
     manager = manager_of(tmp_path, Acts(), clock)
     manager.receive(parse(GOOD)[0])
@@ -245,72 +266,7 @@ def test_events_that_a_person_wrote_into_the_file_stay(tmp_path, clock):
     manager_of(tmp_path, Acts(), clock)
     assert [event.zone for event in read_events(tmp_path / "events.json", "phx")] == ["hall1", "phx"]
     with pytest.raises(ConfigError, match="json"):
-        EventManager(tmp_path / "state.json", tmp_path / "events.csv", Acts(), Log(quiet=True), clock)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    made = tmp_path / "signals"
-    made.mkdir(mode=0o750)
-    return made
-
-
-def watcher(folder, taken):
-    return SignalInbox(folder, "phx", taken.append, Log(quiet=True))
-
-
-def test_a_file_dropped_into_the_folder_is_a_signal_once(folder):
-    taken = []
-    watch = watcher(folder, taken)
-    part = folder / "event.json.part"
-    part.write_text(json.dumps(GOOD))
-    watch.look(NOW_S)
-    part.rename(folder / "event.json")
-    assert [watch.look(NOW_S) for _ in range(3)] == [0, 1, 0]
-    assert [signal.event_id for signal in taken] == ["dr-1"]
-    assert [path.name[16:] for path in (folder / "done").iterdir()] == ["event.json"]
-
-
-def test_a_file_that_still_grows_is_not_read(folder):
-    taken = []
-    watch = watcher(folder, taken)
-    text = json.dumps(GOOD)
-    for size in (10, 30, len(text)):
-        (folder / "event.json").write_text(text[:size])
-        assert watch.look(NOW_S) == 0
-    assert watch.look(NOW_S) == 1
-
-
-def test_a_bad_file_is_put_aside_with_the_reason_and_one_good_event_of_it_does_not_count(folder):
-    taken = []
-    watch = watcher(folder, taken)
-    (folder / "bad.json").write_text(json.dumps([GOOD, GOOD | {"event_id": "b", "duration": "soon"}]))
-    watch.look(NOW_S)
-    watch.look(NOW_S)
-    assert taken == []
-    why = next(path for path in (folder / "refused").iterdir() if path.suffix == ".why")
-    assert "duration" in why.read_text() or "number and a unit" in why.read_text()
-
-
-def test_links_hidden_files_and_other_endings_are_left_alone(folder, tmp_path):
-    taken = []
-    watch = watcher(folder, taken)
-    (tmp_path / "secret.json").write_text(json.dumps(GOOD))
-    (folder / "link.json").symlink_to(tmp_path / "secret.json")
-    (folder / ".hidden.json").write_text(json.dumps(GOOD))
-    (folder / "note.txt").write_text(json.dumps(GOOD))
-    os.mkfifo(folder / "pipe.json")
-    for _ in range(3):
-        assert watch.look(NOW_S) == 0
-    assert (folder / "link.json").is_symlink()
-
-
-def test_a_folder_that_everybody_may_write_to_is_refused(folder):
-    folder.chmod(0o777)
-    with pytest.raises(ConfigError, match="not everybody"):
-        watcher(folder, [])
-    with pytest.raises(ConfigError, match="No such file"):
-        watcher(folder / "absent", [])
+        EventManager(tmp_path / "state.json", tmp_path / "events.csv", Acts(), Log(quiet=True), clock, steady=clock)
 
 
 def test_the_state_file_is_readable_json(tmp_path, clock):
@@ -320,3 +276,61 @@ def test_the_state_file_is_readable_json(tmp_path, clock):
     (known,) = msgspec.json.decode((tmp_path / "state.json").read_bytes()).values()
     assert known["outcome"]["met"] is True
     assert time.time() > 0
+
+
+def test_a_reduction_by_power_becomes_watts_when_the_event_acts(tmp_path, clock):
+    """As site file and events file take it; JSON and CSV alike."""
+    (event,) = parse({"event_id": "r", "duration": "PT1H", "reduce_by": "20 MW"})
+    (row,) = parse_signals(b"event_id,duration,reduce_by\nr,PT1H,20000 kW\n", "s", "phx", NOW_S)
+    assert event == row
+    acts = Acts()
+    manager = manager_of(tmp_path, acts, clock)
+    manager.receive(event)
+    manager.tick()
+    assert acts.calls == [(None, pytest.approx(0.2))]
+    assert manager.events()[0].limit_w == 80e6
+    again = manager_of(tmp_path, acts, clock)
+    assert (again.events()[0].reduce_w, again.events()[0].limit_w) == (20e6, 80e6)
+    for amount in ("0 W", "-5 MW", "2000 GW", "20"):
+        with pytest.raises(Rejected, match="reduce_by"):
+            parse({"event_id": "r", "duration": "PT1H", "reduce_by": amount})
+
+
+def test_an_event_keeps_its_own_limit_beside_a_lower_one_of_another(tmp_path, clock):
+    """d 60 MW for a minute; e 500 MW, f 400.9 MW later and p 10 % of 100 MW outlive it with limits of their own."""
+
+    def act(limit_w, reduction, end_s, within_s):
+        own_w = None if reduction is None else reduction.limit_w(100e6)
+        level_w = min(watts for watts in (limit_w, own_w) if watts is not None)
+        acted.append(level_w)
+        return Outcome("p", 100e6, level_w, level_w, 3, 1, 1, 1, 1, 8, True, 0.1, False, own_w=own_w)
+
+    acted = []
+    manager = manager_of(tmp_path, act, clock)
+    limits = {"d": {"power_limit": "60 MW", "duration": "60 s"}, "e": {"power_limit": "500 MW", "duration": "2 h"}}
+    limits["f"] = {"power_limit": "400900000.9 W", "duration": "2 h", "start": NOW_S + 10}
+    limits["p"] = {"reduce_percent": 10, "duration": "2 h"}
+    for name, limit in limits.items():
+        manager.receive(parse({"event_id": name} | limit)[0])
+        manager.tick()
+    clock.now_s += 20
+    manager.tick()
+    assert acted == [60e6] * 4, "the lowest holds"
+    assert {known.event_id: known.limit_w for known in manager.events()} == {
+        "d": 60e6, "e": 500e6, "f": 400900000.9, "p": 90e6
+    }  # fmt: skip
+    rows = {row["event_id"]: row["power_limit"] for row in json.loads((tmp_path / "events.json").read_text())}
+    assert rows == {"d": "60000000 W", "e": "500000000 W", "f": "400900000 W", "p": "90000000 W"}, "rounded down"
+    clock.now_s += 60
+    manager.tick()
+    manager.receive(parse({"event_id": "g", "duration": "2 h", "power_limit": "300 MW"})[0])
+    manager.tick()
+    assert acted[4:] == [90e6], "after d has ended, the lowest of those that are left"
+    assert manager_of(tmp_path, act, clock).event("e").limit_w == 500e6
+
+
+def test_the_log_has_whole_seconds(tmp_path, clock):
+    out = io.StringIO()
+    manager = EventManager(tmp_path / "state.json", None, Acts(), Log(out), clock, steady=clock)
+    manager.receive(parse(GOOD)[0])
+    assert f" start_s={int(NOW_S)} end_s={int(NOW_S) + 3600}\n" in out.getvalue()

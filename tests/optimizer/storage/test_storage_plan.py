@@ -20,7 +20,7 @@ from powerhall_optimizer.leases.budgets import lease_budgets
 from powerhall_optimizer.physics.plan_loads import loads_of, plan_loads, zone_budgets
 from powerhall_optimizer.physics.site_conditions import SiteConditions
 from powerhall_optimizer.placement.placer import PlacedSchedule
-from powerhall_optimizer.planning.explain import explain_lines
+from powerhall_optimizer.planning.explanation import explain_lines
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.planning.site_storage import SiteStorage
 from powerhall_optimizer.problem.arrays import Schedule
@@ -42,7 +42,7 @@ def plain(tmp_path_factory) -> Plan:
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory) -> Plan:
-    return plan_of(snapshot_of(SITE + STORES, tmp_path_factory.mktemp("stores")), 8.0)
+    return plan_of(snapshot_of(SITE + STORES, tmp_path_factory.mktemp("stores")), 12.0)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,8 @@ def test_power_fed_back_into_the_grid_is_broken(idle_plan):
 
 def test_more_cooling_than_there_is_heat_is_broken(idle_plan, change):
     strong = storage_with(idle_plan, change, "tank", discharge_w=50e3)
-    assert kinds(doing(strong, "tank", {0: 40_000, 1: -20_000, 2: -21_000})) == {"storage_export"}
+    found = kinds(doing(strong, "tank", {0: 40_000, 1: -20_000, 2: -21_000}))
+    assert found == {"plants", "storage_export"}, "the plants then carry other heat"
 
 
 def test_a_store_that_is_missing_or_unknown_or_planned_for_other_slots_is_broken(plan):
@@ -188,7 +189,7 @@ def test_a_battery_keeps_the_ramp_limits_of_the_site(tmp_path):
     plan = plan_of(snapshot_of(slow + STORES.split("[[tanks]]", maxsplit=1)[0], tmp_path), 2.0)
     assert verify_plan(plan) == []
     watts = entry_of(plan, "bess").power_w
-    assert max(watts) > 20_000, "it works in the curtailment nevertheless"
+    assert max(watts) > 10_000, "it works in the curtailment nevertheless"
     steps = [after - before for before, after in itertools.pairwise(watts)]
     assert min(steps) >= -25_000
     assert max(steps) <= 30_000

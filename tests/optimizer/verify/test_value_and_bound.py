@@ -10,13 +10,15 @@ import msgspec
 import numpy as np
 import pytest
 
+from powerhall.physics.cooling import hall_load
 from powerhall.plan.plan import Certificate, Plan, write_plan
-from powerhall_optimizer.planning import plan_value
 from powerhall_optimizer.verify.bound import PricedSite, job_value, read_prices
 from powerhall_optimizer.verify.capacities import Capacities
+from powerhall_optimizer.verify.meter import SiteMeter
 from powerhall_optimizer.verify.options import SiteOptions, job_terms, run_terms, unit_usd
 from powerhall_optimizer.verify.plan import verify_plan
 from powerhall_optimizer.verify.value import value_and_bound
+from rigs.claims import with_claims
 from rigs.random_sites import random_certificate, random_snapshot, with_planned
 from rigs.stores import SITE as STORE_SITE
 from rigs.stores import STORES, plan_of, snapshot_of
@@ -26,13 +28,11 @@ replace = msgspec.structs.replace
 
 @pytest.fixture(scope="module")
 def proven(plan) -> Plan:
-    """The plan with prices at random, and the bound that the planner's own code has for them."""
+    """The plan with prices at random, and their bound."""
     names = list(Capacities(plan.snapshot).amounts)
     draw = random.Random(1)
     prices = {name: tuple(draw.randint(1, 10**8) for _ in range(plan.snapshot.slots)) for name in names}
-    plan = replace(plan, certificate=Certificate(1 << 12, prices), status="feasible")
-    value, bound = plan_value.value_and_bound(plan)
-    return replace(plan, value=value, bound=bound)
+    return with_claims(replace(plan, certificate=Certificate(1 << 12, prices), status="feasible"))
 
 
 def kinds(plan: Plan) -> set[str]:
@@ -49,6 +49,16 @@ def test_a_value_or_a_bound_that_is_off_by_one_is_refused(proven):
     assert kinds(replace(proven, value=proven.value + 1)) == {"value"}
     assert kinds(replace(proven, value=proven.value - 1)) == {"value"}
     assert kinds(replace(proven, bound=proven.bound - 1)) == {"bound"}
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-6, -1.0, float("nan")])
+def test_a_gap_that_value_and_bound_do_not_give_is_refused(proven, gap):
+    assert proven.gap > 1e-6
+    assert kinds(replace(proven, gap=gap)) == {"gap"}
+
+
+def test_a_plan_below_its_bound_is_not_optimal(proven):
+    assert kinds(replace(proven, status="optimal")) == {"status"}
 
 
 def test_every_price_of_the_certificate_counts(proven):
@@ -101,7 +111,12 @@ def test_an_objective_beyond_64_bits_is_computed_and_refused(proven, change, sha
 def test_without_a_certificate_every_job_gets_its_best(proven):
     value, bound = value_and_bound(replace(proven, certificate=None))
     assert value == proven.value
-    assert bound == plan_value.value_and_bound(replace(proven, certificate=None))[1]
+    capacities = Capacities(proven.snapshot)
+    options = SiteOptions(proven.snapshot, capacities, unit_usd(proven.snapshot))
+    [prices] = read_prices(None, {"": capacities.amounts}, proven.snapshot.slots)
+    terms = [job_terms(proven.snapshot, job, unit_usd(proven.snapshot), None, None) for job in proven.snapshot.jobs]
+    gains = [PricedSite(options, prices).best(j, t, None) for j, t in zip(proven.snapshot.jobs, terms, strict=True)]
+    assert bound == sum(max(t.wait, gain or t.wait) for t, gain in zip(terms, gains, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -117,7 +132,7 @@ def test_no_choice_of_options_within_the_capacities_is_worth_more_than_the_bound
     [prices] = read_prices(certificate, {"": capacities.amounts}, s.slots)
     priced_site = PricedSite(options, prices)
     planned = {entry.job_id: entry for entry in s.planned}
-    total, decisions = prices.of_capacity(capacities.amounts), []
+    total, decisions = prices.of_capacity(capacities.amounts, SiteMeter(capacities, {})), []
     for job in s.jobs:
         last = planned.get(job.job_id)
         terms = job_terms(s, job, unit_usd(s), last, None)
@@ -126,7 +141,7 @@ def test_no_choice_of_options_within_the_capacities_is_worth_more_than_the_bound
         found = [(terms.wait, {})]
         for option in options.of(job):
             run = run_terms(s, job, terms, option.speed, options.is_moved(job, option, last))
-            for start in range(terms.first, terms.last + 1):
+            for start in range(terms.first, min(terms.last, terms.deadline - run[0]) + 1):
                 value, stop = job_value(terms, np.array(run), start, s.slots)
                 paid = option.energy * sum(options.tariff[start:stop])
                 usage = {(name, t): amount for name, amount in option.uses.items() for t in range(start, stop)}
@@ -143,7 +158,23 @@ def fits(choice, capacities: Capacities) -> bool:
     for _, usage in choice:
         for key, amount in usage.items():
             used[key] = used.get(key, 0) + amount
-    return all(amount <= capacities.amounts[name][t] for (name, t), amount in used.items())
+    if any(amount > capacities.amounts[name][t] for (name, t), amount in used.items()):
+        return False
+    s = capacities.snapshot
+    limit_w = capacities.limits_w.get(s.site.name)
+    for t in range(s.slots) if limit_w is not None else ():
+        total_w = 0.0
+        for idle in capacities.halls:
+            liquid_w, air_w = idle.liquid_w, idle.air_w
+            for kind in idle.kinds:
+                pool = capacities.pools[idle.hall.zone, kind]
+                it_w = used.get((capacities.meter_name(pool), t), 0)
+                liquid_w += pool.kind.liquid_fraction * it_w
+                air_w += (1 - pool.kind.liquid_fraction) * it_w
+            total_w += hall_load(idle.hall, liquid_w, air_w, capacities.air[t]).facility_power_w
+        if total_w > max(limit_w[t], capacities.idle_meter_w()[t]) + 0.5:
+            return False
+    return True
 
 
 def test_the_package_of_the_checker_stands_alone(plan, root, tmp_path):
@@ -164,8 +195,9 @@ def test_the_package_of_the_checker_stands_alone(plan, root, tmp_path):
         "from powerhall_optimizer.verify.plan import verify_plan\n"
         "print([[v.kind for v in verify_plan(read_plan(path))] for path in sys.argv[2:]])\n"
         "new = {name.split('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)\n"
-        # msgspec takes typing_extensions where it is installed
-        "print(sorted(name for name in new if name not in ('typing_extensions', '_distutils_hack')))\n"
+        # msgspec takes typing_extensions where it is there; sysconfig, which zoneinfo asks, has its data in a module
+        "foreign = ('typing_extensions', '_distutils_hack', '_sysconfigdata')\n"
+        "print(sorted(name for name in new if not name.startswith(foreign)))\n"
         "print(multi_site.__file__.startswith(sys.argv[1]))\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "alone"), *files]

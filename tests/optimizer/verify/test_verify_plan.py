@@ -237,10 +237,17 @@ def test_a_site_that_has_a_hall_twice_or_an_unknown_node_type_is_refused(plan, c
     assert kinds(change(plan, site=site_with(site, "a/r1/k01", node_type="b20"))) == {"site"}
 
 
+def test_a_node_type_that_is_not_called_as_its_racks_name_it_is_refused(plan, change):
+    """Options were looked up by the one name and capacities by the other."""
+    site = plan.snapshot.site
+    called = {key: replace(kind, name="gn04") for key, kind in site.node_types.items()}
+    assert kinds(change(plan, site=replace(site, node_types=called))) == {"site"}
+
+
 def test_every_kind_of_violation_is_documented(root):
     text = "".join(path.read_text() for path in (root / "optimizer/powerhall_optimizer/verify").glob("*.py"))
     named = set(re.findall(r'Violation\(\s*"(\w+)"', text))
-    named |= set(re.findall(r'_over\(case, "(\w+)"', text))
+    named |= set(re.findall(r'\bover\(case, "(\w+)"', text))
     named |= {f"power_{level}" for level in ("site", "feed", "hall", "row", "rack")} | {"ramp_up", "ramp_down"}
     assert {"cooling", "residency", "deadline"} < named
     guide = (root / "docs/guide/optimizer.md").read_text()
@@ -259,3 +266,14 @@ def test_the_checker_loads_no_solver_and_no_numba():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("gpu_power_w", [1e308, 1e6, 0.0, -1.0])
+def test_a_draw_that_is_not_the_modes_is_refused(plan, gpu_power_w):
+    assert kinds(edited(plan, 0, gpu_power_w=gpu_power_w)) & {"mode", "number"}
+
+
+def test_a_job_that_starts_is_not_shed_as_well(plan):
+    started = next(a for a in plan.assignments if not a.running)
+    shed = Waiting(started.job_id, "shed", "")
+    assert "jobs" in kinds(replace(plan, waiting=(*plan.waiting, shed)))

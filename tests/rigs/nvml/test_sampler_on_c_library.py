@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from powerhall.store.line_protocol import parse_lines
+from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.faults import apply, parse_script
 from powerhall_agent.simulate.state import StateFile
 from powerhall_agent.simulate.world import run_world
@@ -73,6 +74,21 @@ def test_faults_through_the_c_library_show_as_the_right_states(world, c_environm
     steps = [after.time_ms - before.time_ms for before, after in itertools.pairwise(healthy)]
     assert max(steps) < 1400
     assert healthy[-1].fields["power_w"] == pytest.approx(650, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "place", [at.T_NAME, at.T_SERIAL, at.T_UUID, at.T_VBIOS], ids=["name", "serial", "uuid", "vbios"]
+)
+def test_a_text_that_is_not_utf_8_costs_nothing(world, c_environment, place):
+    start = 8 * (world.base(1) + place[0])
+    world._memory[start : start + 12] = b"\xf8\x91\x82\x8aNVIDIA\x00\x00"
+    process = sampler(c_environment(world.path), 3)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err.decode()
+    points = list(parse_lines(out))
+    assert {point.tags["gpu"] for point in points if point.measurement == "gpu"} == {str(gpu) for gpu in range(8)}
+    (identity,) = [p.fields for p in points if p.measurement == "gpu_identity" and p.tags["gpu"] == "1"][:1]
+    assert any(str(text).startswith("\\xf8\\x91\\x82\\x8aNVIDIA") for text in identity.values())
 
 
 def test_unbind_through_the_c_library_ends_the_process_with_its_code(world, c_environment):
@@ -157,7 +173,7 @@ def test_energy_and_timestamps_rise_over_a_killed_sampler(world, c_environment, 
     assert watts == pytest.approx(650, rel=0.25), "what was used while no sampler ran is not lost"
 
 
-def test_timestamps_rise_while_the_clock_is_set_back_and_forth_by_an_hour(world, c_environment, tmp_path):
+def test_timestamps_follow_a_clock_that_is_set_back_and_forth_by_an_hour(world, c_environment, tmp_path):
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     if not libraries:
         pytest.skip("faketime is not installed (apt-get install faketime)")
@@ -167,17 +183,19 @@ def test_timestamps_rise_while_the_clock_is_set_back_and_forth_by_an_hour(world,
         **c_environment(world.path), "LD_PRELOAD": str(libraries[0]), "FAKETIME_TIMESTAMP_FILE": str(offset),
         "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }  # fmt: skip
-    process = sampler(environment, 7)
+    process = sampler(environment, 10)
     for step in ("-1h", "+1h"):
-        time.sleep(2.5)
+        time.sleep(4.0)
         offset.write_text(step + "\n", encoding="ascii")
     out, err = process.communicate(timeout=20)
     assert process.returncode == 0, err.decode()
     records = [point for point in parse_lines(out) if point.measurement == "gpu" and point.tags["gpu"] == "3"]
     times = [point.time_ms for point in records]
     assert len(times) >= 5
-    assert all(before < after for before, after in itertools.pairwise(times))
-    assert times[-1] - times[0] > 3_000_000, "the step forward is followed"
+    steps = [after - before for before, after in itertools.pairwise(times)]
+    assert sum(step < 0 for step in steps) == 1, "back once, at once"
+    assert max(steps) > 7_000_000, "the step forward is followed"
+    assert b"kind=clock_stepped" in out
     powers = {round(point.fields["power_w"]) for point in records[1:]}
     assert max(powers) < 700, "energy and power do not notice the steps"
     energies = [point.fields["energy_j"] for point in records]

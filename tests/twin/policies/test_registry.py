@@ -26,7 +26,15 @@ def test_the_guide_has_an_entry_for_every_policy(root):
 
 
 def test_the_baselines_are_the_policies_without_a_solver():
-    assert [kind.name for kind in BASELINES] == ["fcfs", "easy", "uniform"]
+    assert [kind.name for kind in BASELINES] == [
+        "fcfs",
+        "easy",
+        "conservative",
+        "density",
+        "uniform",
+        "lowcap",
+        "tdp",
+    ]
     assert DEFAULT_POLICY == "powerhall"
 
 
@@ -42,7 +50,9 @@ def test_a_recorded_plan_takes_the_place_of_rounds_and_of_nothing_else(scenario,
 
 
 def test_an_unknown_policy_is_refused_by_option_and_choices(scenario):
-    with pytest.raises(Rejected, match="--policies: 'fifo': must be one of powerhall, fcfs, easy, uniform"):
+    with pytest.raises(
+        Rejected, match="--policies: 'fifo': must be one of powerhall, fcfs, easy, conservative, density, uniform"
+    ):
         policy_kind("fifo", PolicyInputs(scenario(job("a", 8, 1.0))))
 
 

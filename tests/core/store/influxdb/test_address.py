@@ -1,6 +1,7 @@
 """Store URLs: their parts, refusals, and no secret in any text."""
 
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -86,3 +87,16 @@ def test_classes_of_retention_have_places_of_their_own_beside_the_bucket() -> No
         parse_influx_url("influxdb://127.0.0.1/power/quarter?retention=classes")
     with pytest.raises(ConfigError, match="must be one of one, classes"):
         parse_influx_url("influxdb://127.0.0.1/power?retention=many")
+
+
+@pytest.mark.parametrize("prefix", ["influx", "/influx/", "a/b.c"])
+def test_a_store_may_lie_behind_a_path(prefix):
+    address = parse_influx_url(f"influxdb://127.0.0.1:8086/power?prefix={prefix}")
+    assert address.base_url == f"http://127.0.0.1:8086/{prefix.strip('/')}"
+    assert (address.bucket, address.of_class("recent").base_url) == ("power", address.base_url)
+
+
+@pytest.mark.parametrize("prefix", ["a b", "../x", "a?b", "a%2Fb", "http:"])
+def test_a_path_that_is_none_is_refused(prefix):
+    with pytest.raises(ConfigError, match=r"prefix: .*must be a path such as influx"):
+        parse_influx_url(f"influxdb://127.0.0.1:8086/power?{urlencode({'prefix': prefix})}")

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -189,6 +190,35 @@ def test_a_missing_token_file_is_named(server: Server, connect: Callable[[str], 
     assert server.seen == []
 
 
+def test_a_proxy_gets_every_request_under_its_path(server: Server, connect: Callable[[str], InfluxStore]) -> None:
+    store = connect("prefix=influx&version=1")
+    server.reply = lambda path: (404, b"404 page not found\n") if "/api/v2" in path else (204, b"")
+    store.write(LINE)
+    server.reply, server.status, server.body = None, 200, EMPTY
+    assert store.query(COUNT, 0, 1) == []
+    assert [path.partition("?")[0] for path, _, _ in server.seen] == [
+        "/influx/api/v2/write",
+        "/influx/write",
+        "/influx/query",
+    ]
+
+
+def test_a_token_file_of_two_lines_shows_its_text_nowhere(
+    server: Server, connect: Callable[[str], InfluxStore], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("# a comment\ncanary-token\n")
+    store = connect(f"token_file={tmp_path / 'token'}")
+    for call in (
+        lambda: store.write(LINE),
+        lambda: store.query(COUNT, 0, 1),
+        lambda: store._http.api("GET", "/api/v2/buckets"),
+    ):
+        with pytest.raises(ConfigError, match="token: has 2 lines") as refusal:
+            call()
+        assert "canary" not in "".join(traceback.format_exception(refusal.value)) + repr(store.address)
+    assert server.seen == []
+
+
 def test_a_refused_token_is_not_repeated_in_the_error(
     server: Server, connect: Callable[[str], InfluxStore], tmp_path: Path
 ) -> None:
@@ -232,7 +262,9 @@ def test_an_untrusted_certificate_is_refused(server: Server, tmp_path: Path) -> 
 
 
 @pytest.mark.rig
-def test_refusals_of_a_real_server_are_classified(influx: object) -> None:
+@pytest.mark.parametrize("server", ["influx", "influx_1_8"])
+def test_refusals_of_a_real_server_are_classified(request: pytest.FixtureRequest, server: str) -> None:
+    influx = request.getfixturevalue(server)
     store = open_store(influx.url("absent_bucket"))
     for call in (lambda: store.write(LINE), lambda: store.query(COUNT, 0, 1)):
         with pytest.raises(ConfigError, match="database not found"):

@@ -1,6 +1,8 @@
 """Parts that the store and the agent's output share: credentials, and the class of each status."""
 
 import base64
+import gzip
+import os
 import subprocess
 import sys
 
@@ -80,7 +82,7 @@ def test_a_secret_that_cannot_be_read_is_named(address):
         (0, "CERTIFICATE_VERIFY_FAILED", AnswerKind.TLS),
         (408, "", AnswerKind.BUSY),
         (429, "", AnswerKind.BUSY),
-        (500, "partial write: points beyond retention policy", AnswerKind.BUSY),
+        (500, "partial write: points beyond retention policy dropped=8", AnswerKind.TOO_OLD),
         (503, "", AnswerKind.BUSY),
         (599, "", AnswerKind.BUSY),
         (405, "", AnswerKind.OTHER),
@@ -128,6 +130,23 @@ def test_no_answer_is_another_error_than_a_refusal():
     with pytest.raises(InfluxUnreachable, match="does not answer: NewConnectionError"):
         writer.write(LINES, "")
     writer.close()
+
+
+def test_a_foreign_answer_that_is_no_text_is_told_in_plain_words():
+    bomb = gzip.compress(bytes(10 << 20))
+    raw = answers.http(500, bomb, "Content-Encoding: gzip\r\nContent-Type: application/json\r\n")
+    with answers.start(lambda _: raw) as server:
+        writer = InfluxWriter(parse_influx_url(f"influxdb://127.0.0.1:{server.port}/power"), 2.0)
+        with pytest.raises(InfluxUnreachable) as told:
+            writer.write(LINES, "")
+        writer.close()
+    assert str(told.value) == "does not answer: what comes is no text"
+
+
+def test_a_certificate_file_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "ca.pem")
+    with pytest.raises(ConfigError, match=r"ca_file: .*ca.pem: must be a regular file"):
+        InfluxWriter(parse_influx_url(f"influxdb://127.0.0.1:1/power?tls=true&ca_file={tmp_path}/ca.pem"), 2.0)
 
 
 def test_two_writers_keep_their_headers_apart():

@@ -1,0 +1,29 @@
+"""The view and the interface of policies of the object engine."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from powerhall.physics.weather import Weather
+from powerhall.site.topology import Site
+from powerhall_twin.site.actions import Action
+from powerhall_twin.site.cluster import Cluster
+from powerhall_twin.site.queue import Queue
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyView:
+    """The state of the site at one moment; `budgets` maps zones to the limits in force, in W."""
+
+    site: Site
+    cluster: Cluster
+    queue: Queue
+    budgets: Mapping[str, float]
+    weather: Weather
+    now_s: float
+
+
+class Policy(Protocol):
+    """Decides which jobs start, stop or change their power mode."""
+
+    def decide(self, view: PolicyView) -> Iterable[Action]: ...
