@@ -16,8 +16,8 @@ from bisect import bisect_left
 from datetime import UTC, datetime
 from pathlib import Path
 
+from powerhall.forecasts.csv_series import PRICES, read_forecast
 from powerhall.jobs import Job, read_philly, write_jobs
-from powerhall.timeseries import read_series
 
 DAY_S = 86_400.0
 HOUR_S = 3600.0
@@ -45,7 +45,7 @@ def prepare(data: Path, out: Path) -> float:
     shutil.copy(data / "weather" / "USA_AZ_Phoenix-Sky.Harbor.epw.gz", out / "phoenix.epw.gz")
     start_s, jobs = busiest_day(read_philly(data / "jobs" / "philly_jobs.csv.gz"))
     (out / "jobs.csv").write_text(write_jobs(jobs), encoding="utf-8")
-    prices = read_series(data / "prices" / "US-TEX-ERCO_2022_2023.csv.gz", {"price": 1.0})
+    prices = read_forecast(data / "prices" / "US-TEX-ERCO_2022_2023.csv.gz", PRICES).series
     shift_s = datetime.fromtimestamp(start_s, UTC).replace(year=2022).timestamp() - start_s
     with (out / "prices.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from powerhall.jobs import Job, write_jobs
-from powerhall.physics.weather import wet_bulb_c
+from powerhall.physics.psychrometrics import wet_bulb_c
 
 START = datetime(2026, 7, 15, 12, tzinfo=UTC)
 HOURS = 48
