@@ -149,6 +149,7 @@ def test_ctrl_c_ends_in_order_and_leaves_nothing_behind(tmp_path):
         rest, errors = child.communicate(timeout=60)
     finally:
         child.kill()
+        child.communicate()
     assert child.returncode == 130, errors
     assert "interrupted" in rest
     assert json.loads((out / "summary.json").read_text())["interrupted"]
