@@ -1,13 +1,9 @@
 """`powerhall-optimizer warm-up`: compile the solver once, at installation."""
 
-import argparse
-import json
-import sys
-import time
+from collections.abc import Callable
 
-from powerhall.runtime.command_line import Commands, add_command
-from powerhall.runtime.errors import PowerhallError
-from powerhall.runtime.extras import EXIT_OK, EXIT_REFUSED
+from powerhall.runtime.command_line import Commands
+from powerhall.runtime.warm_up_command import CompiledCache, add_warm_up_parser
 
 __all__ = ["add_parser"]
 
@@ -20,30 +16,11 @@ NUMBA_CACHE_DIR, or in the installation, or in the user's cache folder: run it a
 
 def add_parser(commands: Commands) -> None:
     """Add the sub-command."""
-    parser = add_command(
-        commands, "warm-up", run, help="compile the solver, once per installation", description=_DESCRIPTION
-    )
-    parser.add_argument("--check", action="store_true", help="compile nothing; exit code 1 where the cache is cold")
-    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    add_warm_up_parser(commands, "the solver", _DESCRIPTION, _kernels)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Compile what is not compiled yet."""
+def _kernels() -> tuple[CompiledCache, Callable[[], None]]:
     from powerhall_optimizer.jit import cache_state
     from powerhall_optimizer.planning.compiling import compile_all
 
-    state, began = cache_state(), time.monotonic()
-    was_warm = state.warm
-    if not was_warm and not args.check:
-        compile_all()
-        if not state.warm:
-            raise PowerhallError(f"{state.folder}: cannot write the cache of compiled code")
-    seconds = round(time.monotonic() - began, 1)
-    warm = was_warm or not args.check
-    if args.json:
-        fields = {"warm": warm, "compiled": warm and not was_warm, "cache": str(state.folder), "seconds": seconds}
-        sys.stdout.write(json.dumps(fields) + "\n")
-    else:
-        done = "warm" if was_warm else "cold" if args.check else f"compiled in {seconds:.0f} s"
-        sys.stdout.write(f"{state.folder}: {done}\n")
-    return EXIT_OK if warm else EXIT_REFUSED
+    return cache_state(), compile_all
