@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import faulthandler
 import mmap
 import os
 import signal
@@ -60,6 +61,7 @@ def takes_memory_without_end():
 
 
 def reads_a_null_pointer():
+    faulthandler.disable()  # pytest's would print the planted crash as if it were one
     ctypes.string_at(0)
 
 
