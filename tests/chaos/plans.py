@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from powerhall.jobs.model import Job
 from powerhall.plan.plan import (
     PLAN_VERSION,
@@ -26,7 +24,7 @@ from powerhall.plan.plan import (
 from powerhall.site.topology import Feed, Hall, Losses, Mode, NodeType, Rack, RackRow, Site
 from powerhall.timeseries import Series
 from powerhall_optimizer.leases.newest_plan import note_newest
-from powerhall_optimizer.verify.value import value_and_bound
+from rigs.claims import with_claims
 
 GPUS = 4
 SAFE_W, EXTRA_W = 250.0, 100.0
@@ -115,8 +113,7 @@ def write(
         zones=(),
         snapshot=snapshot,
     )
-    value, bound = value_and_bound(plan)
-    write_plan(msgspec.structs.replace(plan, value=value, bound=bound), path)
+    write_plan(with_claims(plan), path)
     path.chmod(0o644)
     return Planned(path, plan.plan_id, start_s + slots * float(SLOT_S), steps)
 

@@ -30,8 +30,8 @@ from powerhall.jobs.model import Job
 from powerhall.plan.plan import PLAN_VERSION, Assignment, Placement, Plan, Snapshot, snapshot_hash, write_plan
 from powerhall.store.influxdb.influxql import render_influxql
 from powerhall.store.query import Query, Select
-from powerhall_optimizer.verify.value import value_and_bound
 from rigs import influxdb
+from rigs.claims import with_claims
 from rigs.load_clients import Keep, Memory, Times, http, probe, slow_clients
 from rigs.plans import small_site
 
@@ -105,9 +105,7 @@ def _big_plan(path: Path, nodes: list[str]) -> None:
         version=PLAN_VERSION, plan_id=snapshot_hash(snapshot), created_s=now_s, status="feasible", value=0, bound=0,
         gap=0.0, assignments=tuple(placed), waiting=(), zones=(), snapshot=snapshot,
     )  # fmt: skip
-    value, bound = value_and_bound(plan)
-    fields = {name: getattr(plan, name) for name in plan.__struct_fields__} | {"value": value, "bound": bound}
-    write_plan(Plan(**fields), path)
+    write_plan(with_claims(plan), path)
 
 
 async def _lease_command(folder: Path, port: int) -> dict[str, object]:
