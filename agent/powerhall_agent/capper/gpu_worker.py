@@ -5,6 +5,7 @@ were asked for gets them as soon as it answers. A GPU with another UUID in the s
 has seen it and asks anew.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -79,10 +80,13 @@ class GpuWorker:
             return self._asked
 
     def wait(self, number: int, until_s: float, stuck_s: float) -> Outcome:
-        """Return how an attempt ended; waits until `until_s` (monotonic), and not at all for a GPU stuck so long."""
+        """Return how an attempt ended; waits until `until_s` (monotonic), or until the GPU is stuck for so long."""
         with self._changed:
-            if not self._is_stuck(stuck_s):
-                self._changed.wait_for(lambda: self._done >= number, max(0.0, until_s - time.monotonic()))
+            while self._done < number:
+                left_s = min(until_s, (self._busy_since_s or math.inf) + stuck_s) - time.monotonic()
+                if left_s <= 0.0:
+                    break
+                self._changed.wait(left_s)
             if self._done >= number:
                 return self._outcome
         return Outcome("does not answer in time", answers=False)
@@ -110,9 +114,6 @@ class GpuWorker:
         if self.error:
             return self.error
         return "" if self.answer is not None else "hung: a call does not return"
-
-    def _is_stuck(self, stuck_s: float) -> bool:
-        return self._busy_since_s is not None and time.monotonic() - self._busy_since_s > stuck_s
 
     def _has_strayed(self) -> bool:
         """Return whether caps that were held may have been changed by somebody else."""

@@ -94,7 +94,7 @@ def solve(
             mine = budget.part(budget.left() * share / rest if share else budget.left(), share * work_s)
             state = stage.run(state, mine)
             done = mine.ledger
-            cut = done.cut and state.gap > max(target_gap, CLOSED)
+            cut = done.cut and (last or state.gap > max(target_gap, CLOSED))  # the last one works on closed gaps too
             reports.append(StageReport(name, time.monotonic() - at, state.value, state.bound, done.done, cut))
             log(_line(reports[-1], done.planned))
             if progress is not None:

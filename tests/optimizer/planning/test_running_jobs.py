@@ -25,7 +25,8 @@ QUIET = Log(quiet=True)
 
 
 def plan_of(snapshot, seconds=2.0):
-    plan = planner.make_plan(snapshot, RoundSettings(), seconds, created_s=START_S, log=QUIET)
+    settings = RoundSettings(work_rate=0.085)  # as much work in ten times the time: no deadline cuts it short
+    plan = planner.make_plan(snapshot, settings, 10 * seconds, created_s=START_S, log=QUIET)
     assert verify_plan(plan) == []
     return plan
 

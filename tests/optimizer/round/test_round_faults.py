@@ -163,7 +163,7 @@ def test_a_corrupt_warm_start_does_not_affect_the_round(files, certificate):
     write_plan(replace(plan, certificate=certificate, value=7, plan_id="0" * 64), files / "plan.json")
     assert verify_plan(read_plan(files / "plan.json"))
     assert main(arguments(files, "--quiet")) == 0
-    assert verified(files).value == pytest.approx(plan.value, rel=0.2)
+    assert verified(files).value >= 0.8 * plan.value
 
 
 def test_a_last_plan_that_was_tampered_with_is_planned_anew(files):
