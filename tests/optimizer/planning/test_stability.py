@@ -87,6 +87,14 @@ def test_holding_costs_no_more_than_its_share_of_the_value(snapshot):
     assert len(changed_jobs(tight, nothing)) < len(changed_jobs(tight, after))
 
 
+def test_a_deadline_that_cuts_the_stay_near_the_last_plan_is_said_on_closed_gaps_too(snapshot, first):
+    """The next round may otherwise find another plan from the same inputs, and nothing would say why."""
+    settings = RoundSettings(target_gap=0.5, work_rate=10.0)  # ten times the work that the time allows
+    plan = make_plan(snapshot, settings, 1.0, created_s=snapshot.start_s, log=Log(quiet=True), previous=first)
+    assert plan.gap < 0.5
+    assert "near" in plan.cut_short
+
+
 def test_near_jobs_stay_where_only_later_limits_fall(snapshot, first):
     start_s = snapshot.start_s
     budget = Series((start_s, start_s + 3 * 3600, start_s + 9 * 3600), (330e3, 230e3, 330e3))
