@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # so that tests write `from rigs import
 settings.register_profile("powerhall", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("powerhall")  # the speed of a machine must not decide whether a test passes
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in jobs of a script's shell; programs under test would inherit
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in jobs of a script: programs under test inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _FIXED_PORTS = "tests/agent/facility/"
