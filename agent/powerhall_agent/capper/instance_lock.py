@@ -24,6 +24,8 @@ __all__ = ["GPU_LOCK", "AnotherCapper", "InstanceLocks", "hold_lock", "lock_file
 GPU_LOCK: Final = Path("/run/powerhall-capper/gpus.lock")
 """The lock of the real GPUs of a host, whatever the settings say."""
 _LOOK_S: Final = 1.0
+_MODE: Final = 0o600
+"""The carrier's group reaches the folder: it must not hold a lock that keeps capper and `powerhall-safecaps` out."""
 
 
 class AnotherCapper(PowerhallError):  # noqa: N818 - says what happened
@@ -40,16 +42,20 @@ def hold_lock(path: Path, wait_s: float = 0.0) -> FileLock:
     if path == GPU_LOCK:
         path.parent.mkdir(mode=0o755, exist_ok=True)
     try:
-        return FileLock(path, wait_s=wait_s)
+        return FileLock(path, wait_s=wait_s, mode=_MODE)
     except LockHeld as held:
         if not _is_dead(held.holder):
             raise AnotherCapper(f"{path}: another capper holds it (process {held.holder}); limits untouched") from None
-    with contextlib.suppress(LockHeld), FileLock(path.with_name(path.name + ".takeover"), wait_s=1.0):
+    with contextlib.suppress(LockHeld), _takeover(path):
         with contextlib.suppress(FileNotFoundError):
             if _is_dead(path.read_text(encoding="ascii", errors="replace").strip()):
                 path.unlink()
-        return FileLock(path)
+        return FileLock(path, mode=_MODE)
     raise AnotherCapper(f"{path}: another capper holds it; limits untouched")
+
+
+def _takeover(path: Path) -> FileLock:
+    return FileLock(path.with_name(path.name + ".takeover"), wait_s=1.0, mode=_MODE)
 
 
 class InstanceLocks:

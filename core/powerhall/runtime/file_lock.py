@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Final, Self
@@ -32,12 +33,14 @@ class FileLock:
 
     Waits `wait_s` seconds at most. Raises LockHeld while another process (or another FileLock of this process)
     holds it, and OSError when the lock file cannot be opened. The lock file stays: removing it would let two own it.
+    Whoever may read it could hold the lock, so it is closed to all whom `mode` leaves out.
     """
 
     def __init__(self, path: str | Path, *, wait_s: float = 0.0, mode: int = 0o644) -> None:
         self.path = Path(path)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
         try:
+            self._close_to_others(mode)
             self._acquire(time.monotonic() + wait_s)
         except BaseException:
             os.close(self._descriptor)
@@ -65,6 +68,13 @@ class FileLock:
         except OSError:
             return False
         return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+
+    def _close_to_others(self, mode: int) -> None:
+        """Take rights from a lock file that was made with more of them; one of another owner stays as it is."""
+        found = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
+        if found & ~mode:
+            with contextlib.suppress(OSError):
+                os.fchmod(self._descriptor, found & mode)
 
     def _acquire(self, deadline_s: float) -> None:
         while True:

@@ -53,6 +53,8 @@ from powerhall_optimizer.leases.spans import LONGEST_LEASE_S
 __all__ = ["Budget", "Ledger", "LedgerEntry"]
 
 _LOCK_WITHIN_S = 5.0
+_LOCK_MODE = 0o600
+"""Others read files of the ledger's folder: none of them must be able to hold its lock against a grant or a shed."""
 _KEPT_S = 86_400.0
 _SLACK_S = 60.0
 _ARRIVES_S = 120.0
@@ -317,7 +319,7 @@ class Ledger:
             return
         path = self._file.path
         try:
-            lock = FileLock(lock_path(path), wait_s=_LOCK_WITHIN_S)
+            lock = FileLock(lock_path(path), wait_s=_LOCK_WITHIN_S, mode=_LOCK_MODE)
         except LockHeld:
             raise Retryable(f"{path}: another process has held it for {_LOCK_WITHIN_S:g} s") from None
         except OSError as error:

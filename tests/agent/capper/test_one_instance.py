@@ -65,6 +65,16 @@ def test_a_lock_of_a_process_that_only_hangs_in_the_kernel_is_taken_over(tmp_pat
         stuck.kill()
 
 
+def test_no_other_user_may_read_a_lock_and_so_hold_it(tmp_path):
+    """The carrier's user reaches the folder: it kept a capper and `powerhall-safecaps` out, and the lease for good."""
+    before = os.umask(0o022)
+    try:
+        hold_lock(tmp_path / "x.lock").release()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.lock").stat().st_mode & 0o077 == 0
+
+
 def test_the_lock_of_a_living_process_is_not_taken(tmp_path):
     lock = hold_lock(tmp_path / "x.lock")
     with pytest.raises(AnotherCapper):

@@ -79,5 +79,13 @@ def test_the_lock_file_has_the_mode_that_was_asked_for(tmp_path):
     assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_lock_file_that_others_may_read_is_closed_to_them(tmp_path):
+    """Whoever may read it may hold the lock."""
+    (tmp_path / "lock").touch()
+    (tmp_path / "lock").chmod(0o664)
+    FileLock(tmp_path / "lock", mode=0o600).release()
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+
+
 def test_the_lock_of_a_file_lies_beside_it_and_is_hidden():
     assert lock_path(Path("/var/plan.json")) == Path("/var/.plan.json.lock")

@@ -1,6 +1,7 @@
 """No zone goes over budget whatever happens to leases on their way."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -45,6 +46,16 @@ class Node:
 
     def power_w(self, now_s):
         return self.cap_w if self.is_held(now_s) else self.safe_w
+
+
+def test_no_other_user_may_read_the_lock_of_a_ledger_and_so_hold_it(tmp_path):
+    """Rounds and roll-up read events in its folder: either could keep grants and sheds out."""
+    before = os.umask(0o022)
+    try:
+        Ledger(SAFE, tmp_path / "ledger.json").grant({"a1": 500}, BUDGETS, 0.0, 60.0)
+    finally:
+        os.umask(before)
+    assert (tmp_path / ".ledger.json.lock").stat().st_mode & 0o077 == 0
 
 
 def assert_within(nodes, now_s):
