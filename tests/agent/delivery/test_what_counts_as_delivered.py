@@ -102,6 +102,45 @@ def test_an_interim_answer_is_not_the_answer_to_the_lines(interim):
             output.send(LINES)
 
 
+def test_a_second_answer_to_a_request_is_not_that_to_the_next():
+    """One that comes while the next is under way cannot be told from its own: see SECURITY.md."""
+    refusal = answers.http(500, b'{"error":"no space"}')
+    served = []
+
+    def serve():
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            with peer, peer.makefile("rb") as stream, suppress(OSError):
+                while stream.peek(1):
+                    read_request(stream)
+                    served.append(peer)
+                    if len(served) > 1:
+                        peer.sendall(refusal)
+                        continue
+                    peer.sendall(GOOD)
+                    time.sleep(0.2)
+                    peer.sendall(GOOD)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        output = output_to(listener.getsockname()[1])
+        output.send(LINES)
+        time.sleep(0.4)
+        with pytest.raises((Retryable, StoreFault)):
+            output.send(LINES)
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("behind", [HTML, GOOD, b"0\r\n\r\n"])
+def test_a_204_that_goes_on_is_no_answer(behind):
+    """A page whose length is not given, or the answer to another request."""
+    with closing(lambda: GOOD + behind) as port, pytest.raises(Retryable, match=r"not an answer|after its end"):
+        output_to(port).send(LINES)
+
+
 @pytest.mark.parametrize("line", [b"<html>", b"Content-Length : 30", b"From x", b" folded"])
 def test_a_204_with_a_malformed_header_is_no_answer(line):
     """What follows the line, such as the length of a page, is not read."""

@@ -45,19 +45,20 @@ class _MeteredSocket(io.RawIOBase):
         self._raw, self._sock, self._most_bytes = raw, sock, most_bytes
         timeout_s = sock.gettimeout()
         self._end_s = time.monotonic() + (_UNLIMITED_S if timeout_s is None else timeout_s)
-        self._got = 0
+        self.got = 0
+        """Bytes that have come."""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int | None:
-        left_s = self._end_s + self._got / _LEAST_BYTES_PER_S - time.monotonic()
+        left_s = self._end_s + self.got / _LEAST_BYTES_PER_S - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("the answer was not complete in time")
         self._sock.settimeout(left_s)
         got = self._raw.readinto(buffer)
-        self._got += got or 0
-        if self._got > self._most_bytes:
+        self.got += got or 0
+        if self.got > self._most_bytes:
             raise ConnectionError(f"the answer is larger than {size_text(self._most_bytes)}, the most that is read")
         return int(got) if got is not None else None
 
@@ -72,10 +73,16 @@ class _LineReader(io.BufferedReader):
     ended = False
     _line_bytes = 0
     """Of the lines since the last piece: a header, or a trailer."""
+    _lines_bytes = 0
+    """Of all lines."""
 
     def __init__(self, raw: _MeteredSocket, most_bytes: int) -> None:
         super().__init__(raw)
-        self._most_bytes = most_bytes
+        self._source, self._most_bytes = raw, most_bytes
+
+    def behind_lines(self) -> bytes:
+        """Return what has come behind the lines that were read, where nothing else was read; waits for no more."""
+        return self.peek() if self._source.got > self._lines_bytes else b""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and not -1 <= size <= self._most_bytes:  # as its header or a chunk says
@@ -86,6 +93,7 @@ class _LineReader(io.BufferedReader):
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
         self._line_bytes += len(line)
+        self._lines_bytes += len(line)
         if self._line_bytes > _HEADER_BYTES:
             raise ConnectionError(f"the answer has more than {size_text(_HEADER_BYTES)} of header")
         self.ended = line in (b"\r\n", b"\n")
@@ -124,6 +132,9 @@ class _LimitedAnswer(http.client.HTTPResponse):
         is_bad = any(isinstance(defect, _BAD_HEADER) for defect in self.headers.defects)
         if is_bad and self.length == 0:  # all that it says is in its header, which is not read beyond the bad line
             raise ConnectionError("the answer has a malformed line in its header")
+        is_announced = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
+        if self.length == 0 and self.status >= 200 and not is_announced and self._lines.behind_lines().strip(b"\r\n"):
+            raise ConnectionError("the answer goes on after its end")  # a page, or the answer to another request
 
 
 def _limited(base: type[Connection], most_bytes: int) -> type[Connection]:
