@@ -203,6 +203,10 @@ class Carrier:
         except (Retryable, Rejected) as error:
             self._log.warning("store", key=_log_key(error), detail=error)
             return str(error)
+        except Exception as error:  # noqa: BLE001 - an answer that nobody foresaw must not end the thread of leases
+            problem = f"a defect, met in the store's answer: {error!r}"
+            self._log.warning("store", key="defect", detail=problem)
+            return problem
         return ""
 
     def _read(self, wall_s: float) -> None:

@@ -123,7 +123,10 @@ class Listener:
             except OSError as error:
                 self.problem = f"{self._path}: cannot be given to group {group!r}: {error.strerror}"
         self._owned_by = "" if self.problem else group
-        self._path.chmod(self._mode)
+        try:
+            self._path.chmod(self._mode)
+        except OSError as error:  # the file has gone since, or its disk is read-only now
+            self.problem = f"{self._path}: cannot be given mode {self._mode:04o}: {error.strerror}"
 
 
 def _remove_old(path: Path) -> None:

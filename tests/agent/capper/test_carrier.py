@@ -246,6 +246,18 @@ def test_in_a_quiet_hour_one_point_a_minute_is_written(node):
     assert 58 <= len(reports(node)) <= 62
 
 
+def test_an_answer_that_meets_a_defect_is_told_and_the_next_lease_is_read(node, monkeypatch):
+    """It ended the thread that reads leases, while the heartbeats went on."""
+    query = node.store.query
+    monkeypatch.setattr(node.store, "query", lambda *_: int("x"))
+    node.carrier.turn()
+    assert not node.carrier.exchange(node.wall_s, node.now_s)
+    monkeypatch.setattr(node.store, "query", query)
+    node.put(good(node), node.now_s - 10.0)
+    node.turns(1)
+    assert node.gpu.limit_w == 500.0
+
+
 def test_a_store_of_leases_that_does_not_answer_is_told_where_the_other_one_does(node, tmp_path, monkeypatch):
     def broken(*_asked):
         raise Retryable("leases: no route")

@@ -239,6 +239,26 @@ def test_a_user_that_is_made_later_is_let_in_with_its_group(monkeypatch, tmp_pat
     listener.close()
 
 
+def test_a_socket_file_that_goes_while_it_gets_its_group_ends_nothing(tmp_path):
+    path = tmp_path / "sock"
+    names = [""]
+
+    def group():
+        if names[0]:
+            path.unlink(missing_ok=True)
+        return names[0]
+
+    listener = Listener(path, group=group, environment={})
+    assert listener.descriptor() is not None
+    names[0], listener._next_s = "root", 0.0
+    listener.descriptor()
+    assert "cannot be given" in listener.problem
+    names[0], listener._next_s = "", 0.0
+    assert listener.descriptor() is not None
+    assert (path.exists(), listener.problem) == (True, "")
+    listener.close()
+
+
 def test_no_signature_but_64_hex_digits_is_even_compared(shared):
     good = lease(5)
     for signature in ("", "\u00fc" * 64, good.signature.upper(), good.signature + "0"):
