@@ -6,12 +6,13 @@ Invariants:
 * A cap is set only from a lease that is signed for this node, not older than any lease before, not run out, not issued
   in the future, and within the range of every GPU that answers: all of it is checked before the first GPU is touched.
   The newest lease may be offered again after the agent was silent or the capper restarted; it ends when it would have.
+  After a boot it may not: how long the host was off is not known.
 * Without a lease in force, without a message from the agent for `agent_timeout_s`, or while a GPU that answers holds
   more than it should, the safe caps hold. A GPU that does not answer costs itself alone.
 * A lease's end is a moment of a clock that nobody sets, fixed when it is accepted: at most its span from issue to
-  expiry later, at most `max_lease_s` later. A step of the wall clock cannot prolong it. Time is never taken to be
-  earlier than the newest issue time that was accepted, plus what has passed since, unless a newer lease proves that
-  the planner's clock was ahead then.
+  expiry after it was first seen, at most `max_lease_s` later. A step of the wall clock cannot prolong it. Time is
+  never taken to be earlier than the newest issue time that was accepted, plus what has passed since, unless a newer
+  lease proves that the planner's clock was ahead then.
 * The newest sequence is on disk before its caps are set, and outlives crashes, orderly stops and boots. Without such a
   memory, leases that were issued before this start are refused: one of them might be older than what held before.
 * A confirmation is given only while every GPU of the node reads back at its cap in force, or below.
@@ -59,6 +60,8 @@ class CapReason(StrEnum):
 
     LEASE = ""
     START = "start"
+    BOOT = "boot"
+    """Since a boot; the newest lease is of before it and is not taken again."""
     EXPIRED = "expired"
     AGENT_SILENT = "agent_silent"
     WRITE_FAILED = "write_failed"
@@ -134,6 +137,8 @@ class Capper:
         before = self._memory.found_before or ()
         self._caps.adopt_found({cap.gpu: cap.power_limit_w for cap in before if cap.power_limit_w is not None})
         kept = self._memory.kept
+        if kept.until_s == 0.0:
+            self._reason = CapReason.BOOT
         self.found.remember(kept.limits_w)
         kept.limits_w = self.found.known
         kept.gpus = self._caps.most_gpus = max(kept.gpus, self._caps.most_gpus)
@@ -184,7 +189,7 @@ class Capper:
         try:
             lease = open_lease(signed, self.key, self._node, newest, now_s, skew_s=self._skew_s)
         except RefusedForNow as error:
-            self._ahead.note(error.sequence, error.issued_s)
+            self._ahead.note(error.sequence, error.issued_s, mono_s)
             raise
         except Rejected:
             set_back = self._set_back(signed, wall_s)
@@ -200,12 +205,16 @@ class Capper:
             raise Rejected.field("lease", "issued_s", lease.issued_s, allowed)
         for cap in lease.caps:
             self._caps.check(cap)
-        lasts_s = min(lease.expires_s - lease.issued_s, lease.expires_s - now_s, self._max_lease_s)
-        until_s = mono_s + lasts_s
+        seen_s = self._ahead.seen_s(lease.sequence, lease.issued_s, mono_s)
+        lasts_s = min(lease.expires_s - now_s, self._max_lease_s)
+        until_s = min(mono_s + lasts_s, seen_s + (lease.expires_s - lease.issued_s))
         if lease.sequence == kept.sequence and kept.until_s is not None:
             until_s = min(until_s, kept.until_s)
         if until_s <= mono_s:
-            allowed = "has run out: it was accepted before, or newer leases prove that this node's clock is slow"
+            allowed = (
+                "has run out: it was accepted before (or before a boot), was first seen as long ago as it lasts, or "
+                "newer leases prove that this node's clock is slow"
+            )
             raise Rejected.field("lease", "expires_s", lease.expires_s, allowed)
         return lease, until_s
 

@@ -35,8 +35,9 @@ class _Kept(msgspec.Struct):
     """The file after its checksum. `since_s` is when the memory began; fields of a newer version are left alone.
 
     `issued_s` is the newest issue time that was accepted, and `heard_s` when that was. `until_s` is the end of the
-    newest lease; both count by CLOCK_BOOTTIME of boot `boot`. `gpus` is the most GPUs that the driver ever listed.
-    `limits_w` are the limits found in that boot and not put back yet, by GPU UUID: a copy of the notes.
+    newest lease, 0 for one of an earlier boot; both count by CLOCK_BOOTTIME of boot `boot`. `gpus` is the most GPUs
+    that the driver ever listed. `limits_w` are the limits found in that boot and not put back yet, by GPU UUID: a copy
+    of the notes.
     `found` is of earlier versions only, by GPU number.
     """
 
@@ -77,7 +78,8 @@ class LeaseMemory:
         """Limits by GPU number that an earlier version found in this boot."""
         self.kept.found = None
         if self.kept.boot != boot:
-            self.kept.boot, self.kept.until_s, self.kept.limits_w = boot, None, {}
+            self.kept.boot, self.kept.limits_w = boot, {}
+            self.kept.until_s = 0.0 if self.kept.sequence else None  # it may have run out while the host was off
             self.kept.heard_s = 0.0  # at least the time since the boot has passed
 
     def save(self) -> bool:

@@ -42,16 +42,27 @@ class AheadLeases:
     Either this node's clock is slow, or the planner's was ahead. A planner that was ahead for one round leaves leases
     of one moment; a slow node sees every round of the time that it lags. A lease with a higher number and an earlier
     issue time proves that the planner's clock was set back, so only leases after the one in question count.
+
+    Whichever clock it is, its span counts from when it was first seen: a node whose clock is slow takes it later, and
+    must not hold it longer for that.
     """
 
     def __init__(self) -> None:
         self._issued_s: dict[int, float] = {}
+        self._seen_s: dict[tuple[int, float], float] = {}
 
-    def note(self, sequence: int, issued_s: float) -> None:
+    def note(self, sequence: int, issued_s: float, mono_s: float) -> None:
         """Remember a lease that was refused because it was issued after this node's time."""
         self._issued_s[sequence] = issued_s
         while len(self._issued_s) > _MAX_AHEAD:
             del self._issued_s[min(self._issued_s)]
+        self._seen_s.setdefault((sequence, issued_s), mono_s)
+        while len(self._seen_s) > _MAX_AHEAD:
+            del self._seen_s[min(self._seen_s)]
+
+    def seen_s(self, sequence: int, issued_s: float, mono_s: float) -> float:
+        """Return when a lease was first seen, by the clock of lifetimes; `mono_s`, now, where it was not."""
+        return self._seen_s.get((sequence, issued_s), mono_s)
 
     def proven_s(self, sequence: int, now_s: float) -> float:
         """Return the time that later leases than this one prove to have passed, by the planner's clock; 0: none.

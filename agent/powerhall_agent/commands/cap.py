@@ -39,6 +39,8 @@ __all__ = ["CapperSettings", "add_parser", "whole_settings"]
 
 T = TypeVar("T")
 _LOCK_WAIT_S = 0.5
+_LEAST_LEASE_S = 1.0
+_MOST_SKEW_S = 60.0
 
 _TEXT = """Hold this node's GPUs to its power-cap leases. Runs as root, has no network, listens on a Unix socket.
 
@@ -63,7 +65,8 @@ capper.toml:
   agent_user = "powerhall-lease"         # the carrier
   restore_on_stop = true                 # false: an orderly stop leaves the safe caps in force
   max_lease = "1 h"                      # no lease holds longer, whatever it says
-  clock_skew = "1 s"                     # a lease issued further in the future is refused: a clock is wrong
+  clock_skew = "1 s"                     # a lease issued further in the future is refused: a clock is wrong (1 min
+                                         # at most: a lease may outlive what the ledger counts by so much)
   socket_group = "powerhall-lease"       # group of the socket (default: that of agent_user), and its mode
   socket_mode = "0660"
 
@@ -96,7 +99,7 @@ class CapperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_lease: str = "1 h"
     """Longest time that a lease may hold from its receipt."""
     clock_skew: str = "1 s"
-    """A lease that was issued later than this after the node's time is refused; the ledger counts 1 s."""
+    """A lease issued later than this after the node's time is refused; at most 1 min (the ledger counts 1 s)."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -285,7 +288,17 @@ def _read(path: Path) -> CapperSettings:
         text = getattr(settings, name)
         if "\0" in text or not (text or name in {"agent_user", "socket_group"}):
             raise ConfigError(f"{path}: {name}: {text!r}: must be a name, without NUL")
+    _check_times(str(path), settings)
     return settings
+
+
+def _check_times(source: str, settings: CapperSettings) -> None:
+    """Refuse times with which no lease would be taken, or one would outlive what the ledger counts by far."""
+    if _quantity(source, "max_lease", settings.max_lease, parse_duration) < _LEAST_LEASE_S:
+        raise ConfigError(f"{source}: max_lease: {settings.max_lease!r}: must be at least {_LEAST_LEASE_S:g} s")
+    if _quantity(source, "clock_skew", settings.clock_skew, parse_duration) > _MOST_SKEW_S:
+        allowed = f"must be at most {_MOST_SKEW_S:g} s: so much longer than the ledger counts may a lease hold"
+        raise ConfigError(f"{source}: clock_skew: {settings.clock_skew!r}: {allowed}")
 
 
 def _stop(capper: "Capper", *, restore: bool, log: Log) -> int:

@@ -170,7 +170,12 @@ PLAN_MEASUREMENTS = (
             Field("up", "", "1 when the capper answers its carrier"),
             Field("leased", "", "1 while a lease is in force, 0 at the safe caps"),
             Field("alarms", "", "lines of detail: silent GPUs, damaged files, clock steps, refused leases"),
-            Field("reason", "", "lease, start, expired, agent_silent, write_failed, restored or stopped", is_text=True),
+            Field(
+                "reason",
+                "",
+                "lease, start, boot, expired, agent_silent, write_failed, restored or stopped",
+                is_text=True,
+            ),
             Field("detail", "", "the alarms in plain words, - where there are none", is_text=True),
         ),
         60.0,

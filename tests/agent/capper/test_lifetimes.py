@@ -260,6 +260,47 @@ def test_the_longest_lease_and_the_skew_are_settings(rig):
     rig.until(rig.limits, [SAFE_W] * 4, 1.0 + 2.0, beat=True)
 
 
+@pytest.mark.parametrize(
+    ("setting", "text"), [("clock_skew", "10 h"), ("clock_skew", "61 s"), ("max_lease", "0 s"), ("max_lease", "999 ms")]
+)
+def test_times_that_no_ledger_counts_are_refused_after_the_safe_caps(rig, setting, text):
+    rig.write_config(**{setting: text})
+    rig.start(wait=False)
+    assert rig.process.wait(20) == 1
+    assert rig.limits() == [SAFE_W] * 4
+    assert f"{setting}: '{text}': must be at" in rig.log
+
+
+@pytest.mark.parametrize("slow_s", [10.0, 300.0])
+def test_a_slow_clock_that_takes_a_lease_later_holds_it_no_longer(tmp_path, slow_s):
+    """It was seen at once, and refused until its time had come by this node's clock."""
+    node = Node(tmp_path, ahead_s=-slow_s)
+    late = signed(1, NOON, 600.0)
+    with pytest.raises(RefusedForNow):
+        node.offer(late)
+    node.live(slow_s)
+    node.offer(late)
+    assert node.live(700.0) == pytest.approx(600.0 - slow_s, abs=0.3)
+
+
+def test_after_a_boot_the_newest_lease_is_not_taken_again_however_slow_the_clock(tmp_path):
+    """The host was off for twenty minutes, which nothing here tells; the planner has granted nothing since."""
+    node = Node(tmp_path)
+    before = signed(10, node.wall_s, 900.0)
+    node.offer(before)
+    boot_s = node.true_s + 1200.0
+    for _ in range(2):  # the capper starts again
+        node.true_s, node.ahead_s = boot_s + 20.0, -1200.0
+        node.start(boot="b2")
+        assert node.capper.status().reason == "boot", "by which the carrier knows that it needs another one"
+        with pytest.raises(Rejected, match="before a boot"):
+            node.capper.offer(before, node.wall_s, node.true_s - boot_s)
+    assert node.gpu.limit_w == 300.0
+    node.ahead_s = 0.0
+    node.capper.offer(signed(11, node.wall_s, 900.0), node.wall_s, node.true_s - boot_s)
+    assert node.gpu.limit_w == 500.0
+
+
 @pytest.mark.parametrize("ahead_s", [HOUR, 24 * HOUR, 10 * 365 * 24 * HOUR])
 @pytest.mark.parametrize("boots", [False, True])
 def test_when_both_clocks_were_ahead_once_newer_leases_are_taken_after_it(tmp_path, ahead_s, boots):
