@@ -140,6 +140,8 @@ class Exchange:
 
     async def body(self) -> bytes:
         """Read the body; one that is too large, too slow or without a length raises RefusedError."""
+        if "transfer-encoding" in self.headers and "content-length" in self.headers:  # chunks have no such bound
+            raise RefusedError(400, "Content-Length and Transfer-Encoding: must not both be given")
         length = digits(self.headers.get("content-length", ""))
         if length is None:
             raise RefusedError(411, "Content-Length: must be given")

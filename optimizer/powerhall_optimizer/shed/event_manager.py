@@ -10,19 +10,22 @@ Invariants:
   across restarts. Of one modification the first counts, except that its cancellation counts over it. A cancellation is
   remembered for as long as the event could still be sent again.
 * A state file that cannot be read is set aside with an alarm; the limits in the events file stay as they are.
+* No event waits long behind another: one that is due for the first time interrupts the waiting of an earlier one
+  (`must_yield`), which goes on after it. One that was changed or cancelled while it waited acts as it is then.
 * A defect in acting on one event is an alarm and a problem of that event; it is tried again like a failure.
 * While events are active, the lowest limit of all of them holds: no event raises what another one lowered. Each keeps
   its own limit, which holds again alone after the lower one of another event has ended.
 * Failures (an unreachable store, nodes that do not acknowledge) are retried with growing intervals. A full disk does
   not keep an event from acting.
 * Rounds read the events file (`events` in site.toml), so that plans and leases keep the limit until the event ends and
-  rise afterwards by the site's ramp. A cancelled event ends at that moment and is ramped the same way.
+  rise afterwards by the site's ramp. A cancelled event ends at that moment and is ramped the same way. Events of others
+  in that file stay, also those of after the start; a file that cannot be read is not written over.
 """
 
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +48,8 @@ _MOST_KNOWN = 1000
 _SAVE_AGAIN_S = 5.0
 _AGAIN_S = 10.0
 _MOST_TRIES = 6
+_PATIENCE = 0.25
+"""Part of its own deadline for which an event lets an earlier one wait for confirmations or for a step of a ramp."""
 
 Act = Callable[[float | None, Reduction | None, float, float], Outcome]
 """Act on (limit in W or None, reduction or None, end, within): returns the outcome; may raise PowerhallError."""
@@ -88,11 +93,20 @@ class EventManager:
         self._clock = EventClock(state.with_name(f"{state.name}.clock"), log, clock, steady)
         self._lock = threading.Lock()
         self._acting = threading.Lock()
+        self._acts_on: ShedEvent | None = None
         self._tries: dict[str, tuple[int, float]] = {}
         self._unsaved_s: float | None = None
         self._known = self._read_state(clock())
-        self._others = [] if events is None else _others(events, self._known)
-        self._write()
+        self._own: set[str] = set()
+        """Ids of all events that were ever in the events file through this service."""
+        if events is not None and events.suffix != ".json":
+            raise ConfigError(f"shed: --events: {str(events)!r}: must end in .json")
+        try:
+            self._write()
+        except ConfigError:
+            raise
+        except Rejected as error:  # an events file that a person has damaged, and will mend
+            self._not_kept(error)
 
     def _read_state(self, at_s: float) -> dict[str, ShedEvent]:
         """Read the events of an earlier process; a file that is damaged is set aside, so that the service starts."""
@@ -120,7 +134,7 @@ class EventManager:
 
     @property
     def is_saved(self) -> bool:
-        """False while the newest state is in memory alone, because the disk refused it."""
+        """False while the newest state is in memory alone: the disk refused it, or the events file cannot be read."""
         return self._unsaved_s is None
 
     def receive(self, signal: Signal) -> ShedEvent:
@@ -168,9 +182,27 @@ class EventManager:
                 self._age(known, now)
             if self._unsaved_s is not None and at_s - self._unsaved_s >= _SAVE_AGAIN_S:
                 self._save()
-            due = [k for k in self._known.values() if k.start_s <= now.starts_s and self._is_due(k, now.over_s, at_s)]
-        for known in due:
-            self._perform(_copy(known))
+            due = [known.event_id for known in self._known.values() if self._is_due(known, now, at_s)]
+        for event_id in due:
+            self._perform(event_id)
+
+    def must_yield(self) -> bool:
+        """Return whether the event that is acted on now has to give way: it was changed, or another one is in need."""
+        now = self._clock.read()
+        with self._lock:
+            acts_on = self._acts_on
+            if acts_on is None:
+                return False
+            return _is_changed(self._known.get(acts_on.event_id), acts_on) or any(
+                self._is_in_need(known, now) for known in self._known.values()
+            )
+
+    def _is_in_need(self, known: ShedEvent, now: EventTimes) -> bool:
+        """Return whether an event that was never tried has waited for a good part of its deadline."""
+        if known.state != "announced" or known.event_id in self._tries:
+            return False
+        waits_s = now.starts_s - max(known.start_s, known.taken_s)
+        return known.end_s > now.over_s and waits_s > _PATIENCE * known.within_s
 
     def _age(self, known: ShedEvent, now: EventTimes) -> None:
         """End an event that is over, forget an old one, and take back an end that has not come."""
@@ -188,18 +220,25 @@ class EventManager:
             self._tries.pop(known.event_id, None)
             self._save()
 
-    def _is_due(self, known: ShedEvent, over_s: float, at_s: float) -> bool:
+    def _is_due(self, known: ShedEvent, now: EventTimes, at_s: float) -> bool:
+        if known.start_s > now.starts_s:
+            return False
         failed = known.outcome is not None and known.outcome.problems
         if known.state != "announced" and not (known.state == "active" and failed):
             return False
         tries, tried_s = self._tries.get(known.event_id, (0, 0.0))
         is_time = tries == 0 or at_s - tried_s >= _AGAIN_S * 2.0 ** (tries - 1)
-        return known.end_s > over_s and tries < _MOST_TRIES and is_time
+        return known.end_s > now.over_s and tries < _MOST_TRIES and is_time
 
-    def _perform(self, known: ShedEvent) -> None:
+    def _perform(self, event_id: str) -> None:
         """Act on one event outside the lock, so that status requests and signals are not blocked."""
         with self._acting:
-            self._tries[known.event_id] = self._tries.get(known.event_id, (0, 0.0))[0] + 1, self._steady()
+            with self._lock:
+                found, at_s = self._known.get(event_id), self._steady()
+                if found is None or not self._is_due(found, self._clock.read(), at_s):
+                    return  # changed or cancelled while another one acted
+                self._acts_on = known = _copy(found)
+                self._tries[event_id] = self._tries.get(event_id, (0, 0.0))[0] + 1, at_s
             outcome, problem = None, ""
             try:
                 less = Reduction(known.share, known.reduce_w) if known.limit_w is None else None
@@ -210,8 +249,8 @@ class EventManager:
                 problem = f"defect: {error!r}"
             with self._lock:
                 now = self._known.get(known.event_id)
-                if now is None or now.modification != known.modification or now.state not in ("announced", "active"):
-                    return  # changed or cancelled meanwhile
+                if now is None or _is_changed(now, known):
+                    return
                 now.problem = problem
                 if outcome is not None:
                     now.state, now.outcome = "active", outcome
@@ -236,16 +275,29 @@ class EventManager:
         self._unsaved_s = None
         try:
             self._write()
-        except ConfigError as error:
-            self._unsaved_s = self._steady()
-            self._log.error("shed_not_kept", detail=error)
+        except Rejected as error:
+            self._not_kept(error)
+
+    def _not_kept(self, error: Rejected) -> None:
+        self._unsaved_s = self._steady()
+        self._log.error("shed_not_kept", detail=error)
 
     def _write(self) -> None:
-        """Write the state file, then the events file for the rounds, each atomically."""
+        """Write the state file, then the events file for the rounds, each atomically.
+
+        Others may have written into the events file since; one that cannot be read stays as it is.
+        """
         _replace(self._state, msgspec.json.encode(self._known))
         if self._events is not None:
+            self._own |= self._known.keys()
             rows = [row for known in self._known.values() if (row := _row(known)) is not None]
-            _replace(self._events, msgspec.json.format(msgspec.json.encode([*self._others, *rows])))
+            others = _others(self._events, self._own)
+            _replace(self._events, msgspec.json.format(msgspec.json.encode([*others, *rows])))
+
+
+def _is_changed(now: ShedEvent | None, known: ShedEvent) -> bool:
+    """Return whether an event was changed, cancelled or forgotten since `known` was copied of it."""
+    return now is None or now.modification != known.modification or now.state not in ("announced", "active")
 
 
 def _is_news(old: ShedEvent, signal: Signal) -> bool:
@@ -291,12 +343,10 @@ def _row(known: ShedEvent) -> dict[str, object] | None:
     return {"event_id": known.event_id, "start": known.start_s, "end": known.end_s, "power_limit": limit}
 
 
-def _others(path: Path, known: Mapping[str, ShedEvent]) -> list[dict[str, object]]:
+def _others(path: Path, own: Collection[str]) -> list[dict[str, object]]:
     """Return the events of the file that this service does not own, such as manual ones; they stay unchanged."""
-    if path.suffix != ".json":
-        raise ConfigError(f"shed: --events: {str(path)!r}: must end in .json")
     rows = read_json(path, list[dict[str, object]]) if path.exists() else []
-    return [row for row in rows if str(row.get("event_id", "")) not in known]
+    return [row for row in rows if str(row.get("event_id", "")) not in own]
 
 
 def _replace(path: Path, body: bytes) -> None:

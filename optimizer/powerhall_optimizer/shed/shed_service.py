@@ -55,12 +55,7 @@ class ServiceOptions:
 
 def serve(args: ServiceOptions, shed: ShedOptions) -> int:
     """Run the service; everything that it needs is checked before the first event."""
-    if args.serve is not None and args.token_file is None:
-        raise Rejected("shed: --serve: needs --token-file")
-    if args.serve is None and (args.health is not None or args.allow_http):
-        raise Rejected("shed: --health and --allow-http: need --serve")
-    if bool(args.tls_cert) != bool(args.tls_key):
-        raise Rejected("shed: --tls-cert and --tls-key go together")
+    _check(args)
     log = Log()
     kept = KeptPlan(args.plan, log)
     first = kept.plan
@@ -78,8 +73,11 @@ def serve(args: ServiceOptions, shed: ShedOptions) -> int:
         if reduction is not None:
             own_w = reduction.limit_w(baseline_w(shedder.store, site, steps.power_w, now_s))
         target_w = min(math.inf if watts is None else watts for watts in (limit_w, own_w))
-        outcome = shedder.act(plan, steps, target_w, until_s=end_s, within_s=within_s)
+        outcome = shedder.act(plan, steps, target_w, until_s=end_s, within_s=within_s, must_yield=must_yield)
         return msgspec.structs.replace(outcome, own_w=own_w)
+
+    def must_yield() -> bool:
+        return signals.stopped or manager.must_yield()
 
     manager = EventManager(args.state, args.events, act, log)
     inbox = None if args.watch is None else SignalInbox(args.watch, site, manager.receive, log)
@@ -98,7 +96,7 @@ def serve(args: ServiceOptions, shed: ShedOptions) -> int:
                 kept.look(time.time())
                 health.note("plan", kept.problem)
             health.note("clock", manager.clock_problem)
-            health.note("state", "" if manager.is_saved else "the state file cannot be written")
+            health.note("state", "" if manager.is_saved else "the state or the events file cannot be written")
             signals.wait(_LOOK_S)
         stop.set()
         if watcher is not None:
@@ -108,6 +106,16 @@ def serve(args: ServiceOptions, shed: ShedOptions) -> int:
         if shedder.store is not None:
             shedder.store.close()
     return EXIT_OK
+
+
+def _check(args: ServiceOptions) -> None:
+    """Raise Rejected for options that do not go together."""
+    if args.serve is not None and args.token_file is None:
+        raise Rejected("shed: --serve: needs --token-file")
+    if args.serve is None and (args.health is not None or args.allow_http):
+        raise Rejected("shed: --health and --allow-http: need --serve")
+    if bool(args.tls_cert) != bool(args.tls_key):
+        raise Rejected("shed: --tls-cert and --tls-key go together")
 
 
 def _endpoint(args: ServiceOptions, manager: EventManager, site: str, log: Log, health: Health) -> HttpEndpoint | None:

@@ -1,7 +1,8 @@
 """Execute rungs of a ladder: leases first, then the scheduler, then the file of the shed plan.
 
 Invariants: no cap rises, whatever the ledger and the budgets are; only nodes of touched jobs get leases; a failure is
-reported and does not stop the remaining steps.
+reported and does not stop the remaining steps. Waiting, for the next step of a ramp or for confirmations, ends when
+another event has to act: what is left undone is a problem of the outcome.
 """
 
 import time
@@ -15,6 +16,7 @@ from powerhall.hostlist import expand
 from powerhall.plan.plan import Plan, write_plan
 from powerhall.runtime.errors import PowerhallError
 from powerhall.store import Store
+from powerhall.units import format_power
 from powerhall_optimizer.leases.acks import read_acks
 from powerhall_optimizer.leases.budgets import known_falls_s
 from powerhall_optimizer.leases.caps import CapRequest, cap_requests, grant_leases
@@ -81,14 +83,21 @@ class Shedder:
         *,
         until_s: float | None = None,
         within_s: float | None = None,
+        must_yield: Callable[[], bool] = bool,
     ) -> Outcome:
-        """Take the rungs to `target_w`, to hold until `until_s`; with a deadline wait for the nodes' confirmations."""
+        """Take the rungs to `target_w`, to hold until `until_s`; with a deadline wait for the nodes' confirmations.
+
+        `must_yield` is asked while it waits.
+        """
         begin_s = self.clock()
         problems: list[str] = []
         sent: dict[str, int] = {}
         before: Mapping[str, str] = {}
+        seconds = 0.0
         for delay_s, level_w in stages(steps.power_w, target_w, self.ramp_w_per_s, within_s):
-            self.sleep(max(0.0, begin_s + delay_s - self.clock()))
+            if not self._waited(begin_s + delay_s, must_yield):
+                problems.append(texts.gives_way(f"ramp to {format_power(target_w)}"))
+                break
             modes = shed_modes(steps, steps.rungs_to(level_w))
             fresh = {job: mode for job, mode in modes.items() if before.get(job) != mode}
             before = modes
@@ -96,15 +105,16 @@ class Shedder:
                 sent |= self._leases(plan, fresh, modes)
             except PowerhallError as error:
                 problems.append(texts.failed_leases(error))
-        seconds = self.clock() - begin_s
-        try:
-            problems += self._hand_over(plan, steps, target_w, until_s or steps.time_s + self.lease_s)
-        except PowerhallError as error:
-            problems.append(texts.failed_plan(error))
+            seconds = self.clock() - begin_s
+        else:
+            try:
+                problems += self._hand_over(plan, steps, target_w, until_s or steps.time_s + self.lease_s)
+            except PowerhallError as error:
+                problems.append(texts.failed_plan(error))
         outcome = outcome_of(steps, target_w, leases=len(sent), seconds=seconds)
         confirmed, at_s = 0, None
         if within_s is not None and sent and self.store is not None:
-            confirmed = self._confirmed(sent, begin_s + within_s, problems)
+            confirmed = self._confirmed(sent, begin_s + within_s, problems, must_yield)
             at_s = self.clock() - begin_s
         return msgspec.structs.replace(
             outcome,
@@ -152,7 +162,17 @@ class Shedder:
             *(texts.not_stopped(name, one.subject, one.reason) for one in left),
         ]
 
-    def _confirmed(self, sent: Mapping[str, int], deadline_s: float, problems: list[str]) -> int:
+    def _waited(self, until_s: float, must_yield: Callable[[], bool]) -> bool:
+        """Wait until a time; False where another event has to act before."""
+        while (left_s := until_s - self.clock()) > 0.0:
+            self.sleep(min(left_s, _LOOK_S))
+            if must_yield():
+                return False
+        return True
+
+    def _confirmed(
+        self, sent: Mapping[str, int], deadline_s: float, problems: list[str], must_yield: Callable[[], bool]
+    ) -> int:
         """Wait until every node has confirmed its lease, or the deadline; return how many have."""
         assert self.store is not None
         assert self.site_key is not None
@@ -168,6 +188,9 @@ class Shedder:
                 return count
             if self.clock() >= deadline_s:
                 problems.append(texts.missing_acks(len(sent) - count, len(sent)))
+                return count
+            if must_yield():
+                problems.append(texts.gives_way(texts.missing_acks(len(sent) - count, len(sent))))
                 return count
             self.sleep(_LOOK_S)
 

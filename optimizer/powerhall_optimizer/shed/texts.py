@@ -7,6 +7,7 @@ __all__ = [
     "failed_leases",
     "failed_plan",
     "failed_write",
+    "gives_way",
     "missing_acks",
     "no_scheduler",
     "not_started",
@@ -56,6 +57,11 @@ def failed_write(scheduler: str, subject: str, error: str) -> str:
 def not_stopped(scheduler: str, subject: str, reason: str) -> str:
     """Write that a scheduler left a job running that the shed stops."""
     return f"{scheduler}: {subject}: not stopped: {reason}"
+
+
+def gives_way(left: str) -> str:
+    """Write that a shed ended before it was done, because another event has to act; it is tried again."""
+    return f"{left}: another event had to act first; this one goes on after it"
 
 
 def unreadable_acks(error: Exception) -> str:

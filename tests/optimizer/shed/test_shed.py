@@ -17,6 +17,7 @@ from powerhall_optimizer.physics.plan_loads import plan_loads
 from powerhall_optimizer.round.publish import publish
 from powerhall_optimizer.shed.act import shed_plan, with_frozen_budgets
 from powerhall_optimizer.shed.ladder import Ladder, ladder
+from powerhall_optimizer.shed.shedder import Shedder
 from rigs.confirmed import confirmed_ledger
 
 KEY = bytes(range(32))
@@ -116,6 +117,25 @@ def test_a_shed_without_a_ledger_brings_touched_nodes_to_their_safe_caps(plan, t
     touched = [row for row in rows if row.number("after") != row.number("before")]
     assert touched
     assert {row.number("after") for row in touched} == {3000.0}
+
+
+def test_a_ramp_gives_way_and_hands_no_plan_over_that_it_has_not_reached(plan, steps, tmp_path):
+    now_s = [plan.snapshot.start_s + 1.0]
+    begin_s = now_s[0]
+
+    def sleep(seconds):
+        now_s[0] += seconds
+
+    out, clock = tmp_path / "out.json", lambda: now_s[0]
+    shedder = Shedder(None, None, None, None, out, ramp_w_per_s=10.0, clock=clock, sleep=sleep)
+    half = {"target_w": 0.9 * steps.power_w, "within_s": 3600.0}
+    outcome = shedder.act(plan, steps, **half, must_yield=lambda: now_s[0] > begin_s + 30.0)
+    assert now_s[0] < begin_s + 31.0
+    assert not outcome.met
+    assert "another event had to act first" in outcome.problems[0]
+    assert not out.exists()
+    assert shedder.act(plan, steps, **half).met
+    assert out.exists()
 
 
 def test_a_target_that_cannot_be_reached_takes_the_whole_ladder_and_is_reported(plan, tmp_path, capsys):

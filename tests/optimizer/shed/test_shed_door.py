@@ -203,6 +203,18 @@ def test_one_peer_is_an_address_or_a_network_of_version_6(host, peer):
     assert peer_of(host) == peer
 
 
+def test_a_request_with_a_length_and_chunks_is_refused(tmp_path):
+    """The length is bounded, and what came in chunks was read without a bound."""
+    body = json.dumps(EVENT).encode()
+    head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n"
+    head += f"Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n"
+    with running(tmp_path) as endpoint:
+        with socket.create_connection(("127.0.0.1", endpoint.port), timeout=10) as client:
+            client.sendall(head.encode() + body + b"\r\n0\r\n\r\n")
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 400 ")
+        assert call(endpoint.port, path="/v1/events")[1] == {"events": []}
+
+
 @pytest.mark.parametrize("tokens", [("wrong", TOKEN), (TOKEN, "wrong"), (TOKEN, TOKEN)])
 def test_a_second_authorization_header_is_refused(tmp_path, tokens):
     with running(tmp_path) as endpoint, socket.create_connection(("127.0.0.1", endpoint.port), timeout=5) as client:

@@ -290,6 +290,28 @@ def test_a_dropped_file_and_a_request_lower_the_leases_except_of_protected_jobs(
     assert TOKEN not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.slow
+def test_an_event_acts_while_an_earlier_one_waits_an_hour_for_confirmations(service, tmp_path):
+    """No node is there to confirm. It waited for that hour, and so did SIGTERM."""
+    port, process = service
+    part = tmp_path / "signals" / "slow.json.part"
+    part.write_text(json.dumps({"event_id": "slow", "duration": "2 h", "reduce_percent": 10, "within": "1 h"}))
+    before = leased(tmp_path)
+    part.rename(part.with_suffix(""))
+    deadline_s = time.monotonic() + 20.0
+    while leased(tmp_path) == before:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+    urgent = {"event_id": "urgent", "duration": "2 h", "power_limit": "190 kW", "within": "1 s"}
+    status, known, _ = call(port, "POST", body=urgent)
+    assert (status, known["state"]) == (200, "active")
+    assert known["outcome"]["after_w"] <= 190e3
+    _, known, _ = call(port, path="/v1/events/slow")
+    assert any("another event had to act first" in text for text in known["outcome"]["problems"])
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

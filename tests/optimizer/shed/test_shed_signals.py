@@ -269,6 +269,35 @@ def test_events_that_a_person_wrote_into_the_file_stay(tmp_path, clock):
         EventManager(tmp_path / "state.json", tmp_path / "events.csv", Acts(), Log(quiet=True), clock, steady=clock)
 
 
+def test_events_that_a_person_adds_while_the_service_runs_stay(tmp_path, clock):
+    manager = manager_of(tmp_path, Acts(), clock)
+    own = {"start": NOW_S, "end": NOW_S + 900, "power_limit": "80 MW", "event_id": "by-hand"}
+    (tmp_path / "events.json").write_text(json.dumps([own]))
+    manager.receive(parse(GOOD)[0])
+    manager.tick()
+    assert {row["event_id"] for row in json.loads((tmp_path / "events.json").read_text())} == {"by-hand", "dr-1"}
+    clock.now_s += 9 * 86_400
+    manager.tick()
+    manager.tick()
+    assert [row["event_id"] for row in json.loads((tmp_path / "events.json").read_text())] == ["by-hand"]
+
+
+def test_an_events_file_that_a_person_has_damaged_stops_no_shed_and_is_not_written_over(tmp_path, clock):
+    own = {"start": NOW_S, "end": NOW_S + 900, "power_limit": "80 MW", "event_id": "by-hand"}
+    (tmp_path / "events.json").write_text(broken := json.dumps([own])[:-1])
+    acts = Acts()
+    manager = manager_of(tmp_path, acts, clock)
+    manager.receive(parse(GOOD)[0])
+    manager.tick()
+    assert acts.calls == [(350e6, 0.0)]
+    assert (manager.is_saved, (tmp_path / "events.json").read_text()) == (False, broken)
+    (tmp_path / "events.json").write_text(json.dumps([own]))
+    clock.now_s += 6.0
+    manager.tick()
+    assert {event.limit_w for event in read_events(tmp_path / "events.json", "phx")} == {80e6, 350e6}
+    assert manager.is_saved
+
+
 def test_the_state_file_is_readable_json(tmp_path, clock):
     manager = manager_of(tmp_path, Acts(), clock)
     manager.receive(parse(GOOD)[0])
