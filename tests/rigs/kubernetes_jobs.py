@@ -47,13 +47,14 @@ def writes(server):
     ]
 
 
-def pod(server, name, node, gpus=4, owner=("Deployment", "serve"), **status):
+def pod(server, name, node, gpus=4, owner=("Deployment", "serve"), team="team-b", labels=None, **status):
     server.put(
         "pods",
         {
             "metadata": {
                 "name": name,
-                "namespace": "team-b",
+                "namespace": team,
+                "labels": labels or {},
                 "ownerReferences": [
                     {"apiVersion": "v1", "uid": "u", "kind": owner[0], "name": owner[1], "controller": True}
                 ],

@@ -123,6 +123,8 @@ class LeftOutCause(StrEnum):
     """It is no gang that is planned: `value` says what it asks for."""
     NOT_LISTED = "not_listed"
     """The jobs of the kind `name` may not be read: `value` is the refusal."""
+    JOB_CHANGED = "job_changed"
+    """Somebody else changed it since Powerhall wrote it, and owns it until `name` is removed."""
     ENDING = "ending"
     """It has ended or was stopped, and its pods still run."""
     BAD_FIELD = "bad_field"

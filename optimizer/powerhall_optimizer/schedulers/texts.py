@@ -74,6 +74,7 @@ _LEFT_OUT = {
     LeftOutCause.NO_SUSPEND: "is not stopped and started: {value}: counted where it runs, not planned",
     LeftOutCause.SHAPE: "asks for {value}: counted where it runs, not planned",
     LeftOutCause.NOT_LISTED: "cannot be read, counted where they run: {value}",
+    LeftOutCause.JOB_CHANGED: "suspend or queue was changed by somebody else: left alone until {name} is removed",
     LeftOutCause.ENDING: "has ended or was stopped, and its pods are still ending",
     LeftOutCause.BAD_FIELD: "{value}",
 }

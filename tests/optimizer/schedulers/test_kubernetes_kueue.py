@@ -5,8 +5,10 @@ import pytest
 import yaml
 from kubernetes.utils.quantity import parse_quantity as quantity
 
+from powerhall_optimizer.schedulers.kubernetes.reader import KubernetesReader
 from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesWriter
 from rigs.kubernetes_jobs import job, plan_of, submit
+from rigs.two_halls import plan_on, two_halls
 
 pytestmark = pytest.mark.rig
 
@@ -85,6 +87,31 @@ def test_all_flavours_together_have_the_budget_and_borrow_nothing(server, settin
             (quota, limits.get("borrowingLimit")) for quota in quotas
         ], "what is not ours stays"
         assert writer.apply(plan_of(settings, budget_kw=budget_kw)).commands == []
+
+
+def test_flavours_named_as_halls_get_what_the_plan_has_there(server, settings):
+    server.put("clusterqueues", shared_queue((30_000, 30_000)))
+    settings = msgspec.structs.replace(settings, cluster_queue="hall1", watts_per_gpu=1250.0)
+    site, writer = two_halls(), KubernetesWriter(settings)
+    for number in range(3):
+        submit(server, f"job{number}", pods=2)
+    first = {"team-a/job0": ["gn01", "gn02"], "team-a/job1": ["gn07", "gn08"]}
+    moved = {"team-a/job1": ["gn07", "gn08"], "team-a/job2": ["gn09", "gn10"]}
+    quotas = []
+    for on in (first, moved):
+        plan = plan_on(site, KubernetesReader(site, settings).read().jobs, on)
+        full = tuple(msgspec.structs.replace(zone, planned_w=zone.budget_w) for zone in plan.zones)
+        done = writer.apply(msgspec.structs.replace(plan, zones=full))
+        assert done.failed == []
+        flavours = server.get("clusterqueues", "hall1")["spec"]["resourceGroups"][0]["flavors"]
+        quotas.append([int(one["resources"][1]["nominalQuota"]) for one in flavours])
+        assert writer.apply(msgspec.structs.replace(plan, zones=full)).commands == []
+    assert quotas == [[20_000, 20_000], [0, 40_000]]
+    said = [one.text for one in done.commands if "quota" in one.text]
+    assert said == [
+        "quota of clusterqueue hall1: 40000 W to 20000 W",
+        "quota of clusterqueue hall1: 20000 W to 40000 W",
+    ], "what one hall gives up is taken before another one gets it"
 
 
 EFFECTIVE = [

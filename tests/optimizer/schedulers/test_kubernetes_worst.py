@@ -1,6 +1,7 @@
 """What of Kubernetes is not known is counted at its worst: pods without readable GPUs, pods that are not bound yet."""
 
 import copy
+import json
 
 import pytest
 
@@ -15,6 +16,7 @@ from powerhall_optimizer.schedulers.kubernetes.decisions import decide
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.kubernetes.kueue import Quota
 from powerhall_optimizer.schedulers.kubernetes.reader import KubernetesReader
+from powerhall_optimizer.schedulers.kubernetes.written_modes import known_modes, mode_key
 from rigs.kubernetes_gangs import job_set, leader_worker_set, ray_job
 from rigs.kubernetes_jobs import NODES, SITE
 
@@ -27,8 +29,9 @@ READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 class Cluster:
     """What the reader asks of the API."""
 
-    def __init__(self, *, jobs=(), gangs=(), pods=(), claims=(), off_site=()):
+    def __init__(self, *, jobs=(), gangs=(), pods=(), claims=(), off_site=(), modes=None):
         self._jobs, self._gangs, self._pods, self._claims = list(jobs), list(gangs), list(pods), list(claims)
+        self._modes = json.dumps(modes or {})
         self._nodes = [{"metadata": {"name": name}, "status": READY} for name in (*NODES, *off_site)]
 
     def jobs(self):
@@ -45,6 +48,9 @@ class Cluster:
 
     def resource_claims(self):
         return self._claims
+
+    def lease(self):
+        return {"metadata": {"annotations": {"powerhall.io/modes": self._modes}}}
 
 
 def container(gpus, resource="nvidia.com/gpu", **more):
@@ -299,22 +305,31 @@ def test_an_effective_quota_that_is_none_is_an_alarm(effective):
 
 
 @pytest.mark.parametrize(
-    ("notes", "most_w"),
+    ("notes", "in_lease", "most_w"),
     [
-        ({"mode": "eco"}, 10_000),
-        ({"mode": "eco", "wrote": "suspend=false;queue="}, 8_000),
-        ({"mode": "unheard of", "wrote": "suspend=false;queue="}, 10_000),
+        ({"mode": "eco"}, "", 10_000),
+        ({"mode": "eco", "wrote": "suspend=false;queue="}, "", 10_000),
+        ({"mode": "eco", "wrote": "suspend=false;queue="}, "eco", 8_000),
+        ({"mode": "eco"}, "eco", 8_000),
+        ({"mode": "eco"}, "fast", 10_000),
+        ({}, "eco", 10_000),
+        ({"mode": "unheard of"}, "unheard of", 10_000),
     ],
 )
-def test_a_mode_that_powerhall_never_wrote_is_not_believed(notes, most_w):
-    assert watts(read(jobs=[job(notes=notes)], pods=[pod("p", "gn01", owner=OF_X)])) == most_w
-    assert watts(read(jobs=[job(notes=notes | {"hall": "hall1"})])) == most_w
+def test_a_mode_that_the_lease_does_not_know_is_not_believed(notes, in_lease, most_w):
+    modes = {in_lease: mode_key(job())} if in_lease else {}
+    assert watts(read(jobs=[job(notes=notes)], pods=[pod("p", "gn01", owner=OF_X)], modes=modes)) == most_w
+    assert watts(read(jobs=[job(notes=notes | {"hall": "hall1"})], modes=modes)) == most_w
 
 
-def test_a_mode_that_powerhall_writes_to_a_job_of_others_is_believed():
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"eco": 3}', "null"])
+def test_modes_that_cannot_be_read_are_not_believed(text):
+    assert known_modes({"metadata": {"annotations": {"powerhall.io/modes": text}}}) == {}
+
+
+def test_a_job_of_others_whose_level_is_written_is_not_written_again():
     raw = job()
     level = Assignment("a/x", "hall1", "hgx", "eco", 8, 1000.0, NOW_S, NOW_S + 600, (), running=True)
     made = decide(raw, level, KubernetesSettings(), NOW_S)
     raw["metadata"]["annotations"] |= made.patch["metadata"]["annotations"]
-    assert watts(read(jobs=[raw], pods=[pod("p", "gn01", owner=OF_X)])) == 8_000
     assert decide(raw, level, KubernetesSettings(), NOW_S) is None

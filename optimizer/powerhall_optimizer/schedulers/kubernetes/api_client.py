@@ -254,7 +254,11 @@ class KubernetesApi:
 
     def resource_claims(self) -> list[Object]:
         """Return the claims of devices in all namespaces; none where the cluster serves none, or may not be asked."""
-        call = partial(self._custom.list_cluster_custom_object, _CLAIMS, "v1", "resourceclaims", **self._timeout)
+        served = self._served.get(_CLAIMS)
+        if not served:
+            return []
+        at = (_CLAIMS, "v1" if "v1" in served else served[0], "resourceclaims")
+        call = partial(self._custom.list_cluster_custom_object, *at, **self._timeout)
         try:
             return cast("list[Object]", self._call("list resourceclaims", call).get("items") or [])
         except (NotFound, ConfigError):

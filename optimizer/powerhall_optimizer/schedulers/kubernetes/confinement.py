@@ -22,6 +22,7 @@ from powerhall_optimizer.schedulers.kubernetes.node_demands import (
     PREFERRED,
     REQUIRED,
     OwnNodes,
+    check_size,
     may_run_on,
     own_nodes,
     own_spec,
@@ -113,6 +114,7 @@ class Confinement:
         """Return the names of the nodes that a specification may choose, among those with the labels."""
         key = msgspec.json.encode((spec, labels), order="deterministic")
         if key not in self._reached:
+            check_size(spec)
             only: Object = {"nodeSelector": labels or {}}
             self._reached[key] = frozenset(
                 name for name, node in self._nodes.items() if may_run_on(spec, node) and may_run_on(only, node)

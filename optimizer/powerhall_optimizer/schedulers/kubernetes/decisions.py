@@ -1,8 +1,4 @@
-"""What a plan changes of one Job: a merge patch, an event, and the word to Kueue.
-
-The annotation `powerhall.io/wrote` has the values that Powerhall wrote last. Where the job has others now, somebody
-else changed it, and Powerhall does not write it until that annotation is removed.
-"""
+"""What a plan changes of one Job: a merge patch, an event, and the word to Kueue."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,11 +12,10 @@ from powerhall_optimizer.schedulers.kubernetes.confinement import Confined, conf
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.kubernetes.node_demands import OWN_NODES, REFUSED, own_nodes
 from powerhall_optimizer.schedulers.kubernetes.objects import PREFIX, Object, done_s, merged, notes_of, part, status_of
+from powerhall_optimizer.schedulers.kubernetes.ownership import QUEUE_LABEL, was_changed, wrote
 from powerhall_optimizer.schedulers.skip_reasons import Skip, SkipReason
 
-__all__ = ["QUEUE_LABEL", "JobPatch", "Stop", "decide", "explain", "is_left_alone", "level_notes", "release", "replan"]
-
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+__all__ = ["JobPatch", "Stop", "decide", "explain", "is_left_alone", "level_notes", "release", "replan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +65,8 @@ def decide(
         return _hold(raw, desired, stop)
     if desired.running:
         notes = level_notes(desired)
-        if "wrote" not in notes_of(raw):  # a mode is believed only beside it
-            notes["wrote"] = _wrote(raw)
+        if "wrote" not in notes_of(raw):  # so that its user's next change of it is seen
+            notes["wrote"] = wrote(raw)
         if part(raw, "status").get("ready"):
             notes[REFUSED] = None
         return _patched(raw, notes, {}, "PowerLevel", f"runs at mode {desired.mode}")
@@ -95,7 +90,7 @@ def is_left_alone(raw: Object) -> SkipReason | None:
         return SkipReason(Skip.ENDED)
     if part(raw, "metadata").get("deletionTimestamp"):
         return SkipReason(Skip.GONE)
-    return SkipReason(Skip.JOB_CHANGED, f"{PREFIX}wrote") if _was_changed(raw) else None
+    return SkipReason(Skip.JOB_CHANGED, f"{PREFIX}wrote") if was_changed(raw) else None
 
 
 def explain(raw: Object, message: str) -> JobPatch | None:
@@ -148,25 +143,8 @@ def _freely(raw: Object, spec: Object) -> tuple[Object, Object]:
     return ({}, spec) if is_fixed else (spec, {})
 
 
-def _wrote(raw: Object) -> str:
-    spec, labels = part(raw, "spec"), part(raw, "metadata", "labels")
-    return f"suspend={'true' if spec.get('suspend') else 'false'};queue={labels.get(QUEUE_LABEL, '')}"
-
-
 def _stamp(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _was_changed(raw: Object) -> bool:
-    """Return whether somebody else set suspend or the queue since Powerhall did.
-
-    In a Kueue queue only the queue counts: Kueue itself suspends and unsuspends the job.
-    """
-    wrote, now = notes_of(raw).get("wrote", ""), _wrote(raw)
-    if not wrote or wrote == now:
-        return False
-    queue = wrote.partition(";queue=")[2]
-    return not queue or queue != now.partition(";queue=")[2]
 
 
 def _annotations(raw: Object, wanted: dict[str, str | None]) -> dict[str, str | None]:

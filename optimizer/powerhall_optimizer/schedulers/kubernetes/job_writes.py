@@ -8,10 +8,11 @@ from typing import cast
 from powerhall.runtime.errors import PowerhallError, Rejected
 from powerhall_optimizer.schedulers.base import Command, WriteReport
 from powerhall_optimizer.schedulers.kubernetes.api_client import Conflict, KubernetesApi, NotFound
-from powerhall_optimizer.schedulers.kubernetes.decisions import QUEUE_LABEL, JobPatch
+from powerhall_optimizer.schedulers.kubernetes.decisions import JobPatch
 from powerhall_optimizer.schedulers.kubernetes.kueue import TRIES, Workloads
 from powerhall_optimizer.schedulers.kubernetes.leader_lease import Lead
 from powerhall_optimizer.schedulers.kubernetes.objects import Object, job_id, part
+from powerhall_optimizer.schedulers.kubernetes.ownership import QUEUE_LABEL
 from powerhall_optimizer.schedulers.skip_reasons import Skip, SkipReason
 
 __all__ = ["JobWrites"]
@@ -59,18 +60,22 @@ class JobWrites:
             return None
 
     def _patch(self, raw: Object, made: JobPatch) -> None:
-        """Patch one job, verify it, and record it in an event."""
+        """Patch one job: Kueue holds it before, and may run it after it is where it is planned."""
         name = job_id(raw)
-        text = f"{made.event_reason.lower()} {name}: {made.message}"
         if not self._report.dry_run:
             self._lead.keep()
-        written = made.admit is not None and self.workloads.set_active(name, made.admit, self._report)
-        if not made.patch:
-            self._report.unchanged += not written
-            return
+        written = made.admit is False and self.workloads.set_active(name, False, self._report)
+        is_right = not made.patch or self._patch_job(raw, made)
+        written |= bool(made.admit) and is_right and self.workloads.set_active(name, True, self._report)
+        self._report.unchanged += not made.patch and not written
+
+    def _patch_job(self, raw: Object, made: JobPatch) -> bool:
+        """Patch one job, verify it, and record it in an event; return whether it reads back as written."""
+        name = job_id(raw)
+        text = f"{made.event_reason.lower()} {name}: {made.message}"
         if self._report.dry_run:
             self._report.commands.append(Command(text, f"job {name}"))
-            return
+            return True
         self._check_queue(raw, made)
         namespace, _, short = name.partition("/")
         patch = made.patch
@@ -89,6 +94,7 @@ class JobWrites:
             self._api.event(namespace, self._event(after, made))
         except PowerhallError as refused:
             self._report.commands.append(Command(f"event of {name}", f"job {name}", str(refused)))
+        return not error
 
     def _check_queue(self, raw: Object, made: JobPatch) -> None:
         """Refuse to send a job to a LocalQueue that is not there: Kueue would keep it for ever."""

@@ -5,7 +5,8 @@ What tenants write is parsed with bounds: a wrong value leaves its job out, with
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -32,6 +33,7 @@ from powerhall_optimizer.schedulers.kubernetes.objects import (
     started_at,
     status_of,
 )
+from powerhall_optimizer.schedulers.kubernetes.ownership import was_changed
 from powerhall_optimizer.schedulers.kubernetes.pod_requests import (
     Holding,
     asks_for_slices,
@@ -40,6 +42,7 @@ from powerhall_optimizer.schedulers.kubernetes.pod_requests import (
     quantity,
 )
 from powerhall_optimizer.schedulers.kubernetes.topology import blocks_of
+from powerhall_optimizer.schedulers.kubernetes.written_modes import mode_key
 from powerhall_optimizer.schedulers.skip_reasons import LeftOut, LeftOutCause
 
 __all__ = ["gpus_by_node", "job_gpus", "to_job"]
@@ -58,10 +61,12 @@ def to_job(
     *,
     now_s: float,
     choice: Confinement | None = None,
+    modes: Mapping[str, str] = MappingProxyType({}),
 ) -> Job | LeftOut:
     """Return a job for the planner, or why it is left out; `held` are the GPUs that its pods hold.
 
-    `choice` are the cluster's nodes, among which it may ask for some.
+    `choice` are the cluster's nodes, among which it may ask for some; `modes` are those that rounds wrote, by the
+    marks of their jobs.
     """
     choice = choice or Confinement(site, (), settings)
     try:
@@ -69,9 +74,13 @@ def to_job(
         if isinstance(job, LeftOut):
             return job
         if status_of(raw) != "running":
-            return _on_its_nodes(job, raw, site, choice)
-        running = _running(job, raw, site, held, choice)
-        return msgspec.structs.replace(running, duration_s=_running_s(running, raw, settings, now_s))
+            changed = LeftOut(LeftOutCause.JOB_CHANGED, f"{PREFIX}wrote")
+            return changed if was_changed(raw) else _on_its_nodes(job, raw, site, choice)
+        notes = notes_of(raw)
+        mode = notes["mode"] if notes.get("mode") and modes.get(mode_key(raw)) == notes["mode"] else None
+        running = _running(job, raw, site, held, choice, mode=mode)
+        duration_s, is_ours = _running_s(running, raw, settings, now_s), not was_changed(raw)
+        return msgspec.structs.replace(running, duration_s=duration_s, preemptible=job.preemptible and is_ours)
     except (Rejected, ValueError, TypeError, OverflowError) as error:
         return LeftOut(LeftOutCause.BAD_FIELD, value=str(error)[:200])
 
@@ -211,14 +220,15 @@ def _moment(notes: dict[str, str], key: str) -> float | None:
         raise Rejected(f"{PREFIX}{key}: {notes[key][:40]!r}: {error}") from None
 
 
-def _running(job: Job, raw: Object, site: Site, held: Sequence[Holding], choice: Confinement) -> Job:
+def _running(
+    job: Job, raw: Object, site: Site, held: Sequence[Holding], choice: Confinement, *, mode: str | None
+) -> Job:
     """Return a job that runs: on the nodes of its pods; before they are bound, in the hall to which it is confined."""
-    notes = notes_of(raw)
     started = started_at(raw)
     start_s = parse_time(started) if started else job.submit_s
     begun = msgspec.structs.replace(job, state="running", start_s=start_s)
     if held:
-        return _on_nodes(begun, site, held, notes)
+        return _on_nodes(begun, site, held, mode)
     index = SiteIndex.of(site)
     may = choice.reach(raw)
     halls = {index.hall_of(node).zone for node in may}
@@ -226,12 +236,12 @@ def _running(job: Job, raw: Object, site: Site, held: Sequence[Holding], choice:
         return msgspec.structs.replace(begun, hall=None, nodes="")  # counted, wherever it is
     kinds = {index.node_type(node).name for node in may}
     kind = max((site.node_types[name] for name in kinds), key=lambda one: one.max_power_w / one.gpus)
-    placed = msgspec.structs.replace(begun, hall=halls.pop(), node_type=kind.name, mode=_mode(kind, notes))
+    placed = msgspec.structs.replace(begun, hall=halls.pop(), node_type=kind.name, mode=_mode(kind, mode))
     is_exact = len(kinds) == 1 and len(may) * kind.gpus < job.gpus + kind.gpus  # it needs them all
     return msgspec.structs.replace(placed, nodes=host_list(may)) if is_exact else placed
 
 
-def _on_nodes(job: Job, site: Site, held: Sequence[Holding], notes: dict[str, str]) -> Job:
+def _on_nodes(job: Job, site: Site, held: Sequence[Holding], mode: str | None) -> Job:
     index, on = SiteIndex.of(site), gpus_by_node(site, held)
     nodes = tuple(on)
     placed = msgspec.structs.replace(
@@ -243,7 +253,7 @@ def _on_nodes(job: Job, site: Site, held: Sequence[Holding], notes: dict[str, st
     if len(kinds) != 1 or len(halls) != 1:
         return placed  # counted where it runs, and not planned with
     kind = site.node_types[kinds.pop()]
-    return msgspec.structs.replace(placed, hall=halls.pop(), node_type=kind.name, mode=_mode(kind, notes))
+    return msgspec.structs.replace(placed, hall=halls.pop(), node_type=kind.name, mode=_mode(kind, mode))
 
 
 def gpus_by_node(site: Site, held: Sequence[Holding]) -> dict[str, int]:
@@ -255,7 +265,7 @@ def gpus_by_node(site: Site, held: Sequence[Holding]) -> dict[str, int]:
     return on
 
 
-def _mode(kind: NodeType, notes: dict[str, str]) -> str:
-    """Return the mode of a running job: as Powerhall wrote it, and the one of most power where it wrote none."""
+def _mode(kind: NodeType, written: str | None) -> str:
+    """Return the mode of a running job: as a round wrote it, and the one of most power where none did."""
     worst = max(kind.modes, key=lambda mode: mode.gpu_power_w)
-    return ((kind.find_mode(notes.get("mode")) if "wrote" in notes else None) or worst).name
+    return (kind.find_mode(written) or worst).name

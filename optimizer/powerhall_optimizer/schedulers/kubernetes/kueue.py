@@ -4,7 +4,8 @@ A lowered quota evicts nothing, and Kueue turns `suspend` back within seconds; o
 stops what it has admitted. https://kueue.sigs.k8s.io/docs/concepts/workload/#active
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import cast
 
 from powerhall.plan.plan import Plan, ZonePlan
@@ -37,6 +38,8 @@ class Workloads:
         if self._by_job is None:
             self._by_job = {}
             for raw in self._api.workloads():
+                if _has_finished(raw):  # its job may have another one since
+                    continue
                 meta = part(raw, "metadata")
                 for owner in objects(meta.get("ownerReferences")):
                     kind = str(owner.get("kind"))
@@ -63,11 +66,17 @@ class Workloads:
         return True
 
 
+def _has_finished(workload: Object) -> bool:
+    conditions = objects(part(workload, "status").get("conditions"))
+    return any(one.get("type") == "Finished" and one.get("status") == "True" for one in conditions)
+
+
 class Quota:
     """The quota of a ClusterQueue in the watts that Kueue counts: `watts_per_gpu` for each GPU, whatever its mode."""
 
     def __init__(self, api: KubernetesApi, settings: KubernetesSettings) -> None:
         self._api, self._settings = api, settings
+        self._halls: Mapping[str, int] = MappingProxyType({})
 
     def wanted(self, plan: Plan, now_s: float) -> int | None:
         """Return the quota now: what the plan's jobs count, and the power that is left; None without a budget."""
@@ -78,8 +87,9 @@ class Quota:
         slot = min(snapshot.slots - 1, max(0, int(now_s - snapshot.start_s) // snapshot.slot_s))
         room_w, used_w = allowed_units(plan, zone, 1.0)[slot]
         each_w = self._settings.watts_per_gpu
-        counted_w = _planned_gpus(plan, zone, slot) * each_w if each_w else used_w
-        return round(counted_w) + room_w - used_w
+        self._halls = _planned_w(plan, zone, slot, each_w)
+        counted_w = sum(self._halls.values()) if each_w else used_w
+        return counted_w + room_w - used_w
 
     def set(self, watts: int, report: WriteReport) -> None:
         """Set the quota, up or down."""
@@ -89,7 +99,8 @@ class Quota:
     def write(self, watts: int, report: WriteReport, *, lower: bool) -> bool:
         """Set the quota, only a smaller one with `lower`; return whether a larger one is still to be set.
 
-        Several flavours share it as they share what they have. In a cohort the queue borrows nothing beyond it.
+        Flavours that are named as halls get what the plan has there, and what is left alike; others share it as they
+        share what they have. In a cohort the queue borrows nothing beyond it.
         """
         name = self._settings.cluster_queue
         for _ in range(TRIES):
@@ -99,29 +110,42 @@ class Quota:
                 report.skip(f"clusterqueue {name}", SkipReason(Skip.NO_QUOTA, self._settings.watts_resource))
                 return False
             before_w, found = _sum_w(entries), [entry.get("nominalQuota") for entry in entries]
-            target_w = min(watts, before_w) if lower and before_w is not None else watts
-            if not _set(entries, target_w, can_borrow=_is_in_cohort(queue)):
-                return watts > target_w
+            wanted, target = self._shares(queue, watts, lower=lower and before_w is not None)
+            had, target_w = [_w(one) or 0 for one in found], sum(target)
+            if not _set(entries, target, can_borrow=_is_in_cohort(queue)):
+                return wanted != target
             before = f"{before_w} W" if before_w is not None else ", ".join(map(repr, found))[:40]
-            more = ", and no borrowing" if before_w == target_w else ""
+            more = "" if before_w != target_w else ", and no borrowing" if had == target else ", by hall"
             text = f"quota of clusterqueue {name}: {before} to {target_w} W{more}"
             if report.dry_run:
                 report.commands.append(Command(text, f"clusterqueue {name}"))
-                return watts > target_w
+                return wanted != target
             try:
                 self._patch(queue)
             except Conflict:
                 continue
             after = self._api.cluster_queue(name)
             left = _watts_of(_groups(after), self._settings.watts_resource)
-            is_right = not _set(left, target_w, can_borrow=_is_in_cohort(after))
+            is_right = not _set(left, target, can_borrow=_is_in_cohort(after))
             error = "" if is_right else f"reads back as {_sum_w(left)} W, or may borrow"
             if before_w is None and not error:
                 error = f"{before} is no quota of watts: what Kueue admitted by it is not known, and it is overwritten"
             report.commands.append(Command(text, f"clusterqueue {name}", error))
-            return watts > target_w and not error
+            return wanted != target and not error
         report.commands.append(Command(f"quota of clusterqueue {name}", name, "changed by others again and again"))
         return False
+
+    def _shares(self, queue: Object, watts: int, *, lower: bool) -> tuple[list[int], list[int]]:
+        """Return the quota of each flavour, and what of it is to be set now: none rises with `lower`."""
+        flavours = _flavours_with(_groups(queue), self._settings.watts_resource)
+        names = [name for name, _ in flavours]
+        had = [_w(entry.get("nominalQuota")) or 0 for _, entry in flavours]
+        is_by_hall = len(names) > 1 and len(set(names)) == len(names) and self._halls.keys() >= set(names)
+        if is_by_hall and (left := watts - sum(self._halls[name] for name in names)) >= 0:
+            wanted = [self._halls[name] + left // len(names) for name in names]
+            wanted[0] += watts - sum(wanted)
+            return wanted, list(map(min, wanted, had)) if lower else wanted
+        return _like(had, watts), _like(had, min(watts, sum(had)) if lower else watts)
 
     def _patch(self, queue: Object) -> None:
         version = part(queue, "metadata").get("resourceVersion")
@@ -144,16 +168,24 @@ class Quota:
             report.commands.append(Command(f"quota of clusterqueue {name}: {watts} W", f"clusterqueue {name}", error))
 
 
-def _planned_gpus(plan: Plan, zone: ZonePlan, slot: int) -> int:
-    """Return the GPUs of the plan's jobs in a zone and slot."""
+def _planned_w(plan: Plan, zone: ZonePlan, slot: int, each_w: float) -> dict[str, int]:
+    """Return what Kueue counts of the plan's jobs in a slot, by hall of a zone; `each_w` for a GPU, 0: its power."""
     snapshot = plan.snapshot
     begin_s = snapshot.start_s + slot * snapshot.slot_s
-    is_site = zone.zone == snapshot.site.name
-    return sum(
-        job.gpus
-        for job in plan.assignments
-        if job.start_s < begin_s + snapshot.slot_s and job.end_s > begin_s and (is_site or job.hall == zone.zone)
-    )
+    found = {hall.zone: 0 for hall in snapshot.site.halls if zone.zone in (snapshot.site.name, hall.zone)}
+    for job in plan.assignments:
+        if job.start_s < begin_s + snapshot.slot_s and job.end_s > begin_s and job.hall in found:
+            found[job.hall] += round(job.gpus * (each_w or job.gpu_power_w))
+    return found
+
+
+def _like(had: Sequence[int], watts: int) -> list[int]:
+    """Share a quota out to the flavours as they share what they have."""
+    if sum(had) == watts:
+        return list(had)
+    shares = [watts * one // (sum(had) or 1) for one in had]
+    shares[0] += watts - sum(shares)
+    return shares
 
 
 def _w(value: object) -> int | None:
@@ -170,16 +202,12 @@ def _sum_w(entries: list[Object]) -> int | None:
     return None if None in each else sum(one or 0 for one in each)
 
 
-def _set(entries: list[Object], watts: int, *, can_borrow: bool) -> bool:
-    """Share a quota out to the flavours, and close what lets more in; return whether that changes something."""
-    had = [_w(entry.get("nominalQuota")) or 0 for entry in entries]
-    is_same = _sum_w(entries) == watts
-    shares = had if is_same else [watts * one // (sum(had) or 1) for one in had]
-    shares[0] += watts - sum(shares)
-    changed = not is_same
+def _set(entries: list[Object], shares: Sequence[int], *, can_borrow: bool) -> bool:
+    """Set the quota of each flavour, and close what lets more in; return whether that changes something."""
+    changed = False
     for entry, share in zip(entries, shares, strict=True):
-        if not is_same:
-            entry["nominalQuota"] = str(share)
+        if _w(entry.get("nominalQuota")) != share:
+            entry["nominalQuota"], changed = str(share), True
         if can_borrow and _w(entry.get("borrowingLimit")) != 0:
             entry["borrowingLimit"], changed = "0", True
         lends = entry.get("lendingLimit")
@@ -221,5 +249,15 @@ def _effective_w(found: object, resource: str) -> Iterator[int | None]:
 
 def _watts_of(groups: list[Object], resource: str) -> list[Object]:
     """Return the entries of all flavours with this resource."""
+    return [entry for _, entry in _flavours_with(groups, resource)]
+
+
+def _flavours_with(groups: list[Object], resource: str) -> list[tuple[str, Object]]:
+    """Return name and entry of all flavours with this resource."""
     flavours = [flavour for group in groups for flavour in objects(group.get("flavors"))]
-    return [entry for one in flavours for entry in objects(one.get("resources")) if entry.get("name") == resource]
+    return [
+        (str(one.get("name")), entry)
+        for one in flavours
+        for entry in objects(one.get("resources"))
+        if entry.get("name") == resource
+    ]

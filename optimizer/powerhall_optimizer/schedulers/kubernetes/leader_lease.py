@@ -5,7 +5,7 @@ replaced before its next write, and ends.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import cast
 
@@ -19,6 +19,7 @@ from powerhall_optimizer.schedulers.kubernetes.api_client import Conflict, Kuber
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.kubernetes.objects import PREFIX, Object, notes_of, part
 from powerhall_optimizer.schedulers.kubernetes.release_room import room_of
+from powerhall_optimizer.schedulers.kubernetes.written_modes import MODES, known_modes, modes_text, planned_modes
 
 __all__ = ["Lead", "taken_s"]
 
@@ -32,6 +33,7 @@ class Lead:
         self._api, self._settings, self._clock = api, settings, clock
         self.holder = holder
         self._mark = uuid.uuid4().hex
+        self._modes: dict[str, str] = {}
 
     def take(self, plan: Plan) -> None:
         """Take the lease for a plan; Retryable names the holder where another one leads.
@@ -49,7 +51,9 @@ class Lead:
             self._write(lease, notes, create=True)
             return
         _check_newest(lease, plan)
-        self._write(lease, notes)
+        had = known_modes(lease)
+        self._modes = {mark: mode for mark, mode in planned_modes(plan).values() if had.get(mark) == mode}
+        self._write(lease, notes | _modes_note(self._modes))
 
     def take_over(self, lease: Object) -> None:
         """Take the lease as it was read, without a plan; Retryable where another one leads, or took it since."""
@@ -63,6 +67,13 @@ class Lead:
             raise Retryable(texts.NO_LEADER)
         if self._clock() > _time(spec.get("renewTime")) + self._settings.lease_s / 2:
             self._write(lease, {})
+
+    def note_modes(self, written: Mapping[str, str]) -> None:
+        """Note the modes of jobs that this round wrote, by their marks, beside those that stay; Retryable as `keep`."""
+        if any(self._modes.get(mark) != mode for mark, mode in written.items()):
+            self.keep()
+            self._modes |= written
+            self._write(self._api.lease(), _modes_note(self._modes))
 
     def give_back(self) -> None:
         """Give the lease back where it is still this process's, so that the next optimizer need not wait."""
@@ -123,6 +134,10 @@ def _notes(plan: Plan) -> Object:
         f"{PREFIX}plan-taken": str(plan.snapshot.taken_s),
         f"{PREFIX}room": msgspec.json.encode(room_of(plan)).decode(),
     }
+
+
+def _modes_note(modes: Mapping[str, str]) -> Object:
+    return {f"{PREFIX}{MODES}": msgspec.json.encode(modes_text(modes)).decode()}
 
 
 def _check_newest(lease: Object, plan: Plan) -> None:

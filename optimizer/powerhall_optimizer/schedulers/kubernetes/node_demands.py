@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import msgspec
 
-from powerhall.hostlist import expand
+from powerhall.hostlist import count_names, expand
 from powerhall.runtime.decode.json_data import decode_json
 from powerhall.runtime.errors import Rejected
 from powerhall_optimizer.schedulers.kubernetes.gangs import PodGroup, pod_groups
@@ -22,6 +22,7 @@ __all__ = [
     "REFUSED",
     "REQUIRED",
     "OwnNodes",
+    "check_size",
     "may_run_on",
     "own_nodes",
     "own_spec",
@@ -33,6 +34,9 @@ REFUSED = "refused"
 """Annotation with the nodes (host list) that took none of a job's pods when it was planned there."""
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+_MOST_REFUSED = 10_000
+_MOST_CONDITIONS = 4_000
+"""Each is looked at for every node: what a tenant writes must not keep a round busy."""
 
 
 class OwnNodes(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -66,8 +70,9 @@ def own_nodes(raw: Object) -> list[OwnNodes]:
 
 def refused_nodes(raw: Object) -> frozenset[str]:
     """Return the nodes that took none of a job's pods before; none where the annotation is no host list."""
+    text = notes_of(raw).get(REFUSED, "")
     try:
-        return frozenset(expand(notes_of(raw).get(REFUSED, "")))
+        return frozenset(expand(text)) if count_names(text) <= _MOST_REFUSED else frozenset()
     except ValueError:
         return frozenset()
 
@@ -84,6 +89,18 @@ def own_spec(raw: Object, group: PodGroup, own: OwnNodes) -> Object:
         return spec | {"nodeSelector": own.node_selector, "affinity": affinity}
     required = {REQUIRED: {"nodeSelectorTerms": own.required}} if own.required else {}
     return spec | {"affinity": {"nodeAffinity": required}}
+
+
+def check_size(spec: Object) -> None:
+    """Refuse a specification that asks more of its nodes than can be looked at for every node."""
+    terms = objects(part(spec, "affinity", "nodeAffinity", REQUIRED).get("nodeSelectorTerms"))
+    count = len(part(spec, "nodeSelector")) + len(terms)
+    for term in terms:
+        for one in (*objects(term.get("matchExpressions")), *objects(term.get("matchFields"))):
+            values = one.get("values")
+            count += 1 + (len(values) if isinstance(values, list) else 0)
+    if count > _MOST_CONDITIONS:
+        raise Rejected(f"nodeAffinity: {count} conditions: must be at most {_MOST_CONDITIONS}")
 
 
 def may_run_on(spec: Object, node: Object) -> bool:

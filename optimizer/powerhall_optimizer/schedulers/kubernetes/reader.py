@@ -8,11 +8,12 @@ from powerhall.hostlist import compress
 from powerhall.jobs.left_out import LeftOut as CountedJob
 from powerhall.jobs.left_out import LeftOutCode
 from powerhall.jobs.model import Job
+from powerhall.runtime.errors import ConfigError
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall_optimizer.schedulers import texts
 from powerhall_optimizer.schedulers.base import Queue, counted_job
-from powerhall_optimizer.schedulers.kubernetes.api_client import KubernetesApi, open_api
+from powerhall_optimizer.schedulers.kubernetes.api_client import KubernetesApi, NotFound, open_api
 from powerhall_optimizer.schedulers.kubernetes.confinement import Confinement
 from powerhall_optimizer.schedulers.kubernetes.gangs import holders
 from powerhall_optimizer.schedulers.kubernetes.gpu_parts import PartNodes, claim_reader
@@ -21,6 +22,7 @@ from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import Kubern
 from powerhall_optimizer.schedulers.kubernetes.objects import Object, job_id, objects, part, status_of
 from powerhall_optimizer.schedulers.kubernetes.pod_requests import Holding, holdings
 from powerhall_optimizer.schedulers.kubernetes.unbound_pods import admitted_gpus, in_each_hall, with_unbound
+from powerhall_optimizer.schedulers.kubernetes.written_modes import known_modes
 from powerhall_optimizer.schedulers.skip_reasons import LeftOut, LeftOutCause
 
 __all__ = ["KubernetesReader"]
@@ -49,7 +51,7 @@ class KubernetesReader:
         held: dict[str, list[Holding]] = {}
         away: dict[str, int] = {}
         racks = SiteIndex.of(self._site).rack_of
-        pods, nodes = self._api.pods(), self._api.nodes()
+        pods, nodes, modes = self._api.pods(), self._api.nodes(), self._modes()
         offers = PartNodes.read(self._site, nodes)
         choice = Confinement(self._site, nodes, self._settings)
         for one in holdings(pods, self._settings.gpu_resource, claim_reader(pods, self._api.resource_claims)):
@@ -68,7 +70,7 @@ class KubernetesReader:
             is_over = status_of(raw) == "done" or bool(part(raw, "metadata").get("deletionTimestamp"))
             if is_over and not on:
                 continue
-            made = to_job(raw, self._site, self._settings, on, offers, now_s=self._clock(), choice=choice)
+            made = to_job(raw, self._site, self._settings, on, offers, now_s=self._clock(), choice=choice, modes=modes)
             if on and isinstance(made, Job) and (is_over or made.state != "running"):
                 made = LeftOut(LeftOutCause.ENDING)
             more = 0 if is_over else self._unbound(raw, made, on) - sum(away.get(one, 0) for one in holders(raw))
@@ -87,6 +89,13 @@ class KubernetesReader:
                 jobs.append(counted_job(entry))
         jobs += [self._counted(owner.replace(" ", ":"), on) for owner, on in sorted(held.items())]
         return Queue(int(self._clock()), tuple(jobs), closed, left_out)
+
+    def _modes(self) -> dict[str, str]:
+        """Return the modes that rounds wrote; none where there is no lease, or it may not be read."""
+        try:
+            return known_modes(self._api.lease())
+        except (NotFound, ConfigError):
+            return {}
 
     def _free_gpus(self, held: dict[str, list[Holding]], closed: Sequence[str]) -> dict[str, int]:
         """Return the GPUs that no pod holds, by node that takes pods."""

@@ -15,7 +15,7 @@ from powerhall.timeseries import parse_time
 from powerhall_optimizer.schedulers import texts
 from powerhall_optimizer.schedulers.base import Command, WriteReport
 from powerhall_optimizer.schedulers.kubernetes.api_client import Conflict, KubernetesApi, NotFound
-from powerhall_optimizer.schedulers.kubernetes.decisions import QUEUE_LABEL, JobPatch, is_left_alone, release
+from powerhall_optimizer.schedulers.kubernetes.decisions import JobPatch, is_left_alone, release
 from powerhall_optimizer.schedulers.kubernetes.gangs import holders, owner, pod_groups
 from powerhall_optimizer.schedulers.kubernetes.job_writes import JobWrites
 from powerhall_optimizer.schedulers.kubernetes.jobs import job_gpus
@@ -23,6 +23,7 @@ from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import Kubern
 from powerhall_optimizer.schedulers.kubernetes.kueue import Quota
 from powerhall_optimizer.schedulers.kubernetes.leader_lease import Lead, taken_s
 from powerhall_optimizer.schedulers.kubernetes.objects import Object, job_id, notes_of, part, status_of
+from powerhall_optimizer.schedulers.kubernetes.ownership import QUEUE_LABEL
 from powerhall_optimizer.schedulers.kubernetes.pod_requests import Holding, claims_devices, holdings
 from powerhall_optimizer.schedulers.kubernetes.release_room import ReleaseRoom, ZoneRoom, read_room
 from powerhall_optimizer.schedulers.skip_reasons import Skip, SkipReason
@@ -180,7 +181,9 @@ class _Withdrawal:
         return True
 
     def _cannot(self, raw: Object, gpus: int) -> SkipReason | None:
-        """Return why a job is passed over: it can never start so, or not yet."""
+        """Return why a job is passed over: it can never start so, not yet, or is somebody else's now."""
+        if why := is_left_alone(raw):
+            return why
         if any(claims_devices(group.spec) for group in pod_groups(raw)):
             return SkipReason(Skip.NO_ROOM, value="claims devices: its GPUs are not known")
         most = min((int(c.room_w // c.zone.gpu_w) for c in self.charges.values()), default=gpus)

@@ -15,6 +15,7 @@ from powerhall_optimizer.schedulers.kubernetes.api_client import (
     Conflict,
     Gone,
     KubernetesApi,
+    NotFound,
     identity,
     open_api,
 )
@@ -40,6 +41,7 @@ from powerhall_optimizer.schedulers.kubernetes.objects import (
 from powerhall_optimizer.schedulers.kubernetes.pod_requests import holdings
 from powerhall_optimizer.schedulers.kubernetes.since_snapshot import taken_since
 from powerhall_optimizer.schedulers.kubernetes.withdrawal import withdraw
+from powerhall_optimizer.schedulers.kubernetes.written_modes import planned_modes
 from powerhall_optimizer.schedulers.skip_reasons import Skip, SkipReason
 
 __all__ = ["KubernetesWriter"]
@@ -89,6 +91,7 @@ class _Round:
         self.report = WriteReport("kubernetes", plan.plan_id, dry_run)
         self._planned = {job.job_id: job for job in plan.snapshot.jobs}
         self._writes = JobWrites(api, lead, clock, self.report)
+        self._in_mode: set[str] = set()
 
     def run(self) -> WriteReport:
         """Write, and return what was written."""
@@ -107,6 +110,7 @@ class _Round:
                 kept = self._with_room(starts, found)
                 if self._jobs(kept, found) and is_raised and kept == starts:
                     self._quota(quota, watts, lower=False)
+        self._note_modes()
         self._explain(found)
         self._effective(quota, watts)
         if self._writes.suspended and self._settings.settle_s:
@@ -204,8 +208,22 @@ class _Round:
 
     def _job(self, raw: Object | None, desired: Assignment | Waiting) -> None:
         written = self._writes.write(desired.job_id, raw, lambda now: self._decided(now, desired))
-        if written is not None:
+        if written is not None and isinstance(desired, Assignment):
             self._levels(written, desired)
+            is_template = written.get("kind", "Job") == "Job"  # of other kinds the pods have it from the next round on
+            if desired.running or (is_template and desired.start_s <= self._clock()):
+                self._in_mode.add(desired.job_id)
+
+    def _note_modes(self) -> None:
+        """Keep in the lease which jobs have their mode now."""
+        wrong = {command.subject for command in self.report.failed}
+        planned = planned_modes(self._plan)
+        right = {job for job in self._in_mode & planned.keys() if f"job {job}" not in wrong}
+        try:
+            if not self.report.dry_run:
+                self._lead.note_modes(dict(planned[job] for job in right))
+        except PowerhallError as error:
+            self.report.commands.append(Command("note modes in the leader lease", "lease", str(error)))
 
     def _decided(self, raw: Object, desired: Assignment | Waiting) -> JobPatch | SkipReason | None:
         stop = self._stop(raw, desired)
@@ -259,9 +277,9 @@ class _Round:
             return None
         return Stop(_work_s(self._plan, job, raw, self._clock()))
 
-    def _levels(self, raw: Object, desired: Assignment | Waiting) -> None:
+    def _levels(self, raw: Object, desired: Assignment) -> None:
         """Put the power level of a running job onto its pods, which read it there."""
-        if not isinstance(desired, Assignment) or not desired.running or self.report.dry_run:
+        if not desired.running or self.report.dry_run:
             return
         wanted = {PREFIX + key: value for key, value in level_notes(desired).items()}
         namespace, _, short = job_id(raw).partition("/")
@@ -270,7 +288,10 @@ class _Round:
             if all(now.get(key.removeprefix(PREFIX)) == value for key, value in wanted.items()):
                 continue
             name = str(part(pod, "metadata").get("name"))
-            self._api.patch_pod(namespace, name, {"metadata": {"annotations": wanted}})
+            try:
+                self._api.patch_pod(namespace, name, {"metadata": {"annotations": wanted}})
+            except NotFound:  # it ended since
+                continue
             self.report.commands.append(Command(f"powerlevel of pod {namespace}/{name}", f"job {job_id(raw)}"))
 
     def _settle(self, version: str) -> None:
