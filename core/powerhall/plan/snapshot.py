@@ -5,15 +5,18 @@ are whole watts.
 """
 
 import hashlib
+from datetime import tzinfo
 
 import msgspec
 
+from powerhall.forecasts.local_time import parse_zone
 from powerhall.jobs.left_out import LeftOut
 from powerhall.jobs.model import Job
 from powerhall.physics.plants.plant import LATER_FIELDS as PLANT_LATER_FIELDS
 from powerhall.physics.plants.plant import Plant
 from powerhall.plan.demand import DemandTerm
 from powerhall.plan.period_budget import PeriodBudget
+from powerhall.runtime.errors import Rejected
 from powerhall.site.topology import JobClass, Mode, NodeType, Site
 
 __all__ = ["Held", "Objective", "Planned", "Snapshot", "gpu_power_w", "gpu_speed", "hashed_fields", "snapshot_hash"]
@@ -118,6 +121,14 @@ class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Demand charges: the plan pays for what it raises the month's peaks."""
     timezone: str = ""
     """IANA name of the site's time zone, in which people read the plan; empty is UTC. Not hashed."""
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The site's time zone, of times without an offset; None for UTC. One that is not known raises Rejected."""
+        try:
+            return parse_zone(self.timezone) if self.timezone else None
+        except ValueError as error:
+            raise Rejected.field("plan", "snapshot.timezone", self.timezone, str(error)) from None
 
 
 def gpu_power_w(kind: NodeType, mode: Mode, job_class: JobClass | None) -> float:

@@ -108,7 +108,7 @@ def _lease(args: argparse.Namespace) -> int:
     site = plan.snapshot.site
     key = read_site_key(args.site_key)
     has_events = args.events is not None and args.events.exists()
-    events = read_events(args.events, site.name) if has_events else ()
+    events = read_events(args.events, site.name, plan.snapshot.zone) if has_events else ()
     store = None if args.dry_run else open_store(args.store)
     try:
         if store is not None:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import tzinfo
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,13 +65,17 @@ class HttpEndpoint:
         health_address: str | None = None,
         allow_http: bool = False,
         limits: Limits | None = None,
+        zone: tzinfo | None = None,
     ) -> None:
-        """Bind; beyond loopback only with TLS. `right` paces requests with the token, `wrong` those without."""
+        """Bind; beyond loopback only with TLS. `right` paces requests with the token, `wrong` those without.
+
+        `zone` is that of local times.
+        """
         host, port = read_address(address, _SERVE, "127.0.0.1:8470")
         check_reach(host, _SERVE, address, tls=cert is not None, allow_http=allow_http)
         self._token = Secret(token_file)
         checked_token(self._token)
-        self.manager, self.site, self.log = manager, site, log
+        self.manager, self.site, self.log, self._zone = manager, site, log, zone
         self.health = health or Health()
         self.right, self.wrong = right or RateLimit(1.0, 20.0), wrong or RateLimit(0.2, 5.0)
         tls = None if cert is None else ServerTls(cert, key, log)
@@ -170,7 +175,7 @@ class HttpEndpoint:
     async def _post(self, body: bytes) -> Answer:
         """Register an event and wait for its outcome, at most until its own deadline."""
         try:
-            signals = parse_signals(body, "request", self.site, self.manager.now_s())
+            signals = parse_signals(body, "request", self.site, self.manager.now_s(), self._zone)
             if len(signals) != 1:
                 raise Rejected("request: must hold one event")  # noqa: TRY301 - one answer for all refusals
             if signals[0].is_test:

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
 
 from powerhall.runtime.errors import ConfigError, PowerhallError, Rejected
@@ -46,9 +47,11 @@ class _Stuck:
 class SignalInbox:
     """Scans one folder; `look` is called several times a second."""
 
-    def __init__(self, folder: Path, site: str, take: Callable[[Signal], object], log: Log) -> None:
-        """Refuse a folder that is writable for all: any file in it sheds the site."""
-        self._folder, self._site, self._take, self._log = folder, site, take, log
+    def __init__(
+        self, folder: Path, site: str, take: Callable[[Signal], object], log: Log, zone: tzinfo | None = None
+    ) -> None:
+        """Refuse a folder that is writable for all: any file in it sheds the site. `zone` is that of local times."""
+        self._folder, self._site, self._take, self._log, self._zone = folder, site, take, log, zone
         self._seen: dict[str, _Stamp] = {}
         self._stuck: dict[str, _Stuck] = {}
         self._took_newest, self._retry_s, self._stays = False, 0.0, ""
@@ -133,7 +136,7 @@ class SignalInbox:
         is_whole = len(text) > MOST_BYTES or not is_cut_off(text)
         if not is_whole and 0.0 <= time.time() - found.st_mtime < _PATIENCE_S:
             return None
-        signals = parse_signals(text, name, self._site, now_s)
+        signals = parse_signals(text, name, self._site, now_s, self._zone)
         for signal in signals:
             if signal.is_test:
                 self._log.info("test_event", file=name, id=signal.event_id)

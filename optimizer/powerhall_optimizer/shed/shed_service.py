@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from powerhall.plan.snapshot import Snapshot
 from powerhall.runtime.errors import Rejected
 from powerhall.runtime.extras import EXIT_OK
 from powerhall.runtime.log import Log
@@ -59,7 +60,7 @@ def serve(args: ServiceOptions, shed: ShedOptions) -> int:
     log = Log()
     kept = KeptPlan(args.plan, log)
     first = kept.plan
-    site = first.snapshot.site.name
+    site, zone = first.snapshot.site.name, first.snapshot.zone
     shedder = open_shedder(shed, first)
 
     health = Health()
@@ -80,8 +81,8 @@ def serve(args: ServiceOptions, shed: ShedOptions) -> int:
         return signals.stopped or manager.must_yield()
 
     manager = EventManager(args.state, args.events, act, log)
-    inbox = None if args.watch is None else SignalInbox(args.watch, site, manager.receive, log)
-    endpoint = _endpoint(args, manager, site, log, health)
+    inbox = None if args.watch is None else SignalInbox(args.watch, site, manager.receive, log, zone)
+    endpoint = _endpoint(args, manager, first.snapshot, log, health)
     with ServiceSignals() as signals:
         log.info("shed_ready", site=site, watch=args.watch or "no", serve=args.serve or "no", plan=first.plan_id[:12])
         stop = threading.Event()
@@ -118,20 +119,23 @@ def _check(args: ServiceOptions) -> None:
         raise Rejected("shed: --tls-cert and --tls-key go together")
 
 
-def _endpoint(args: ServiceOptions, manager: EventManager, site: str, log: Log, health: Health) -> HttpEndpoint | None:
+def _endpoint(
+    args: ServiceOptions, manager: EventManager, snapshot: Snapshot, log: Log, health: Health
+) -> HttpEndpoint | None:
     if args.serve is None or args.token_file is None:
         return None
     endpoint = HttpEndpoint(
         args.serve,
         args.token_file,
         manager,
-        site,
+        snapshot.site.name,
         log,
         cert=args.tls_cert,
         key=args.tls_key,
         health=health,
         health_address=args.health,
         allow_http=args.allow_http,
+        zone=snapshot.zone,
     )
     endpoint.start()
     return endpoint

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import tzinfo
 
 import msgspec
 
@@ -89,24 +90,27 @@ class Signal:
     is_test: bool = False
 
 
-def parse_signals(text: bytes, source: str, site: str, now_s: float) -> list[Signal]:
-    """Read one event or a list of them from JSON, or rows of CSV; one that does not fit raises Rejected for all."""
+def parse_signals(text: bytes, source: str, site: str, now_s: float, zone: tzinfo | None = None) -> list[Signal]:
+    """Read one event or a list of them from JSON, or rows of CSV; one that does not fit raises Rejected for all.
+
+    Times without an offset are local to `zone`, or UTC, as those of the site file are.
+    """
     if len(text) > MOST_BYTES:
         raise Rejected(f"{source}: larger than {MOST_BYTES} bytes")
     try:
-        return _signals(text.removeprefix(_BOM), source, site, now_s)
+        return _signals(text.removeprefix(_BOM), source, site, now_s, zone)
     except Rejected as error:
         line = str(error)
         raise Rejected(line if len(line) <= _MOST_CHARS else f"{line[:_MOST_CHARS]} ...") from None
 
 
-def _signals(text: bytes, source: str, site: str, now_s: float) -> list[Signal]:
+def _signals(text: bytes, source: str, site: str, now_s: float, zone: tzinfo | None) -> list[Signal]:
     rows = _json_rows(text, source) if text.lstrip()[:1] in (b"{", b"[") else _csv_rows(text, source)
     if not rows:
         raise Rejected(f"{source}: holds no event")
     if len(rows) > _MOST_EVENTS:
         raise Rejected(f"{source}: holds {len(rows)} events: must be at most {_MOST_EVENTS}")
-    return [_signal(row, source, site, now_s) for row in rows]
+    return [_signal(row, source, site, now_s, zone) for row in rows]
 
 
 def _json_rows(text: bytes, source: str) -> list[_SignalRow]:
@@ -136,9 +140,9 @@ def _read(where: str, field: str, text: str, reader: Callable[[str], float]) -> 
         raise Rejected.field(where, field, text[:128], str(error)) from None
 
 
-def _time(where: str, field: str, value: str | float) -> float:
+def _time(where: str, field: str, value: str | float, zone: tzinfo | None) -> float:
     """Read a time; one that no calendar has is refused."""
-    time_s = _read(where, field, str(value), parse_time)
+    time_s = _read(where, field, str(value), lambda text: parse_time(text, zone))
     if not _FIRST_S <= time_s <= _LAST_S:
         raise Rejected.field(where, field, str(value)[:128], "must be from 1970 to 9998")
     return time_s
@@ -156,7 +160,7 @@ def _duration_s(text: str) -> float:
     return 0.0 if text.strip() in ("0", "0.0") else parse_duration(text)
 
 
-def _signal(row: _SignalRow, source: str, site: str, now_s: float) -> Signal:
+def _signal(row: _SignalRow, source: str, site: str, now_s: float, zone: tzinfo | None) -> Signal:
     where = f"{source}: event {row.event_id[:128]!r}"
     if not _ID.fullmatch(row.event_id):
         raise Rejected.field(source, "event_id", row.event_id[:128], "must be 1 to 128 letters, digits and ._:-")
@@ -172,9 +176,9 @@ def _signal(row: _SignalRow, source: str, site: str, now_s: float) -> Signal:
     duration = str(row.duration)
     if row.end == "" and not duration and not is_over:
         raise Rejected.field(where, "end", "", "must be given, or a duration: a shed without an end never recovers")
-    start_s = now_s if row.start == "" else _time(where, "start", row.start)
+    start_s = now_s if row.start == "" else _time(where, "start", row.start, zone)
     span_s = _duration(where, "duration", duration) or LONGEST_S if duration else 0.0  # 0: open-ended
-    end_s = start_s + span_s if row.end == "" else _time(where, "end", row.end)
+    end_s = start_s + span_s if row.end == "" else _time(where, "end", row.end, zone)
     within_s = _duration(where, "within", row.within) if row.within else 10.0
     if not 1.0 <= within_s <= 3600.0:
         raise Rejected.field(where, "within", row.within[:128], "must be from 1 s to 1 h")

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -68,12 +70,15 @@ def test_leases_end_at_a_fall_of_the_budget_that_leaves_no_room(desk, monkeypatc
     assert desk.held_w(at_s) > safe_w, "what fits the lower budget goes on through the fall"
 
 
-def test_a_cut_without_notice_lowers_the_caps_at_once(desk, tmp_path):
+@pytest.mark.parametrize("zone", ["", "Asia/Kolkata"])
+def test_a_cut_without_notice_lowers_the_caps_at_once(desk, plan, tmp_path, zone):
+    desk.put(msgspec.structs.replace(plan, snapshot=msgspec.structs.replace(plan.snapshot, timezone=zone)))
     confirmed_ledger(desk.ledger, desk.nodes)
     desk.lease()
     before_w, safe_w = desk.held_w(time.time()), sum(desk.nodes.values())
     limit_w = 1.3 * safe_w
-    event = {"start": time.time() - 1, "duration": "30 min", "power_limit": f"{limit_w:.0f} W", "event_id": "e"}
+    start = datetime.fromtimestamp(time.time() - 1, ZoneInfo(zone or "UTC")).replace(tzinfo=None).isoformat()
+    event = {"start": start, "duration": "30 min", "power_limit": f"{limit_w:.0f} W", "event_id": "e"}
     (tmp_path / "events.json").write_text(json.dumps([event]))
     desk.lease("--events", tmp_path / "events.json")
     assert before_w > limit_w >= desk.held_w(time.time())

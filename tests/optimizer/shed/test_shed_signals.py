@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -30,6 +31,14 @@ def test_an_event_reads_the_same_from_json_and_csv():
     assert (one.start_s, one.end_s, one.limit_w, one.within_s) == (NOW_S, NOW_S + 3600, 350e6, 10.0)
     (share,) = parse({"event_id": "2", "duration": "PT1H30M", "reduce_percent": 30, "zone": "phx", "within": "5s"})
     assert (share.start_s, share.end_s, share.share, share.within_s) == (NOW_S, NOW_S + 5400, 0.3, 5.0)
+
+
+def test_times_without_an_offset_are_local_to_the_site():
+    event = GOOD | {"start": "2027-01-15T09:00", "end": "2027-01-15T10:00"}
+    del event["duration"]
+    (local,) = parse_signals(json.dumps(event).encode(), "signal.json", "phx", NOW_S, ZoneInfo("Europe/Berlin"))
+    assert (local.start_s, local.end_s) == (NOW_S, NOW_S + 3600)
+    assert parse(event)[0].start_s == NOW_S + 3600  # the site names no zone: UTC
 
 
 def test_a_signal_has_the_fields_of_an_event_file():
