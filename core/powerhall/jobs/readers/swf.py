@@ -55,10 +55,12 @@ def _origin_s(path: str | Path, lines: TraceLines) -> float:
             if origin > _LATEST_S:
                 lines.note("UnixStartTime is taken as milliseconds")
                 return origin / 1000.0
+            if origin == 0.0:
+                break
             return origin
         if line.strip() and not line.lstrip().startswith(";"):
             break
-    lines.note("the header has no UnixStartTime: submit times are counted from 1970")
+    lines.note("the header has no UnixStartTime, or 0: submit times are counted from 1970")
     return 0.0
 
 

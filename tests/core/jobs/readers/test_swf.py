@@ -53,7 +53,9 @@ def test_an_origin_may_be_in_milliseconds_or_in_other_notation(tmp_path, text, o
         assert ("UnixStartTime is taken as milliseconds" in found.notes) == (len(text) == 13)
 
 
-@pytest.mark.parametrize("head", [b"; UnixStartTime: UNKNOWN\n", b"; UnixStartTime: 1,000\n", b"; Version: 2\n", b""])
+@pytest.mark.parametrize(
+    "head", [b"; UnixStartTime: UNKNOWN\n", b"; UnixStartTime: 1,000\n", b"; UnixStartTime: 0\n", b""]
+)
 def test_an_unknown_origin_is_told(tmp_path, head):
     found = read_swf_list(written(tmp_path, head + LINE))
     assert found.jobs[0].submit_s == 0.0
