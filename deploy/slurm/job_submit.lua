@@ -94,7 +94,7 @@ end
 local function lower_pairs(line)
   local pairs_of = {}
   for key, value in string.gmatch(line, "([%w_]+)%s*=%s*(%S+)") do
-    pairs_of[string.lower(key)] = value
+    pairs_of[string.lower(key)] = (string.gsub(value, '"', ""))
   end
   return pairs_of
 end
@@ -151,6 +151,13 @@ local function node_of(fields, base)
   return node
 end
 
+-- A line of a partition: its nodes, whether they are given as a whole, CPUs of each node at most.
+local function part_of(fields, base)
+  local oversubscribe, whole = fields.oversubscribe or fields.shared, base.whole
+  if oversubscribe ~= nil then whole = string.match(string.upper(oversubscribe), "^EXCLUSIVE") ~= nil end
+  return { nodes = fields.nodes or base.nodes, whole = whole, cpus = tonumber(fields.maxcpuspernode) or base.cpus }
+end
+
 -- Whether the licence is a hierarchical resource, whose charge counts per node.
 local function is_tree()
   local file = io.open((string.match(SLURM_CONF, "^(.*/)") or "") .. "resources.yaml", "r")
@@ -167,7 +174,8 @@ local cluster = nil
 local function read_cluster()
   if cluster ~= nil and os.time() - cluster.read_s < 60 then return cluster end
   local found = { nodes = {}, partitions = {}, prepaid = {}, linear = false, tree = is_tree(), read_s = os.time() }
-  local lines, base = {}, { gpus = 0, shards = 0, kinds = {}, parts = {}, sockets = 1, cpus = 1, threads = 1, mem = math.huge }
+  local lines, every = {}, { whole = false }
+  local base = { gpus = 0, shards = 0, kinds = {}, parts = {}, sockets = 1, cpus = 1, threads = 1, mem = math.huge }
   read_lines(SLURM_CONF, 0, lines)
   for _, line in ipairs(lines) do
     local fields = lower_pairs(line)
@@ -176,10 +184,10 @@ local function read_cluster()
     elseif fields.nodename ~= nil then
       local node = node_of(fields, base)
       for _, name in ipairs(hosts(fields.nodename)) do found.nodes[name] = node end
+    elseif fields.partitionname == "DEFAULT" then
+      every = part_of(fields, every)
     elseif fields.partitionname ~= nil then
-      local oversubscribe = string.upper(fields.oversubscribe or fields.shared or "")
-      local part = { nodes = fields.nodes, whole = string.match(oversubscribe, "^EXCLUSIVE") ~= nil }
-      found.partitions[fields.partitionname] = part
+      found.partitions[fields.partitionname] = part_of(fields, every)
       if string.upper(fields.default or "") == "YES" then found.default = fields.partitionname end
     end
     found.linear = found.linear or string.match(fields.selecttype or "", "linear") ~= nil
@@ -190,26 +198,34 @@ local function read_cluster()
   return found
 end
 
--- The nodes of a job's partitions; all where these are not known. The second value: whether they are given as a whole.
+-- What slurmctld tells of the partitions that a user may use: scontrol may have changed them since slurm.conf was read.
+local told = {}
+
+-- The nodes of a job's partitions; all where these are not known. The second value: whether they are given as a whole;
+-- the third: the CPUs that a job gets of a node at most.
 local function nodes_of(partition)
   local known, nodes = read_cluster(), {}
-  local whole, all = known.linear, false
+  local whole, all, cpus = known.linear, false, math.huge
   for name in string.gmatch(partition or known.default or "", "[^,]+") do
-    local part = known.partitions[name]
+    local part, now = known.partitions[name], told[name]
+    if now ~= nil then
+      whole, cpus = whole or now.max_share == 0, math.min(cpus, number(now.max_cpus_per_node, cpus))
+    end
     if part ~= nil and part.nodes ~= nil then
       whole, all = whole or part.whole, all or string.upper(part.nodes) == "ALL"
+      cpus = math.min(cpus, part.cpus or cpus)
       for _, host in ipairs(hosts(part.nodes)) do
         nodes[host], all = known.nodes[host], all or known.nodes[host] == nil  -- a node set may be any of them
       end
     end
   end
-  return (all or next(nodes) == nil) and known.nodes or nodes, whole
+  return (all or next(nodes) == nil) and known.nodes or nodes, whole, cpus
 end
 
 -- The extremes of the nodes that a job may get and has to pay for: GPUs, sockets, smallest CPUs, parts per GPU, types.
 local function limits_of(partition)
   local known = read_cluster()
-  local nodes, whole = nodes_of(partition)
+  local nodes, whole, cpus = nodes_of(partition)
   local sizes = { gpus = 0, sockets = 0, kinds = {}, parts = {}, threads = 1, mem = math.huge, whole = whole }
   sizes.tree, sizes.spread = known.tree, known.spread
   for name, node in pairs(nodes) do
@@ -217,7 +233,7 @@ local function limits_of(partition)
       sizes.prepaid = true
     elseif node.gpus > 0 then
       sizes.gpus, sizes.sockets = math.max(sizes.gpus, node.gpus), math.max(sizes.sockets, node.sockets)
-      sizes.cpus, sizes.mem = math.min(sizes.cpus or node.cpus, node.cpus), math.min(sizes.mem, node.mem)
+      sizes.cpus, sizes.mem = math.min(sizes.cpus or cpus, node.cpus), math.min(sizes.mem, node.mem)
       sizes.threads = math.max(sizes.threads, node.threads)
       if node.shards > 0 then
         local each = math.max(1, math.floor(node.shards / node.gpus))
@@ -279,7 +295,7 @@ local function needed_units(desc, rec)
     return (is_set(desc[name]) or rec == nil) and desc[name] or (rec and rec[name])
   end
   local sizes = limits_of(field("partition"))
-  if not sizes.has_gpus then return 0, nil, 1 end
+  if sizes.prepaid and not sizes.has_gpus then return 0, nil, 1 end
   local least, most = number(field("min_nodes"), 1), number(field("max_nodes"), nil)
   local asked = field("req_nodes")
   if asked ~= nil and asked ~= "" then
@@ -309,7 +325,8 @@ local function needed_units(desc, rec)
   if tasks_per_gpu ~= nil and tasks ~= nil then
     power_w = math.max(power_w, math.ceil(tasks / tasks_per_gpu) * gpu_w(nil, sizes))
   end
-  local is_whole = sizes.whole or field("shared") == 0
+  -- Where slurm.conf has no GPUs there, as of dynamic nodes, what is asked for tells them.
+  local is_whole = (sizes.whole or field("shared") == 0) and (sizes.has_gpus or power_w > 0)
   if is_whole then
     local kind = node_kind or socket_kind or task_kind
     power_w = math.max(power_w, nodes * sizes.gpus * gpu_w(kind, sizes))
@@ -366,6 +383,7 @@ end
 
 function slurm_job_submit(job_desc, part_list, submit_uid)
   withdraw_old_pins()
+  told = part_list or {}
   local units, set_most, times = needed_units(job_desc, nil)
   local text, final = charged(job_desc.licenses, units)
   if refuse_over_budget(final * times) then return slurm.ERROR end
@@ -388,6 +406,7 @@ function slurm_job_modify(job_desc, job_rec, part_list, modify_uid)
     is_charged_anew = is_charged_anew or is_set(job_desc[name])
   end
   if not is_charged_anew then return slurm.SUCCESS end
+  told = part_list or {}
   local units, _, times = needed_units(job_desc, job_rec)
   units = math.max(units, kept_units(job_desc, job_rec))
   local text, final = charged(job_desc.licenses or job_rec.licenses, units)

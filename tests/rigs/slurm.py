@@ -308,8 +308,8 @@ def mixed(folder: Path) -> None:
     """Make twelve nodes of two kinds: gn01-08 of hall1 with shards (gn01-04 with the feature ib), gn09-12 of hall2.
 
     gn13, which is down, has 8 GPUs of two MIG instances each. Partitions: gpu (gn01-12), mig (gn13), right (gn07-12),
-    short (30 minutes), whole (gn01-04, whole nodes only), shared (gn08, for its job_submit.lua a prepaid node), sets (a
-    node set and gn08).
+    short (30 minutes), whole and inherits (gn01-04, whole nodes only), shared (gn08, for its job_submit.lua a prepaid
+    node), sets (a node set and gn08), half (gn01-08, 32 CPUs of each).
     """
     conf = (folder / "slurm.conf").read_text()
     head, _, nodes = conf.partition("NodeName=")
@@ -337,6 +337,9 @@ def mixed(folder: Path) -> None:
         "PartitionName=sets Nodes=fast,gn08 MaxTime=INFINITE State=UP OverSubscribe=NO",
         "PartitionName=shared Nodes=gn08 MaxTime=INFINITE State=UP OverSubscribe=NO",
         "PartitionName=whole Nodes=gn[01-04] MaxTime=INFINITE State=UP OverSubscribe=EXCLUSIVE",
+        "PartitionName=half Nodes=gn[01-08] MaxCPUsPerNode=32 MaxTime=INFINITE State=UP OverSubscribe=NO",
+        "PartitionName=DEFAULT OverSubscribe=EXCLUSIVE",
+        "PartitionName=inherits Nodes=gn[01-04] MaxTime=INFINITE State=UP",
     ]
     head = head.replace("GresTypes=gpu\n", "GresTypes=gpu,shard\n")
     (folder / "slurm.conf").write_text(head + "\n".join(lines) + "\n")

@@ -129,6 +129,15 @@ def test_whole_nodes_are_all_of_their_gpus():
         assert queue.jobs[0].gpus == 8
 
 
+def test_a_job_of_several_partitions_counts_whole_nodes_where_one_of_them_gives_no_others():
+    text = "PartitionName={} Nodes=gn[01-12] OverSubscribe={} State=UP\n"
+    rules = PlacementRules(parse_partitions(text.format("gpu", "NO") + text.format("whole", "EXCLUSIVE")))
+    rows = [pending(n, partition=name, tres_per_node="gres/gpu:h200:1") for n, name in ((1, "gpu"), (2, "gpu,whole"))]
+    records = parse_queue(json.dumps({"jobs": rows}))
+    queue = to_queue(records, [], SITE, SETTINGS, NOW_S, rules=rules)
+    assert [one.gpus for one in queue.jobs] == [1, 8]
+
+
 def test_partitions_and_reservations_say_where_a_job_may_start():
     partitions = parse_partitions(
         "PartitionName=right AllowGroups=ALL Nodes=gn[07-12] State=UP TotalNodes=6\n"

@@ -22,6 +22,7 @@ from powerhall_optimizer.schedulers.slurm.power_saving import power_changes
 from powerhall_optimizer.schedulers.slurm.records import NodeRecord, parse_nodes, parse_queue, tres_gpus
 from powerhall_optimizer.schedulers.slurm.reservations import Curtailment, changes, parse_reservations, wanted
 from powerhall_optimizer.schedulers.slurm.slurm_settings import SlurmSettings
+from powerhall_optimizer.schedulers.slurm.writer import is_stale
 from rigs.plans import greedy_plan, small_site
 
 NODES = tuple(f"gn{n:02d}" for n in range(1, 13))
@@ -156,6 +157,25 @@ def test_a_job_that_is_given_back_has_the_charge_of_its_submission_again():
     assert restored(enlarged, SETTINGS, 1000).values == {}
 
 
+def test_a_lower_charge_of_a_plan_that_nobody_renews_is_given_back_where_no_nodes_are_asked_for():
+    settings = SlurmSettings(pin="none", round_s=300)
+    waits = record(licences={"kw": 10})
+    change = decide(waits, DesiredJob("5", {"lic": "6"}, "why", at_s=1000), settings, 1000)
+    assert isinstance(change, Change)
+    written = replace(waits, licences={"kw": 6}, admin_comment=change.mark.encode(), comment=change.comment)
+    assert is_stale(written, settings, 1601)
+    assert not is_stale(written, settings, 1600)
+    again = decide(written, DesiredJob("5", {"lic": "6"}, "why", at_s=1299), settings, 1299)
+    assert isinstance(again, Change)
+    assert again.is_empty  # within a round
+    renewed = decide(written, DesiredJob("5", {"lic": "6"}, "why", at_s=1300), settings, 1300)
+    assert isinstance(renewed, Change)
+    assert (renewed.values, renewed.mark.at_s) == ({}, 1300)
+    whole = decide(waits, DesiredJob("5", {"lic": "10"}, "why", at_s=1000), settings, 1000)
+    assert isinstance(whole, Change)
+    assert not is_stale(replace(waits, admin_comment=whole.mark.encode()), settings, 9000)
+
+
 def test_an_array_that_is_too_long_to_list_is_one_job():
     rows = [{"job_id": 7, "array_job_id": 7, "array_task_string": "1-9,...", "job_state": "PENDING"}]
     assert [r.job_id for r in parse_queue(json.dumps({"jobs": rows}))] == ["7"]
@@ -276,3 +296,4 @@ def test_what_users_filter_by_their_environment_is_seen_all_the_same(tmp_path, m
     said = dict(line.split("=", 1) for line in SlurmTool(5).ask("squeue").splitlines() if "=" in line)
     assert not any(name.startswith(("SQUEUE_", "SINFO_", "SLURM_CLUSTERS")) for name in said)
     assert (said["SLURM_CONF"], said["TZ"], said["SLURM_TIME_FORMAT"]) == ("x", "UTC", "standard")
+    assert said["SLURM_BITSTR_LEN"] == "0"  # arrays are listed in full, or one pin would be that of all tasks

@@ -38,6 +38,8 @@ def charged(slurm, job):
         (("--exclusive", "--gres=gpu:h200:1"), 10),
         (("-N2", "--exclusive", "--gres=gpu:h200:1"), 20),
         (("-p", "whole", "--gres=gpu:h200:1"), 10),
+        (("-p", "inherits", "--gres=gpu:h200:1"), 10),
+        (("-p", "half", "-n", "64", "--gres=gpu:h200:1"), 3),
         (("-n", "192", "--gres=gpu:4090:8"), 30),
         (("-n", "64", "--mem-per-cpu=30000", "--gres=gpu:8"), 20),
         (("-n", "16", "--ntasks-per-socket=2", "--gres=gpu:2"), 10),
@@ -60,6 +62,14 @@ def charged(slurm, job):
 def test_a_request_is_charged_the_power_of_all_that_it_may_get(slurm, options, kw):
     job = slurm.submit(*options, "-t", "5", "--begin=now+900")
     assert charged(slurm, job) == kw
+
+
+def test_a_partition_that_gives_whole_nodes_since_slurm_started_charges_them(slurm):
+    slurm.run("scontrol", "update", "partition=short", "OverSubscribe=EXCLUSIVE")
+    try:
+        assert charged(slurm, slurm.submit("-p", "short", "--gres=gpu:h200:1", "-t", "5", "--begin=now+900")) == 10
+    finally:
+        slurm.run("scontrol", "update", "partition=short", "OverSubscribe=NO")
 
 
 def test_what_runs_never_draws_more_than_the_licences_whatever_way_it_was_asked_for(slurm):
@@ -107,6 +117,14 @@ def test_a_user_cannot_lower_the_charge_of_whole_nodes(slurm):
     assert charged(slurm, job) == 20
     slurm.run("scontrol", "update", f"jobid={job}", "NumNodes=3-3", user="nobody")
     assert charged(slurm, job) == 30
+
+
+def test_every_task_of_a_sparse_array_is_listed(slurm, site):
+    """Shortened by Slurm, it would be one job, whose planned nodes are asked for by all tasks."""
+    tasks = [number * number for number in range(1, 32)]
+    job = slurm.submit("--array", ",".join(map(str, tasks)), "--gres=gpu:h200:1", "-t", "5", "--begin=now+900")
+    queue = SlurmReader(site.site, SETTINGS).read()
+    assert [one.job_id for one in queue.jobs] == [f"{job}_{task}" for task in tasks]
 
 
 def test_pins_lie_in_the_partition_and_not_on_nodes_that_are_excluded_or_reserved(slurm, site):

@@ -12,11 +12,12 @@ __all__ = ["Partition", "PlacementRules", "ReservedNodes", "parse_partitions", "
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A partition: its nodes, and whether it starts jobs."""
+    """A partition: its nodes, whether it starts jobs, and whether it gives them whole nodes."""
 
     name: str
     nodes: frozenset[str]
     is_up: bool = True
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,10 @@ class PlacementRules:
 
     partitions: dict[str, Partition] = field(default_factory=dict)
     reserved: tuple[ReservedNodes, ...] = ()
+
+    def of(self, names: str) -> list[Partition]:
+        """Return the partitions of a job, as far as they are known."""
+        return [self.partitions[name] for name in names.split(",") if name in self.partitions]
 
 
 def _lines(text: str, first: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -57,7 +62,12 @@ def _nodes(text: str) -> frozenset[str]:
 def parse_partitions(text: str) -> dict[str, Partition]:
     """Read `scontrol -o show partition`."""
     return {
-        name: Partition(name, _nodes(pairs.get("Nodes", "")), pairs.get("State", "UP") == "UP")
+        name: Partition(
+            name,
+            _nodes(pairs.get("Nodes", "")),
+            pairs.get("State", "UP") == "UP",
+            pairs.get("OverSubscribe", "").startswith("EXCLUSIVE"),
+        )
         for name, pairs in _lines(text, "PartitionName")
     }
 

@@ -27,7 +27,7 @@ class SlurmTool:
 
     def _run(self, command: Sequence[str], stdin: int | None = None, lines: int = 0) -> CommandOutput:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_OPTIONS)}
-        environment |= {"TZ": "UTC", "SLURM_TIME_FORMAT": "standard"}
+        environment |= {"TZ": "UTC", "SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}  # 0: arrays in full
         try:
             return command_output(command, self._timeout_s + 0.05 * lines, stdin=stdin, environment=environment)
         except FileNotFoundError:

@@ -214,9 +214,9 @@ def _is_unpaid(record: Record, charge: str, desired: DesiredJob, settings: Slurm
 
 
 def _time_of(done: OwnershipMark, mark: OwnershipMark, desired: DesiredJob, settings: SlurmSettings) -> int:
-    """Return the plan's time for a mark: that of a pin is renewed once a round, others with what else changes."""
+    """Return the plan's time for a mark: that of one that is tied is renewed once a round, others with what changes."""
     age_s = desired.at_s - mark.at_s
-    is_fresh = age_s >= 0 and (age_s < settings.round_s or not {"nodes", "feat"} & done.values.keys())
+    is_fresh = age_s >= 0 and (age_s < settings.round_s or not done.is_tied)
     return mark.at_s if done == mark and mark.at_s and is_fresh else desired.at_s or mark.at_s
 
 

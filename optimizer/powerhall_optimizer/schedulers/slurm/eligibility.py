@@ -101,6 +101,10 @@ class Candidates:
         """All nodes of the site."""
         return frozenset(self._site)
 
+    def is_whole(self, record: Record) -> bool:
+        """Whether Slurm may give the job whole nodes: it asks for them, or one of its partitions gives no others."""
+        return record.is_exclusive or any(part.is_whole for part in self._rules.of(record.partition))
+
     def of(self, record: Record, duration_s: float) -> frozenset[str] | LeftOut:
         """Return the nodes on which Slurm would start the job now, were they free, or why none is known."""
         mark = parse_mark(record.admin_comment)
@@ -125,7 +129,7 @@ class Candidates:
         self, record: Record, asked: str, features: str, gpus: tuple[str, int], duration_s: float
     ) -> frozenset[str] | LeftOut:
         found: set[str] = set(self._site)
-        parts = [self._rules.partitions[name] for name in record.partition.split(",") if name in self._rules.partitions]
+        parts = self._rules.of(record.partition)
         if parts:
             found &= frozenset[str]().union(*(part.nodes for part in parts if part.is_up))
             if not any(part.is_up for part in parts):

@@ -49,6 +49,12 @@ class OwnershipMark:
             return False
         return value == self.values[name] or (self.pending and value == self.old.get(name))
 
+    @property
+    def is_tied(self) -> bool:
+        """Whether the job has what must not outlive its plan: nodes, a feature, or fewer units than at submission."""
+        units = digits(self.values.get("lic", ""))
+        return bool({"nodes", "feat"} & self.values.keys()) or (units is not None and units < self.charge)
+
     def encode(self) -> str:
         """Return the AdminComment."""
         parts = [f"{name}={value}" for name, value in sorted(self.values.items())]

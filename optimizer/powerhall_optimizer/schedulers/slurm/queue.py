@@ -6,6 +6,7 @@ it is only counted.
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -170,6 +171,7 @@ class _Reader:
         """Return a waiting job with the nodes on which it may start, or why it is left to Slurm."""
         fields = self.settings.fields
         duration_s = _duration_s(record, self.settings, self.now_s)
+        record = replace(record, is_exclusive=candidates.is_whole(record))
         allowed = candidates.of(record, math.inf if record.time_limit_s is None else duration_s)
         if isinstance(allowed, LeftOut):
             return allowed

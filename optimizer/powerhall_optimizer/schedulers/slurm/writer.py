@@ -34,7 +34,7 @@ from powerhall_optimizer.schedulers.slurm.snapshot_match import SnapshotMatch
 from powerhall_optimizer.schedulers.slurm.tokens import Tokens
 from powerhall_optimizer.schedulers.slurm.tree_writer import CLOSED, TreeWriter
 
-__all__ = ["SlurmReader", "SlurmWriter"]
+__all__ = ["SlurmReader", "SlurmWriter", "is_stale"]
 
 Clock = Callable[[], float]
 
@@ -47,7 +47,7 @@ def _queue(tool: SlurmTool, records: Sequence[Record], site: Site, settings: Slu
     """Return jobs and nodes with what Slurm's partitions and reservations allow."""
     reserved = tool.ask("scontrol", "-o", "show", "reservation")
     rules = PlacementRules(
-        parse_partitions(tool.ask("scontrol", "-o", "show", "partition")),
+        parse_partitions(tool.ask("scontrol", "--all", "-o", "show", "partition")),
         tuple(one for one in parse_reserved_nodes(reserved) if one.name != CLOSED),  # the plan has the budget itself
     )
     return to_queue(records, _nodes(tool), site, settings, now_s, rules=rules)
@@ -127,7 +127,7 @@ class SlurmWriter:
         """
         report = WriteReport("slurm", "", dry_run)
         settings, now_s = self._licensed(self._tree.tokens(), report), self._clock()
-        found = [record for record in read_records(self._tool).values() if _is_stale(record, settings, now_s)]
+        found = [record for record in read_records(self._tool).values() if is_stale(record, settings, now_s)]
         self._withdraw(found, settings, report)
         return report
 
@@ -280,10 +280,10 @@ def _is_ours(record: Record, site: str = "") -> bool:
     return record.state == "PENDING" and mark is not None and is_written and (not site or mark.site in ("", site))
 
 
-def _is_stale(record: Record, settings: SlurmSettings, now_s: float) -> bool:
-    """Whether a waiting job has nodes that Slurm refuses, or of a plan that is older than two rounds."""
+def is_stale(record: Record, settings: SlurmSettings, now_s: float) -> bool:
+    """Whether a waiting job has nodes that Slurm refuses, or nodes or a lower charge of a plan two rounds old."""
     mark = parse_mark(record.admin_comment)
-    if record.state != "PENDING" or mark is None or not {"nodes", "feat"} & mark.values.keys():
+    if record.state != "PENDING" or mark is None or not mark.is_tied:
         return False
     return is_refused(record) or abs(now_s - mark.at_s) > 2 * settings.round_s  # a clock was ahead
 
