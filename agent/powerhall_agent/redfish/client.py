@@ -1,14 +1,18 @@
 """The Redfish client (DMTF DSP0266) of node and facility: GET over a kept connection, with a Basic or session login.
 
-Requests go to the device directly: no proxy, no retry. A redirect is followed within the service alone (same scheme,
-host and port): many services send a path without its trailing slash on to the one with it. A kept connection that the
-service has closed is opened again. Passwords are read from their file at every login and appear in no message.
+Requests go to the device directly: no proxy, no retry. A service that is busy (429 or 503) and says for how long
+(`Retry-After`) gets no request before that, and its session is kept. A redirect is followed within the service alone
+(same scheme, host and port): many services send a path without its trailing slash on to the one with it. A kept
+connection that the service has closed is opened again. Passwords are read from their file at every login and appear in
+no message.
 """
 
+import email.utils
 import json
 import ssl
+import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,6 +21,7 @@ import urllib3.exceptions
 
 from powerhall.runtime.decode.http_answer import limit_pool, read_answer
 from powerhall.runtime.decode.json_data import decode_plain_json
+from powerhall.runtime.decode.numbers_in import digits
 from powerhall.runtime.errors import Rejected, Retryable
 from powerhall.runtime.files import check_regular
 from powerhall.runtime.settings import Secret
@@ -27,6 +32,10 @@ _SESSIONS: Final = "/redfish/v1/SessionService/Sessions"
 _MOST_BYTES: Final = 4 * 1024 * 1024
 """Of one answer; the largest known resource of a chassis has 200 KiB."""
 _SESSION_ENDED: Final = (401, 403)
+"""403 is also the answer to a login without the right to a resource; a new session does not change that one."""
+_FORBIDDEN: Final = 403
+_BUSY: Final = (429, 503)
+_LONGEST_PAUSE_S: Final = 600.0
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS: Final = 3
 _HEADERS: Final = {"Accept": "application/json", "OData-Version": "4.0"}
@@ -58,23 +67,32 @@ class RedfishReply:
 class RedfishClient:
     """One service; used by one thread at a time. Any failure raises Retryable and ends connection and session."""
 
-    def __init__(self, login: RedfishLogin, wait: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        login: RedfishLogin,
+        wait: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`wait` is called before every request, to keep them apart; nothing is sent yet."""
-        self._login, self._wait = login, wait
+        self._login, self._wait, self._clock = login, wait, clock
         self._base = login.url.rstrip("/")
         self._pool: urllib3.HTTPConnectionPool | None = None
         self._headers: dict[str, str] = {}
         self._session = ""
         self._moved: dict[str, str] = {}
+        self._forbidden: set[str] = set()
+        """Paths that a new session had no right to either."""
+        self._busy_until_s = 0.0
 
     def get(self, path: str) -> RedfishReply:
         """Read a resource; a session that has ended is opened again, once."""
+        left_s = self._busy_until_s - self._clock()
+        if left_s > 0:
+            raise Retryable(f"{self._base}: busy, and asks for a pause; {left_s:.0f} s of it are left")
         try:
             reply = self._get(path)
-            if reply.status in _SESSION_ENDED and "X-Auth-Token" in self._headers:
-                self._session = ""
-                self.close()
-                reply = self._get(path)
+            if reply.status in _SESSION_ENDED and "X-Auth-Token" in self._headers and path not in self._forbidden:
+                reply = self._get_anew(path, reply.status)
         except Retryable:
             self.close()
             raise
@@ -83,19 +101,36 @@ class RedfishClient:
             raise Retryable(f"{self._base}: {_reason(error)}") from None
         return reply
 
+    def _get_anew(self, path: str, status: int) -> RedfishReply:
+        """Read a resource by a new session; one that this is forbidden, too, is not tried so again."""
+        if status != _FORBIDDEN:
+            self._session = ""  # it has ended: there is none to log out of
+        self._end()
+        reply = self._get(path)
+        if reply.status == _FORBIDDEN:
+            self._forbidden.add(path)
+        return reply
+
     @property
     def address(self) -> str:
         """`http(s)://HOST[:PORT]`."""
         return self._base
 
     def close(self) -> None:
-        """Log out, as far as the service still answers, and end the connection."""
+        """Log out, as far as the service still answers, and end the connection; a busy service keeps the session."""
+        self._forbidden.clear()
+        self._end()
+
+    def _end(self) -> None:
         pool, session = self._pool, self._session
-        self._pool, self._session = None, ""
+        self._pool = None
+        is_busy = self._clock() < self._busy_until_s
+        if not is_busy:
+            self._session = ""
         if pool is None:
             return
         try:
-            if session:
+            if session and not is_busy:
                 self._request(pool, "DELETE", session).drain_conn()
         except (urllib3.exceptions.HTTPError, OSError):
             return  # its session ends by itself
@@ -108,6 +143,8 @@ class RedfishClient:
         answer = self._request(self._pool, "GET", path)
         source = f"{self._base}: GET {path}"
         body = read_answer(answer, source, _MOST_BYTES)
+        if answer.status in _BUSY and self._busy_until_s:
+            raise Retryable(f"{source}: busy (HTTP {answer.status}), and asks for a pause")
         if answer.status != 200:
             return RedfishReply(answer.status)
         try:
@@ -118,12 +155,13 @@ class RedfishClient:
     def _connect(self) -> urllib3.HTTPConnectionPool:
         """Open the connection and log in."""
         login = self._login
-        self._headers = dict(_HEADERS)
+        kept = self._headers if self._session else {}
+        self._headers = kept or dict(_HEADERS)
         pool = urllib3.connection_from_url(
             self._base, timeout=login.timeout_s, retries=False, **({"ssl_context": self._tls()} if self._is_tls else {})
         )
         limit_pool(pool, _MOST_BYTES)
-        if not login.user:
+        if not login.user or kept:
             return pool
         password = Secret(login.password_file).read() if login.password_file else ""
         if login.auth == "basic":
@@ -177,7 +215,10 @@ class RedfishClient:
             self._wait()
         headers = self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body)
-        return pool.urlopen(method, path, data, headers, redirect=False, preload_content=False)
+        answer = pool.urlopen(method, path, data, headers, redirect=False, preload_content=False)
+        pause_s = _pause_s(answer.headers) if answer.status in _BUSY else 0.0
+        self._busy_until_s = self._clock() + pause_s if pause_s else 0.0
+        return answer
 
     def _within(self, path: str, location: str) -> str:
         """Return the path of a redirect to this service; one to another place is refused with what to do."""
@@ -202,6 +243,24 @@ def _origin(place: urllib.parse.SplitResult | None) -> tuple[str, str, int | Non
     if place is None:
         return None
     return place.scheme, (place.hostname or "").lower(), place.port or {"http": 80, "https": 443}.get(place.scheme)
+
+
+def _pause_s(headers: Mapping[str, str]) -> float:
+    """Return for how long a busy service asks for no requests; 0 where it does not say."""
+    text = headers.get("Retry-After", "").strip()
+    seconds = float(digits(text) or 0)
+    then, now = _time_s(text), _time_s(headers.get("Date", ""))  # both by the service's own clock
+    if then is not None:
+        seconds = then - (time.time() if now is None else now)
+    return min(max(0.0, seconds), _LONGEST_PAUSE_S)
+
+
+def _time_s(text: str) -> float | None:
+    """Return the time of an HTTP date in seconds since the epoch; None where the text is none."""
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
-"""Redirects within a service and out of it, with and without a login."""
+"""Redirects within a service and out of it, with and without a login; services that are busy, or forbid a resource."""
 
 import http.server
+import itertools
 import json
 import threading
 
@@ -110,3 +111,95 @@ def test_a_redirect_out_of_the_service_or_in_a_circle_is_refused(service, place,
         bmc.get("/redfish/v1")
     bmc.close()
     assert len(service.seen) <= 4
+
+
+class Moody(http.server.BaseHTTPRequestHandler):
+    """A service with sessions that answers GET as a test says."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, status, **headers):
+        self.send_response_only(status)
+        for name, value in {**headers, "Content-Length": "2"}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def do_GET(self):
+        self.server.seen.append(f"GET {self.headers.get('X-Auth-Token', '')}")
+        status, headers = self.server.next_answer(self.path)
+        self.answer(status, **headers)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append("POST")
+        number = self.server.seen.count("POST")
+        self.answer(201, X_Auth_Token=f"t{number}", Location=f"/redfish/v1/SessionService/Sessions/{number}")
+
+    def do_DELETE(self):
+        self.server.seen.append(f"DELETE {self.path.rpartition('/')[2]}")
+        self.answer(200)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def moody(tmp_path):
+    """A Moody service, a client of it, and the client's clock."""
+    (tmp_path / "pw").write_text("hidden\n")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Moody)
+    server.seen, server.daemon_threads = [], True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    now_s = [100.0]
+    url = f"http://127.0.0.1:{server.server_port}"
+    login = RedfishLogin(url, 2.0, "op", str(tmp_path / "pw"), "session")
+    bmc = RedfishClient(login, clock=lambda: now_s[0])
+    yield server, bmc, now_s
+    bmc.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+PAUSES = {
+    "seconds": {"Retry_After": "30"},
+    "a date by a clock that is years off": {
+        "Retry_After": "Sat, 01 Jan 2000 00:00:40 GMT", "Date": "Sat, 01 Jan 2000 00:00:10 GMT"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("pause", PAUSES.values(), ids=PAUSES)
+def test_a_busy_service_gets_the_pause_that_it_asks_for_and_keeps_its_session(moody, status, pause):
+    server, bmc, now_s = moody
+    answers = iter([(200, {}), (status, pause), (200, {})])
+    server.next_answer = lambda _: next(answers)
+    assert bmc.get("/redfish/v1/A").status == 200
+    with pytest.raises(Retryable, match=f"HTTP {status}.*asks for a pause"):
+        bmc.get("/redfish/v1/A")
+    bmc.close()  # as a collector does after a failure
+    for _ in range(3):
+        now_s[0] += 9.0
+        with pytest.raises(Retryable, match=r"asks for a pause; \d+ s of it are left"):
+            bmc.get("/redfish/v1/A")
+    assert server.seen == ["POST", "GET t1", "GET t1"]
+    now_s[0] += 4.0
+    assert bmc.get("/redfish/v1/A").status == 200
+    assert server.seen[3:] == ["GET t1"], "no second session"
+
+
+@pytest.mark.parametrize("written", ["", "soon", "-5", "0", "9" * 30])
+def test_a_busy_service_that_does_not_say_for_how_long_is_asked_again(moody, written):
+    server, bmc, _ = moody
+    server.next_answer = lambda _: (503, {"Retry_After": written})
+    assert [bmc.get("/redfish/v1/A").status for _ in range(2)] == [503, 503]
+
+
+def test_a_resource_that_a_login_has_no_right_to_costs_no_sessions(moody):
+    server, bmc, _ = moody
+    server.next_answer = lambda path: (403 if path.endswith("Secret") else 200, {})
+    for _, path in zip(range(20), itertools.cycle(("Secret", "A")), strict=False):
+        assert bmc.get(f"/redfish/v1/{path}").status == (403 if path == "Secret" else 200)
+    assert [verb for verb in server.seen if not verb.startswith("GET")] == ["POST", "DELETE 1", "POST"]
