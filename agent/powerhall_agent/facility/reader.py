@@ -1,14 +1,14 @@
 """The interface of a protocol: reader, result and pacing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from powerhall_agent.facility.device import Device
 from powerhall_agent.facility.points import DeviceMap, MapFile
 
-__all__ = ["DeviceProtocol", "Pacer", "ReadResult", "Reader"]
+__all__ = ["DeviceProtocol", "Pacer", "ReadResult", "Reader", "by_object"]
 
 
 @dataclass(slots=True)
@@ -17,6 +17,21 @@ class ReadResult:
 
     values: dict[str, float] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+
+    def repeat(self, twins: Mapping[str, str]) -> None:
+        """Give each point the result of the one that stands for it (see `by_object`)."""
+        for name, first in twins.items():
+            if first in self.values:
+                self.values[name] = self.values[first]
+            elif first in self.problems:
+                self.problems[name] = self.problems[first]
+
+
+def by_object(points: Iterable[tuple[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the point of each object, and for each further point of an object the one that stands for it."""
+    names: dict[str, str] = {}
+    twins = {name: names[place] for place, name in points if names.setdefault(place, name) != name}
+    return names, twins
 
 
 class Reader(Protocol):

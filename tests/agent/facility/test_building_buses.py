@@ -210,6 +210,44 @@ def test_opcua_nodes_are_read_with_their_status(opcua):
     reader.close()
 
 
+@pytest.mark.parametrize("most", [1, 2, 4])
+@pytest.mark.parametrize("code", ["BadTooManyOperations", "BadResponseTooLarge"])
+def test_an_opcua_server_that_reads_few_nodes_at_once_is_asked_for_as_many(opcua, monkeypatch, most, code):
+    from asyncua import ua
+    from asyncua.common.utils import ServiceError
+    from asyncua.server.internal_session import InternalSession
+
+    read, asked = InternalSession.read, []
+
+    async def limited(session, params):
+        asked.append(len(params.NodesToRead))
+        if len(params.NodesToRead) > most:
+            raise ServiceError(getattr(ua.StatusCodes, code))
+        return await read(session, params)
+
+    reader = opcua_reader(opcua.address, NODES)
+    assert reader.read().values == {"p0_w": 5000.5, "p1_w": 12.0}
+    monkeypatch.setattr(InternalSession, "read", limited)
+    for _ in range(2):
+        asked.clear()
+        answer = reader.read()
+        assert (answer.values, len(answer.problems)) == ({"p0_w": 5000.5, "p1_w": 12.0}, 3)
+    assert max(asked) <= most, "what was too much is not asked for again"
+    reader.close()
+
+
+def test_points_of_one_object_have_its_value_each(bacnet, opcua):
+    for reader in (
+        bacnet_reader(bacnet.address, ["analog-input,2", "analog-input,5", "analog-input,2", "analog-input,5"]),
+        opcua_reader(opcua.address, ["ns=2;s=Count", "ns=2;s=Name", "ns=2;s=Count", "ns=2;s=Name"]),
+    ):
+        answer = reader.read()
+        assert answer.values["p0_w"] == answer.values["p2_w"]
+        assert answer.problems["p1_w"] == answer.problems["p3_w"]
+        assert len(answer.values) == len(answer.problems) == 2
+        reader.close()
+
+
 def test_opcua_logs_in_and_a_wrong_password_is_never_shown(opcua, tmp_path):
     (tmp_path / "pw").write_text("secret\n")
     (tmp_path / "wrong").write_text("letmein\n")

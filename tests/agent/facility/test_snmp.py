@@ -9,6 +9,7 @@ import pytest
 
 from powerhall.runtime.errors import Retryable
 from powerhall_agent.facility.points import DeviceMap
+from powerhall_agent.facility.protocols import snmp
 from powerhall_agent.facility.protocols.snmp import SnmpDevice, SnmpPoint, SnmpReader
 from powerhall_agent.facility.registry import load_map
 
@@ -54,6 +55,17 @@ def test_numeric_texts_are_values_and_other_points_have_a_reason(pdu):
     assert answer.values == {"a_c": 23.5}
     assert "not a number" in answer.problems["b_c"]
     assert "no such object" in answer.problems["c_c"]
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "shown"),
+    [("9f780441bc0000", 23.5), ("9f7908c037800000000000", -23.5), ("9f780441bc", "cut off"),
+     ("9f78047fc00000", "not a number"), ("02010500000000", "not a number"), ("", "not a number")],
+)  # fmt: skip
+def test_a_float_that_an_agent_wraps_is_a_number(wrapped, shown):
+    value = importlib.import_module("pysnmp.proto.rfc1902").Opaque(bytes.fromhex(wrapped))
+    found = snmp._number(value)
+    assert found == shown if isinstance(shown, float) else shown in found
 
 
 @pytest.mark.parametrize(
@@ -169,6 +181,21 @@ def test_a_refused_request_is_split_until_only_bad_objects_are_lost(tmp_path, ru
             assert sorted(answer.problems) == sorted(f"p{n}_w" for n in bad)
             assert answer.values == {f"p{n}_w": float(n) for n in range(1, 13) if n not in bad}
         assert sum(map(len, agent.asked)) == 12, "what was refused together is asked for apart from then on"
+    finally:
+        reader.close()
+        agent.close()
+
+
+def test_points_of_one_object_have_its_value_each(tmp_path):
+    (tmp_path / "community").write_text("public\n")
+    agent = Refusing(lambda oids: refused_at(oids, 3, 5))
+    objects = {"a": 2, "b": 3, "c": 2, "d": 3}
+    points = tuple(SnmpPoint(name=f"{name}_w", oid=f"1.3.6.1.4.1.9.{n}", min=0, max=99) for name, n in objects.items())
+    reader = SnmpReader(device(tmp_path, **V2C, address=agent.address), DeviceMap("snmp", "s", points))
+    try:
+        answer = reader.read()
+        assert answer.values == {"a_w": 2.0, "c_w": 2.0}
+        assert answer.problems["b_w"] == answer.problems["d_w"]
     finally:
         reader.close()
         agent.close()

@@ -9,7 +9,7 @@ import msgspec
 from powerhall.runtime.errors import Retryable
 from powerhall_agent.facility.device import Device
 from powerhall_agent.facility.points import DeviceMap, MapFile, Point
-from powerhall_agent.facility.reader import DeviceProtocol, Pacer, ReadResult
+from powerhall_agent.facility.reader import DeviceProtocol, Pacer, ReadResult, by_object
 
 __all__ = ["BACNET", "BacnetDevice", "BacnetPoint", "BacnetReader"]
 
@@ -56,7 +56,8 @@ class BacnetReader:
         self._peer = Address(f"{device.host}:{device.port(47808)}")
         self._device, self._pacer = device, Pacer(device.pause_s)
         found = [point for point in points.points if isinstance(point, BacnetPoint)]
-        self._names = {point.object.replace("{member}", device.member): point.name for point in found}
+        places = ((point.object.replace("{member}", device.member), point.name) for point in found)
+        self._names, self._twins = by_object(places)
         self._one_by_one = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._app: _Untyped = None
@@ -74,6 +75,7 @@ class BacnetReader:
         except (OSError, ValueError) as error:
             self.close()
             raise Retryable(f"{self._device.address}: {type(error).__name__}: {error}") from None
+        answer.repeat(self._twins)
         return answer
 
     def close(self) -> None:

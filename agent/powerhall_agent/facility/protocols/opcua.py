@@ -1,4 +1,7 @@
-"""OPC UA (IEC 62541) by asyncua: all nodes in one request over a kept session, each with its status code."""
+"""OPC UA (IEC 62541) by asyncua: all nodes in one request over a kept session, each with its status code.
+
+A server that reads fewer at once (`MaxNodesPerRead`) is asked for as many as it takes.
+"""
 
 import asyncio
 import contextlib
@@ -11,12 +14,14 @@ from powerhall.runtime.errors import Retryable
 from powerhall.runtime.settings import Secret
 from powerhall_agent.facility.device import Device
 from powerhall_agent.facility.points import DeviceMap, MapFile, Point
-from powerhall_agent.facility.reader import DeviceProtocol, Pacer, ReadResult
+from powerhall_agent.facility.reader import DeviceProtocol, Pacer, ReadResult, by_object
 
 __all__ = ["OPCUA", "OpcuaDevice", "OpcuaPoint", "OpcuaReader"]
 
 _Untyped: TypeAlias = Any
 """Objects of asyncua, whose types are made from the standard's schema at run time."""
+_TOO_MANY = ("BadTooManyOperations", "BadResponseTooLarge", "BadRequestTooLarge", "BadEncodingLimitsExceeded")
+"""Status codes of a request for more nodes than a server reads at once."""
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -67,7 +72,9 @@ class OpcuaReader:
         self._asyncua: _Untyped = asyncua
         self._device, self._pacer = device, Pacer(device.pause_s)
         found = [point for point in points.points if isinstance(point, OpcuaPoint)]
-        self._names = {point.node.replace("{member}", device.member): point.name for point in found}
+        places = ((point.node.replace("{member}", device.member), point.name) for point in found)
+        self._names, self._twins = by_object(places)
+        self._together = max(1, len(self._names))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: _Untyped = None
 
@@ -83,6 +90,7 @@ class OpcuaReader:
             timed_out = isinstance(error, TimeoutError)
             why = "no answer within the timeout" if timed_out else f"{type(error).__name__}: {str(error)[:200]}"
             raise Retryable(f"{self._device.address}: {why}") from None
+        answer.repeat(self._twins)
         return answer
 
     def close(self) -> None:
@@ -96,14 +104,10 @@ class OpcuaReader:
         loop.close()
 
     async def _read(self, answer: ReadResult) -> None:
-        ua, timeout_s = self._asyncua.ua, self._device.timeout_s
         if self._client is None:
             self._client = await self._made()
-            await asyncio.wait_for(self._client.connect(), 2 * timeout_s)
-        self._pacer.wait()
-        nodes = [self._client.get_node(node) for node in self._names]
-        found = await asyncio.wait_for(self._client.read_attributes(nodes, ua.AttributeIds.Value), timeout_s)
-        for node, value in zip(self._names, found, strict=True):
+            await asyncio.wait_for(self._client.connect(), 2 * self._device.timeout_s)
+        for node, value in zip(self._names, await self._values(), strict=True):
             number = None if value.Value is None else value.Value.Value
             if not value.StatusCode.is_good():
                 answer.problems[self._names[node]] = f"{node}: {value.StatusCode.name}"
@@ -111,6 +115,23 @@ class OpcuaReader:
                 answer.problems[self._names[node]] = f"{node}: {str(number)[:40]!r} is not a number"
             else:
                 answer.values[self._names[node]] = float(number)
+
+    async def _values(self) -> list[_Untyped]:
+        """Read all nodes, in as few requests as the server takes."""
+        ua = self._asyncua.ua
+        too_many = tuple(getattr(ua.uaerrors, name) for name in _TOO_MANY)
+        nodes, found = [self._client.get_node(node) for node in self._names], list[_Untyped]()
+        while len(found) < len(nodes):
+            some = nodes[len(found) : len(found) + self._together]
+            self._pacer.wait()
+            try:
+                read = self._client.read_attributes(some, ua.AttributeIds.Value)
+                found += await asyncio.wait_for(read, self._device.timeout_s)
+            except too_many:
+                if len(some) == 1:
+                    raise
+                self._together = len(some) // 2
+        return found
 
     async def _made(self) -> _Untyped:
         device = self._device

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import importlib.util
+import struct
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -12,7 +13,7 @@ from powerhall.runtime.errors import Retryable
 from powerhall.runtime.settings import Secret
 from powerhall_agent.facility.device import Device
 from powerhall_agent.facility.points import DeviceMap, MapFile, Point
-from powerhall_agent.facility.reader import DeviceProtocol, Pacer, ReadResult
+from powerhall_agent.facility.reader import DeviceProtocol, Pacer, ReadResult, by_object
 
 __all__ = ["SNMP", "SnmpDevice", "SnmpPoint", "SnmpReader"]
 
@@ -27,6 +28,8 @@ _AUTH = {
 }
 _PRIVACY = {"aes128": "USM_PRIV_CFB128_AES", "aes256": "USM_PRIV_CFB256_AES"}
 """Names of pysnmp's constants."""
+_OPAQUE_FLOATS = {b"\x9f\x78\x04": struct.Struct(">f"), b"\x9f\x79\x08": struct.Struct(">d")}
+"""SNMP has no floats: agents that show some wrap them so (draft-perkins-float, as net-snmp does)."""
 _TOO_BIG = 1
 _STATUSES = {1: "tooBig", 2: "noSuchName", 5: "genErr", 13: "resourceUnavailable", 16: "authorizationError"}
 """RFC 3416 section 3; in answers to a GET."""
@@ -81,7 +84,9 @@ class SnmpReader:
         self._device = device
         self._pacer = Pacer(device.pause_s)
         found = [point for point in points.points if isinstance(point, SnmpPoint)]
-        self._oids = {point.oid.replace("{member}", device.member): point.name for point in found}
+        self._oids, self._twins = by_object(
+            (point.oid.replace("{member}", device.member), point.name) for point in found
+        )
         oids = list(self._oids)
         self._requests = [oids[at : at + _PER_REQUEST] for at in range(0, len(oids), _PER_REQUEST)]
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -100,6 +105,7 @@ class SnmpReader:
         except Exception as error:  # noqa: BLE001 - pysnmp raises its own and pyasn1's errors for malformed answers
             self.close()
             raise Retryable(f"{self._device.address}: {type(error).__name__}: {error}") from None
+        answer.repeat(self._twins)
         return answer
 
     def close(self) -> None:
@@ -183,9 +189,12 @@ class SnmpReader:
 
 
 def _number(value: _Untyped) -> float | str:
-    """Return the number, also of a text that is one; otherwise why there is none."""
+    """Return the number, also of a text that is one, or of a float in an Opaque; otherwise why there is none."""
+    wrapped = _OPAQUE_FLOATS.get(bytes(value)[:3]) if type(value).__name__ == "Opaque" else None
     try:
-        return finite(value.prettyPrint())
+        return finite(str(wrapped.unpack(bytes(value)[3:])[0]) if wrapped is not None else value.prettyPrint())
+    except struct.error:
+        return f"{value.prettyPrint()[:40]!r} is cut off"
     except ValueError:
         return f"{value.prettyPrint()[:40]!r} is not a number"
 
