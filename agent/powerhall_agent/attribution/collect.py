@@ -8,6 +8,7 @@ from powerhall.runtime.settings import Secret
 from powerhall_agent.attribution.device_ids import find_device
 from powerhall_agent.attribution.host import HostJobs
 from powerhall_agent.attribution.intervals import Interval, IntervalTracker
+from powerhall_agent.attribution.kept_jobs import KeptJobs
 from powerhall_agent.attribution.pod_resources import SOCKET, list_pods
 from powerhall_agent.attribution.progress import Progress
 from powerhall_agent.base.encoder import Record, Series
@@ -52,14 +53,18 @@ class Attribution:
         pod_logs: Path = _POD_LOGS,
         *,
         reports: Path | None = None,
+        kept: KeptJobs | None = None,
     ) -> None:
         """`gpus` returns the present state of the node's GPUs; `pod_logs` is where the kubelet keeps logs of pods.
 
-        `reports` is where jobs report their progress.
+        `reports` is where jobs report their progress, `kept` what outlives the sampler.
         """
         self._tags, self._host, self._gpus, self._kubelet = tags, host, gpus, kubelet
         self._pod_logs = pod_logs
-        self._intervals = IntervalTracker()
+        self._intervals, self._kept = IntervalTracker(), kept
+        if kept is not None:
+            gpus_before, same_boot = kept.read()
+            self._intervals.resume(gpus_before, same_boot=same_boot)
         self._progress = Progress(tags, reports) if reports is not None else None
 
     def observe(self, now_s: float) -> list[Record]:
@@ -79,6 +84,8 @@ class Attribution:
                     for pod, instances in sorted(found.items())
                 ]
         records = [self._record(interval) for interval in self._intervals.observe(now_s, gpus, holders)]
+        if records and self._kept is not None:
+            self._kept.write(self._intervals.kept(now_s))
         if self._progress is not None:
             records += self._progress.observe(now_s, self._intervals.energies())
         return records

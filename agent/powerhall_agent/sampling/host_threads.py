@@ -13,6 +13,7 @@ from powerhall_agent.base.gpu_snapshot import GpuSnapshot
 from powerhall_agent.base.sensor_log import SensorLog
 from powerhall_agent.collectors import HOST_COLLECTORS, Collector
 from powerhall_agent.sampling.collector_stats import CollectorStats, FamilyStats
+from powerhall_agent.sampling.driver_session import boot_id
 from powerhall_agent.settings.sampler_settings import SamplerSettings
 
 __all__ = ["HostThread", "collect_into", "observe_into", "start_attribution", "start_host_threads"]
@@ -100,7 +101,9 @@ def start_attribution(
         return []
     from powerhall_agent.attribution.collect import Attribution, user_hasher
     from powerhall_agent.attribution.host import HostJobs
+    from powerhall_agent.attribution.kept_jobs import KeptJobs
 
     reports = Path(settings.progress_dir) if settings.progress_dir else None
-    jobs = Attribution(tags, HostJobs(user_hasher(settings.user_hash_salt_file)), gpus, reports=reports)
+    kept = KeptJobs(Path(settings.state_dir), settings.node, boot_id()) if settings.state_dir else None
+    jobs = Attribution(tags, HostJobs(user_hasher(settings.user_hash_salt_file)), gpus, reports=reports, kept=kept)
     return [HostThread("host-jobs", observe_into(ready, jobs.observe), settings.slow_interval_s / 2, failed)]
