@@ -6,11 +6,13 @@
     255, smoothing_floor, W
     186:1, module_power, W, 1000
 
-Field ids are those of nvml.h (NVML_FI_...), for `nvmlDeviceGetFieldValues`.
+Field ids are those of nvml.h (NVML_FI_...), for `nvmlDeviceGetFieldValues`. The site's names stand for nothing that the
+agent knows: only what drivers show in place of a value is left out.
 """
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,7 @@ from powerhall.runtime.decode.bytes_in import read_text
 from powerhall.runtime.decode.numbers_in import digits, finite
 from powerhall.runtime.errors import Rejected
 from powerhall_agent.base.encoder import Fields
+from powerhall_agent.base.sensor_log import SensorLog
 from powerhall_agent.nvml.driver import Driver, Gpu
 from powerhall_agent.nvml.fields import FieldSpec
 
@@ -27,6 +30,8 @@ __all__ = ["ExtraField", "GpuExtra", "read_extra_fields"]
 _MOST_FIELDS: Final = 100
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MOST_ID: Final = 10_000
+_NO_VALUE: Final = frozenset(map(float, (0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF)))
+"""What drivers show in place of a value, in NVML's units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +82,19 @@ class GpuExtra:
     def __init__(self, driver: Driver, gpu: Gpu, fields: Sequence[ExtraField]) -> None:
         """Prepare the batch; fields that the driver does not have are dropped at the first read."""
         self._batch = driver.batch(gpu, [field.spec for field in fields])
-        self._units = {field.spec.name: field.unit for field in fields}
+        self._fields = {field.spec.name: field for field in fields}
 
     def collect(self) -> Fields:
         """Read all fields, by their names."""
         return self._batch.read()
 
-    def points(self, fields: Fields) -> Iterator[tuple[str, Fields]]:
-        """Yield name, and value and unit as they are stored."""
+    def points(self, fields: Mapping[str, float | str], sensors: SensorLog) -> Iterator[tuple[str, Fields]]:
+        """Yield name, and value and unit as they are stored; what stands for no value is dropped and counted."""
         for name, value in fields.items():
-            unit = self._units.get(name, "")
-            yield name, {"value": value, "unit": unit} if unit else {"value": value}
+            field = self._fields[name]
+            shown = float(value) * field.spec.per
+            if not math.isfinite(shown) or float(round(shown)) in _NO_VALUE:
+                sensors.drop(f"gpu_extra {name}", f"{shown:.10g} is no reading")
+                continue
+            sensors.believe(f"gpu_extra {name}")
+            yield name, {"value": value, "unit": field.unit} if field.unit else {"value": value}

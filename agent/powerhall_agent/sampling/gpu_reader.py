@@ -39,6 +39,8 @@ _CLOSURES_PER_ALARM: Final = 6
 _CONTRADICTION: Final = 0.3
 """Difference of counter and integral that no sampling explains: one of the two sensors is wrong."""
 _MEASUREMENTS: Final = ("gpu", "gpu_fast", "gpu_slow", "gpu_activity", "gpu_identity")
+_KEEP_NS: Final = 900_000_000
+"""Totals are kept at most about once a second, however short the interval is."""
 _NOTHING: Final[FastSample] = (None, None)
 
 
@@ -98,7 +100,7 @@ class GpuReader:
         self._wants_times = False
         self.field_times_s: dict[str, float] = {}
         """Driver time of each reading; measured after an identity, taken by the report of the sampler."""
-        self._slowdowns = 0
+        self._slowdowns = self._keep_from_ns = 0
         self._off_closures = 0
         self._gpm: GpuGpm | None = None
         self.mig: list[tuple[MigInstance, Series]] = []
@@ -263,6 +265,12 @@ class GpuReader:
         fields = {**self.fast.interval(), **found}
         self._put("gpu", fields, moment.ms)
         self._watch_limits(fields, moment)
+        if moment.mono_ns >= self._keep_from_ns:
+            self._keep_from_ns = moment.mono_ns + _KEEP_NS
+            self._keep()
+
+    def _keep(self) -> None:
+        """Keep the totals over a restart; what comes after is filled from the driver's counter."""
         energy = self.energy
         self._context.checkpoint.keep(
             Totals(
@@ -318,8 +326,8 @@ class GpuReader:
                 self._put("gpu_activity", activity, moment.ms)
         if self._extra is None:
             return
-        found = self.checks.sift(self._context.stats.family("gpu_extra").run(self._extra))
-        for name, fields in self._extra.points(found):
+        found = self._context.stats.family("gpu_extra").run(self._extra)
+        for name, fields in self._extra.points(found, self.sensors):
             series = Series("gpu_extra", {**self.tags, "field": name})
             self._context.queue.put(Record(series, fields, moment.ms))
 

@@ -29,6 +29,7 @@ _SLEW_K: Final = 30.0
 _SLEW_K_PER_S: Final = 20.0
 _MOST_MHZ: Final = 10_000.0
 _MOST_BYTES: Final = float(1 << 44)
+_MOST_RAMP_W_PER_S: Final = 1.0e6
 _MOST_COUNT: Final = 4_294_967_294.0
 _MOST_SECONDS: Final = 3.0e9
 _UNKNOWN_PSTATE: Final = 32.0
@@ -77,8 +78,19 @@ _RANGES: Final[Mapping[str, _Range]] = {
         ("pcie_tx_bytes_per_s", "pcie_rx_bytes_per_s", "nvlink_tx_bytes_per_s", "nvlink_rx_bytes_per_s"),
         _Range(0.0, 1e13, "B/s"),
     ),
-    "power_smoothing_floor_w": _Range(0.0, 2 * _MOST_W, "W"),
-    "power_smoothing_ceiling_w": _Range(0.0, 2 * _MOST_W, "W"),
+    **dict.fromkeys(
+        ("power_smoothing_floor_w", "power_smoothing_ceiling_w", "power_floor_primary_w", "power_floor_secondary_w"),
+        _Range(0.0, 2 * _MOST_W, "W"),
+    ),
+    **dict.fromkeys(("power_ramp_up_w_per_s", "power_ramp_down_w_per_s"), _Range(0.0, _MOST_RAMP_W_PER_S, "W/s")),
+    **dict.fromkeys(("power_smoothing", "power_smoothing_delayed", "mig_mode"), _Range(0.0, 1.0)),
+    "power_smoothing_profile": _Range(0.0, 255.0),
+    "power_profiles": _Range(0.0, _MOST_COUNT),
+    "edpp_percent": _Range(0.0, 1000.0, "%"),
+    "c2c_links": _Range(0.0, 1024.0),
+    "c2c_max_bytes_per_s": _Range(0.0, 1e14, "B/s"),
+    "fabric_state": _Range(0.0, 255.0),
+    "clocks_event_reasons": _Range(0.0, float(1 << 48)),
     "pstate": _Range(0.0, 15.0),
     "recovery_action": _Range(0.0, 255.0),
     "power_limit_w": _Range(0.001, 2 * _MOST_W, "W"),
@@ -110,7 +122,7 @@ class GpuPlausibility:
         """Drop what is impossible, and keep account in the log."""
         self._log, self._clock = log, clock
         self._limit_w: dict[str, float] = {}
-        self._shutdown_c: float | None = None
+        self._most_c = _MOST_C
         self._learned: dict[str, float] = {}
         self._temps: dict[str, tuple[float, int]] = {}
         self._believed: dict[str, float | str] = {}
@@ -143,11 +155,11 @@ class GpuPlausibility:
     def _all_possible(self, fields: Fields) -> bool:
         """Return whether nothing is to be left out; one function, because it runs for every reading."""
         bounds, believed = self._plain_bounds, self._believed
-        changed = fields.items() - believed.items()
-        for name, value in changed:
-            pair = bounds.get(name)
-            if pair is not None and not pair[0] <= value <= pair[1]:  # type: ignore[operator] # only numbers have bounds
-                return False
+        for name, value in fields.items():
+            if value != believed.get(name):
+                pair = bounds.get(name)
+                if pair is not None and not pair[0] <= value <= pair[1]:  # type: ignore[operator] # only numbers have bounds
+                    return False
         for name in _TEMPERATURES:
             temp_c = fields.get(name)
             if temp_c is not None and (isinstance(temp_c, str) or self._temp_fault(name, temp_c)):
@@ -155,14 +167,14 @@ class GpuPlausibility:
         used, total = fields.get("mem_used_bytes"), fields.get("mem_total_bytes")
         if isinstance(used, int | float) and isinstance(total, int | float) and used > total:
             return False
-        believed.update(changed)
+        believed.update(fields)
         return True
 
     def _temp_fault(self, name: str, temp_c: float) -> bool:
         if temp_c == self._believed.get(name):
             self._temps[name] = temp_c, self._clock()
             return False
-        return bool(self._fault(name, temp_c))
+        return not _LEAST_C <= temp_c <= self._most_c or bool(self._slew(name, temp_c))
 
     def _without_faults(self, fields: Fields) -> dict[str, float | str]:
         found: dict[str, float | str] = {}
@@ -193,8 +205,7 @@ class GpuPlausibility:
         if name in _RANGES:
             return _Range(*self._plain_bounds[name], _RANGES[name].unit)
         if name in _TEMPERATURES:
-            most_c = _MOST_C if self._shutdown_c is None else self._shutdown_c + _SHUTDOWN_ROOM_K
-            return _Range(_LEAST_C, most_c, "degC")
+            return _Range(_LEAST_C, self._most_c, "degC")
         return _Range(*self._plain_bounds[name], "W") if name in _POWERS else None
 
     def _bound_powers(self) -> None:
@@ -232,7 +243,7 @@ class GpuPlausibility:
             return
         self._learned[name] = float(value)
         if name == "temp_shutdown_c":
-            self._shutdown_c = float(value)
+            self._most_c = float(value) + _SHUTDOWN_ROOM_K
             self._believed.clear()
         else:
             self._limit_w[name] = max(float(value), self._limit_w.get(name, 0.0) if name == "power_limit_w" else 0.0)

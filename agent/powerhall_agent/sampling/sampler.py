@@ -43,6 +43,7 @@ _log = Log(quiet=True)
 _DRIVER: Final = -1
 _REPORT_S: Final = 10.0
 _STUCK_NS: Final = 3_000_000_000
+_STATES_NS: Final = 900_000_000
 _REINIT_FIRST_S, _REINIT_LAST_S = 1.0, 30.0
 
 
@@ -80,7 +81,7 @@ class Sampler:
         self._opened: DriverSession | None = None
         self._open_failed = self._missing_code = 0
         self._open_at_ns, self._reinit_s = 0, _REINIT_FIRST_S
-        self._report_ns = self._full_ns = 0
+        self._report_ns = self._full_ns = self._states_from_ns = 0
         self._was_stuck = False
         self.sensors = SensorLog()
         """Sensors of the host."""
@@ -291,11 +292,12 @@ class Sampler:
         self.queue.put(Record(session.series(index), fields, moment.ms))
 
     def _node(self, moment: Moment) -> None:
-        """Write the state of every GPU, and their sum."""
+        """Write the sum of the GPUs, and about once a second, however short the interval is, the state of each."""
         session = self._session
         readers = session.readers if session else []
         missing = session.missing if session else {}
-        if session is not None:
+        if session is not None and moment.mono_ns >= self._states_from_ns:
+            self._states_from_ns = moment.mono_ns + _STATES_NS
             for index, health in [*((reader.gpu.index, reader.health) for reader in readers), *missing.items()]:
                 self._state(session, index, health, moment)
         up = [reader for reader in readers if reader.health.up]

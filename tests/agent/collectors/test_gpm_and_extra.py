@@ -12,6 +12,7 @@ from powerhall_agent.collectors.gpu_slow import GpuSlow
 from powerhall_agent.nvml.driver import Driver
 from powerhall_agent.sampling.sampler import Sampler
 from powerhall_agent.settings.sampler_settings import SamplerSettings
+from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.install import install
 from powerhall_agent.simulate.state import StateFile
 from powerhall_agent.simulate.world import advance, claim
@@ -90,9 +91,10 @@ FILE = """\
 """
 
 
-def test_a_site_adds_fields_by_a_line_each(tmp_path):
+def sampled(tmp_path, file, each_tick=lambda _state, _tick: None):
+    """The points of 25 s of a GPU at 650 W with the fields of this file."""
     path = tmp_path / "fields.csv"
-    path.write_text(FILE, encoding="utf-8")
+    path.write_text(file, encoding="utf-8")
     state, driver, _ = gpu()
     driver.close()
     lines, now = [], [SECOND]
@@ -110,21 +112,58 @@ def test_a_site_adds_fields_by_a_line_each(tmp_path):
 
     settings = SamplerSettings(node="gn01", rapl=False, attribution=False, extra_fields=str(path))
     sampler = Sampler(settings, Sink(), Clock())
-    for _ in range(250):
+    for tick in range(250):
+        each_tick(state, tick)
         sampler.tick()
         advance(state, 0.1)
         now[0] += SECOND // 10
     sampler.close()
+    return lines
+
+
+def extras(lines):
     found = {}
     for point in lines:
         if point.measurement == "gpu_extra":
             found.setdefault(point.tags["field"], []).append(point.fields)
+    return found
+
+
+def test_a_site_adds_fields_by_a_line_each(tmp_path):
+    lines = sampled(tmp_path, FILE)
+    found = extras(lines)
     assert set(found) == {"instant_power", "memory_temperature"}
     assert found["instant_power"][-1]["unit"] == "W"
     assert found["instant_power"][-1]["value"] == pytest.approx(650, rel=0.05)
     assert len(found["instant_power"]) == 3
     activity = [point.fields for point in lines if point.measurement == "gpu_activity"]
     assert activity[-1]["sm_active_percent"] == pytest.approx(90)
+
+
+def test_the_names_of_a_sites_fields_mean_nothing_to_the_checks_of_the_gpus_own(tmp_path):
+    """The memory's temperature under the GPU's name, and the least power limit under that of the limit of now."""
+    file = "82, temp_c, degC\n187, power_limit_max_w, W, 1000\n192, power_limit_w, mW\n189, util_percent, W, 1000\n"
+    lines = sampled(tmp_path, file)
+    assert {name: len(values) for name, values in extras(lines).items()} == {
+        "temp_c": 3, "power_limit_max_w": 3, "power_limit_w": 3, "util_percent": 3
+    }  # fmt: skip
+    assert {point.fields["value"] for point in lines if point.tags.get("field") == "power_limit_w"} == {700_000.0}
+    own = [point.fields for point in lines if point.measurement == "gpu"]
+    assert len([fields for fields in own if fields["power_w"] > 600 and "temp_c" in fields]) == len(own)
+    assert not [point for point in lines if point.measurement == "sensor"]
+
+
+def test_what_a_driver_shows_in_place_of_a_value_is_no_value_of_a_sites_field(tmp_path):
+    word = at.F_BASE + at.F_WORDS * at.field_slot(100)  # a field that nothing else reads
+
+    def spoil(state, tick):
+        state.ints[state.base(0) + word] = 1
+        state.ints[state.base(0) + word + 1] = 0xFFFFFFFF if tick < 150 else 200_000
+
+    lines = sampled(tmp_path, "100, of_the_site, W, 1000\n", spoil)
+    assert [fields["value"] for fields in extras(lines)["of_the_site"]] == [200.0]
+    (event,) = [point for point in lines if point.tags.get("kind") == "implausible_reading"]
+    assert event.fields["detail"] == "gpu_extra of_the_site: 4294967295 is no reading; dropped"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from powerhall.store.gpu_fields import ACTIVITY_FIELDS, FULL_FIELDS, SLOW_FIELDS, FieldValue
 from powerhall.store.line_protocol import parse_lines
 from powerhall_agent.base.sensor_log import SensorLog
 from powerhall_agent.base.trusted_counter import TrustedCounter, Verdict
@@ -190,6 +191,20 @@ def test_a_value_that_no_gpu_can_show_is_left_out_and_an_honest_one_stays(field,
     assert not log.watched
     assert checks.sift({field: garbage, "temp_slowdown_c": 87.0}) == {"temp_slowdown_c": 87.0}
     assert log.watched == (garbage != 32.0), "unknown is no fault"
+
+
+@pytest.mark.parametrize("row", [*FULL_FIELDS, *SLOW_FIELDS, *ACTIVITY_FIELDS], ids=lambda row: row.name)
+def test_what_drivers_show_in_place_of_a_value_is_no_value_of_any_field(row):
+    if row.name == "energy_closure":
+        pytest.skip("computed by the sampler")
+    raw = 2**64 - 1
+    for source in row.sources:
+        if isinstance(source, FieldValue):
+            raw = (raw if source.value_type == "u64" or source.wrap_bits else 2**32 - 1) / source.per
+            break
+    log, honest = SensorLog(), {"processes" if row.name == "pstate" else "pstate": 8.0}
+    assert GpuPlausibility(log).sift({row.name: float(raw)} | honest) == honest
+    assert log.watched
 
 
 def test_memory_in_use_is_part_of_the_memory_present():
