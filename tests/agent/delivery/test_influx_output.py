@@ -182,7 +182,7 @@ def _python(script: str) -> str:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
 
 
-def test_the_write_service_comes_without_the_rest_of_the_client():
+def test_the_transport_comes_without_the_rest_of_the_client():
     """Memory of every GPU host depends on it: neither NumPy nor ReactiveX nor the 400 management modules."""
     script = (
         "import sys; from powerhall.store.influxdb.client import write_client; "
@@ -198,11 +198,11 @@ def test_the_partial_import_does_not_affect_the_whole_client_before_or_after():
     script = (
         "from powerhall.store.influxdb.client import write_client; write_client(lambda c: None); "
         "from influxdb_client.client.write_api import WriteApi; import influxdb_client; "
-        "client, service, error = write_client(lambda c: None); "
+        "client, error = write_client(lambda c: None); "
         "assert influxdb_client.InfluxDBClient and 'influxdb_client.domain.bucket' in __import__('sys').modules; "
-        "print(type(client).__name__, service.post_write.__name__, error.__name__)"
+        "print(type(client).__name__, client.rest_client.request.__name__, error.__name__)"
     )
-    assert _python(script) == "ApiClient post_write ApiException\n"
+    assert _python(script) == "ApiClient request ApiException\n"
 
 
 def test_a_sqlite_store_is_an_output_too(tmp_path):

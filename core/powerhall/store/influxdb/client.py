@@ -1,7 +1,7 @@
-"""influxdb-client's synchronous write service without the rest of the package.
+"""influxdb-client's synchronous transport without the rest of the package.
 
 `import influxdb_client` loads some 500 modules of the management API, ReactiveX and, where installed, NumPy: 20 to
-30 MiB in a daemon that may take 48. The write service itself needs a dozen of them. While they are imported, their
+30 MiB in a daemon that may take 48. The transport itself needs a dozen of them. While they are imported, their
 packages stand in `sys.modules` without having run the `__init__` files that import everything else; afterwards the
 entries are taken out again, so that the whole package can still be imported by others. A release laid out differently
 makes `write_client` fall back on the ordinary import.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import urllib3
 
-__all__ = ["ApiClient", "Configuration", "RestClient", "WriteService", "write_client"]
+__all__ = ["ApiClient", "Configuration", "RestClient", "RestResponse", "write_client"]
 
 _ROOT = "influxdb_client"
 _PACKAGES = ("", ".client", ".domain", ".service", "._sync")
@@ -38,10 +38,22 @@ class Configuration(Protocol):
     timeout: int
 
 
+class RestResponse(Protocol):
+    """An answer whose status is 2xx."""
+
+    status: int
+
+    def getheaders(self) -> Mapping[str, str]:
+        """Return the headers."""
+
+
 class RestClient(Protocol):
     """The transport of an ApiClient."""
 
     pool_manager: "urllib3.PoolManager"
+
+    def request(self, method: str, url: str, **options: object) -> RestResponse:
+        """Send one request; a refusing answer raises ApiException."""
 
 
 class ApiClient(Protocol):
@@ -50,24 +62,14 @@ class ApiClient(Protocol):
     default_headers: dict[str, str]
     rest_client: RestClient
 
-    def call_api(self, path: str, method: str, **options: object) -> tuple[object, int, Mapping[str, str]]:
-        """Send one request; return data, status and headers; a refusing answer raises ApiException."""
-
-
-class WriteService(Protocol):
-    """influxdb-client's WriteService."""
-
-    def post_write_with_http_info(self, **options: object) -> tuple[object, int, Mapping[str, str]]:
-        """Send one request to /api/v2/write; return data, status and headers; a refusing answer raises ApiException."""
-
 
 _lock = threading.Lock()
 _modules: dict[str, ModuleType] = {}
 """Classes imported for the first client; later ones use them again."""
 
 
-def write_client(configure: Callable[[Configuration], None]) -> tuple[ApiClient, WriteService, type[Exception]]:
-    """Make an ApiClient, its Configuration filled in by `configure`; return it, its WriteService and ApiException."""
+def write_client(configure: Callable[[Configuration], None]) -> tuple[ApiClient, type[Exception]]:
+    """Make an ApiClient, its Configuration filled in by `configure`; return it and ApiException."""
     with _lock:
         try:
             with _lean():
@@ -110,10 +112,9 @@ def _enter_bare_packages(folder: str) -> None:
         setattr(sys.modules[_ROOT], name, getattr(importlib.import_module(_ROOT + module), name))
 
 
-def _make(configure: Callable[[Configuration], None]) -> tuple[ApiClient, WriteService, type[Exception]]:
+def _make(configure: Callable[[Configuration], None]) -> tuple[ApiClient, type[Exception]]:
     importlib.import_module(_ROOT)
     configuration = importlib.import_module(_ROOT + ".configuration").Configuration()
     configure(configuration)
     client = importlib.import_module(_ROOT + "._sync.api_client").ApiClient(configuration)
-    service = importlib.import_module(_ROOT + ".service.write_service").WriteService(client)
-    return client, service, importlib.import_module(_ROOT + ".rest").ApiException
+    return client, importlib.import_module(_ROOT + ".rest").ApiException

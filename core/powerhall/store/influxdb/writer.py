@@ -3,12 +3,15 @@
 The store of every command and the output of the node agent send by this class, so that both get the same endpoints,
 compression, TLS and timeouts. Proxies of the environment are not used, redirects are not followed, and nothing is
 retried: retries are up to the callers.
+
+The library's connections, TLS and errors are used, and not its services, which find out anew at each write what never
+changes: the address, its parameters, the headers.
 """
 
 import gzip
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol, cast
+from urllib.parse import urlencode
 
 from powerhall.runtime.errors import ConfigError
 from powerhall.runtime.files import check_regular
@@ -21,7 +24,7 @@ from powerhall.store.influxdb.answers import (
     one_line,
     refused_write,
 )
-from powerhall.store.influxdb.client import Configuration, write_client
+from powerhall.store.influxdb.client import Configuration, RestResponse, write_client
 
 if TYPE_CHECKING:
     import urllib3
@@ -54,13 +57,23 @@ class InfluxWriter:
         except OSError as error:
             raise ConfigError(f"{address.name}: ca_file: {address.ca_file}: {error.strerror}") from None
         try:
-            self._client, self._service, self._api_error = write_client(configure)
+            self._client, self._api_error = write_client(configure)
         except ImportError:
             raise ConfigError(f"{address.name}: needs influxdb-client; pip install 'powerhall[agent]'") from None
         limit_manager(self.pool, most_bytes)
         self._address = address
-        self._lock = threading.Lock()
         self._v1_write = False
+        database, policy = address.database
+        v2 = {"org": address.org or "-", "bucket": address.bucket, "precision": "ms"}
+        v1 = {"db": database, "precision": "ms"} | ({"rp": policy} if policy else {})
+        self._v2_url = f"{address.base_url}/api/v2/write?{urlencode(v2)}"
+        self._v1_url = f"{address.base_url}/write?{urlencode(v1)}"
+        self._headers = {
+            **self._client.default_headers,
+            "Accept": "application/json",
+            "Content-Type": "text/plain; charset=utf-8",
+            "Content-Encoding": "gzip",
+        }
 
     @property
     def pool(self) -> "urllib3.PoolManager":
@@ -75,14 +88,12 @@ class InfluxWriter:
         import urllib3.exceptions
 
         body = gzip.compress(lines, _GZIP_LEVEL, mtime=0)
-        with self._lock:
-            self._client.default_headers.pop("Authorization", None)
-            self._client.default_headers |= {"Authorization": authorization} if authorization else {}
+        headers = self._headers | ({"Authorization": authorization} if authorization else {})
         try:
             if not self._v1_write:
-                self._write_v2(body)
+                self._write_v2(body, headers)
             if self._v1_write:
-                self._write_v1(body)
+                self._check(self._post(self._v1_url, body, headers))
         except self._api_error as error:
             raise _refused(cast("_ApiError", error)) from None
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -92,43 +103,25 @@ class InfluxWriter:
         """Close the connections."""
         self.pool.clear()
 
-    def _write_v2(self, body: bytes) -> None:
-        address = self._address
+    def _write_v2(self, body: bytes, headers: Mapping[str, str]) -> None:
         try:
-            answer = self._service.post_write_with_http_info(
-                org=address.org or "-",
-                bucket=address.bucket,
-                body=body,
-                precision="ms",
-                content_encoding="gzip",
-                content_type="text/plain; charset=utf-8",
-                urlopen_kw=_NO_EXPANSION,
-            )
+            answer = self._post(self._v2_url, body, headers)
         except self._api_error as error:
             refused = _refused(cast("_ApiError", error))
-            if address.version == 1 and refused.kind is AnswerKind.NO_ENDPOINT:
+            if self._address.version == 1 and refused.kind is AnswerKind.NO_ENDPOINT:
                 self._v1_write = True  # before 1.8 there is no v2 endpoint
             else:
                 raise
         else:
             self._check(answer)
 
-    def _write_v1(self, body: bytes) -> None:
-        database, policy = self._address.database
-        query = [("db", database), ("precision", "ms")]
-        answer = self._client.call_api(
-            "/write",
-            "POST",
-            query_params=query + ([("rp", policy)] if policy else []),
-            header_params={"Content-Encoding": "gzip", "Content-Type": "text/plain; charset=utf-8"},
-            body=body,
-            urlopen_kw=_NO_EXPANSION,
-        )
-        self._check(answer)
+    def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> RestResponse:
+        return self._client.rest_client.request("POST", url, headers=headers, body=body, **_NO_EXPANSION)
 
-    def _check(self, answer: tuple[object, int, Mapping[str, str]]) -> None:
+    @staticmethod
+    def _check(answer: RestResponse) -> None:
         """Raise InfluxRefused unless the lines are delivered: influxdb-client takes every 2xx for that."""
-        _, status, headers = answer
+        status, headers = answer.status, answer.getheaders()
         announced = headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
         is_empty = not announced and "html" not in headers.get("Content-Type", "").lower()
         if status != DELIVERED or not is_empty:  # a 204 has no content: one that announces some is no store's
