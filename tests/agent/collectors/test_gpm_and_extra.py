@@ -157,7 +157,7 @@ def test_what_a_driver_shows_in_place_of_a_value_is_no_value_of_a_sites_field(tm
     word = at.F_BASE + at.F_WORDS * at.field_slot(100)  # a field that nothing else reads
 
     def spoil(state, tick):
-        state.ints[state.base(0) + word] = 1
+        state.ints[state.base(0) + word] = 1 << 32  # an unsigned number, and no error
         state.ints[state.base(0) + word + 1] = 0xFFFFFFFF if tick < 150 else 200_000
 
     lines = sampled(tmp_path, "100, of_the_site, W, 1000\n", spoil)
