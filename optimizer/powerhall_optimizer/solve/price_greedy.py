@@ -171,7 +171,7 @@ def fill(  # noqa: PLR0917
     basis = PriceBasis(price, energy, np.maximum(1.0, problem.capacity))
     cost = float(problem.slots) * len(presolved.arrays.profile_amount)
     every = max(8, int(np.ceil(len(order) * cost / RENEWALS)))
-    for scale in scales:
+    for scale in scales if price.any() else scales[:1]:  # prices of 0 are the same at every scale
         renew = every if scale == scales[0] and slope > 0 else len(order) + 1
         insert_all(presolved.arrays, order, basis, FillRule(0.0, slope, scale), renew, working)
     return Schedule(working.option, working.start), value_of(presolved, working.option, working.start)
