@@ -67,7 +67,7 @@ kubernetes-servers: ## build the servers of make test-kubernetes into a cache fo
 	tests/rigs/kubernetes/build.sh $(or $(KUBERNETES),1.33)
 
 test-kubernetes: setup kubernetes-servers ## plans in a real Kubernetes (KUBERNETES=1.33) with Kueue 0.17 (etcd-server, kubectl)
-	POWERHALL_KUBERNETES=$(or $(KUBERNETES),1.33) $(BIN)/python -m pytest tests/optimizer/schedulers/kubernetes_real -v
+	POWERHALL_KUBERNETES=$(or $(KUBERNETES),1.33) $(BIN)/python -m pytest tests/optimizer/schedulers/kubernetes_real -v --timeout=900
 
 test-slurm-hour: setup ## an hour of users submitting to Slurm with no optimizer: the budget holds (root, slurm; little CPU)
 	POWERHALL_DEAD_S=3600 $(BIN)/python -m pytest tests/optimizer/schedulers/test_slurm_budget.py -k no_optimizer -s --timeout=4500

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rigs.kubernetes.cluster import CACHE, Cluster, _module, free_port, until
+from rigs.kubernetes.cluster import CACHE, Cluster, _module, free_port
 from rigs.kubernetes_gangs import job_set
 
 JOBSET, RAY, SETS = "v0.11.1", "v1.6.0", "v0.8.0"
@@ -27,21 +27,22 @@ def start(cluster: Cluster) -> Iterator[None]:
     ray_command = ["env", f"KUBECONFIG={cluster.kubeconfig}", str(CACHE / "ray-operator"), "--metrics-addr=0"]
     ray_command.append("--enable-leader-election=false")
     cluster.run("ray-operator", [*ray_command, f"--health-probe-bind-address=127.0.0.1:{health}"])
-    _start_job_sets(cluster)
+    hooks = _start_job_sets(cluster)
     yield
     cluster.end("jobset")
     cluster.end("ray-operator")
-    cluster.kubectl("delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", "--all")
+    cluster.kubectl("delete", *hooks)
 
 
-def _start_job_sets(cluster: Cluster) -> None:
+def _start_job_sets(cluster: Cluster) -> list[str]:
+    """Start the controller of JobSets; return the names of its webhooks' configurations."""
     hook, folder = free_port(), cluster.folder / "jobset"
     folder.mkdir(exist_ok=True)
     _certificate(folder)
     objects = _manifests(hook, (folder / "tls.crt").read_bytes())
     first = [one for one in objects if one["kind"] in ("Namespace", "CustomResourceDefinition")]
     cluster.apply(*first)
-    cluster.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=60s")
+    cluster.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=110s")
     cluster.apply(*[one for one in objects if one not in first])
     config = {
         "apiVersion": "config.jobset.x-k8s.io/v1alpha1",
@@ -55,7 +56,8 @@ def _start_job_sets(cluster: Cluster) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     command = ["env", f"KUBECONFIG={cluster.kubeconfig}", str(CACHE / "jobset")]
     cluster.run("jobset", [*command, f"--config={folder}/config.yaml"])
-    until("the webhook of JobSets answers", lambda: _takes_a_job_set(cluster))
+    cluster.up("jobset", "the webhook of JobSets answers", lambda: _takes_a_job_set(cluster))
+    return [f"{one['kind'].lower()}/{one['metadata']['name']}" for one in objects if "webhooks" in one]
 
 
 def _certificate(folder: Path) -> None:
@@ -77,6 +79,7 @@ def _manifests(hook: int, authority: bytes) -> list[dict[str, Any]]:
             item["spec"] = {"type": "ExternalName", "externalName": "localhost"}
         for entry in item.get("webhooks", ()):
             entry["clientConfig"]["service"]["port"] = hook
+            entry["timeoutSeconds"] = 30
             entry["clientConfig"]["caBundle"] = base64.b64encode(authority).decode()
         objects.append(item)
     return objects

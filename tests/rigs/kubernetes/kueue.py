@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rigs.kubernetes.cluster import CACHE, Cluster, _module, free_port, until
+from rigs.kubernetes.cluster import CACHE, Cluster, _module, free_port
 
 VERSION = "v0.17.0"
 _SERVICE = "kueue-webhook-service"
@@ -41,10 +41,10 @@ def start(cluster: Cluster, transformations: list[dict[str, Any]]) -> Iterator[N
     certificates.mkdir(exist_ok=True)
     command = ["env", f"KUBECONFIG={cluster.kubeconfig}", str(CACHE / "kueue"), f"--config={settings}"]
     cluster.run("kueue", [*command, "--feature-gates=VisibilityOnDemand=false"])
-    secret = until("Kueue's certificate", lambda: _secret(cluster))
+    secret = cluster.up("kueue", "Kueue's certificate", lambda: _secret(cluster))
     for name in ("ca.crt", "tls.crt", "tls.key"):
         (certificates / name).write_bytes(base64.b64decode(secret[name]))
-    until("Kueue's webhook answers", lambda: _takes_a_flavour(cluster))
+    cluster.up("kueue", "Kueue's webhook answers", lambda: _takes_a_flavour(cluster))
     yield
     cluster.end("kueue")
 
@@ -63,6 +63,7 @@ def _manifests(hook: int) -> list[dict[str, Any]]:
             item["spec"] = {"type": "ExternalName", "externalName": "localhost"}
         for entry in item.get("webhooks", ()):
             entry["clientConfig"]["service"]["port"] = hook
+            entry["timeoutSeconds"] = 30
         conversion = item.get("spec", {}).get("conversion", {}) if item["kind"] == "CustomResourceDefinition" else {}
         if "webhook" in conversion:
             conversion["webhook"]["clientConfig"]["service"]["port"] = hook
@@ -73,7 +74,7 @@ def _manifests(hook: int) -> list[dict[str, Any]]:
 def _apply(cluster: Cluster, objects: list[dict[str, Any]]) -> None:
     first = [o for o in objects if o["kind"] in ("Namespace", "CustomResourceDefinition")]
     cluster.apply(*first)
-    cluster.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=60s")
+    cluster.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=110s")
     cluster.apply(*[o for o in objects if o not in first])
 
 

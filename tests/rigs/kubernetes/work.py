@@ -1,19 +1,31 @@
 """Jobs, plans and samples for tests on the cluster of `rigs.kubernetes`."""
 
+import os
 import threading
 import time
 from typing import Any
 
+import pytest
+
 from powerhall.plan.plan import Plan
 from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import KubernetesSettings
 from powerhall_optimizer.schedulers.kubernetes.reader import KubernetesReader
-from rigs.kubernetes.cluster import Cluster
+from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesWriter
+from rigs.kubernetes.cluster import Cluster, missing, until
 from rigs.plans import greedy_plan, small_site
 
 NODES = tuple(f"gn{n:02d}" for n in range(1, 13))
 SITE = small_site(NODES)
 WATTS = 1250.0
 """Of a GPU in the fast mode of `small_site`, its share of the node included."""
+
+
+def needs(*programs: str, in_make: bool = True) -> list[pytest.MarkDecorator]:
+    """Return the marks of a module on the cluster; with `in_make` it runs in `make test-kubernetes` alone."""
+    lacks = missing(*programs)
+    marks = [pytest.mark.rig, pytest.mark.slow, pytest.mark.skipif(bool(lacks), reason=lacks or "-")]
+    away = in_make and "POWERHALL_KUBERNETES" not in os.environ
+    return [*marks, pytest.mark.skipif(away, reason="make test-kubernetes runs it")]
 
 
 def local_queue(team: str) -> dict[str, Any]:
@@ -68,13 +80,39 @@ def plan_of(settings: KubernetesSettings, budget_kw: int = 60, **kwargs: Any) ->
     )
 
 
+def write(settings: KubernetesSettings, plan: Plan | None = None, **kwargs: Any) -> KubernetesWriter:
+    """Write a plan, by default one of the queue as it is now, and return the writer: nothing of it is refused."""
+    writer = KubernetesWriter(settings)
+    assert writer.apply(plan or plan_of(settings, **kwargs)).failed == []
+    return writer
+
+
+def until_gpus(cluster: Cluster, gpus: int) -> None:
+    """Wait until so many GPUs are held by pods."""
+    until(f"{gpus} GPUs are held", lambda: running_gpus(cluster) == gpus)
+
+
 def running_gpus(cluster: Cluster) -> int:
     """Return the GPUs of pods that hold a node now, counted from the pods alone."""
     held = 0
     for pod in cluster.get("pods", "-A")["items"]:
         if pod["spec"].get("nodeName") and pod["status"].get("phase") not in ("Succeeded", "Failed"):
-            held += sum(int(c["resources"]["limits"].get("nvidia.com/gpu", 0)) for c in pod["spec"]["containers"])
+            sidecars = [one for one in pod["spec"].get("initContainers", ()) if one.get("restartPolicy") == "Always"]
+            held += sum(_limit(one) for one in (*pod["spec"]["containers"], *sidecars))
     return held
+
+
+def landed(cluster: Cluster, team: str) -> dict[str, set[str]]:
+    """Return the nodes of the pods that run, by the Job or cluster that made them."""
+    found: dict[str, set[str]] = {}
+    for pod in cluster.get("pods", "-n", team)["items"]:
+        if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]:
+            found.setdefault(pod["metadata"]["ownerReferences"][0]["name"], set()).add(pod["spec"]["nodeName"])
+    return found
+
+
+def _limit(container: dict[str, Any]) -> int:
+    return int(container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu", 0))
 
 
 class Watch(threading.Thread):

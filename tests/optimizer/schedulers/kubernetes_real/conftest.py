@@ -9,6 +9,7 @@ from powerhall_optimizer.schedulers.kubernetes.kubernetes_settings import Kubern
 from rigs.kubernetes import cluster as rig
 from rigs.kubernetes import kueue
 from rigs.kubernetes.work import NODES
+from rigs.two_halls import HALLS, TYPES
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +44,16 @@ def settings(cluster, tmp_path):
     return KubernetesSettings(
         server=cluster.url, ca_file=cluster.ca_file, token_file=str(token), identity="test", lease_s=5
     )
+
+
+@pytest.fixture
+def labels(cluster):
+    """Labels of the halls and types of `rigs.two_halls` on all nodes."""
+    for hall, nodes in HALLS.items():
+        keys = f"powerhall.io/hall={hall}", f"powerhall.io/node-type={TYPES[hall]}"
+        cluster.kubectl("label", "node", *nodes, *keys, "--overwrite")
+    yield
+    cluster.kubectl("label", "node", *NODES, "powerhall.io/hall=hall1", "powerhall.io/node-type-", "--overwrite")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """JobSets, RayJobs and LeaderWorkerSets under their own controllers, in a real Kubernetes."""
 
-import os
 import time
 
 import msgspec
@@ -8,19 +7,11 @@ import pytest
 
 from powerhall_optimizer.schedulers.kubernetes.reader import KubernetesReader
 from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesWriter
-from rigs.kubernetes import cluster as rig
 from rigs.kubernetes import gang_controllers
-from rigs.kubernetes.work import SITE, WATTS, Watch, job, plan_of, running_gpus
+from rigs.kubernetes.work import SITE, WATTS, Watch, job, needs, plan_of, running_gpus, until_gpus, write
 from rigs.kubernetes_gangs import job_set, leader_worker_set, ray_job
 
-pytestmark = [
-    pytest.mark.rig,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        bool(rig.missing("jobset", "ray-operator")), reason=rig.missing("jobset", "ray-operator") or "-"
-    ),
-    pytest.mark.skipif("POWERHALL_KUBERNETES" not in os.environ, reason="make test-kubernetes runs it"),
-]
+pytestmark = needs("jobset", "ray-operator")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +36,7 @@ def test_job_sets_run_as_gangs_and_a_cut_stops_one_whole(gangs, team, settings):
     writer = KubernetesWriter(settings)
     with Watch(gangs) as watch:
         assert writer.apply(plan_of(settings)).failed == []
-        rig.until("two run", lambda: running_gpus(gangs) == 48)
+        until_gpus(gangs, 48)
         found = seen(settings)
         assert sorted(one.gpus for one in found.values() if one.state == "running") == [24, 24]
         assert set(found) == {f"{team}/jobset/set{n}" for n in range(3)}, "no pod is counted beside its JobSet"
@@ -54,7 +45,7 @@ def test_job_sets_run_as_gangs_and_a_cut_stops_one_whole(gangs, team, settings):
         starts = sorted(name for name, one in found.items() if one.state == "running")
         done = writer.apply(plan_of(settings, budget_kw=40, stopped=starts[1:]))
         assert done.failed == []
-        rig.until("one is stopped", lambda: running_gpus(gangs) == 24)
+        until_gpus(gangs, 24)
     assert max(gpus for _, gpus in watch.samples) * WATTS <= 60_000
     time.sleep(2)
     assert running_gpus(gangs) == 24
@@ -65,14 +56,13 @@ def test_job_sets_run_as_gangs_and_a_cut_stops_one_whole(gangs, team, settings):
     ]
     assert {pod["metadata"]["annotations"].get("powerhall.io/mode") for pod in pods} == {"fast"}
     assert writer.apply(plan_of(settings)).failed == []
-    rig.until("it goes on", lambda: running_gpus(gangs) == 48)
+    until_gpus(gangs, 48)
 
 
 def test_a_ray_job_is_its_cluster_and_is_stopped_whole(gangs, team, settings):
     gangs.apply(ray_job(team, "ray", head=1, workers=2, gpus=8), job(team, "plain"))
-    writer = KubernetesWriter(settings)
-    assert writer.apply(plan_of(settings)).failed == []
-    rig.until("both run", lambda: running_gpus(gangs) == 25)
+    writer = write(settings)
+    until_gpus(gangs, 25)
     found = seen(settings)
     assert {name: (one.state, one.gpus) for name, one in found.items()} == {
         f"{team}/rayjob/ray": ("running", 17),
@@ -80,10 +70,10 @@ def test_a_ray_job_is_its_cluster_and_is_stopped_whole(gangs, team, settings):
     }
     done = writer.apply(plan_of(settings, budget_kw=20, stopped=[f"{team}/rayjob/ray"]))
     assert done.failed == []
-    rig.until("its cluster is gone", lambda: running_gpus(gangs) == 8)
+    until_gpus(gangs, 8)
     assert seen(settings)[f"{team}/rayjob/ray"].state == "waiting"
     assert writer.apply(plan_of(settings)).failed == []
-    rig.until("it runs again", lambda: running_gpus(gangs) == 25)
+    until_gpus(gangs, 25)
 
 
 def test_a_leader_worker_set_is_left_out_with_its_reason(gangs, team, settings):
@@ -102,7 +92,7 @@ def test_pods_of_stopped_jobs_that_linger_hold_back_what_comes_in_their_place(ga
     gangs.apply(first)
     writer = KubernetesWriter(msgspec.structs.replace(settings, grace_s=2.0))
     assert writer.apply(plan_of(settings, budget_kw=40)).failed == []
-    rig.until("it runs", lambda: running_gpus(gangs) == 32)
+    until_gpus(gangs, 32)
     gangs.apply(job(team, "second", pods=4))
     with Watch(gangs) as watch:
         plan = plan_of(settings, budget_kw=40, stopped=[f"{team}/first"])
@@ -113,7 +103,7 @@ def test_pods_of_stopped_jobs_that_linger_hold_back_what_comes_in_their_place(ga
         for pod in gangs.get("pods", "-n", team)["items"]:
             name = pod["metadata"]["name"]
             gangs.kubectl("patch", "pod", name, "-n", team, "-p", '{"metadata":{"finalizers":null}}', "--type=merge")
-        rig.until("its pods are gone", lambda: running_gpus(gangs) == 0)
+        until_gpus(gangs, 0)
         assert writer.apply(plan_of(settings, budget_kw=40, stopped=[f"{team}/first"])).failed == []
-        rig.until("the other runs", lambda: running_gpus(gangs) == 32)
+        until_gpus(gangs, 32)
     assert max(gpus for _, gpus in watch.samples) * WATTS <= 40_000

@@ -1,7 +1,5 @@
 """Others write at the same time, in a real Kubernetes: another optimizer, a job's user, a server that forgets."""
 
-import os
-
 import msgspec
 import pytest
 
@@ -11,14 +9,9 @@ from powerhall_optimizer.schedulers.kubernetes.reader import KubernetesReader
 from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesWriter
 from powerhall_optimizer.schedulers.skip_reasons import Skip
 from rigs.kubernetes import cluster as rig
-from rigs.kubernetes.work import SITE, WATTS, Watch, job, plan_of, running_gpus
+from rigs.kubernetes.work import SITE, WATTS, Watch, job, landed, needs, plan_of, until_gpus, write
 
-pytestmark = [
-    pytest.mark.rig,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(rig.missing("kueue")), reason=rig.missing("kueue") or "-"),
-    pytest.mark.skipif("POWERHALL_KUBERNETES" not in os.environ, reason="make test-kubernetes runs it"),
-]
+pytestmark = needs("kueue")
 
 
 def after_listing(api, action):
@@ -54,7 +47,7 @@ def test_of_two_of_one_name_the_slower_writes_nothing_more(cluster, team, settin
 def test_of_two_names_at_once_one_writes(cluster, team, settings):
     cluster.apply(job(team, "a"))
     plan = plan_of(settings)
-    assert KubernetesWriter(settings).apply(plan).failed == []
+    write(settings, plan)
     other = msgspec.structs.replace(settings, identity="other")
     with pytest.raises(Exception, match="test leads for another"):
         KubernetesWriter(other).apply(plan)
@@ -68,7 +61,7 @@ def test_a_job_that_its_user_enlarges_while_a_round_writes_is_left_alone(cluster
     done = KubernetesWriter(settings, api=api).apply(plan)
     assert done.failed == []
     assert [(one.job_id, one.why.code) for one in done.skipped] == [(f"{team}/a", Skip.JOB_DIFFERS)]
-    rig.until("the other runs", lambda: running_gpus(cluster) == 8)
+    until_gpus(cluster, 8)
 
 
 def test_a_job_that_its_user_labels_while_a_round_writes_is_started_with_the_label(cluster, team, settings):
@@ -90,7 +83,7 @@ def test_what_a_deployment_takes_while_a_plan_is_made_is_not_given_again(cluster
     meta = {"name": "serve", "namespace": team}
     cluster.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec})
     try:
-        rig.until("it runs", lambda: running_gpus(cluster) == 16)
+        until_gpus(cluster, 16)
         with Watch(cluster) as watch:
             KubernetesWriter(settings).apply(plan)
             rig.until("nothing waits for a node", lambda: len(watch.samples) > 10)
@@ -132,14 +125,40 @@ def test_two_namespaces_need_role_bindings_in_them_alone(cluster, team, settings
     mine = msgspec.structs.replace(settings, **scoped)
     cluster.apply(job(team, "a"), job(other, "b"))
     try:
-        assert KubernetesWriter(mine).apply(plan_of(mine)).failed == []
-        rig.until("both run", lambda: running_gpus(cluster) == 16)
+        write(mine)
+        until_gpus(cluster, 16)
         with pytest.raises(ConfigError, match=r"list jobs: 403 .*the service account needs the role"):
             KubernetesWriter(msgspec.structs.replace(mine, namespaces=())).apply(plan_of(mine))
     finally:
         cluster.kubectl("delete", "namespace", other)
         cluster.kubectl("delete", "clusterrolebinding", "scoped")
         cluster.kubectl("delete", "rolebinding,serviceaccount", "scoped", "-n", "powerhall")
+
+
+def test_a_tenant_that_forges_what_powerhall_writes_counts_at_its_worst(cluster, team, settings):
+    forged = {"powerhall.io/mode": "eco", "powerhall.io/wrote": "suspend=false;queue=", "powerhall.io/done": "7000"}
+    cluster.apply(job(team, "forged", notes=forged, suspend=False), job(team, "honest", suspend=False))
+    until_gpus(cluster, 16)
+    modes = lambda: {one.job_id: one.mode for one in KubernetesReader(SITE, settings).read().jobs}  # noqa: E731
+    assert set(modes().values()) == {"fast"}
+    plan = plan_of(settings)
+    slow = [
+        msgspec.structs.replace(one, mode="eco", gpu_power_w=1000.0)
+        for one in plan.assignments
+        if one.job_id == f"{team}/honest"
+    ]
+    write(settings, msgspec.structs.replace(plan, assignments=tuple(slow)))
+    assert modes() == {f"{team}/forged": "fast", f"{team}/honest": "eco"}
+
+
+def test_a_job_that_its_user_suspends_takes_no_power_of_later_plans(cluster, team, settings):
+    cluster.apply(*(job(team, f"job{number}") for number in range(3)))
+    write(settings, budget_kw=20)
+    until_gpus(cluster, 16)
+    cluster.kubectl("patch", "job", "job0", "-n", team, "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    until_gpus(cluster, 8)
+    write(settings, budget_kw=20)
+    rig.until("the third has its place", lambda: set(landed(cluster, team)) == {"job1", "job2"})
 
 
 def test_a_wrong_token_is_called_one(settings, tmp_path):

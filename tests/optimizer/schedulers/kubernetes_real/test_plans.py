@@ -17,13 +17,9 @@ from powerhall_optimizer.schedulers.kubernetes.decisions import decide
 from powerhall_optimizer.schedulers.kubernetes.reader import KubernetesReader
 from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesWriter
 from rigs.kubernetes import cluster as rig
-from rigs.kubernetes.work import SITE, WATTS, Watch, job, local_queue, plan_of, running_gpus
+from rigs.kubernetes.work import SITE, WATTS, Watch, job, local_queue, needs, plan_of, running_gpus, until_gpus, write
 
-pytestmark = [
-    pytest.mark.rig,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(rig.missing("kueue")), reason=rig.missing("kueue") or "-"),
-]
+pytestmark = needs("kueue", in_make=False)
 
 
 def test_a_hundred_jobs_under_a_budget_that_is_cut(cluster, team, settings):
@@ -32,8 +28,7 @@ def test_a_hundred_jobs_under_a_budget_that_is_cut(cluster, team, settings):
     watch.start()
     plan = plan_of(settings)
     assert writer.apply(plan).failed == []
-    full = rig.until("the planned jobs run", lambda: running_gpus(cluster) == 48)
-    assert full
+    until_gpus(cluster, 48)
     again = writer.apply(plan_of(settings))
     assert (again.commands, again.failed) == ([], [])
     queue = KubernetesReader(SITE, settings).read()
@@ -53,13 +48,12 @@ def test_a_hundred_jobs_under_a_budget_that_is_cut(cluster, team, settings):
 
 def test_a_stopped_job_goes_on_in_another_mode_as_the_same_job(cluster, team, settings):
     cluster.apply(job(team, "train", pods=2))
-    writer = KubernetesWriter(settings)
-    assert writer.apply(plan_of(settings)).failed == []
-    rig.until("it runs", lambda: running_gpus(cluster) == 16)
+    writer = write(settings)
+    until_gpus(cluster, 16)
     before = cluster.get("job", "train", "-n", team)
     assert before["spec"]["template"]["metadata"]["annotations"]["powerhall.io/mode"] == "fast"
     assert writer.apply(plan_of(settings, stopped=[f"{team}/train"])).failed == []
-    rig.until("its pods are gone", lambda: running_gpus(cluster) == 0)
+    until_gpus(cluster, 0)
     plan = plan_of(settings)
     (start,) = plan.assignments
     slow = msgspec.structs.replace(start, mode="eco", gpu_power_w=1000.0)
@@ -68,7 +62,7 @@ def test_a_stopped_job_goes_on_in_another_mode_as_the_same_job(cluster, team, se
     cluster.kubectl("patch", "job", "train", "-n", team, "--type=merge", "--dry-run=server", "-p", patch)
     done = writer.apply(msgspec.structs.replace(plan, assignments=(slow,)))
     assert done.failed == []
-    rig.until("it runs again", lambda: running_gpus(cluster) == 16)
+    until_gpus(cluster, 16)
     after = cluster.get("job", "train", "-n", team)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     pods = cluster.get("pods", "-n", team, "-l", "job-name=train")["items"]
@@ -78,9 +72,8 @@ def test_a_stopped_job_goes_on_in_another_mode_as_the_same_job(cluster, team, se
 
 def test_a_level_of_a_running_job_is_on_its_pods(cluster, team, settings):
     cluster.apply(job(team, "train", pods=2))
-    writer = KubernetesWriter(settings)
-    assert writer.apply(plan_of(settings)).failed == []
-    rig.until("it runs", lambda: running_gpus(cluster) == 16)
+    writer = write(settings)
+    until_gpus(cluster, 16)
     plan = plan_of(settings)
     (runs,) = plan.assignments
     assert runs.running
@@ -107,7 +100,7 @@ def test_what_holds_gpus_is_counted_whoever_made_it(cluster, team, settings):
         job(team, "tenants-own", labels={"powerhall.io/managed": "false"}, suspend=False),
     )
     try:
-        rig.until("all run", lambda: running_gpus(cluster) == 32)
+        until_gpus(cluster, 32)
         queue = KubernetesReader(SITE, settings).read()
         assert sum(one.gpus for one in queue.jobs if one.state == "running") == 32
         cluster.kubectl("cordon", "gn07")
@@ -132,7 +125,7 @@ def test_a_right_that_lacks_is_named_and_ends_nothing_else(cluster, team, settin
         assert writer.apply(plan_of(settings)).failed == []
         both = [f"{team}/a", f"{team}/b"]
         assert writer.apply(plan_of(settings, stopped=both)).failed == []
-        rig.until("pods are gone", lambda: running_gpus(cluster) == 0)
+        until_gpus(cluster, 0)
         if not any(one["status"].get("startTime") for one in cluster.get("jobs", "-n", team)["items"]):
             pytest.skip("this Kubernetes clears the start of a suspended job itself, so that the right is not needed")
     documents = list(yaml.safe_load_all((root / "deploy/kubernetes/rbac.yaml").read_text()))
@@ -166,8 +159,8 @@ def test_a_server_that_is_killed_in_a_round_and_comes_back(cluster, team, settin
         cluster.run("kube-apiserver", cluster.commands["kube-apiserver"])
     cluster.wait()
     time.sleep(settings.lease_s)
-    assert KubernetesWriter(settings).apply(plan_of(settings)).failed == []
-    rig.until("all run", lambda: running_gpus(cluster) == 20)
+    write(settings)
+    until_gpus(cluster, 20)
 
 
 def test_the_manifests_are_taken_by_the_server(cluster, root):
@@ -176,7 +169,7 @@ def test_the_manifests_are_taken_by_the_server(cluster, root):
 
 
 def test_the_charts_cycle_reaches_the_cluster(cluster, team, settings, root, tmp_path):
-    """The CronJob's own commands, as processes with the token of its account: queue, round, schedule."""
+    """The CronJob's own commands, as processes with the token of its account: queue, round, schedule, and again."""
     documents = list(yaml.safe_load_all((root / "deploy/kubernetes/powerhall.yaml").read_text()))
     cron = next(d for d in documents if d and d["kind"] == "CronJob")
     pod = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
@@ -189,20 +182,8 @@ def test_the_charts_cycle_reaches_the_cluster(cluster, team, settings, root, tmp
     )
     (tmp_path / "scheduler.toml").write_text(f"[kubernetes]\n{table}\n")
     (tmp_path / "site.toml").write_text(SITE_TOML)
-    places = {
-        "/etc/powerhall-scheduler/scheduler.toml": tmp_path / "scheduler.toml",
-        "/etc/powerhall/site.toml": tmp_path / "site.toml",
-        "/var/lib/powerhall-optimizer/plan.json": tmp_path / "plan.json",
-    }
     for step in steps:
-        arguments = [str(places.get(one, one)) for one in step["args"]]
-        arguments = [f"sqlite:///{tmp_path}/store.db" if one.startswith("influxdb") else one for one in arguments]
-        if step["args"][0] == "round":
-            arguments += ["--seconds", "5"]
-        done = subprocess.run(
-            [root / ".venv/bin/powerhall-optimizer", *arguments], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{arguments[0]}: {done.stdout}{done.stderr}"
+        run_step(root, tmp_path, step["args"])
     plan = read_plan(tmp_path / "plan.json")
     (start,) = plan.assignments
     noted = cluster.get("job", "a", "-n", team)["metadata"]["annotations"]["powerhall.io/start"]
@@ -211,7 +192,26 @@ def test_the_charts_cycle_reaches_the_cluster(cluster, team, settings, root, tmp
     time.sleep(settings.lease_s)
     later = KubernetesWriter(settings, clock=lambda: max(time.time(), start.start_s + 1.0))  # the next slot
     assert later.apply(plan).failed == []
-    rig.until("it runs", lambda: running_gpus(cluster) == 8)
+    until_gpus(cluster, 8)
+    for step in steps[:2]:
+        run_step(root, tmp_path, step["args"])
+    again = read_plan(tmp_path / "plan.json")
+    assert [(one.job_id, one.running) for one in again.assignments] == [(f"{team}/a", True)], "it is let run"
+
+
+def run_step(root, folder, step):
+    """Run a container's command with files of this folder in the place of its own."""
+    places = {
+        "/etc/powerhall-scheduler/scheduler.toml": "scheduler.toml",
+        "/etc/powerhall/site.toml": "site.toml",
+        "/var/lib/powerhall-optimizer/plan.json": "plan.json",
+    }
+    arguments = [str(folder / places[one]) if one in places else one for one in step]
+    arguments = [f"sqlite:///{folder}/store.db" if one.startswith("influxdb") else one for one in arguments]
+    arguments += ["--seconds", "5"] if arguments[0] == "round" else []
+    command = [root / ".venv/bin/powerhall-optimizer", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{arguments[0]}: {done.stdout}{done.stderr}"
 
 
 SITE_TOML = """
@@ -248,16 +248,16 @@ def test_kueue_admits_what_is_planned_and_a_cut_stops_it(cluster, queues, team, 
     assert {c.error for c in first.failed} == {f"namespace {team} has no LocalQueue hall1"}
     cluster.apply(local_queue(team))
     assert writer.apply(plan_of(settings)).failed == []
-    rig.until("six of eight run", lambda: running_gpus(cluster) == 48)
+    until_gpus(cluster, 48)
     rig.until("Kueue counts them", lambda: usage_w(cluster) == 48 * 1275)
     assert writer.apply(plan_of(settings)).failed == []
     queue = KubernetesReader(SITE, settings).read()
     running = sorted(one.job_id for one in queue.jobs if one.state == "running")
     done = writer.apply(plan_of(settings, budget_kw=40, stopped=running[:2]))
     assert done.failed == []
-    rig.until("two are stopped", lambda: running_gpus(cluster) == 32)
+    until_gpus(cluster, 32)
     time.sleep(5)  # Kueue turns `suspend` back within seconds; an inactive Workload stays
     assert running_gpus(cluster) == 32
     assert usage_w(cluster) <= 32 * 1275
     assert writer.apply(plan_of(settings)).failed == []
-    rig.until("they go on", lambda: running_gpus(cluster) == 48)
+    until_gpus(cluster, 48)

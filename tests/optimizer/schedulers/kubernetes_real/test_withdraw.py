@@ -14,13 +14,9 @@ from powerhall.plan.plan import write_plan
 from powerhall_optimizer.schedulers.kubernetes.reader import KubernetesReader
 from powerhall_optimizer.schedulers.kubernetes.writer import KubernetesWriter
 from rigs.kubernetes import cluster as rig
-from rigs.kubernetes.work import SITE, WATTS, Watch, job, local_queue, plan_of, running_gpus
+from rigs.kubernetes.work import SITE, WATTS, Watch, job, local_queue, needs, plan_of, running_gpus, until_gpus
 
-pytestmark = [
-    pytest.mark.rig,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(rig.missing("kueue")), reason=rig.missing("kueue") or "-"),
-]
+pytestmark = needs("kueue", in_make=False)
 
 
 def release_settings(settings, **more):
@@ -119,14 +115,14 @@ def test_nothing_is_released_while_somebody_plans(cluster, team, settings):
     writer = KubernetesWriter(settings)
     assert writer.apply(plan_of(settings, budget_kw=20)).failed == []
     assert writer.withdraw_pins().commands == []
-    rig.until("two run", lambda: running_gpus(cluster) == 16)
+    until_gpus(cluster, 16)
     later = KubernetesWriter(settings, clock=lambda: time.time() + 2 * settings.round_s + 5)
     dry = later.withdraw_pins(dry_run=True)
     assert dry.commands == []
     assert len(dry.skipped) == 4
     assert "16 GPUs" not in dry.skipped[0].reason
     cluster.kubectl("delete", "job", "job0", "-n", team, "--cascade=foreground", "--wait=true")
-    rig.until("one has ended", lambda: running_gpus(cluster) == 8)
+    until_gpus(cluster, 8)
     assert later.withdraw_pins().failed == [], "15 GPUs at their worst are 19 kW: one job is on them"
     assert running_gpus(cluster) == 8
     cluster.kubectl("delete", "job", "job1", "-n", team, "--cascade=foreground", "--wait=true")
