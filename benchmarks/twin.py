@@ -345,6 +345,7 @@ def main() -> int:
     three.set_defaults(call=value)
     four = commands.add_parser("curtailments", help="replays of curtailed afternoons; no limit may be exceeded")
     four.add_argument("--replays", type=int, default=10_000)
+    four.add_argument("--first", type=int, default=0, help="first seed, to go on where a run ended (0)")
     four.add_argument("--ours", type=int, default=100, help="how many of them also under Powerhall's rounds (100)")
     four.add_argument("--solve-s", type=float, default=1.0)
     four.add_argument("--workers", type=int, default=os.cpu_count() or 1)

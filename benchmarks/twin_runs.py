@@ -21,7 +21,7 @@ from powerhall_twin.engine.outcome import SimulationOutcome
 from powerhall_twin.engine.simulate import simulate
 from powerhall_twin.policies.policy import PolicyInputs, RoundTiming
 from powerhall_twin.policies.registry import BASELINES, POLICY_KINDS
-from powerhall_twin.site.limit_guard import LimitKind
+from powerhall_twin.site.breach import LimitKind
 from powerhall_twin.site.scenario import Scenario
 
 SiteMaker = Callable[..., Site]
@@ -116,14 +116,16 @@ def _above_ramped(case: Scenario, outcome: SimulationOutcome) -> int:
 def curtailments(args: argparse.Namespace, site_of: SiteMaker, jobs_of: JobMaker, start_s: float) -> dict[str, object]:
     """Replay thousands of curtailed afternoons under the baselines in turn, some also under Powerhall's rounds."""
     names = [kind.name for kind in BASELINES]
-    work = [(seed, names[seed % len(names)], start_s, site_of, jobs_of, args.solve_s) for seed in range(args.replays)]
-    work += [(seed, "powerhall", start_s, site_of, jobs_of, args.solve_s) for seed in range(args.ours)]
+    seeds = range(args.first, args.first + args.replays)
+    work = [(seed, names[seed % len(names)], start_s, site_of, jobs_of, args.solve_s) for seed in seeds]
+    work += [(seed, "powerhall", start_s, site_of, jobs_of, args.solve_s) for seed in seeds[: args.ours]]
     began = time.monotonic()
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
         rows = list(pool.map(_one, work, chunksize=max(1, min(50, len(work) // (4 * args.workers)))))
     bad = [row for row in rows if row["power"] or row["cooling"] or row["ramps"]]
     return {
         "replays": len(rows),
+        "first": args.first,
         "of_ours": args.ours,
         "violations": len(bad),
         "power": sum(row["power"] for row in rows),

@@ -84,7 +84,7 @@ def test_the_import_rules_hold(copy):
         ("twin/powerhall_twin/policies/planted.py", "import powerhall_twin.replay.replay"),
         ("twin/powerhall_twin/site/planted.py", "import powerhall_twin.engine.simulate"),
         ("twin/powerhall_twin/engine/planted.py", "import powerhall_twin.policies.registry"),
-        ("twin/powerhall_twin/jobs/planted.py", "import powerhall_twin.site.cluster"),
+        ("twin/powerhall_twin/jobs/planted.py", "import powerhall_twin.site.scenario"),
         ("dashboards/powerhall_dashboards/commands/planted.py", "import powerhall_dashboards.cli"),
         ("dashboards/powerhall_dashboards/live/planted.py", "import powerhall_dashboards.build"),
         ("dashboards/powerhall_dashboards/preview/planted.py", "import powerhall_dashboards.live.client"),

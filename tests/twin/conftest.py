@@ -12,6 +12,7 @@ from powerhall.site.topology import Site
 from powerhall_twin.site.scenario import Scenario
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests write `from twin_jobs import ...`
+sys.path.insert(0, str(Path(__file__).parent / "oracle"))  # the engine of objects, which judges that of arrays
 
 from twin_jobs import START_S
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from powerhall.jobs import Job
-from powerhall_twin.site.cluster import Cluster, Run
+from powerhall_twin.site.placed_runs import FreeGpus, PlacedRun
 from powerhall_twin.site.simulated_nodes import SimulatedNodes, advance_nodes, create_nodes
 from rigs.billing import HALL_OF, BillRig
 
@@ -28,7 +28,7 @@ class TwinMonth:
         create_nodes(rig.site, rig.folder / "nodes", seed)
         self.rig, self.draw = rig, random.Random(seed)
         self.nodes = SimulatedNodes.open(rig.site, rig.folder / "nodes")
-        self.cluster = Cluster.of(rig.site)
+        self.free, self.runs = FreeGpus.of(rig.site), {}
         self.began: dict[tuple[str, str, int], tuple[float, float]] = {}
         self.job_j: dict[str, float] = defaultdict(float)
         self.meter_j = 0.0
@@ -38,28 +38,30 @@ class TwinMonth:
         for now_s in range(START_S, START_S + days * 86_400, TICK_S):
             self.turn_over(now_s)
             before = {n: [self.nodes.energy_j(n, g) for g in range(8)] for n in HALL_OF}
-            self.nodes.apply(self.cluster, now_s, dict.fromkeys("ab", 28.0))
+            self.nodes.apply(self.runs.values(), now_s, dict.fromkeys("ab", 28.0))
             advance_nodes(list(self.nodes.states.values()), TICK_S)
             self.meters(now_s, before)
-        for job in list(self.cluster.runs):
+        for job in list(self.runs):
             self.stop(job, START_S + days * 86_400)
 
     def turn_over(self, now_s: int) -> None:
-        for job in list(self.cluster.runs):
+        for job in list(self.runs):
             if self.draw.random() < 0.02:
                 self.stop(job, now_s)
         job = Job(f"j{self.draw.randrange(40)}", self.draw.choice([1, 2, 4, 8]), 1e6, job_class="research")
         node = self.draw.choice(list(HALL_OF))
-        slices = self.cluster.take({node: job.gpus})
-        if job.job_id in self.cluster.runs or slices is None or self.draw.random() < 0.7:
+        is_free = len(self.free.numbers[node]) >= job.gpus
+        if job.job_id in self.runs or not is_free or self.draw.random() < 0.7:
             return
-        kind = self.rig.site.node_types["h100"]
-        self.cluster.start(Run(job, HALL_OF[node], kind, self.draw.choice(kind.modes), slices, now_s, 1e6, 970.0))
+        slices, kind = self.free.take({node: job.gpus}), self.rig.site.node_types["h100"]
+        self.runs[job.job_id] = PlacedRun(job, HALL_OF[node], self.draw.choice(kind.modes), slices, now_s)
         for gpu in slices[0].gpus:
             self.began[job.job_id, node, gpu] = now_s, self.nodes.energy_j(node, gpu)
 
     def stop(self, job: str, now_s: int) -> None:
-        for part in self.cluster.stop(job).slices:
+        slices = self.runs.pop(job).slices
+        self.free.give_back(slices)
+        for part in slices:
             for gpu in part.gpus:
                 start_s, energy_j = self.began.pop((job, part.node, gpu))
                 used_j = self.nodes.energy_j(part.node, gpu) - energy_j
@@ -72,7 +74,7 @@ class TwinMonth:
             model = self.nodes.models[node]
             gpus_w = [(self.nodes.energy_j(node, g) - before[node][g]) / TICK_S for g in range(8)]
             it_w[hall] += model.power_w(sum(gpus_w))
-            for run in self.cluster.runs.values():
+            for run in self.runs.values():
                 mine = [g for part in run.slices if part.node == node for g in part.gpus]
                 self.job_j[run.job.job_id] += sum(model.share_w(gpus_w[g]) for g in mine) * TICK_S * pue
         for hall, power_w in it_w.items():

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from object_meters import SiteMeter
 from twin_jobs import START_S, job
 
 from powerhall.site.topology import JobClass, Rack, RackRow
@@ -14,8 +15,8 @@ from powerhall_twin.engine.simulate import simulate
 from powerhall_twin.policies.planned_rounds import PlannedRounds
 from powerhall_twin.policies.policy import PolicyInputs, RoundTiming
 from powerhall_twin.policies.registry import BASELINES, POLICY_KINDS
-from powerhall_twin.site.building_meters import MILD, SiteMeter
 from powerhall_twin.site.node_power import draw_of
+from powerhall_twin.site.scenario import MILD
 
 CALM = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 

@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from object_actions import Start
+from object_cluster import Cluster, Run
+from object_meters import Reading, SiteMeter
+
 from powerhall.physics.weather import Weather
 from powerhall.site.topology import Site
-from powerhall_twin.site.actions import Start
-from powerhall_twin.site.building_meters import Reading, SiteMeter
-from powerhall_twin.site.cluster import Cluster, Run
 
 __all__ = ["Admission", "added_rack_w", "planned_rack_w"]
 

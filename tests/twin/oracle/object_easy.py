@@ -8,7 +8,9 @@ Source: Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from object_actions import Action, Start
 from object_admission import Admission, added_rack_w
+from object_cluster import Cluster, Run
 from object_placement import (
     admitted_start,
     could_ever_start,
@@ -17,13 +19,11 @@ from object_placement import (
     reserve,
     stop_youngest,
 )
+from object_queue import JobRecord
 from object_view import PolicyView
 
 from powerhall.plan.plan import gpu_speed
 from powerhall.site.topology import Mode
-from powerhall_twin.site.actions import Action, Start
-from powerhall_twin.site.cluster import Cluster, Run
-from powerhall_twin.site.queue import JobRecord
 
 
 @dataclass(slots=True)

@@ -7,17 +7,17 @@ draw and speed of a job come from `node_power.draw_of`, not from the planning fi
 import math
 from dataclasses import dataclass, field
 
+from object_actions import Start, apply
+from object_cluster import Cluster, Run
+from object_guard import LimitGuard
+from object_meters import Reading, SiteMeter
+from object_queue import Queue
 from object_view import Policy, PolicyView
 
 from powerhall.jobs.model import Job
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Mode, NodeType, Site
-from powerhall_twin.site.actions import Start, apply
-from powerhall_twin.site.building_meters import Reading, SiteMeter
-from powerhall_twin.site.cluster import Cluster, Run
-from powerhall_twin.site.limit_guard import LimitGuard
 from powerhall_twin.site.node_power import GpuDraw, draw_of
-from powerhall_twin.site.queue import Queue
 from powerhall_twin.site.scenario import Scenario
 
 _MIN_STEP_S = 1.0
@@ -99,7 +99,8 @@ def simulate(scenario: Scenario, policy: Policy, name: str, *, tick_s: float = 3
     site = scenario.site
     cluster, queue, meter = Cluster.of(site), Queue.of(scenario.jobs), SiteMeter.of(site)
     outcome, draws = SimulationOutcome(name), GpuDraws(site)
-    for start in scenario.running:
+    for one in scenario.running:
+        start = Start(one.job, one.hall, one.node_type, one.mode, one.slices, one.planned_gpu_w, one.left_s)
         cluster.start(start.run(scenario.start_s))
         queue.records[start.job.job_id].started_s = scenario.start_s
     now_s = scenario.start_s

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from object_actions import Action, Start
 from object_admission import Admission
 from object_placement import (
     admitted_start,
@@ -13,8 +14,6 @@ from object_placement import (
     stop_youngest,
 )
 from object_view import PolicyView
-
-from powerhall_twin.site.actions import Action, Start
 
 
 @dataclass(slots=True)

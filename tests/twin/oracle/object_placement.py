@@ -7,14 +7,14 @@ several nodes spreads over racks, rows and feeds until it has all its nodes.
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
+from object_actions import Start, Stop
 from object_admission import Admission, added_rack_w
+from object_cluster import Cluster, Run
+from object_queue import JobRecord
 from object_view import PolicyView
 
 from powerhall.plan.plan import gpu_power_w
 from powerhall.site.topology import Mode, NodeType, Rack, Site
-from powerhall_twin.site.actions import Start, Stop
-from powerhall_twin.site.cluster import Cluster, Run
-from powerhall_twin.site.queue import JobRecord
 
 _TINY_W = 1e-6
 

@@ -3,15 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from object_actions import Action, SetMode
 from object_admission import Admission
+from object_cluster import Cluster
 from object_easy import backfill
 from object_placement import stop_youngest
 from object_view import PolicyView
 
 from powerhall.plan.plan import gpu_power_w
 from powerhall.site.topology import Mode, NodeType
-from powerhall_twin.site.actions import Action, SetMode
-from powerhall_twin.site.cluster import Cluster
 
 
 @dataclass(slots=True)

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from object_actions import Action
+from object_cluster import Cluster
+from object_queue import Queue
+
 from powerhall.physics.weather import Weather
 from powerhall.site.topology import Site
-from powerhall_twin.site.actions import Action
-from powerhall_twin.site.cluster import Cluster
-from powerhall_twin.site.queue import Queue
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from object_meters import SiteMeter
 from twin_jobs import START_S, job
 
 from powerhall.jobs.job_files import write_jobs
@@ -19,8 +20,7 @@ from powerhall_twin.policies.policy import RoundTiming
 from powerhall_twin.replay.grow import node_count, resampled_jobs, with_nodes
 from powerhall_twin.replay.size import SizingGoal, interval, least_of, most_nodes
 from powerhall_twin.replay.sized_part import part_of
-from powerhall_twin.site.building_meters import MILD, SiteMeter
-from powerhall_twin.site.scenario import Scenario
+from powerhall_twin.site.scenario import MILD, Scenario
 
 
 @pytest.mark.parametrize("nodes", [1, 40, 96, 131, 300])

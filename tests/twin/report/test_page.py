@@ -10,11 +10,11 @@ from powerhall.physics.cooling import media
 from powerhall.plan.plan import Assignment, Placement, Plan, Snapshot, Waiting
 from powerhall_twin.demo.demo_result import Curtailment, DemoResult
 from powerhall_twin.demo.site_run import JobStretch
+from powerhall_twin.engine.outcome import SimulationOutcome
 from powerhall_twin.report.measured import Telemetry
 from powerhall_twin.report.page import report_html
 from powerhall_twin.report.summary import Summary
-from powerhall_twin.site.cluster import Slice
-from powerhall_twin.site.limit_guard import LimitGuard
+from powerhall_twin.site.placed_runs import Slice
 
 EVIL = "<script>alert(1)</script>"
 NODE = "hall1-a-k01-n01"
@@ -56,8 +56,8 @@ def summary_of(**known) -> Summary:
 
 def test_names_and_reasons_of_jobs_cannot_break_out_of_the_page(site, scenario, plan, telemetry):
     history = [JobStretch(EVIL, "pretrain", "hall1", 8, "p700", START_S, START_S + 300, (Slice(NODE, (0, 1)),))]
-    guard = LimitGuard(worst_headroom={EVIL: 0.1}, worst_at_s={EVIL: START_S})
-    run = SimpleNamespace(site=site, scenario=scenario(), history=history, guard=guard)
+    outcome = SimulationOutcome("powerhall", worst_headroom={EVIL: 0.1}, worst_at_s={EVIL: START_S})
+    run = SimpleNamespace(site=site, scenario=scenario(), history=history, outcome=outcome)
     cut = Curtailment(START_S, START_S + 600, START_S + 900, 0.3)
     result = DemoResult(None, "", run, None, cut, START_S, START_S + 3600, reported_plan=plan)
     page = report_html(result, summary_of(), telemetry)

@@ -16,7 +16,6 @@ from powerhall_optimizer.shed.signals import parse_signals
 from powerhall_twin.cli import main
 from powerhall_twin.shed.shed_site import ShedSettings, assembled, settle
 from powerhall_twin.shed.trial import run_shed, shed
-from powerhall_twin.site.actions import apply
 
 pytestmark = pytest.mark.slow
 
@@ -49,8 +48,8 @@ def test_the_trial_fails_where_carriers_poll_too_seldom(small):
 def test_a_changed_limit_counts_as_touched(small):
     with assembled(small) as twin:
         settle(twin)
-        victim = next(iter(twin.cluster.runs))
-        part = twin.cluster.runs[victim].slices[0]
+        victim = next(iter(twin.runs))
+        part = twin.runs[victim].slices[0]
         twin.watch((victim,))
         twin.advance(1.0)
         assert not twin.touched
@@ -98,10 +97,9 @@ def test_after_the_event_the_site_comes_back_in_the_steps_that_the_ramp_allows(s
         for _ in range(4):  # rounds of five minutes, as the timer runs them
             twin.advance(300.0 - twin.now_s % 300.0)
             events.tick()
-            twin.site = twin.cluster.site = read_site(tmp_path / "site.toml")[0]
+            twin.measured.sim.change_site(read_site(tmp_path / "site.toml")[0])
             plan = twin.round(twin.site, plan)
-            for run in apply(twin.cluster, twin.scheduler.take(plan, twin.cluster), twin.now_s):
-                twin.queue.stopped(run)
+            twin.adopt(plan)
             twin.lease(plan)
             twin.advance(290.0)
     assert events.event("dr").state == "ended"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from powerhall.jobs.model import Job
 from powerhall.plan.plan import gpu_power_w, gpu_speed
 from powerhall_agent.simulate.state import StateFile
-from powerhall_twin.site.cluster import Cluster, Run
 from powerhall_twin.site.job_behaviour import JOB_BEHAVIOURS, behaviour_of, speed_at
 from powerhall_twin.site.node_power import draw_of, limit_of, node_model
+from powerhall_twin.site.placed_runs import PlacedRun, Slice
 from powerhall_twin.site.simulated_nodes import SimulatedNodes, advance_nodes, create_nodes
 
 
@@ -86,19 +86,18 @@ def test_a_node_draws_its_idle_power_when_idle_and_the_planning_figure_at_the_li
 
 def test_nodes_draw_by_the_load_of_their_jobs_and_by_their_limits(site, tmp_path):
     create_nodes(site, tmp_path, seed=1)
-    live, cluster = SimulatedNodes.open(site, tmp_path), Cluster.of(site)
+    live = SimulatedNodes.open(site, tmp_path)
     kind = site.node_types["hgx-h100"]
     node = next(site.racks()).nodes[0]
     slow = kind.modes[-1]
     job = Job("j", 8, 3600.0, job_class="pretrain")
-    cluster.start(Run(job, "hall1", kind, slow, cluster.take({node: 8}), 0.0, 3600.0, slow.gpu_power_w))
-    live.apply(cluster, 0.0, {hall.zone: 28.0 for hall in site.halls})
+    run = PlacedRun(job, "hall1", slow, (Slice(node, tuple(range(8))),), 0.0)
+    live.apply([run], 0.0, {hall.zone: 28.0 for hall in site.halls})
     advance_nodes(list(live.states.values()), 60.0)
     assert live.power_w(node) == pytest.approx(8 * draw_of(site, job, kind, slow).gpu_power_w, rel=0.01)
     other = next(site.racks()).nodes[1]
     assert live.power_w(other) == pytest.approx(kind.idle_power_w, rel=1e-3)
     assert math.isclose(live.clock_ratio(node, 0), 0.688, abs_tol=0.02)
-    cluster.stop("j")
-    live.apply(cluster, 60.0, {hall.zone: 28.0 for hall in site.halls})
+    live.apply([], 60.0, {hall.zone: 28.0 for hall in site.halls})
     advance_nodes(list(live.states.values()), 60.0)
     assert live.power_w(node) == pytest.approx(kind.idle_power_w, rel=1e-3)

@@ -41,6 +41,7 @@ def add_parser(commands: Commands) -> None:
 def _shed(args: argparse.Namespace) -> int:
     import msgspec
 
+    from powerhall_twin.replay.compiling import compile_when_cold
     from powerhall_twin.shed.shed_site import ShedSettings
     from powerhall_twin.shed.trial import run_shed
 
@@ -50,6 +51,7 @@ def _shed(args: argparse.Namespace) -> int:
     settings = ShedSettings(
         args.out, share=args.by, within_s=args.within, after_s=args.within + 50, poll_s=args.poll, seed=args.seed
     )
+    compile_when_cold(quiet=args.json)
     trial = run_shed(settings)
     if args.json:
         sys.stdout.write(msgspec.json.encode(trial).decode() + "\n")

@@ -15,7 +15,7 @@ from powerhall.store.base import Store
 from powerhall.store.line_protocol import Point, encode
 from powerhall_optimizer.rollup.readings import BUCKET_S
 from powerhall_optimizer.rollup.rollup_cycle import Rollup
-from powerhall_twin.site.cluster import Slice
+from powerhall_twin.site.placed_runs import Slice
 from powerhall_twin.site.simulated_nodes import SimulatedNodes
 
 __all__ = ["DashboardWriter"]

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from importlib import resources
 from typing import Final
 
@@ -22,6 +21,7 @@ from powerhall.site.site_file import Planning, read_site
 from powerhall.site.topology import Site
 from powerhall.store import open_store
 from powerhall.timeseries import parse_time
+from powerhall_optimizer.jit import cache_state
 from powerhall_twin.demo.agent_pool import agent_pool
 from powerhall_twin.demo.dashboard_data import DashboardWriter
 from powerhall_twin.demo.demo_result import Curtailment, DemoResult, DemoSettings, PlannedSlot
@@ -29,14 +29,12 @@ from powerhall_twin.demo.kept_day import check_kept_day
 from powerhall_twin.demo.realtime_agents import RealtimeAgents, realtime_agents
 from powerhall_twin.demo.rounds import RoundRunner, RoundTrigger
 from powerhall_twin.demo.site_run import SiteRun
+from powerhall_twin.engine.jit import cache_folder
+from powerhall_twin.engine.measured_site import MeasuredSite
 from powerhall_twin.jobs.generator import generate
-from powerhall_twin.policies.admission import Admission
-from powerhall_twin.policies.plan_follower import PlanScheduler
 from powerhall_twin.policies.planned_rounds import PlannedRounds
+from powerhall_twin.policies.powerhall import POWERHALL
 from powerhall_twin.policies.solver_warmup import solver_warmup
-from powerhall_twin.site.building_meters import SiteMeter
-from powerhall_twin.site.cluster import Cluster
-from powerhall_twin.site.queue import Queue
 from powerhall_twin.site.scenario import Scenario
 from powerhall_twin.site.simulated_nodes import SimulatedNodes, create_nodes
 
@@ -90,26 +88,30 @@ def _scenario(site: Site, planning: Planning, settings: DemoSettings) -> Scenari
 
 
 class _DemoRun:
-    """The running demo; `now_s` is the site's time."""
+    """The running demo."""
 
-    def __init__(self, result: DemoResult, scheduler: PlanScheduler, agents: RealtimeAgents, report: Progress) -> None:
-        self.result, self.scheduler, self.agents, self.report = result, scheduler, agents, report
+    def __init__(self, result: DemoResult, agents: RealtimeAgents, report: Progress) -> None:
+        self.result, self.agents, self.report = result, agents, report
         self.run, self.settings = result.run, result.settings
-        self.now_s = result.start_s
         self.next_round_s = result.start_s
         self.next_sample_s = result.start_s + result.settings.sample_s
         self.announced = False
         self.pace_wall_s = self.pace_site_s = 0.0
 
+    @property
+    def now_s(self) -> float:
+        """The site's time."""
+        return self.run.measured.now_s
+
     def print_site(self) -> None:
         """Print the size of the site, the number of jobs and the budget."""
         site = self.run.site
         gpus = SiteIndex.of(site).gpus
-        nodes = len(self.run.nodes.states)
+        nodes = len(self.run.measured.nodes.states)
         self.report(f"{len(site.halls)} halls, {len(list(site.racks()))} racks, {nodes} nodes, {gpus} GPUs")
         full_kw = self.run.full_budget_w / 1e3
         self.report(
-            f"{len(self.run.queue.records)} jobs, seed {self.settings.seed}, budget {full_kw:.0f} kW at the meter"
+            f"{len(self.run.scenario.jobs)} jobs, seed {self.settings.seed}, budget {full_kw:.0f} kW at the meter"
         )
 
     def run_to_end(self) -> None:
@@ -132,13 +134,13 @@ class _DemoRun:
         rows = [(0.0, full_w), (cut.start_s, full_w * (1 - cut.cut)), (cut.end_s, full_w)]
         grid.write_text("time,power_kw\n" + "".join(f"{t:.0f},{w / 1e3:g}\n" for t, w in rows), encoding="utf-8")
         site, _ = read_site(self.settings.out / "site.toml")
-        self.run.scenario = replace(self.run.scenario, site=site)
-        self.run.cluster.site = site
+        self.run.measured.sim.change_site(site)
         span = f"from {_clock(cut.start_s)} to {_clock(cut.end_s)}"
         self.report(f"{_clock(self.now_s)}  the grid asks for {cut.cut:.0%} less {span}")
 
     def _round(self, trigger: RoundTrigger) -> None:
-        jobs = self.run.queue.as_jobs(self.run.cluster, self.now_s)
+        self.run.measured.put_moment()
+        jobs = self.run.measured.state.as_jobs()
         while self.next_round_s <= self.now_s:
             self.next_round_s += self.settings.round_s
         if not jobs:
@@ -156,15 +158,14 @@ class _DemoRun:
     def _adopt(self, plan: Plan) -> None:
         if not self.announced or self.result.rounds.log[-1].trigger is RoundTrigger.CURTAILMENT:
             self.result.reported_plan = plan
-        self.run.act(self.scheduler.take(plan, self.run.cluster), self.now_s)
+        self.run.adopt(plan)
         self._record_planned(plan)
         entry, reading = self.result.rounds.log[-1], self.run.last_reading
-        queued = sum(1 for _ in self.run.queue.waiting(self.run.cluster, self.now_s))
         now_kw = f"{reading.facility_w / 1e3:5.0f} kW" if reading else "        "
         budget_kw = SiteIndex.of(self.run.site).budgets_at(self.now_s - 1.0)[self.run.site.name] / 1e3
         self.report(
-            f"{_clock(self.now_s)}  {now_kw} of {budget_kw:.0f} kW  {len(self.run.cluster.runs):3d} run  "
-            f"{queued:3d} queued  plan {entry.plan_id[:8]} {entry.status} gap {entry.gap:.1%} "
+            f"{_clock(self.now_s)}  {now_kw} of {budget_kw:.0f} kW  {self.run.running:3d} run  "
+            f"{self.run.waiting:3d} queued  plan {entry.plan_id[:8]} {entry.status} gap {entry.gap:.1%} "
             f"{'verified' if entry.verified else 'NOT VERIFIED'} in {entry.wall_s:.1f} s ({entry.trigger})"
         )
 
@@ -181,11 +182,7 @@ class _DemoRun:
         return TICK_S - (self.now_s - self.result.start_s) % TICK_S
 
     def _step(self) -> None:
-        self.run.act(self.scheduler.ends_due(self.run.cluster, self.now_s), self.now_s)
-        budgets, weather = SiteIndex.of(self.run.site).budgets_at(self.now_s), self.run.scenario.weather(self.now_s)
-        admission = Admission.of(self.run.cluster, budgets, weather)
-        for start in self.scheduler.due(self.run.cluster, self.run.queue, admission, self.now_s):
-            self.run.act([start], self.now_s)
+        self.run.schedule()
         self._move(self._to_tick())
 
     def _move(self, dt_s: float) -> None:
@@ -193,9 +190,8 @@ class _DemoRun:
         if dt_s <= 0:
             return
         sample = self.now_s + dt_s >= self.next_sample_s - 1e-6
-        self.run.tick(self.now_s, dt_s, sample=sample)
-        self.agents.follow(self.run.nodes)
-        self.now_s += dt_s
+        self.run.tick(dt_s, sample=sample)
+        self.agents.follow(self.run.measured.nodes)
         if sample:
             self.next_sample_s += self.settings.sample_s * (
                 1 + (self.now_s - self.next_sample_s) // self.settings.sample_s
@@ -234,7 +230,7 @@ def _assembled(settings: DemoSettings) -> Iterator[_DemoRun]:
     length_s = scenario.end_s - scenario.start_s
     cut = Curtailment.half_way(scenario.start_s, length_s, settings.cut)
     create_nodes(site, settings.out / "gpus", settings.seed)
-    first = Queue.of(scenario.jobs).as_jobs(Cluster.of(site), scenario.start_s)
+    first = tuple(job for job in scenario.jobs if job.submit_s <= scenario.start_s)
     progress = _print_nothing if settings.quiet else _print_line
     with ExitStack() as stack:
         compiled = stack.enter_context(
@@ -247,16 +243,16 @@ def _assembled(settings: DemoSettings) -> Iterator[_DemoRun]:
         workers = stack.enter_context(
             agent_pool(site, settings.out, url, workers=2, sample_s=settings.sample_s, start_s=scenario.start_s)
         )
-        cluster, nodes = Cluster.of(site), SimulatedNodes.open(site, settings.out / "gpus")
+        nodes = SimulatedNodes.open(site, settings.out / "gpus")
         full_w = SiteIndex.of(site).budgets_at(scenario.start_s)[site.name]
         dashboards = DashboardWriter.of(store, nodes, site, settings.sample_s)
-        run = SiteRun(
-            scenario, cluster, Queue.of(scenario.jobs), nodes, workers, SiteMeter.of(site), full_w, dashboards
-        )
+        if not cache_state(cache_folder()).warm:
+            progress("compiling the engine, once per installation ...")
+        run = SiteRun(MeasuredSite.of(scenario, POWERHALL.name, nodes), workers, full_w, dashboards)
         rounds = RoundRunner(settings.out, url, HORIZON_S, settings.solve_s)
         result = DemoResult(settings, url, run, rounds, cut, scenario.start_s, scenario.end_s)
         compiled()
-        yield _DemoRun(result, PlanScheduler(), agents, progress)
+        yield _DemoRun(result, agents, progress)
         reports = workers.close()
         dashboards.close()
         result.agent_points = sum(report.sent for report in reports)
@@ -269,13 +265,13 @@ def run_demo(settings: DemoSettings) -> DemoResult:
     began = time.monotonic()
     with _assembled(settings) as demo:
         demo.print_site()
-        demo.run.tick(demo.now_s, 1.0, sample=True)
+        demo.run.first_reading()
         try:
             demo.run_to_end()
         except KeyboardInterrupt:
             demo.result.interrupted = True
             demo.report("interrupted: ending in order")
         demo.result.end_s = demo.now_s
-        demo.run.close(demo.now_s)
+        demo.run.close()
     demo.result.wall_s = time.monotonic() - began
     return demo.result

@@ -17,11 +17,11 @@ from powerhall_twin.engine.columns import (
     SERVES,
     UNITS,
 )
-from powerhall_twin.engine.jit import inner_kernel
+from powerhall_twin.engine.jit import inner_kernel, kernel
 from powerhall_twin.engine.plant_curves import CURVE_PARTS, PlantCurves
-from powerhall_twin.engine.site_arrays import Ints, Layout
+from powerhall_twin.engine.site_arrays import Floats, Ints, Layout
 
-__all__ = ["hall_facility", "hall_heat", "medium_capacity"]
+__all__ = ["hall_facility", "hall_heat", "hall_parts", "medium_capacity"]
 
 _NW = 1e9
 
@@ -127,3 +127,17 @@ def hall_facility(
             cooled = cooled and heat_w <= capacity_w + 1e-6
             total_w += _medium_w(layout, plants, hall, medium, heat_w)
     return total_w, cooled
+
+
+@kernel
+def hall_parts(layout: Layout, plants: PlantCurves, pool_nw: Ints, parts: Floats) -> None:
+    """Write for each hall [H, 9] in W: IT, losses, cooling, then heat to the plants of each medium, and capacities."""
+    for hall in range(layout.halls.shape[1] - 1):
+        it_w, liquid_w, air_w = hall_heat(layout, pool_nw, hall, -1, 0)
+        loss_w = layout.losses[hall, 0] + (layout.losses[hall, 1] + layout.losses[hall, 2] * it_w) * it_w
+        total_w, _ = hall_facility(layout, plants, pool_nw, hall, -1, 0)
+        parts[hall, 0], parts[hall, 1], parts[hall, 2] = it_w, loss_w, total_w - it_w - loss_w
+        for medium in range(3):
+            heat_w = it_w + loss_w if medium == 0 else (liquid_w if medium == 1 else air_w + loss_w)
+            parts[hall, 3 + medium] = heat_w - plants.relief[3 * hall + medium]
+            parts[hall, 6 + medium], _ = medium_capacity(layout, plants, hall, medium)

@@ -60,6 +60,7 @@ __all__ = [
     "fail_run",
     "left_at",
     "next_end_s",
+    "put_measured",
     "run_on",
     "set_mode",
     "start_run",
@@ -273,6 +274,27 @@ def set_mode(w: World, j: int, mode: int, plan_nw: int, now_s: float) -> None:
     jobs.ints[MODE, j], jobs.ints[PLAN_NW, j] = mode, plan_nw
     _redraw(w, j, mode, now_s)
     jobs.sizes[VERSION] += 1
+
+
+@kernel
+def put_measured(w: World, node_nw: Ints, speed: Floats, now_s: float) -> None:
+    """Put measured power of nodes [N] and speeds of running jobs [J] in the place of those of the tables."""
+    layout, draw, jobs = w.layout, w.draw, w.jobs
+    draw.zone_nw[:] = 0
+    draw.pool_nw[:] = 0
+    for node in range(len(node_nw)):
+        rack = layout.node_rack[node]
+        for z in range(layout.racks[RACK_ZONES, rack], layout.racks[RACK_ZONES, rack + 1]):
+            draw.zone_nw[layout.rack_zone[z]] += node_nw[node]
+        draw.pool_nw[layout.racks[RACK_HALL, rack] * len(layout.type_gpus) + layout.racks[RACK_TYPE, rack]] += node_nw[
+            node
+        ]
+    for i in range(jobs.sizes[N_RUNNING]):
+        j = jobs.ints[RUNNING_LIST, i]
+        left = left_at(jobs, j, now_s)
+        jobs.floats[WORKED, j] += jobs.floats[LEFT, j] - left
+        jobs.floats[LEFT, j], jobs.floats[UPDATED, j] = left, now_s
+        jobs.floats[SPEED, j], jobs.floats[END_S, j] = speed[j], now_s + left / speed[j]
 
 
 @inner_kernel

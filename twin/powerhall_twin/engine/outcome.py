@@ -24,7 +24,7 @@ from powerhall_twin.engine.columns import (
 from powerhall_twin.engine.meter import MEDIA, Gauges
 from powerhall_twin.engine.samples import Samples
 from powerhall_twin.engine.sim_state import SimState, ready_s
-from powerhall_twin.site.limit_guard import Breach, LimitKind
+from powerhall_twin.site.breach import Breach, LimitKind
 
 __all__ = ["JobOutcome", "SimulationOutcome", "close_outcome"]
 
@@ -57,7 +57,8 @@ class SimulationOutcome:
     `deadlines_missed` counts jobs whose deadline lies in the simulated time and that were not done by then, of
     `deadlines`. `fast_rises` and `fast_falls` count how often power at the meter changed faster than the site's ramp
     limits within five minutes; the steepest changes are means of such a window.
-    `breaches` holds for each limit that was exceeded its first moment and its highest value.
+    `breaches` holds for each limit that was exceeded its first moment and its highest value, `worst_at_s` when its
+    headroom was the least.
     """
 
     policy: str
@@ -94,6 +95,7 @@ class SimulationOutcome:
     samples: Samples = field(default_factory=Samples)
     breaches: list[Breach] = field(default_factory=list)
     worst_headroom: dict[str, float] = field(default_factory=dict)
+    worst_at_s: dict[str, float] = field(default_factory=dict)
     hall_excess_k: dict[str, float] = field(default_factory=dict)
     times_s: list[float] = field(default_factory=list)
     facility_w: list[float] = field(default_factory=list)
@@ -136,6 +138,7 @@ def _limits(outcome: SimulationOutcome, state: SimState, gauges: Gauges) -> None
     for number, (name, kind) in enumerate(names):
         if gauges.worst[number] < math.inf:
             outcome.worst_headroom[name] = float(gauges.worst[number])
+            outcome.worst_at_s[name] = float(gauges.worst_at[number])
         if gauges.over_s[number] > 0 or not math.isnan(gauges.first_over[number]):
             first, most, limit = gauges.first_over[number], gauges.most_w[number], gauges.most_limit_w[number]
             outcome.breaches.append(Breach(float(first), name, kind, float(most), float(limit)))

@@ -1,7 +1,7 @@
 """The state of a simulation: a scenario's site and jobs as arrays, and what policies do with them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -10,6 +10,7 @@ from powerhall.hostlist import compress
 from powerhall.jobs.model import Job
 from powerhall.physics.weather import Weather
 from powerhall.plan.snapshot import Held
+from powerhall.site.topology import Site
 from powerhall_twin.engine.columns import (
     BEGAN,
     BUDGETS,
@@ -48,7 +49,7 @@ from powerhall_twin.engine.columns import (
     WAITING_LIST,
 )
 from powerhall_twin.engine.job_arrays import Draw, JobArrays, World, set_mode, start_run, stop_run
-from powerhall_twin.engine.occupancy import Found, Limits, Occupancy, fits_beside, refresh_all
+from powerhall_twin.engine.occupancy import Found, Limits, Occupancy, fits_beside, refresh_all, rooms_over
 from powerhall_twin.engine.queue_passes import PassMemory
 from powerhall_twin.engine.site_arrays import NO_LIMIT_NW, NW, Floats, Ints, SiteArrays
 from powerhall_twin.site.scenario import Scenario
@@ -135,6 +136,23 @@ class SimState:
         limits.zone_nw[:] = zone_nw + np.where(zone_nw == NO_LIMIT_NW, 0, more_nw)
         limits.site_w[0] = self.budgets.get(self.arrays.site.name, np.inf) + self.delivered_w[0]
         self._plants_changed()
+
+    def change_site(self, site: Site) -> None:
+        """Put other limits in force: those of a site of the same nodes and zones."""
+        arrays = SiteArrays(site, self.arrays.classes)
+        if (arrays.node_names, arrays.zones) != (self.arrays.node_names, self.arrays.zones):
+            raise ValueError(f"site {site.name}: its nodes or zones have changed")
+        self.arrays, self.scenario, self.budgets = arrays, replace(self.scenario, site=site), {}
+
+    def would_hold(self, rack_nw: Ints) -> bool:
+        """Return whether every budget and plant would hold with so much planned power in each rack, stores aside."""
+        world, arrays = self.world, self.arrays
+        site_w = self.budgets.get(arrays.site.name, np.inf)
+        limits = Limits(arrays.limits_nw(self.budgets), np.array([site_w]), np.full(2, np.inf))
+        plants = world.plants._replace(relief=np.zeros_like(world.plants.relief))
+        full, over = _taken(arrays, rack_nw), np.zeros(len(arrays.zones), np.bool_)
+        refresh_all(world.layout, plants, full)
+        return not rooms_over(world.layout, limits, plants, full, over) and not over.any()
 
     def set_rise(self, more_w: float, most_w: float) -> None:
         """Let jobs start that add so much planned power to that of now; one that adds more than `most_w` never may."""
@@ -291,14 +309,19 @@ class SimState:
 
 
 def _empty(arrays: SiteArrays) -> Occupancy:
+    return _taken(arrays, arrays.idle_rack_nw)
+
+
+def _taken(arrays: SiteArrays, rack_nw: Ints) -> Occupancy:
+    """Return all GPUs free, and so much planned power in each rack."""
     layout = arrays.layout
     _, _, hall, kind = layout.racks[:, :-1]
     nodes_of_rack, zones_of_rack = np.diff(layout.racks[RACK_FIRST]), np.diff(layout.racks[RACK_ZONES])
     at = hall * len(arrays.types) + kind
     halls = len(arrays.site.halls)
     zone_nw, pools = np.zeros(len(arrays.zones), np.int64), np.zeros((3, halls * len(arrays.types)), np.int64)
-    np.add.at(zone_nw, layout.rack_zone, np.repeat(arrays.idle_rack_nw, zones_of_rack))
-    np.add.at(pools[POOL_NW], at, arrays.idle_rack_nw)
+    np.add.at(zone_nw, layout.rack_zone, np.repeat(rack_nw, zones_of_rack))
+    np.add.at(pools[POOL_NW], at, rack_nw)
     np.add.at(pools[POOL_WHOLE], at, nodes_of_rack)
     pools[POOL_FREE] = pools[POOL_WHOLE] * np.tile(layout.type_gpus, halls)
     free = layout.type_gpus[kind[layout.node_rack]]

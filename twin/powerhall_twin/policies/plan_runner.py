@@ -12,7 +12,6 @@ from powerhall.hostlist import expand
 from powerhall.plan.plan import Assignment, Plan
 from powerhall_twin.engine.columns import FUTURE, KIND, PLAN_NW, RUNNING, STATUS, VERSION, WAITING
 from powerhall_twin.engine.sim_state import SimState
-from powerhall_twin.policies.plan_follower import trim
 
 __all__ = ["PlanRunner"]
 
@@ -90,9 +89,19 @@ class PlanRunner:
         if state.world.jobs.ints[STATUS, j] == FUTURE:
             return False
         wanted = {node: place.gpus_per_node for place in entry.placements for node in expand(place.nodes)}
-        nodes = trim(wanted, entry.gpus)
+        nodes = _trim(wanted, entry.gpus)
         if not state.has_room(nodes, entry.gpu_power_w):
             return False
         kind = state.arrays.types[state.arrays.type_of[entry.node_type]]
         state.start(j, nodes, kind.modes.index(kind.mode(entry.mode)), entry.gpu_power_w)
         return True
+
+
+def _trim(wanted: dict[str, int], gpus: int) -> dict[str, int]:
+    """Cut the last node's GPUs where a gang is no multiple of a node."""
+    left = gpus
+    kept: dict[str, int] = {}
+    for node, count in wanted.items():
+        kept[node] = min(count, left)
+        left -= kept[node]
+    return {node: count for node, count in kept.items() if count > 0}

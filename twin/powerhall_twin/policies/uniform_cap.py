@@ -9,9 +9,9 @@ from powerhall.site.topology import Mode, NodeType
 from powerhall_twin.engine.columns import BUDGETS, KIND, MODE
 from powerhall_twin.engine.queue_passes import EASY_ORDER
 from powerhall_twin.engine.sim_state import SimState
+from powerhall_twin.engine.site_arrays import to_nw
 from powerhall_twin.policies.policy import PolicyKind
 from powerhall_twin.policies.queue_policy import QueuePolicy, rule_of
-from powerhall_twin.site.building_meters import SiteMeter
 
 __all__ = ["UNIFORM_CAP"]
 
@@ -61,16 +61,11 @@ class _UniformCap(QueuePolicy):
 
 def _mode(state: SimState, kind: NodeType) -> int:
     """Return the fastest mode in which a full site keeps its budgets and is cooled; the slowest where none does."""
-    site, meter = state.arrays.site, SiteMeter.of(state.arrays.site)
+    site = state.arrays.site
+    kinds = [(len(rack.nodes), site.node_types[rack.node_type]) for rack in site.racks()]
     for number, mode in enumerate(kind.modes):
-        full = {
-            rack.zone: len(rack.nodes) * k.gpus * _mode_w(k, mode)
-            for rack in site.racks()
-            for k in (site.node_types[rack.node_type],)
-        }
-        reading = meter.read(full, state.weather, 0.0)
-        powers = all(reading.power_w(site, zone) <= w + 1e-6 for zone, w in state.budgets.items())
-        if powers and all(load.cooled for load in reading.halls.values()):
+        full_nw = [nodes * k.gpus * to_nw(_mode_w(k, mode)) for nodes, k in kinds]
+        if state.would_hold(np.array(full_nw, np.int64)):
             return number
     return len(kind.modes) - 1
 

@@ -10,7 +10,7 @@ from powerhall.site.topology import Hall, Losses, Mode, NodeType, Rack, RackRow,
 from powerhall.timeseries import Series
 from powerhall_optimizer.jit import CacheState, cache_state
 from powerhall_twin.engine.jit import cache_folder
-from powerhall_twin.engine.sim_state import SimState
+from powerhall_twin.engine.measured_site import compile_measured
 from powerhall_twin.engine.simulate import simulate
 from powerhall_twin.policies.policy import PolicyInputs
 from powerhall_twin.policies.registry import BASELINES
@@ -40,11 +40,7 @@ def compile_kernels() -> None:
     case = _scenario()
     for kind in BASELINES:
         simulate(case, kind.open(PolicyInputs(case)), kind.name)
-    state = SimState.of(replace(case, failures=(), rules=None))
-    if state.has_room({"n0": 1}, 400.0):
-        state.start(0, {"n0": 1}, 0, 400.0)
-        state.set_mode(0, 1, 300.0)
-        state.stop(0)
+    compile_measured(replace(case, failures=(), rules=None))
     kernel_cache().mark_warm()
 
 

@@ -7,7 +7,7 @@ import msgspec
 from powerhall.site.index import SiteIndex
 from powerhall_twin.engine.outcome import SimulationOutcome
 from powerhall_twin.engine.samples import Samples
-from powerhall_twin.site.limit_guard import Breach
+from powerhall_twin.site.breach import Breach
 from powerhall_twin.site.scenario import Scenario
 
 __all__ = ["PolicyFigures", "ReplayResults", "figures_of", "results_of", "thin"]

@@ -15,6 +15,7 @@ from powerhall.jobs.model import Job
 from powerhall.physics.weather_files import WeatherRules, read_weather
 from powerhall.plan.plan import Plan, Snapshot
 from powerhall.runtime.errors import Rejected
+from powerhall.site.index import SiteIndex
 from powerhall.site.site_file import Planning, read_site
 from powerhall.site.topology import Site
 from powerhall.timeseries import Series
@@ -29,10 +30,9 @@ from powerhall_twin.jobs.trace_window import busiest_start_s, window
 from powerhall_twin.policies.policy import PolicyInputs, RoundTiming
 from powerhall_twin.policies.registry import policy_kind
 from powerhall_twin.replay.saved_runs import SavedRuns
-from powerhall_twin.site.actions import Start
-from powerhall_twin.site.cluster import Cluster
 from powerhall_twin.site.failures import FailureFile, failures_of, read_failures
-from powerhall_twin.site.scenario import Scenario
+from powerhall_twin.site.placed_runs import FreeGpus
+from powerhall_twin.site.scenario import Scenario, Start
 
 __all__ = ["ReplayCase", "from_plan", "from_trace", "run_policies", "run_what_ifs", "with_change", "with_failures"]
 
@@ -128,13 +128,12 @@ def from_plan(plan: Plan) -> ReplayCase:
     plan = _of_whole_gpus(plan)
     s = plan.snapshot
     entries = {entry.job_id: entry for entry in plan.assignments}
-    cluster = Cluster.of(s.site)
-    running = []
-    for job in s.jobs:
-        if job.state == "running":
-            start = _resumed(cluster, job, entries[job.job_id].gpu_power_w if job.job_id in entries else 0.0)
-            cluster.start(start.run(job.start_s or s.start_s))
-            running.append(start)
+    free = FreeGpus.of(s.site)
+    running = [
+        _resumed(s.site, free, job, entries[job.job_id].gpu_power_w if job.job_id in entries else 0.0)
+        for job in s.jobs
+        if job.state == "running"
+    ]
     outside = (_series(s, s.dry_bulb_c), _series(s, s.wet_bulb_c), _series(s, s.price_per_mwh))
     end_s, carbon = float(s.start_s + s.slots * s.slot_s), _series(s, s.carbon_g_per_kwh)
     stores = tuple(
@@ -158,14 +157,14 @@ def _of_whole_gpus(plan: Plan) -> Plan:
     return msgspec.structs.replace(plan, snapshot=msgspec.structs.replace(plan.snapshot, jobs=jobs, site=site))
 
 
-def _resumed(cluster: Cluster, job: Job, planned_gpu_w: float) -> Start:
+def _resumed(site: Site, free: FreeGpus, job: Job, planned_gpu_w: float) -> Start:
     """Return the start that puts a running job on its nodes."""
     names = expand(job.nodes or "")
     if not names or job.hall is None:
         raise Rejected.field("plan", f"job {job.job_id}: nodes", job.nodes, "a running job must name its nodes")
-    kind = cluster.index.node_type(names[0])
+    kind = SiteIndex.of(site).node_type(names[0])
     wanted = {node: min(kind.gpus, -(-job.gpus // len(names))) for node in names}
-    slices = cluster.take(wanted)
+    slices = free.take(wanted)
     if slices is None:
         raise Rejected.field("plan", f"job {job.job_id}: nodes", job.nodes, "must not be held by another job")
     mode = kind.mode(job.mode or "")

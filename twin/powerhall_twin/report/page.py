@@ -152,10 +152,10 @@ def _waiting(plan: Plan) -> Table:
 
 
 def _headrooms(result: DemoResult) -> list[HeadroomRow]:
-    guard = result.run.guard
-    lowest = sorted(guard.worst_headroom.items(), key=lambda item: item[1])[:_MOST_HEADROOMS]
+    outcome = result.run.outcome
+    lowest = sorted(outcome.worst_headroom.items(), key=lambda item: item[1])[:_MOST_HEADROOMS]
     return [
-        HeadroomRow(zone, f"{share:.1%}", _bar_px(share), share < _LOW_HEADROOM, _clock(guard.worst_at_s[zone]))
+        HeadroomRow(zone, f"{share:.1%}", _bar_px(share), share < _LOW_HEADROOM, _clock(outcome.worst_at_s[zone]))
         for zone, share in lowest
     ]
 

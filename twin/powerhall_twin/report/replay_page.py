@@ -83,7 +83,7 @@ def _tiles(results: ReplayResults) -> list[Tile]:
 def _notes(results: ReplayResults) -> TableSection | None:
     if not results.notes:
         return None
-    return TableSection("Notes on the inputs", Table(("note",), tuple((note,) for note in results.notes)), style="jobs")
+    return TableSection("Notes on the inputs", Table(("note",), tuple((note,) for note in results.notes)))
 
 
 def _headrooms(results: ReplayResults) -> list[HeadroomRow]:

@@ -103,7 +103,7 @@ def _ratio(ours: float, theirs: float) -> float:
 
 
 def _baseline(result: DemoResult, other: SimulationOutcome) -> Baseline:
-    totals = result.run.totals
+    totals = result.run.outcome
     return Baseline(
         other.policy,
         other.energy_j,
@@ -128,32 +128,31 @@ def summarise(
 ) -> Summary:
     """Return the figures; `ok` means that every budget held at every sample and every plan was verified."""
     run, rounds = result.run, result.rounds
-    totals, site = run.totals, run.site
+    totals, site = run.outcome, run.site
     simulated_s = result.end_s - result.start_s
     gpus = SiteIndex.of(site).gpus
     gaps = [entry.gap for entry in rounds.log]
     verified = sum(entry.verified for entry in rounds.log)
-    work_share = _ratio(totals.curtailed_work_gpu_s, gpus * totals.curtailed_s)
-    queued = sum(1 for _ in run.queue.waiting(run.cluster, result.end_s))
+    work_share = _ratio(run.curtailed_work_gpu_s, gpus * totals.curtailed_s)
     return Summary(
-        ok=not run.guard.breaches and verified == len(rounds.log) > 0 and not rounds.refusals,
+        ok=not run.breaches and verified == len(rounds.log) > 0 and not rounds.refusals,
         simulated_s=simulated_s,
         wall_s=result.wall_s,
         speedup=_ratio(simulated_s, result.wall_s),
         seed=result.settings.seed,
         halls=len(site.halls),
         racks=sum(1 for _ in site.racks()),
-        nodes=len(run.nodes.states),
+        nodes=len(run.measured.nodes.states),
         gpus=gpus,
-        samples=run.guard.samples,
-        breaches=len(run.guard.breaches),
+        samples=run.samples,
+        breaches=run.breaches,
         peak_power_w=totals.peak_w,
         budget_w=run.full_budget_w,
         curtailed_budget_w=run.full_budget_w * (1 - result.curtailment.cut),
         curtailed_s=totals.curtailed_s,
-        curtailed_peak_w=totals.curtailed_peak_w,
+        curtailed_peak_w=run.curtailed_peak_w,
         curtailed_work_share=work_share,
-        worst_headroom=dict(run.guard.worst_headroom),
+        worst_headroom=totals.worst_headroom,
         energy_j=totals.energy_j,
         it_energy_j=totals.it_energy_j,
         pue=_ratio(totals.energy_j, totals.it_energy_j),
@@ -161,12 +160,12 @@ def summarise(
         work_gpu_s=totals.work_gpu_s,
         weighted_work=totals.weighted_work,
         gpu_share=_ratio(totals.work_gpu_s, gpus * simulated_s),
-        jobs=sum(r.job.submit_s <= result.end_s for r in run.queue.records.values()),
+        jobs=totals.jobs,
         jobs_done=totals.jobs_done,
-        jobs_running=len(run.cluster.runs),
-        jobs_queued=queued,
+        jobs_running=run.running,
+        jobs_queued=run.waiting,
         stops=totals.stops,
-        mode_changes=totals.mode_changes,
+        mode_changes=run.mode_changes,
         rounds=len(rounds.log),
         rounds_verified=verified,
         rounds_refused=len(rounds.refusals),

@@ -5,7 +5,7 @@ The site runs a plan of the optimizer, its scheduler follows plans with a delay,
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -29,15 +29,13 @@ from powerhall_optimizer.leases.ledger import Ledger
 from powerhall_optimizer.planning.planner import make_plan
 from powerhall_optimizer.schedulers.base import Command, WriteReport
 from powerhall_optimizer.shed.shedder import Shedder
+from powerhall_twin.engine.measured_site import MeasuredSite
 from powerhall_twin.jobs.generator import generate
-from powerhall_twin.policies.admission import Admission
-from powerhall_twin.policies.plan_follower import PlanScheduler
+from powerhall_twin.policies.plan_runner import PlanRunner
 from powerhall_twin.shed.capped_nodes import CappedNodes
-from powerhall_twin.site.actions import apply
-from powerhall_twin.site.building_meters import MILD, SiteMeter
-from powerhall_twin.site.cluster import Cluster
-from powerhall_twin.site.queue import Queue
-from powerhall_twin.site.simulated_nodes import INLET_C, SimulatedNodes, advance_nodes, create_nodes
+from powerhall_twin.site.placed_runs import PlacedRun
+from powerhall_twin.site.scenario import MILD, Scenario
+from powerhall_twin.site.simulated_nodes import SimulatedNodes, advance_nodes, create_nodes
 
 __all__ = ["ShedSettings", "ShedSite", "assembled", "settle"]
 
@@ -46,6 +44,7 @@ _SITE_KEY: Final = bytes(range(32))
 _METER_S: Final = 10.0
 _SLOT_S: Final = 300
 _SLOTS: Final = 24
+_LONGEST_S: Final = 86_400.0
 _START: Final = "2026-07-15T10:00:00Z"
 
 
@@ -74,16 +73,11 @@ class ShedSite:
     """
 
     settings: ShedSettings
-    site: Site
-    now_s: float
+    measured: MeasuredSite
     store: Store
-    cluster: Cluster
-    queue: Queue
-    nodes: SimulatedNodes
     cappers: CappedNodes
-    meter: SiteMeter
     ledger: Ledger
-    scheduler: PlanScheduler = field(default_factory=PlanScheduler)
+    runner: PlanRunner = field(default_factory=PlanRunner)
     pending: list[tuple[float, Plan]] = field(default_factory=list)
     at_s: list[float] = field(default_factory=list)
     meter_w: list[float] = field(default_factory=list)
@@ -92,6 +86,26 @@ class ShedSite:
     touched: set[str] = field(default_factory=set)
     clock_mark_s: float = 0.0
 
+    @property
+    def now_s(self) -> float:
+        """The site's time."""
+        return self.measured.now_s
+
+    @property
+    def site(self) -> Site:
+        """The site file in force."""
+        return self.measured.site
+
+    @property
+    def runs(self) -> Mapping[str, PlacedRun]:
+        """The running jobs by id."""
+        return self.measured.placed.runs
+
+    def adopt(self, plan: Plan) -> None:
+        """Follow a plan from now on: stop jobs and change modes at once."""
+        self.runner.take(plan, self.measured.state)
+        self.measured.placed.follow(self.measured.state)
+
     def advance(self, seconds: float) -> None:
         """Advance the site: scheduler, carriers, cappers, GPUs, meter."""
         end_s = self.now_s + seconds
@@ -99,25 +113,20 @@ class ShedSite:
             dt_s = min(self.settings.step_s, end_s - self.now_s)
             self._schedule()
             self.cappers.advance(self.now_s)
-            inlet_c = dict.fromkeys((hall.zone for hall in self.site.halls), INLET_C)
-            self.nodes.apply(self.cluster, self.now_s, inlet_c, limits=False)
-            advance_nodes(list(self.nodes.states.values()), dt_s)
-            self.now_s += dt_s
+            self.measured.put_loads(limits=False)
+            advance_nodes(list(self.measured.nodes.states.values()), dt_s)
             self._read(dt_s)
 
     def _schedule(self) -> None:
         """Adopt the plans whose delay has passed, and start the jobs that are due."""
         for due_s, plan in [entry for entry in self.pending if entry[0] <= self.now_s]:
             self.pending.remove((due_s, plan))
-            for run in apply(self.cluster, self.scheduler.take(plan, self.cluster), self.now_s):
-                self.queue.stopped(run)
-        admission = Admission.of(self.cluster, SiteIndex.of(self.site).budgets_at(self.now_s), MILD)
-        for start in self.scheduler.due(self.cluster, self.queue, admission, self.now_s):
-            apply(self.cluster, [start], self.now_s)
+            self.runner.take(plan, self.measured.state)
+        self.measured.put_moment()
+        self.runner.follow(self.measured.state)
 
     def _read(self, dt_s: float) -> None:
-        rack_w = {rack.zone: sum(map(self.nodes.power_w, rack.nodes)) for rack in self.site.racks()}
-        site_w = self.meter.read(rack_w, MILD, dt_s).facility_w
+        site_w = self.measured.read(dt_s).facility_w
         self.at_s.append(self.now_s)
         self.meter_w.append(site_w)
         if self.now_s - self.metered_s >= _METER_S:
@@ -125,7 +134,7 @@ class ShedSite:
             fields: dict[str, float | str] = {"facility_power_w": site_w}
             self.store.write(encode(Point("site_10s", {"site": self.site.name}, fields, round(self.now_s * 1000))))
         for job_id, limits in self.watched.items():
-            run = self.cluster.runs.get(job_id)
+            run = self.runs.get(job_id)
             if run is None or self._limits(job_id) != limits:
                 self.touched.add(job_id)
 
@@ -134,7 +143,7 @@ class ShedSite:
         self.watched = {job_id: self._limits(job_id) for job_id in job_ids}
 
     def _limits(self, job_id: str) -> tuple[float, ...]:
-        parts = self.cluster.runs[job_id].slices
+        parts = self.runs[job_id].slices
         return tuple(
             self.cappers.nodes[part.node].limiter.read()[gpu].power_limit_w or 0.0
             for part in parts
@@ -167,7 +176,7 @@ class ShedSite:
     def round(self, site: Site, previous: Plan | None) -> Plan:
         """Make a plan for the running and waiting jobs with the optimizer."""
         start_s = int(self.now_s // _SLOT_S) * _SLOT_S
-        jobs = self.queue.as_jobs(self.cluster, self.now_s)
+        jobs = self.measured.state.as_jobs()
         dry_c, wet_c = (MILD.dry_bulb_c,) * _SLOTS, (MILD.wet_bulb_c,) * _SLOTS
         snapshot = Snapshot(start_s, start_s, _SLOT_S, _SLOTS, site, jobs, dry_bulb_c=dry_c, wet_bulb_c=wet_c)
         settings, log = RoundSettings(target_gap=0.02), Log(quiet=True)
@@ -214,20 +223,18 @@ def assembled(settings: ShedSettings) -> Iterator[ShedSite]:
             if total > 1.3 * gpus:
                 break
         ledger = Ledger(safe_caps_w(site), settings.out / "ledger.json")
-        yield ShedSite(
-            settings, site, start_s, store, Cluster.of(site), Queue.of(jobs), nodes, cappers, SiteMeter.of(site), ledger
-        )
+        scenario = Scenario(site, tuple(jobs), start_s, start_s + _LONGEST_S)
+        yield ShedSite(settings, MeasuredSite.of(scenario, "shed", nodes), store, cappers, ledger)
 
 
 def settle(twin: ShedSite) -> Plan:
     """Bring the site to its steady state: plan, start, plan again with the running jobs, lease, and wait."""
     first = twin.round(twin.site, None)
-    twin.scheduler.take(first, twin.cluster)
+    twin.adopt(first)
     twin.lease(first)
     twin.advance(2.0)
     plan = twin.round(twin.site, first)
-    for run in apply(twin.cluster, twin.scheduler.take(plan, twin.cluster), twin.now_s):
-        twin.queue.stopped(run)
+    twin.adopt(plan)
     twin.lease(plan)
     twin.advance(twin.settings.before_s)
     return plan

@@ -69,10 +69,10 @@ def run_shed(settings: ShedSettings) -> ShedTrial:
 def shed(twin: ShedSite, plan: Plan, until_s: float | None = None) -> ShedTrial:
     """Shed a share of the metered power, observe for `after_s`, and return the figures."""
     s = twin.settings
-    command_s, before_w, jobs = twin.now_s, twin.meter_w[-1], len(twin.cluster.runs)
+    command_s, before_w, jobs = twin.now_s, twin.meter_w[-1], len(twin.runs)
     twin.clock_mark_s = time.perf_counter()
     steps = ladder(plan, twin.now_s)
-    twin.watch(tuple(job_id for job_id in steps.protected if job_id in twin.cluster.runs))
+    twin.watch(tuple(job_id for job_id in steps.protected if job_id in twin.runs))
     target_w = (1.0 - s.share) * min(before_w, baseline_w(twin.store, twin.site.name, steps.power_w, twin.now_s))
     outcome = twin.shedder().act(plan, steps, target_w, until_s=until_s, within_s=s.within_s)
     twin.clock_mark_s = 0.0
@@ -81,7 +81,7 @@ def shed(twin: ShedSite, plan: Plan, until_s: float | None = None) -> ShedTrial:
     late = [at for at, power in seen if power > target_w + 1.0]
     compliant_s = next((at for at, _ in seen if not late or at > late[-1]), None)
     return ShedTrial(
-        nodes=len(twin.nodes.states),
+        nodes=len(twin.measured.nodes.states),
         jobs=jobs,
         protected=len(twin.watched),
         before_w=before_w,

@@ -4,13 +4,28 @@ from dataclasses import dataclass
 
 from powerhall.jobs.model import Job
 from powerhall.physics.weather import Weather
-from powerhall.site.topology import Site
+from powerhall.site.topology import Mode, NodeType, Site
 from powerhall.timeseries import Series
-from powerhall_twin.site.actions import Start
-from powerhall_twin.site.building_meters import MILD
 from powerhall_twin.site.failures import Failure, FailureRules
+from powerhall_twin.site.placed_runs import Slice
 
-__all__ = ["Scenario"]
+__all__ = ["MILD", "Scenario", "Start"]
+
+MILD = Weather(20.0, 15.0)
+"""Weather assumed where none is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A job on these GPUs in this mode; `planned_gpu_w` is the planning figure per GPU, `left_s` its work left."""
+
+    job: Job
+    hall: str
+    node_type: NodeType
+    mode: Mode
+    slices: tuple[Slice, ...]
+    planned_gpu_w: float
+    left_s: float
 
 
 @dataclass(frozen=True, slots=True)

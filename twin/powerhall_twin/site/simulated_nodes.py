@@ -4,19 +4,20 @@ The physics are those of the agent's simulated GPUs. Load and limits are constan
 of the first-order lags covers a tick of any length.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Site
 from powerhall_agent.simulate import layout as at
 from powerhall_agent.simulate.physics import _step as step_gpu
 from powerhall_agent.simulate.publish import publish
 from powerhall_agent.simulate.state import StateFile
-from powerhall_twin.site.cluster import Cluster
 from powerhall_twin.site.job_behaviour import behaviour_of
 from powerhall_twin.site.node_power import NodeModel, limit_of, node_model
+from powerhall_twin.site.placed_runs import PlacedRun
 
 __all__ = ["INLET_C", "SimulatedNodes", "advance_nodes", "create_nodes", "state_path"]
 
@@ -86,13 +87,16 @@ class SimulatedNodes:
                 nodes.models[node] = model
         return nodes
 
-    def apply(self, cluster: Cluster, now_s: float, inlet_c: Mapping[str, float], *, limits: bool = True) -> None:
+    def apply(
+        self, runs: Iterable[PlacedRun], now_s: float, inlet_c: Mapping[str, float], *, limits: bool = True
+    ) -> None:
         """Set the load and limit of every GPU from the job on it; an idle GPU has no load and the default limit.
 
-        Without `limits` the limits are left alone: cappers set them.
+        `inlet_c` is by hall. Without `limits` the limits are left alone: cappers set them.
         """
+        hall_of = SiteIndex.of(self.site).hall_of
         wanted: dict[tuple[str, int], tuple[float, float, float]] = {}
-        for run in cluster.runs.values():
+        for run in runs:
             behaviour = behaviour_of(run.job.job_class)
             util = behaviour.util_at(run.job.job_id, now_s - run.start_s)
             for part in run.slices:
@@ -102,7 +106,7 @@ class SimulatedNodes:
         for node, state in self.states.items():
             gpu, d = self.models[node].gpu, state.doubles
             idle = 0.0, gpu.limit_default_w, 0.0
-            inlet = inlet_c[cluster.index.hall_of(node).zone]
+            inlet = inlet_c[hall_of(node).zone]
             for number in range(state.gpus):
                 base = state.base(number)
                 util, limit_w, memory = wanted.get((node, number), idle)

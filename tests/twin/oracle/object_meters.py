@@ -13,12 +13,10 @@ from powerhall.physics.weather import Weather
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Hall, Site
 
-__all__ = ["MILD", "HallMeter", "Reading", "SiteMeter"]
+__all__ = ["HallMeter", "Reading", "SiteMeter"]
 
 _WATER_J_PER_K_W = 41.8
 _PULL_BACK_S = 600.0
-MILD = Weather(20.0, 15.0)
-"""Weather assumed where none is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,32 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+
+from object_meters import Reading
 
 from powerhall.site.topology import Site
-from powerhall_twin.site.building_meters import Reading
+from powerhall_twin.site.breach import Breach, LimitKind
 
-__all__ = ["Breach", "LimitGuard", "LimitKind"]
+__all__ = ["LimitGuard"]
 
 TOLERANCE_W = 1.0
-
-
-class LimitKind(StrEnum):
-    """The limit that a breach is about."""
-
-    POWER = "power"
-    COOLING = "cooling"
-
-
-@dataclass(frozen=True, slots=True)
-class Breach:
-    """A zone above its power budget, or a hall whose heat exceeds the capacity of its plants."""
-
-    time_s: float
-    zone: str
-    limit: LimitKind
-    value_w: float
-    limit_w: float
 
 
 @dataclass(slots=True)

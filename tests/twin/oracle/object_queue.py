@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
+from object_cluster import Cluster, Run
 
 from powerhall.jobs.model import Job
-from powerhall_twin.site.cluster import Cluster, Run
 
 __all__ = ["JobRecord", "Queue"]
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from object_cluster import Cluster, Run
+
 from powerhall.jobs.model import Job
 from powerhall.site.topology import Mode, NodeType
-from powerhall_twin.site.cluster import Cluster, Run, Slice
+from powerhall_twin.site.placed_runs import Slice
 
 __all__ = ["Action", "SetMode", "Start", "Stop", "apply"]
 

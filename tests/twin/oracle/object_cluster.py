@@ -13,16 +13,9 @@ from powerhall.hostlist import compress
 from powerhall.jobs.model import Job
 from powerhall.site.index import SiteIndex
 from powerhall.site.topology import Mode, NodeType, Site
+from powerhall_twin.site.placed_runs import Slice
 
-__all__ = ["Cluster", "Run", "Slice"]
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """GPUs of one node, by their numbers."""
-
-    node: str
-    gpus: tuple[int, ...]
+__all__ = ["Cluster", "Run"]
 
 
 @dataclass(slots=True)
