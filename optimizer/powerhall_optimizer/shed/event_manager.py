@@ -10,8 +10,8 @@ Invariants:
   across restarts. Of one modification the first counts, except that its cancellation counts over it. A cancellation is
   remembered for as long as the event could still be sent again.
 * A state file that cannot be read is set aside with an alarm; the limits in the events file stay as they are.
-* No event waits long behind another: one that is due for the first time interrupts the waiting of an earlier one
-  (`must_yield`), which goes on after it. One that was changed or cancelled while it waited acts as it is then.
+* No event waits long behind another: one that is due interrupts the waiting of an earlier one (`must_yield`), which
+  goes on after it. One that was changed or cancelled while it waited acts as it is then.
 * A defect in acting on one event is an alarm and a problem of that event; it is tried again like a failure.
 * While events are active, the lowest limit of all of them holds: no event raises what another one lowered. Each keeps
   its own limit, which holds again alone after the lower one of another event has ended.
@@ -94,6 +94,7 @@ class EventManager:
         self._lock = threading.Lock()
         self._acting = threading.Lock()
         self._acts_on: ShedEvent | None = None
+        self._gives_way = False
         self._tries: dict[str, tuple[int, float]] = {}
         self._unsaved_s: float | None = None
         self._known = self._read_state(clock())
@@ -188,21 +189,23 @@ class EventManager:
 
     def must_yield(self) -> bool:
         """Return whether the event that is acted on now has to give way: it was changed, or another one is in need."""
-        now = self._clock.read()
+        now, at_s = self._clock.read(), self._steady()
         with self._lock:
             acts_on = self._acts_on
             if acts_on is None:
                 return False
-            return _is_changed(self._known.get(acts_on.event_id), acts_on) or any(
-                self._is_in_need(known, now) for known in self._known.values()
-            )
+            others = (known for known in self._known.values() if known.event_id != acts_on.event_id)
+            is_changed = _is_changed(self._known.get(acts_on.event_id), acts_on)
+            self._gives_way = is_changed or any(self._is_in_need(known, now, at_s) for known in others)
+            return self._gives_way
 
-    def _is_in_need(self, known: ShedEvent, now: EventTimes) -> bool:
-        """Return whether an event that was never tried has waited for a good part of its deadline."""
-        if known.state != "announced" or known.event_id in self._tries:
+    def _is_in_need(self, known: ShedEvent, now: EventTimes, at_s: float) -> bool:
+        """Return whether an event has been due for a good part of its deadline."""
+        if not self._is_due(known, now, at_s):
             return False
-        waits_s = now.starts_s - max(known.start_s, known.taken_s)
-        return known.end_s > now.over_s and waits_s > _PATIENCE * known.within_s
+        tries, tried_s = self._tries.get(known.event_id, (0, 0.0))
+        waits_s = at_s - tried_s - _pause_s(tries) if tries else now.starts_s - max(known.start_s, known.taken_s)
+        return waits_s > _PATIENCE * known.within_s
 
     def _age(self, known: ShedEvent, now: EventTimes) -> None:
         """End an event that is over, forget an old one, and take back an end that has not come."""
@@ -227,7 +230,7 @@ class EventManager:
         if known.state != "announced" and not (known.state == "active" and failed):
             return False
         tries, tried_s = self._tries.get(known.event_id, (0, 0.0))
-        is_time = tries == 0 or at_s - tried_s >= _AGAIN_S * 2.0 ** (tries - 1)
+        is_time = tries == 0 or at_s - tried_s >= _pause_s(tries)
         return known.end_s > now.over_s and tries < _MOST_TRIES and is_time
 
     def _perform(self, event_id: str) -> None:
@@ -237,8 +240,10 @@ class EventManager:
                 found, at_s = self._known.get(event_id), self._steady()
                 if found is None or not self._is_due(found, self._clock.read(), at_s):
                     return  # changed or cancelled while another one acted
-                self._acts_on = known = _copy(found)
-                self._tries[event_id] = self._tries.get(event_id, (0, 0.0))[0] + 1, at_s
+                known = _copy(found)
+                self._acts_on, self._gives_way = known, False
+                tries = self._tries.get(event_id, (0, 0.0))[0] + 1
+                self._tries[event_id] = tries, at_s
             outcome, problem = None, ""
             try:
                 less = Reduction(known.share, known.reduce_w) if known.limit_w is None else None
@@ -252,6 +257,8 @@ class EventManager:
                 if now is None or _is_changed(now, known):
                     return
                 now.problem = problem
+                if self._gives_way:  # its next try is not one more
+                    self._tries[event_id] = max(1, tries - 1), self._steady()
                 if outcome is not None:
                     now.state, now.outcome = "active", outcome
                     if now.limit_w is None:
@@ -293,6 +300,11 @@ class EventManager:
             rows = [row for known in self._known.values() if (row := _row(known)) is not None]
             others = _others(self._events, self._own)
             _replace(self._events, msgspec.json.format(msgspec.json.encode([*others, *rows])))
+
+
+def _pause_s(tries: int) -> float:
+    """Return the time from one try to the next."""
+    return _AGAIN_S * 2.0 ** (tries - 1)
 
 
 def _is_changed(now: ShedEvent | None, known: ShedEvent) -> bool:

@@ -2,8 +2,10 @@
 
 import json
 
+import msgspec
 import pytest
 
+from powerhall.runtime.errors import Retryable
 from powerhall.runtime.log import Log
 from powerhall_optimizer.shed.event_manager import EventManager
 from powerhall_optimizer.shed.shedder import Outcome
@@ -76,3 +78,46 @@ def test_a_wait_ends_for_an_event_in_need_and_for_a_change_of_its_own(tmp_path, 
     manager.receive(parse(GOOD)[0])
     manager.tick()
     assert seen == [(False, False), True, False, True]
+
+
+def test_a_wait_that_gives_way_is_no_failed_try_and_goes_on_whatever_comes_between(tmp_path, clock):
+    waits, others = [], []
+
+    def act(limit_w, _reduction, _end_s, within_s):
+        if within_s != 3600.0:
+            others.append(limit_w)
+            return done(limit_w)
+        waits.append(limit_w)
+        if len(waits) < 20:
+            manager.receive(parse(GOOD | {"event_id": f"dr-{len(waits) + 1}", "within": "1 s"})[0])
+        clock.now_s += 0.3
+        problems = ("not confirmed yet",) if manager.must_yield() else ()
+        return msgspec.structs.replace(done(limit_w), problems=problems)
+
+    manager = manager_of(tmp_path, act, clock)
+    manager.receive(parse(GOOD | {"event_id": "slow", "within": "1 h"})[0])
+    for _ in range(60):
+        manager.tick()
+        clock.now_s += 5.0
+    assert (len(waits), len(others)) == (20, 19)
+    assert manager.event("slow").outcome.problems == ()
+
+
+def test_a_retry_does_not_wait_behind_a_slow_event_either(tmp_path, clock):
+    seen, failed = [], []
+
+    def act(limit_w, *_):
+        if limit_w == 50e6 and not failed:
+            failed.append(limit_w)
+            raise Retryable("store: away")
+        if limit_w == 60e6:
+            for _ in range(8):
+                clock.now_s += 2.0
+                seen.append(manager.must_yield())
+        return done(limit_w)
+
+    manager = manager_of(tmp_path, act, clock)
+    manager.receive(parse(GOOD | {"event_id": "dr-2", "power_limit": "50 MW"})[0])
+    manager.receive(parse(GOOD | {"event_id": "slow", "within": "1 h"})[0])
+    manager.tick()
+    assert seen == [False] * 6 + [True] * 2
