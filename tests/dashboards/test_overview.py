@@ -180,3 +180,37 @@ def test_a_rack_over_its_limit_is_not_safe(store: Store) -> None:
     found = look(store, rack)
     assert found.verdict == "NOT SAFE: over the limit: rack h1/r/k"
     assert found.limits[0].left == "2 kW OVER"
+
+
+def test_what_is_not_known_comes_with_a_first_action(store: Store) -> None:
+    """`No alarm` beside UNKNOWN would be read as good news."""
+    empty = overview(store, ("s",), NOW_S)
+    assert (empty.alarms[0].what, empty.alarms[0].role) == ("Nothing is known", "critical")
+    assert "start nothing" in empty.alarms[0].do
+    silent = look(store, hall_point("h2", 3600, **HALL), hall_point("h3", 3600, **HALL))
+    assert [(entry.what, entry.where) for entry in silent.alarms] == [
+        ("Nothing is known of", "h2 cooling, h2 power, h3 cooling and 1 more")
+    ]
+
+
+def test_weather_that_ended_comes_with_its_own_first_action(store: Store) -> None:
+    now = hall_point("h2", 10, it_power_w=60e3, budget_w=100e3)
+    (entry,) = look(store, hall_point("h2", 3600, **HALL), now).alarms
+    assert (entry.what, entry.where) == ("Cooling capacity is not known of", "h2 cooling")
+    assert "planning.weather" in entry.do
+
+
+def test_a_site_without_any_limit_is_not_called_silent(store: Store) -> None:
+    points = [
+        Point("site_10s", {"site": "s"}, {"it_power_w": 5e3, "facility_power_w": 6e3}, (NOW_S - 10) * 1000),
+        Point("plan", {"site": "s"}, PLAN, (NOW_S - 60) * 1000),
+    ]
+    store.write(b"".join(map(encode, points)))
+    found = overview(store, ("s",), NOW_S)
+    assert found.verdict == "UNKNOWN: no limit is known of site or halls"
+    assert "site.toml" in found.alarms[0].do
+
+
+def test_a_limit_that_is_exceeded_without_an_alert_comes_with_a_first_action(store: Store) -> None:
+    found = look(store, hall={"cooling_capacity_w": 50e3})
+    assert [(entry.what, entry.where) for entry in found.alarms] == [("Over the limit", "h1 cooling")]

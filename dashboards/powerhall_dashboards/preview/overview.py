@@ -14,6 +14,7 @@ from powerhall_dashboards.alerts import RULES, Rule
 from powerhall_dashboards.boards.parts import table
 from powerhall_dashboards.preview import text
 from powerhall_dashboards.preview.ahead_chart import AheadChart, ahead_chart
+from powerhall_dashboards.preview.first_action import LimitLine, ToDo, first_action
 from powerhall_dashboards.preview.missing_limits import missing_limits
 
 __all__ = ["AheadLine", "LimitLine", "Overview", "ToDo", "overview"]
@@ -30,33 +31,12 @@ Site = dict[str, TagValue]
 
 
 @dataclass(frozen=True, slots=True)
-class LimitLine:
-    """A limit: what is used of it in percent, what is left, and its role."""
-
-    name: str
-    used_percent: float
-    left: str
-    role: str
-
-
-@dataclass(frozen=True, slots=True)
 class AheadLine:
     """Something that comes: when, what, and its role."""
 
     when: str
     what: str
     role: str = "neutral"
-
-
-@dataclass(frozen=True, slots=True)
-class ToDo:
-    """An alarm with where it stands and the first thing to do, or a reason for which jobs wait and what would help."""
-
-    what: str
-    where: str
-    do: str
-    role: str
-    board: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +60,10 @@ def overview(store: Store, site: tuple[str, ...], end_s: float, zone: tzinfo = U
     limits = sorted(_limits(store, {"site": site}, end_s), key=lambda line: (_WORST[line.role], -line.used_percent))
     alarms = list(_alarms(store, site, end_s))
     silent = missing_limits(store, name, end_s, coming, {line.name for line in limits})
-    verdict, role = _verdict(limits, alarms, silent)
+    is_fresh = bool(limits) or bool(_newest(store, table("site_10s", {"it": "it_power_w"}, {"site": site}, ()), end_s))
+    verdict, role = _verdict(limits, alarms, silent, is_fresh=is_fresh)
+    if role == "critical":
+        alarms = [*first_action(limits, silent, is_fresh=is_fresh, is_alarmed=bool(alarms)), *alarms]
     ahead = [line for _, line in sorted(_ahead(coming, name, end_s, zone), key=lambda entry: entry[0])]
     own = [row for row in coming if row.tags["zone"] == name]
     chart = ahead_chart(own, end_s, end_s + AHEAD_S, zone)
@@ -88,13 +71,16 @@ def overview(store: Store, site: tuple[str, ...], end_s: float, zone: tzinfo = U
     return Overview(verdict, role, limits[:_SHOWN], max(0, len(limits) - _SHOWN), ahead, chart, alarms, waiting)
 
 
-def _verdict(limits: Sequence[LimitLine], alarms: Sequence[ToDo], silent: Sequence[str]) -> tuple[str, str]:
+def _verdict(
+    limits: Sequence[LimitLine], alarms: Sequence[ToDo], silent: Sequence[str], *, is_fresh: bool
+) -> tuple[str, str]:
     over = [line.name for line in limits if line.role == "critical"]
     near = [line.name for line in limits if line.role == "warning"]
     if over:
         return f"NOT SAFE: over the limit: {', '.join(over[:4])}", "critical"
-    if not limits:
-        return "UNKNOWN: no roll-up of the last two minutes", "critical"
+    if not limits and not (is_fresh and silent):
+        why = "no limit is known of site or halls" if is_fresh else "no roll-up of the last two minutes"
+        return f"UNKNOWN: {why}", "critical"
     if silent:
         more = f" and {len(silent) - 4} more" if len(silent) > 4 else ""
         return f"UNKNOWN: nothing of the last two minutes says {', '.join(silent[:4])}{more}", "critical"
