@@ -136,12 +136,16 @@ def parse_percent(value: float | str) -> float:
 def event_end(start_s: float, duration: str, time_zone: tzinfo | None = None) -> float:
     """Return the end of an event by its duration; one of 0 is open-ended, as OpenADR has it.
 
-    Months and years of ISO 8601 are those of the calendar, in `time_zone` or UTC.
+    Months and years of ISO 8601 are those of the calendar, in `time_zone` or UTC. Any other text raises ValueError with
+    the field's name first.
     """
-    months, length_s = iso_duration(duration) or (0, 0.0)
-    if months:
-        return _months_later(start_s, months, time_zone) + length_s
-    length_s = 0.0 if duration.strip() in ("0", "0.0") else parse_duration(duration)
+    try:
+        months, length_s = iso_duration(duration) or (0, 0.0)
+        if months:
+            return _months_later(start_s, months, time_zone) + length_s
+        length_s = 0.0 if duration.strip() in ("0", "0.0") else parse_duration(duration)
+    except ValueError as error:
+        raise ValueError(f"duration: {duration!r}: {error}") from None
     return start_s + length_s if length_s else max(OPEN_END_S, start_s + _YEAR_S)
 
 

@@ -304,6 +304,10 @@ class _SiteCheck:
         for i, feed in enumerate(site.feeds):
             for member in feed.members:
                 self._named(partial(reader.check_member, site, i, member), member not in zones)
+        for i, entry in self._entries("feeds"):
+            members = entry.get("members") if self._broken(f"feeds[{i}]") else None
+            for member in members if isinstance(members, list) else ():
+                self._named(partial(reader.check_member, site, i, member), True)
         for key, kind in (("batteries", tables.BatteryTable), ("tanks", tables.TankTable), ("loops", tables.LoopTable)):
             for i, piece in self._list(key, kind):
                 hall = getattr(piece, "hall", None)

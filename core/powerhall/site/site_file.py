@@ -255,6 +255,8 @@ class SiteReader:  # read_site builds a site with it; site_check takes its check
             Feed(self.name(f"feeds[{i}].name", raw.name), raw.members, raw.power_limit.value, raw.parent)
             for i, raw in enumerate(self.raw.feeds)
         )
+        for i, feed in enumerate(feeds):
+            self.unique(f"feeds[{i}].members", list(feed.members))
         parents = {feed.zone: feed.parent for feed in feeds}
         for i, feed in enumerate(feeds):
             if not feed.members and feed.zone not in parents.values():

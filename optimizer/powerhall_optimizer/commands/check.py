@@ -78,7 +78,8 @@ def _check(args: argparse.Namespace) -> int:
             sys.stdout.write(json.dumps({"faults": faults}, indent=2) + "\n")
         else:
             sys.stdout.write("".join(f"{line}\n" for line in faults))
-            sys.stderr.write(f"powerhall-optimizer: {args.site}: {len(faults)} faults\n")
+            count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+            sys.stderr.write(f"powerhall-optimizer: {args.site}: {count}\n")
         return EXIT_REFUSED
     site, planning = read_site(args.site)
     moments = list(_moments(planning))

@@ -284,3 +284,27 @@ def test_a_broken_node_type_hides_no_fault_of_its_own_or_of_names(tmp_path: Path
     lines = site_faults(_write(tmp_path, data))
     for word in ("gpus: 0", "max_power: '1.7 kW'", "'h9'", "'h8'", "'p1'", "altitude_m", "'Mars'"):
         assert [line for line in lines if word in line], word
+
+
+def _lines_of(folder: Path, *edits: Edit) -> list[str]:
+    data = tomllib.loads(GOOD)
+    for edit in edits:
+        edit(data)
+    return [line.split("site.toml: ")[-1] for line in site_faults(_write(folder, data))]
+
+
+def test_a_duration_that_is_none_is_named_with_its_field_and_value(tmp_path: Path) -> None:
+    (line,) = _lines_of(tmp_path, _put("events", 0, "duration", to="90 minutes ago"))
+    assert line.startswith("events[0].duration: '90 minutes ago': must be a number and a unit")
+
+
+def test_a_zone_twice_under_a_feed_is_refused(tmp_path: Path) -> None:
+    (line,) = _lines_of(tmp_path, _put("feeds", 0, "members", to=["h1", "h2", "h1"]))
+    assert line == "feeds[0].members: 'h1': must be unique"
+
+
+def test_an_unreadable_limit_of_a_feed_hides_no_member_that_is_nowhere(tmp_path: Path) -> None:
+    lines = _lines_of(
+        tmp_path, _put("feeds", 0, "power_limit", to="300 kVA"), _put("feeds", 0, "members", to=["h1", "h9"])
+    )
+    assert [line.split(": must")[0] for line in lines] == ["feeds[0].power_limit: '300 kVA'", "feeds[0].members: 'h9'"]
