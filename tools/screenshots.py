@@ -25,6 +25,7 @@ BOARDS = {
     "node": "powerhall-node",
     "job": "powerhall-job",
     "optimizer": "powerhall-optimizer",
+    "bills": "powerhall-bills",
 }
 _MOST_PX = 2400
 

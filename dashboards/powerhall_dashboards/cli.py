@@ -22,7 +22,7 @@ exit codes: 0 ok, 1 refused input or failed check, 2 usage, 3 internal error
 """
 PROGRAM = Program(
     "powerhall-dashboards",
-    "Seven Grafana dashboards and their alert rules as code: build, publish, verify, preview, serve.",
+    "Eight Grafana dashboards and their alert rules as code: build, publish, verify, preview, serve.",
     _EXAMPLES,
     {
         "build": "powerhall_dashboards.commands.build",

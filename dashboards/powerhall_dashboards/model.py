@@ -61,6 +61,9 @@ class Panel:
     scale: tuple[float, float] | None = None
     """Lowest and highest value of a heat map's colours, the same whatever the data; `steps` are its thresholds."""
 
+    bars_s: int = 0
+    """Stored points are drawn as bars of this many seconds from their time on; 0 draws lines."""
+
     @property
     def points(self) -> int:
         """Most time buckets of the panel, from its width."""

@@ -45,7 +45,7 @@ def grafana(stub: GrafanaStub, tokens: dict[str, Path]) -> Grafana:
 STORE = "influxdb://127.0.0.1:8086/power?version=1"
 
 
-def test_publishing_makes_folder_data_source_and_seven_dashboards(stub: GrafanaStub, grafana: Grafana) -> None:
+def test_publishing_makes_folder_data_source_and_all_dashboards(stub: GrafanaStub, grafana: Grafana) -> None:
     done = publish(grafana, "Powerhall", "powerhall", STORE)
     assert set(stub.dashboards) == {board.uid for board in BOARDS}
     assert stub.folders["powerhall"]["title"] == "Powerhall"

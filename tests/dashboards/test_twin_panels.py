@@ -19,6 +19,8 @@ TROUBLE = {
     "Optimizer: Batteries, tanks and loops: power ahead",  # the demo's site has none
     "Optimizer: Batteries, tanks and loops: content ahead",
     "Optimizer: Waiting jobs and why",  # a plan may find a place for everyone
+    "Bills: Demand charges",  # its site file has neither charges nor budgets
+    "Bills: Budgets of tenants",
     "Health and alerts: Cappers",
     "Health and alerts: Errors of GPUs",
     "Health and alerts: Cost of the agents",  # one process samples many nodes, as fast as it can

@@ -21,6 +21,7 @@ if shutil.which("systemd-analyze") is None:
 
 SERVICES = (
     "agent",
+    "bills",
     "capper",
     "gateway",
     "grant",
@@ -34,9 +35,11 @@ SERVICES = (
     "shed",
 )
 
+TIMERS = ["powerhall-bills.timer", "powerhall-optimizer.timer"]
 TOKEN = ["store-token"]
 USERS = {
     "agent": ("powerhall-agent", TOKEN),
+    "bills": ("powerhall-rollup", TOKEN),
     "capper": ("root", []),
     "gateway": ("powerhall-gateway", [*TOKEN, "meters"]),
     "grant": ("powerhall-grant", [*TOKEN, "site.key"]),
@@ -71,7 +74,7 @@ def test_exposure_stays_within_one_and_a_half(units, name):
     assert code == 0, text.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", [f"powerhall-{s}.service" for s in SERVICES] + ["powerhall-optimizer.timer"])
+@pytest.mark.parametrize("name", [f"powerhall-{s}.service" for s in SERVICES] + TIMERS)
 def test_systemd_analyze_accepts_every_unit(units, tmp_path, name):
     for unit in units.glob("powerhall-*.*"):
         text = re.sub(r"/opt/powerhall/bin/powerhall-\w+", "/bin/true", unit.read_text())

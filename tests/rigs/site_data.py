@@ -34,7 +34,7 @@ class SiteData:
         """Return everything as line protocol."""
         return b"".join(
             encode(point)
-            for part in (self._gpus(), self._zones(), self._plans(), self._progress(), self._rare())
+            for part in (self._gpus(), self._zones(), self._plans(), self._progress(), self._rare(), self._bills())
             for point in part
         )
 
@@ -310,3 +310,33 @@ class SiteData:
                     "ticks_missed": 0.0,
                 }
                 yield Point("agent", {**site, "hall": hall, "rack": rack, "node": node}, agent, time_s * 1000)
+
+    def _bills(self) -> Iterator[Point]:
+        """Three days of bills that add up to the meter, and a budget that is nearly used."""
+        site, kwh = {"site": SITE}, 3.6e6
+
+        def amounts(share: float) -> dict[str, float | str]:
+            energy_j = share * 200.0 * kwh
+            priced = {"cost": energy_j / kwh * 0.06, "co2_kg": energy_j / kwh * 0.4, "unpriced_j": 0.0}
+            return {"gpu_h": 300 * share, "it_j": energy_j / 1.2, "energy_j": energy_j, "water_l": 90 * share, **priced}
+
+        names = {
+            "tenant": {"acme": 0.5, "globex": 0.3},
+            "project": {"chat": 0.5, "vision": 0.3},
+            "hall": {"h1": 0.45, "h2": 0.35},
+            "part": {"jobs": 0.8, "idle": 0.12, "unallocated": 0.05, "assumed": 0.03},
+        }
+        for day_s in (self.end_s - self.end_s % 86_400 - 86_400 * back for back in range(3)):
+            at_ms = day_s * 1000
+            for level, shares in names.items():
+                for name, share in shares.items():
+                    yield Point("bill_day", {**site, "level": level, "name": name}, amounts(share), at_ms)
+            for level, job in (("job", "job-100"), ("user", "-")):
+                who: dict[str, float | str] = {"job": job, "user_hash": "9f2c7b1e", "project": "chat", "tenant": "acme"}
+                yield Point("bill_top", {**site, "level": level, "row": "000"}, who | amounts(0.5), at_ms)
+            gaps = {"billed_j": 0.8 * 200.0 * kwh, "gap_h": 0.0}
+            yield Point("bill_meter", site, amounts(1.0) | gaps, at_ms)
+            yield Point("bill_peak", {**site, "charge": "grid"}, {"power_w": 9800.0, "cost": 117.6}, at_ms)
+        shares = {"used_percent": 88.0, "held_percent": 2.0, "left_percent": 10.0}
+        words = {"text": "6 MWh of 2026-09", "tenant": "acme"}
+        yield Point("plan_budget", {**site, "budget": "acme.energy.2026-09"}, words | shares, (self.end_s - 60) * 1000)

@@ -107,6 +107,20 @@ PLAN_MEASUREMENTS = (
         "history",
     ),
     Measurement(
+        "plan_budget",
+        "budget of a tenant in a month as the newest plan counts it; `budget` is TENANT.KIND.MONTH",
+        ("site", "budget"),
+        (
+            Field("text", "", "the budget in words", is_text=True),
+            Field("tenant", "", "tenant", is_text=True),
+            Field("used_percent", "%", "used so far by the bill of the month, what is not known at its worst"),
+            Field("held_percent", "%", "what running jobs beside the plan may still use"),
+            Field("left_percent", "%", "what is left for the jobs of the plan"),
+        ),
+        300.0,
+        "recent",
+    ),
+    Measurement(
         "plan_slot",
         "which job the newest plan runs, per slot and lane; lanes hold a hall's largest jobs, for a Gantt chart",
         ("site", "hall", "lane"),

@@ -5,6 +5,7 @@ every numeric field is a float (an integer once written as float, or the reverse
 a measurement's tag set is fixed; job, user and UUID are never tags; timestamps are written in milliseconds.
 """
 
+from powerhall.store.bill_measurements import BILL_MEASUREMENTS
 from powerhall.store.gpu_fields import ACTIVITY_FIELDS, FAST_FIELDS, FULL_FIELDS, SLOW_FIELDS, GpuField
 from powerhall.store.measurement import RETENTION_DAYS, Field, Measurement, Retention
 from powerhall.store.plan_measurements import PLAN_MEASUREMENTS
@@ -298,7 +299,7 @@ _ALL = (
     Measurement("site_5m", f"roll-up of the site: {_COARSE}", ("site",), _ROLLUP, 300.0, "history"),
 )
 
-MEASUREMENTS: dict[str, Measurement] = {entry.name: entry for entry in (*_ALL, *PLAN_MEASUREMENTS)}
+MEASUREMENTS: dict[str, Measurement] = {entry.name: entry for entry in (*_ALL, *PLAN_MEASUREMENTS, *BILL_MEASUREMENTS)}
 
 
 def measurement(name: str) -> Measurement:

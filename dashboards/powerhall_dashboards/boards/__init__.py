@@ -3,6 +3,7 @@
 The first line of a module is the question that its dashboard answers; a panel is an entry of its board's rows.
 """
 
+from powerhall_dashboards.boards.bills import BILLS_BOARD
 from powerhall_dashboards.boards.cooling import COOLING_BOARD
 from powerhall_dashboards.boards.hall import HALL_BOARD
 from powerhall_dashboards.boards.health import HEALTH_BOARD
@@ -22,4 +23,5 @@ BOARDS: tuple[Board, ...] = (
     JOB_BOARD,
     OPTIMIZER_BOARD,
     HEALTH_BOARD,
+    BILLS_BOARD,
 )

@@ -163,7 +163,10 @@ def _series_style(panel: Panel, name: str, *, grouped: bool) -> list[dashboard.D
         properties.append(_property("color", {"mode": "fixed", "fixedColor": COLOURS[name]}))
     if name in panel.stack:
         properties.append(_property("custom.stacking", {"mode": "normal", "group": "A"}))
-        properties.append(_property("custom.fillOpacity", 35))
+        properties.append(_property("custom.fillOpacity", 70 if panel.bars_s else 35))
+    if panel.bars_s:
+        properties.append(_property("custom.drawStyle", "bars"))
+        properties.append(_property("custom.barAlignment", 1))
     if name in STEPPED:
         properties.append(_property("custom.lineInterpolation", "stepAfter"))
     if name in DASHED:

@@ -22,6 +22,9 @@ _SUFFIX = {
     "degC": " °C",
     "K": " K",
     "%": " %",
+    "h": " h",
+    "kg": " kg",
+    "l": " l",
     "s": " s",
     "MHz": " MHz",
     "currency": " USD",
@@ -45,7 +48,7 @@ def figure(answer: Answer, events: list[Event], halls: Mapping[str, str] | None 
             layout["yaxis"] = {"automargin": True, "type": "category", "autorange": "reversed", "dtick": 1}
             return {"data": bars, "layout": layout}
         case _:
-            layout = _layout(answer)
+            layout = _layout(answer, **({"barmode": "relative"} if answer.panel.bars_s else {}))
             layout["shapes"] = [
                 _line(event, answer.zone) for event in events if answer.start_s <= event.time_s < answer.end_s
             ]
@@ -74,7 +77,7 @@ def _layout(answer: Answer, **more: object) -> Json:
         "yaxis": {
             "automargin": True,
             "ticksuffix": _SUFFIX.get(unit, ""),
-            "tickformat": "~s" if unit in ("W", "Wh", "J", "B") else ",~g",
+            "tickformat": "~s" if unit in ("W", "Wh", "J", "B") else ",~r",
             "rangemode": "tozero" if unit in FROM_ZERO else "normal",
         },
         "legend": {"orientation": "h", "y": -0.18},
@@ -118,6 +121,8 @@ def _trace(
     answer: Answer, column: str, name: str, points: list[tuple[str, float | None]], style: tuple[str, str]
 ) -> Json:
     colour, dash = style
+    if answer.panel.bars_s:
+        return _bars(answer.panel.bars_s, name, points, colour)
     trace: Json = {
         "type": "scatter",
         "mode": "lines" if len(points) > 1 else "markers",
@@ -130,6 +135,13 @@ def _trace(
     if column in answer.panel.stack:
         trace |= {"stackgroup": "stack", "line": {"color": colour, "width": 0.5}}
     return trace
+
+
+def _bars(seconds: int, name: str, points: list[tuple[str, float | None]], colour: str) -> Json:
+    """Return bars that begin at their point, with a gap to the next."""
+    x, y = ([point[place] for point in points] for place in (0, 1))
+    marker = {"color": colour}
+    return {"type": "bar", "name": name, "x": x, "y": y, "offset": 0, "width": 0.9e3 * seconds, "marker": marker}
 
 
 def _heatmap(answer: Answer) -> list[Json]:

@@ -23,6 +23,7 @@ PART = Part(
         "rollup": Service(
             ("powerhall-rollup.service", "powerhall-rollup@.service"), (_ENV, "site.toml"), "powerhall-rollup"
         ),
+        "bills": Service(("powerhall-bills.service", "powerhall-bills.timer"), (_ENV, "site.toml"), "powerhall-rollup"),
         "cron": Service(("powerhall.cron",), (_ENV, "site.toml", "scheduler.toml"), chosen=False),
     },
 )
@@ -46,6 +47,7 @@ def _next(services: Sequence[str]) -> list[str]:
     secrets += [_SECRETS[name] for name in services if name in _SECRETS]
     rounds = [f"powerhall-{name}" for name in services if name in ("queue", "schedule", "grant")]
     units = {"optimizer": "powerhall-optimizer.timer", "shed": "powerhall-shed", "rollup": "powerhall-rollup"}
+    units["bills"] = "powerhall-bills.timer"
     started = [unit for name, unit in units.items() if name in services]
     enable = [f"systemctl enable {' '.join(rounds)}"] if rounds else []
     now = [f"systemctl enable --now {' '.join(started)}"] if started else []

@@ -66,6 +66,9 @@ def observe_sites(request: RoundRequest, settings: RoundSettings, log: Log) -> l
         if inputs.planning.billing.budgets:
             allowed = "must not be given where several sites are planned together: a tenant may use all of them"
             raise Rejected.field(inputs.site.name, "billing.budgets", len(inputs.planning.billing.budgets), allowed)
+        if inputs.planning.billing.demand_charges:
+            names = ", ".join(charge.name for charge in inputs.planning.billing.demand_charges)
+            log.warning("demand_charges_not_planned", site=inputs.site.name, charges=names)
     queue, source = _queues(request, sites)
     found = multi_site_queue(sites, queue.jobs, source)
     jobs, parts = without_parts(found.jobs, sites)

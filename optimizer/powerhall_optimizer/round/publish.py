@@ -124,6 +124,16 @@ def _job_points(plan: Plan) -> Iterator[Point]:
         yield Point("plan_job", {"site": s.site.name, "row": f"{row:06d}"}, fields, s.taken_s * 1000)
 
 
+def _budget_points(plan: Plan) -> Iterator[Point]:
+    """Yield what is used and left of each tenant's budget."""
+    s = plan.snapshot
+    for budget in s.period_budgets:
+        shares = {"used": budget.used, "held": budget.held, "left": budget.left}
+        fields: dict[str, float | str] = {"text": budget.text or budget.name, "tenant": budget.tenant}
+        fields |= {f"{name}_percent": 100.0 * amount / budget.limit for name, amount in shares.items()}
+        yield Point("plan_budget", {"site": s.site.name, "budget": budget.name}, fields, s.taken_s * 1000)
+
+
 def plan_points(plan: Plan) -> Iterator[Point]:
     """Yield every point of a plan as powerhall.store.schema names them."""
     s = plan.snapshot
@@ -139,6 +149,7 @@ def plan_points(plan: Plan) -> Iterator[Point]:
     yield from _plant_points(plan)
     yield from _storage_points(plan)
     yield from _job_points(plan)
+    yield from _budget_points(plan)
 
 
 def publish(plan: Plan, store: Store | None, out: Path | None) -> None:

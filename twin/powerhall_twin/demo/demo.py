@@ -21,6 +21,8 @@ from powerhall.site.site_file import Planning, read_site
 from powerhall.site.topology import Site
 from powerhall.store import open_store
 from powerhall.timeseries import parse_time
+from powerhall_optimizer.billing.bill import make_bill
+from powerhall_optimizer.billing.bill_days import days_of, write_day
 from powerhall_optimizer.jit import cache_state
 from powerhall_twin.demo.agent_pool import agent_pool
 from powerhall_twin.demo.dashboard_data import DashboardWriter
@@ -255,6 +257,8 @@ def _assembled(settings: DemoSettings) -> Iterator[_DemoRun]:
         yield _DemoRun(result, agents, progress)
         reports = workers.close()
         dashboards.close()
+        for day in days_of((scenario.start_s - 86_400, scenario.end_s), planning.zone, result.end_s):
+            write_day(store, make_bill(store, site, planning, day, result.end_s))
         result.agent_points = sum(report.sent for report in reports)
         result.agent_points_lost = sum(report.dropped + report.rejected for report in reports)
         result.realtime = agents.check(store)
