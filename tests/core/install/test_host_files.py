@@ -75,7 +75,7 @@ def test_grafana_gets_dashboards_rules_and_an_example_of_its_data_source(install
     boards = tmp_path / "var/lib/grafana/dashboards"
     assert code == 0
     assert "systemctl restart grafana-server" in out
-    assert len(list(boards.glob("*.json"))) == 7
+    assert len(list(boards.glob("*.json"))) == 8
     provisioning = tmp_path / "etc/grafana/provisioning"
     for name in ("alerting/powerhall.json", "dashboards/powerhall.yaml", "datasources/powerhall.yaml.example"):
         assert (provisioning / name).is_file(), name
