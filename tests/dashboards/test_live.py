@@ -50,7 +50,7 @@ def test_publishing_makes_folder_data_source_and_all_dashboards(stub: GrafanaStu
     assert set(stub.dashboards) == {board.uid for board in BOARDS}
     assert stub.folders["powerhall"]["title"] == "Powerhall"
     assert stub.datasources["powerhall"]["jsonData"]["dbName"] == "power"
-    assert sum(line.endswith("written") for line in done) == 8
+    assert sum(line.endswith("written") for line in done) == 9
     assert differences(grafana) == []
 
 
