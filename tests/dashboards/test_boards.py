@@ -249,7 +249,7 @@ def test_variables_and_annotations_find_their_values_in_a_real_influxdb(board: B
     chosen = filled_influx.chosen(board.uid)
     queries = [entry["query"] for entry in JSON[board.uid]["templating"]["list"] if entry["type"] == "query"]
     queries += [
-        entry["target"]["query"] for entry in JSON[board.uid]["annotations"].get("list", []) if not entry.get("builtIn")
+        entry["target"]["query"] for entry in JSON[board.uid]["annotations"]["list"] if not entry.get("builtIn")
     ]
     for query in queries:
         text = interpolate(query, chosen)

@@ -145,6 +145,7 @@ def _clean(data: dict[str, Any]) -> dict[str, Any]:
     for variable in data["templating"]["list"]:
         for name in ("auto", "auto_min", "auto_count"):
             variable.pop(name, None)
-    for entry in (*data["annotations"].get("list", ()), *data["links"]):
+    marks = data["annotations"].setdefault("list", [])  # Grafana keeps the list also where it is empty
+    for entry in (*marks, *data["links"]):
         entry.pop("placement", None)
     return data
