@@ -19,7 +19,8 @@ TROUBLE = {
     "Optimizer: Batteries, tanks and loops: power ahead",  # the demo's site has none
     "Optimizer: Batteries, tanks and loops: content ahead",
     "Optimizer: Waiting jobs and why",  # a plan may find a place for everyone
-    "Bills: Demand charges",  # its site file has neither charges nor budgets
+    "Bills: CO2",  # its site file has no carbon intensities, demand charges or budgets
+    "Bills: Demand charges",
     "Bills: Budgets of tenants",
     "Health and alerts: Cappers",
     "Health and alerts: Errors of GPUs",
